@@ -1,0 +1,19 @@
+"""Typed configuration: every parameter of the lab is declared here, once, and never imports torch."""
+
+from hrm_engine.config.base import Config, Leaf, build_config, flat, leaves, load_preset
+from hrm_engine.config.network import ARCHITECTURES, CoreConfig, NetworkConfig, resolve_core
+from hrm_engine.config.text import TextTrainConfig
+
+__all__ = [
+    "ARCHITECTURES",
+    "Config",
+    "CoreConfig",
+    "Leaf",
+    "NetworkConfig",
+    "TextTrainConfig",
+    "build_config",
+    "flat",
+    "leaves",
+    "load_preset",
+    "resolve_core",
+]

@@ -1,0 +1,166 @@
+"""How every configuration of the lab is declared, found by its flag names, and built.
+
+A configuration is a frozen pydantic model whose fields are *groups* (other models) of *leaves*. Leaf names are unique in
+a configuration, because they are the flags: ``data.batch_size`` is ``--batch-size``. Command line, YAML presets, notebook
+parameters and forms all go through :func:`build_config`, so a value means the same everywhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from hrm_engine.errors import ConfigError
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+class Config(BaseModel):
+    """Base of all configuration models: frozen, unknown fields refused, values checked when built."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One setting: where it stands in the nested model and what the field declares about it."""
+
+    name: str
+    path: tuple[str, ...]
+    field: FieldInfo
+
+    @property
+    def annotation(self) -> Any:
+        """The declared type without its bounds."""
+        return self.field.annotation
+
+    @property
+    def default(self) -> Any:
+        """The declared default (every leaf has one, or ``PydanticUndefined`` where a value is required)."""
+        return self.field.default
+
+    @property
+    def description(self) -> str:
+        """What the setting does, with its unit."""
+        return self.field.description or ""
+
+    @property
+    def flag(self) -> str:
+        """The setting as it is written on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def may_change_on_resume(self) -> bool:
+        """Whether a resumed run accepts another value than the one it was started with."""
+        extra = self.field.json_schema_extra
+        return isinstance(extra, dict) and bool(extra.get("resume"))
+
+
+def leaves(model: type[Config]) -> dict[str, Leaf]:
+    """All settings of a configuration model by leaf name, in the order of declaration.
+
+    Raises:
+        ValueError: two leaves have the same name (a mistake in the declaration).
+    """
+    found: dict[str, Leaf] = {}
+
+    def walk(current: type[Config], path: tuple[str, ...]) -> None:
+        for name, field in current.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+                walk(field.annotation, (*path, name))
+            elif name in found:
+                raise ValueError(f"{model.__name__} declares the leaf {name!r} twice: flags must be unique")
+            else:
+                found[name] = Leaf(name, (*path, name), field)
+
+    walk(model, ())
+    return found
+
+
+def load_preset(name_or_file: str | Path) -> dict[str, Any]:
+    """Read a training configuration in YAML, by the name of a shipped preset or by path.
+
+    Raises:
+        ConfigError: no such preset or file, or not a mapping in plain YAML (tags that build objects are refused).
+    """
+    path = Path(name_or_file)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = PRESETS / f"{name_or_file}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
+        raise ConfigError(f"--config {name_or_file}: no such preset or YAML file. Presets: {known}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not plain YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of configuration groups, found {type(content).__name__}")
+    return content
+
+
+def build_config(
+    model: type[C],
+    *,
+    preset: str | Path | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> C:
+    """Build a configuration from a preset (name, file or nested mapping) with leaf values on top.
+
+    Raises:
+        ConfigError: unknown names (near matches are listed), wrong types, values out of bounds, fields that do not fit
+            together. All problems are named at once, each by its flag.
+    """
+    tree: dict[str, Any] = {}
+    if preset is not None:
+        nested = dict(preset) if isinstance(preset, Mapping) else load_preset(preset)
+        tree = {key: dict(value) if isinstance(value, Mapping) else value for key, value in nested.items()}
+    known = leaves(model)
+    for name, value in (overrides or {}).items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f" Did you mean {', '.join(near)}?" if near else ""
+            raise ConfigError(f"unknown setting {name!r}.{hint}")
+        branch = tree
+        for part in known[name].path[:-1]:
+            branch = branch.setdefault(part, {})
+        branch[name] = value
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, known)) from error
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """The leaf values of a configuration by leaf name (JSON types)."""
+    dumped = config.model_dump(mode="json")
+    values: dict[str, Any] = {}
+    for leaf in leaves(type(config)).values():
+        value: Any = dumped
+        for part in leaf.path:
+            value = value[part]
+        values[leaf.name] = value
+    return values
+
+
+def _explain(error: ValidationError, known: Mapping[str, Leaf]) -> str:
+    lines: list[str] = []
+    for problem in error.errors():
+        where = [str(part) for part in problem["loc"]]
+        name = next((part for part in where if part in known), None)
+        label = known[name].flag if name else ".".join(where)
+        message = problem["msg"].removeprefix("Value error, ")
+        given = "" if problem["type"] in {"missing", "value_error"} else f" (given: {problem['input']!r})"
+        line = f"{label}: {message}{given}" if label else f"{message}{given}"
+        if line not in lines:
+            lines.append(line)
+    return "; ".join(lines)

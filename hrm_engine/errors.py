@@ -1,0 +1,59 @@
+"""The one exception family of HRM Lab.
+
+Every message says what is wrong, where (file, line, field, value) and what to do about it. The command line prints the
+message without a traceback and exits with ``exit_code``; ``--debug`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+
+class HRMError(Exception):
+    """Base of everything this project raises on purpose; ``exit_code`` is what the process ends with."""
+
+    exit_code = 2
+
+
+class ConfigError(HRMError):
+    """A setting, name or path is not acceptable."""
+
+
+class DataError(HRMError):
+    """A dataset is missing, empty, damaged, or not what it was when the run began."""
+
+
+class CheckpointError(HRMError):
+    """A checkpoint is missing, damaged, or does not fit the model it is loaded into."""
+
+
+class BundleError(HRMError):
+    """A bundle (finished run folder) is missing, damaged, or of another kind."""
+
+
+class LockedError(HRMError):
+    """Another live process holds the lock of a folder or file."""
+
+
+class NotebookError(HRMError):
+    """A recipe or notebook cannot be run, or its run failed."""
+
+
+class MissingExtraError(HRMError):
+    """An optional package is not installed; the message holds the install command."""
+
+
+class NonFiniteLossError(HRMError):
+    """The loss was not finite for as many steps in a row as ``--nan-patience`` allows."""
+
+    exit_code = 3
+
+
+class OutOfMemoryError(HRMError):
+    """Memory ran out although the micro-batch was already 1."""
+
+    exit_code = 4
+
+
+class StorageError(HRMError):
+    """The disk is full or the target cannot be written."""
+
+    exit_code = 5
