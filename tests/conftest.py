@@ -1,0 +1,51 @@
+"""What all tests share: a workspace of their own, two threads, no network, the browser."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.chromium import HOW_TO_GET, find_chromium
+
+# Set before torch or a library of Hugging Face is imported, and inherited by the processes that tests start. Two threads:
+# small tensors get slower with more, and results should not depend on the machine's core count.
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# debugpy, inside every notebook kernel, prints a warning about frozen modules otherwise.
+os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty workspace root that commands and library calls of the test take for theirs."""
+    root = tmp_path / "workspace"
+    (root / "artifacts").mkdir(parents=True)
+    (root / "training_data").mkdir()
+    monkeypatch.setenv("HRM_LAB_ROOT", str(root))
+    return root
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> Path:
+    """The browser for playwright's ``executable_path``; without one the test is skipped, or fails under CI=true."""
+    found = find_chromium()
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(HOW_TO_GET)
+        pytest.skip(HOW_TO_GET)
+    return found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked ``gpu`` where there is none; asks torch only if such a test was collected."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and this machine has none"))
