@@ -1,0 +1,268 @@
+"""Writing files so that a reader finds the old or the new content, never a part of either.
+
+Everything is written under a temporary name in the same folder, flushed to the disk and renamed. Temporary names begin
+with ``.tmp-`` or ``.old-`` and hold the id of the writing process, so that ``clean_temporaries`` can put away what a
+killed process left behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hrm_engine.errors import BundleError, HRMError, StorageError
+from hrm_engine.store.processes import is_alive, own_pid
+
+_TEMPORARY = re.compile(r"\.(?P<kind>tmp|old)-(?P<pid>\d+)-[0-9a-f]{8}-(?P<name>.+)", re.DOTALL)
+_BLOCK_BYTES = 1 << 20
+_REASONS = {
+    errno.ENOSPC: "the disk is full: free some space, or choose another folder",
+    errno.EROFS: "the file system is read-only: choose a folder that can be written",
+    errno.EACCES: "permission denied: choose a folder that you may write, or change its permissions",
+    errno.EPERM: "permission denied: choose a folder that you may write, or change its permissions",
+    errno.ENOTDIR: "a file stands where a folder is needed: move the file, or choose another folder",
+    errno.EEXIST: "something of that name is in the way: move it, or choose another name",
+    errno.EISDIR: "a folder stands where a file is needed: move the folder, or choose another name",
+    errno.ENAMETOOLONG: "the name is too long for this file system: choose a shorter one",
+}
+if hasattr(errno, "EDQUOT"):
+    _REASONS[errno.EDQUOT] = "the disk quota is used up: free some space, or choose another folder"
+
+
+def storage_error(problem: OSError, path: Path, *, doing: str = "write") -> StorageError:
+    """The StorageError for a failed operation on ``path``: what, where, why, and what to do about it."""
+    reason = _REASONS.get(problem.errno or 0, problem.strerror or str(problem))
+    return StorageError(f"cannot {doing} {path}: {reason}")
+
+
+def finite(value: Any) -> Any:
+    """``value`` with every number that is not finite replaced by None, also inside lists and dicts (JSON has none)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return value
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write ``obj`` as indented JSON, atomically.
+
+    Raises StorageError if the target cannot be written; ValueError or TypeError if ``obj`` has no JSON form (for
+    numbers that may be non-finite, pass ``finite(obj)``). In both cases the old file is untouched.
+    """
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair, as a damaged file name can hold; its escaped form is valid
+        data = (json.dumps(obj, indent=2, allow_nan=False) + "\n").encode("ascii")
+    write_bytes(path, data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, atomically; newlines stay as they are. Raises StorageError."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data``, atomically and through to the disk; the folder is made if needed. Raises StorageError."""
+    path = Path(path)
+    temporary = _temporary_name(path, "tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _replace(temporary, path)
+        _fsync_folder(path.parent)
+    except OSError as problem:
+        raise storage_error(problem, path) from problem
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path, error: type[HRMError] = BundleError) -> dict[str, Any]:
+    """The JSON object in ``path``. Missing, unreadable, damaged or not an object: ``error``, with file and line."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as problem:
+        raise error(f"{path} does not exist") from problem
+    except (OSError, ValueError) as problem:
+        raise error(f"cannot read {path}: {problem}") from problem
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except json.JSONDecodeError as problem:
+        where = f"{path}, line {problem.lineno}, column {problem.colno}"
+        raise error(f"{where}: not valid JSON ({problem.msg})") from problem
+    except UnicodeDecodeError as problem:
+        line = data.count(b"\n", 0, problem.start) + 1
+        raise error(f"{path}, line {line}: not valid UTF-8, the file is damaged") from problem
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path}: not usable JSON ({problem})") from problem
+    if not isinstance(value, dict):
+        raise error(f"{path}, line 1: a JSON object is expected, found {type(value).__name__}")
+    return value
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's content as 64 hexadecimal digits, read in blocks. Raises OSError."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; when the block ends well it is flushed to the disk and renamed to it.
+
+    If the block raises, the temporary folder is removed and nothing else has changed. An existing ``path`` is refused
+    with StorageError, unless ``replace`` is given: then it is moved aside, and removed once the new one stands. Killed
+    between those two renames, ``clean_temporaries`` brings the old one back. Raises StorageError.
+    """
+    path = Path(path)
+    temporary = _temporary_name(path, "tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+    except OSError as problem:
+        raise storage_error(problem, path, doing="create the folder") from problem
+    try:
+        yield temporary
+        _fsync_tree(temporary)
+        _move_into_place(temporary, path, replace=replace)
+        _fsync_folder(path.parent)
+    except OSError as problem:
+        raise storage_error(problem, path) from problem
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def clean_temporaries(folder: Path) -> list[str]:
+    """Put away what killed writers left in ``folder``; one sentence for each thing done.
+
+    A folder that was moved aside and never replaced gets its name back; everything else temporary is removed. Leftovers
+    of processes that still run are not touched. Call it while holding the folder's lock.
+    """
+    done: list[str] = []
+    try:
+        entries = sorted(Path(folder).iterdir())
+    except OSError:
+        return done
+    for entry in entries:
+        match = _TEMPORARY.fullmatch(entry.name)
+        if match is None:
+            continue
+        pid = int(match["pid"])
+        if pid != own_pid() and is_alive(pid):
+            continue
+        original = entry.with_name(match["name"])
+        with suppress(OSError):
+            if match["kind"] == "old" and not original.exists():
+                entry.rename(original)
+                done.append(f"{original.name} was brought back: its replacement was interrupted")
+            elif entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+                done.append(f"{entry.name}, left by an interrupted save, was removed")
+            else:
+                entry.unlink()
+                done.append(f"{entry.name}, left by an interrupted save, was removed")
+    return done
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a name is one of the temporary names of this module."""
+    return _TEMPORARY.fullmatch(Path(path).name) is not None
+
+
+def ensure_writable(folder: Path) -> None:
+    """Make ``folder`` if needed and prove that a file can be written in it. Raises StorageError."""
+    folder = Path(folder)
+    probe = _temporary_name(folder / "probe", "tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with probe.open("xb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as problem:
+        raise storage_error(problem, folder, doing="write in") from problem
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def _temporary_name(path: Path, kind: str) -> Path:
+    return path.with_name(f".{kind}-{own_pid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+def _replace(source: Path, target: Path) -> None:
+    # Windows refuses to replace a file that somebody is reading at this moment; readers here hold files only briefly.
+    for attempt in range(20):
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if os.name != "nt" or attempt == 19:
+                raise
+            time.sleep(0.05)
+
+
+def _move_into_place(temporary: Path, path: Path, *, replace: bool) -> None:
+    if not (path.exists() or path.is_symlink()):
+        _replace(temporary, path)
+        return
+    if not replace:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    aside = _temporary_name(path, "old")
+    _replace(path, aside)
+    try:
+        _replace(temporary, path)
+    except OSError:
+        _replace(aside, path)
+        raise
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink()
+
+
+def _fsync_tree(folder: Path) -> None:
+    for current, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            file = Path(current) / name
+            if not file.is_symlink():
+                # Windows flushes only a handle that may write.
+                with file.open("r+b") as handle:
+                    os.fsync(handle.fileno())
+        _fsync_folder(Path(current))
+
+
+def _fsync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there; NTFS journals the rename itself
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as problem:
+        # Some network file systems know no fsync of a folder; the data of the files is safe already.
+        if problem.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

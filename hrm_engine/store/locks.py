@@ -1,0 +1,131 @@
+"""One process at a time per folder.
+
+The lock itself is the operating system's, on ``<folder>/.lock``: it ends with its process, however that ends. Beside it
+``.lock.json`` says who holds it, for the message that a second process shows.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from hrm_engine.errors import BundleError, LockedError
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.files import read_json, storage_error, write_json
+from hrm_engine.store.processes import host_name, is_alive, own_pid, started_at
+
+LOCK_FILE = ".lock"
+HOLDER_FILE = ".lock.json"
+# Between taking the lock and writing its name, the holder is unknown for a moment.
+_HOLDER_WAIT_S = 0.5
+
+
+class FolderLock:
+    """Context manager that holds the lock of a folder; the folder is made if needed.
+
+    Entering raises LockedError at once if another live process (or another lock object of this one) holds it, naming
+    process and machine; StorageError if the folder cannot be written. ``taken_over`` is None, or the message about a
+    former holder that ended without releasing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.folder = Path(path)
+        self.taken_over: str | None = None
+        # thread_local off: a lock taken by the main thread may be released by another one.
+        self._lock = FileLock(self.folder / LOCK_FILE, timeout=0, thread_local=False)
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock now."""
+        return self._lock.is_locked
+
+    def acquire(self) -> FolderLock:
+        """Take the lock now or raise, as entering does."""
+        if self.held:
+            raise LockedError(f"{self.folder} is already locked by this very lock object")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:
+            raise LockedError(self._refusal(self._live_holder())) from None
+        except OSError as problem:
+            raise storage_error(problem, self.folder, doing="lock") from problem
+        try:
+            self.taken_over = self._check_former_holder()
+            pid = own_pid()
+            holder = {"pid": pid, "host": host_name(), "started": now_iso(), "process_started": started_at(pid)}
+            write_json(self.folder / HOLDER_FILE, holder)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def release(self) -> None:
+        """Give the lock back; without effect if it is not held."""
+        if not self.held:
+            return
+        with suppress(OSError):
+            (self.folder / HOLDER_FILE).unlink(missing_ok=True)
+        self._lock.release()
+
+    def __enter__(self) -> FolderLock:
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _holder(self) -> dict[str, Any] | None:
+        try:
+            return read_json(self.folder / HOLDER_FILE)
+        except BundleError:
+            return None
+
+    def _live_holder(self) -> dict[str, Any] | None:
+        deadline = time.monotonic() + _HOLDER_WAIT_S
+        while True:
+            holder = self._holder()
+            if holder is not None and (holder.get("host") != host_name() or _is_alive(holder)):
+                return holder
+            if time.monotonic() > deadline:
+                return holder
+            time.sleep(0.02)
+
+    def _check_former_holder(self) -> str | None:
+        """We hold the system's lock. A name still there: its owner died, or is not bound by our lock."""
+        holder = self._holder()
+        if holder is None:
+            return None
+        if holder.get("host") != host_name():
+            # The lock of a network file system may not reach over machines, and we cannot look for a process there.
+            raise LockedError(self._refusal(holder))
+        if holder.get("pid") != own_pid() and _is_alive(holder):
+            raise LockedError(self._refusal(holder))
+        return (
+            f"{self.folder} was still locked by process {holder.get('pid')} on {holder.get('host')} "
+            f"(since {holder.get('started')}), which no longer runs; its lock was taken over"
+        )
+
+    def _refusal(self, holder: dict[str, Any] | None) -> str:
+        if holder is None:
+            return f"{self.folder} is locked by another process: wait until it ends, or choose another folder"
+        text = (
+            f"{self.folder} is locked by process {holder.get('pid')} on {holder.get('host')} "
+            f"since {holder.get('started')}: wait until it ends, or stop it"
+        )
+        if holder.get("host") != host_name():
+            text += f"; if it no longer runs there, delete {self.folder / HOLDER_FILE}"
+        return text
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    pid, started = holder.get("pid"), holder.get("process_started")
+    if not isinstance(pid, int):
+        return False
+    return is_alive(pid, started=float(started) if isinstance(started, int | float) else None)

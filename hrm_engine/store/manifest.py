@@ -1,0 +1,172 @@
+"""Which files belong to a checkpoint or bundle, with size and SHA-256, and whether they are still what was written."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from hrm_engine.errors import CheckpointError, ConfigError
+from hrm_engine.store.files import is_temporary, read_json, sha256_file, storage_error, write_json
+from hrm_engine.store.paths import inside
+
+MANIFEST_FILE = "MANIFEST.json"
+SCHEMA_VERSION = 1
+CHECKPOINTS_FOLDER = "checkpoints"
+
+_CHECKPOINT_NAME = re.compile(r"step_(\d{1,18})")
+# File managers leave these in any folder that is looked at.
+_NOT_OURS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """One checkpoint folder: its optimizer step, size in bytes, and what is wrong with it (empty: nothing)."""
+
+    path: Path
+    step: int
+    bytes: int
+    problems: list[str]
+
+
+def schema_problem(found: object, *, known: int, where: Path) -> str | None:
+    """A sentence if a file's ``schema_version`` is not one that this version reads; older ones are read."""
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        return f"{where.name} has no usable schema_version (found {found!r}): the file is damaged"
+    if found > known:
+        return (
+            f"{where.name} has schema_version {found}, this version of HRM Lab reads up to {known}: "
+            "it was written by a newer one; update HRM Lab to read it"
+        )
+    return None
+
+
+def file_entries(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """``{name: {"sha256", "bytes"}}`` of files in ``folder``; names are relative, with ``/``. Raises StorageError."""
+    entries: dict[str, dict[str, Any]] = {}
+    for name in sorted(names):
+        path = Path(folder) / name
+        try:
+            entries[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        except OSError as problem:
+            raise storage_error(problem, path, doing="read") from problem
+    return entries
+
+
+def check_entries(folder: Path, entries: object, *, hashes: bool = True) -> list[str]:
+    """One sentence per file that is missing, cut off or changed; an empty list if all are what was written.
+
+    ``entries`` is what ``file_entries`` gave, as read back from a file that may itself be damaged. Without ``hashes``
+    only presence and size are compared, which costs nothing for large files but cannot see a flipped byte.
+    """
+    if not isinstance(entries, Mapping):
+        return ["the list of files is damaged: it is not an object"]
+    problems = (_check_file(Path(folder), str(name), entry, hashes=hashes) for name, entry in sorted(entries.items()))
+    return [problem for problem in problems if problem is not None]
+
+
+def write_manifest(folder: Path) -> None:
+    """Write MANIFEST.json about every other file in ``folder``. Raises StorageError."""
+    folder = Path(folder)
+    write_json(
+        folder / MANIFEST_FILE, {"schema_version": SCHEMA_VERSION, "files": file_entries(folder, _files_in(folder))}
+    )
+
+
+def check_manifest(folder: Path, *, hashes: bool = True) -> list[str]:
+    """What is wrong with a folder that has a manifest, one sentence per problem naming the file; empty if valid."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return [f"{folder.name} is not a folder or does not exist"]
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        return [f"{MANIFEST_FILE} is missing: the save was interrupted, or the file was deleted"]
+    try:
+        manifest = read_json(path, CheckpointError)
+    except CheckpointError as problem:
+        return [f"{MANIFEST_FILE} is damaged: {problem}"]
+    if problem_text := schema_problem(manifest.get("schema_version"), known=SCHEMA_VERSION, where=path):
+        return [problem_text]
+    entries = manifest.get("files")
+    if not isinstance(entries, dict):
+        return [f"{MANIFEST_FILE} is damaged: it has no list of files"]
+    problems = check_entries(folder, entries, hashes=hashes)
+    extra = sorted(set(_files_in(folder)) - set(entries))
+    return problems + [f"{name} is not in {MANIFEST_FILE}: it was added after the save" for name in extra]
+
+
+def list_checkpoints(run_dir: Path, *, hashes: bool = True) -> list[CheckpointInfo]:
+    """The checkpoints of a run, sorted by step, damaged ones included with their problems.
+
+    Only folders named ``step_<number>`` count; temporary ones of a save in progress do not. Without ``hashes`` the
+    check is quick but not complete, see ``check_entries``.
+    """
+    found: list[CheckpointInfo] = []
+    try:
+        entries = list((Path(run_dir) / CHECKPOINTS_FOLDER).iterdir())
+    except OSError:
+        return found
+    for path in entries:
+        match = _CHECKPOINT_NAME.fullmatch(path.name)
+        if match is None or not path.is_dir():
+            continue
+        if path.is_symlink():
+            found.append(CheckpointInfo(path, int(match[1]), 0, [f"{path.name} is a link, not a folder of this run"]))
+            continue
+        found.append(CheckpointInfo(path, int(match[1]), _folder_bytes(path), check_manifest(path, hashes=hashes)))
+    return sorted(found, key=lambda info: (info.step, info.path.name))
+
+
+def _check_file(folder: Path, name: str, entry: object, *, hashes: bool) -> str | None:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts:
+        return f"{name!r} is listed, but is not a name inside the folder"
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("bytes"), int) or not _is_hash(entry.get("sha256")):
+        return f"{name}: its entry is damaged, size or sha256 is missing"
+    path = folder / name
+    try:
+        inside(folder, path.absolute())
+    except ConfigError:
+        return f"{name} is a link that leads out of the folder"
+    try:
+        if not path.is_file():
+            return f"{name} is missing"
+        size = path.stat().st_size
+        if size < entry["bytes"]:
+            return f"{name} is cut off: {size} of {entry['bytes']} bytes"
+        if size > entry["bytes"]:
+            return f"{name} has changed: {size} bytes instead of {entry['bytes']}"
+        if hashes and sha256_file(path) != entry["sha256"]:
+            return f"{name} has changed: its sha256 is not the one that was written"
+    except OSError as problem:
+        return f"{name} cannot be read: {problem.strerror or problem}"
+    return None
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
+def _files_in(folder: Path) -> list[str]:
+    names: list[str] = []
+    for current, _, files in os.walk(folder):
+        for file in files:
+            path = Path(current) / file
+            if path == folder / MANIFEST_FILE or file in _NOT_OURS or is_temporary(path):
+                continue
+            names.append(path.relative_to(folder).as_posix())
+    return sorted(names)
+
+
+def _folder_bytes(folder: Path) -> int:
+    total = 0
+    for current, _, files in os.walk(folder):
+        for file in files:
+            try:
+                total += (Path(current) / file).lstat().st_size
+            except OSError:
+                continue
+    return total

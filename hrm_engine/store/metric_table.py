@@ -1,0 +1,140 @@
+"""The one table of what stands in metrics.jsonl: events, fields, units, meaning. The documentation is made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One field: its unit ("1" for a plain number, "" for text and lists of text), meaning, and the events it is in."""
+
+    unit: str
+    meaning: str
+    events: tuple[str, ...]
+
+
+ENVELOPE: Mapping[str, Metric] = MappingProxyType(
+    {
+        "ts": Metric("ISO 8601, UTC", "when the row was written", ()),
+        "run_id": Metric("", "the run that wrote it; a copy may hold rows of several runs", ()),
+        "event": Metric("", "the kind of row", ()),
+        "step": Metric("optimizer steps", "steps done when the row was written", ()),
+        "nonfinite": Metric("", "names of fields that were NaN or infinite and stand as null; absent if none", ()),
+    }
+)
+"""Fields of every row. Their ``events`` are empty: they are in all."""
+
+EVENTS: Mapping[str, str] = MappingProxyType(
+    {
+        "start": "a session begins",
+        "train": "training, averaged since the row before",
+        "eval": "an evaluation on held-out data",
+        "sample": "a text generated at an evaluation",
+        "system": "the machine, every 10 s",
+        "expert_usage": "how often each expert of each layer was chosen",
+        "checkpoint": "a checkpoint was saved",
+        "resume": "training goes on from `step`; earlier rows of this run with a larger step no longer count",
+        "cycle_complete": "one cycle of --iterate ended",
+        "chunk_complete": "one part of a data set that is read in parts was used up",
+        "lr_adjustment": "the learning rate was changed outside of its schedule",
+        "oom": "memory ran out and the micro-batch was halved",
+        "nan": "a loss was not finite; the step was skipped",
+        "spike": "the loss was above 10 times the median of the last 50",
+        "alert": "something a human should look at",
+        "stop": "the session was asked to end early",
+        "final": "the session ended",
+    }
+)
+
+_SYSTEM = ("system",)
+_TRAIN = ("train",)
+_EVAL = ("eval",)
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        # start, resume, stop, final
+        "command": Metric("", "the command line", ("start",)),
+        "device": Metric("", "the device trained on", ("start",)),
+        "parameters": Metric("1", "trainable parameters", ("start",)),
+        "code_version": Metric("", "version of HRM Lab", ("start", "resume")),
+        "library_versions": Metric("", "versions of Python and the main libraries", ("start", "resume")),
+        "threads": Metric("1", "CPU threads of a tensor operation", ("start", "resume")),
+        "from_checkpoint": Metric("", "the checkpoint that is continued; null if there was none", ("resume",)),
+        "reason": Metric("", "why it happened", ("stop", "lr_adjustment", "alert", "final")),
+        "exit_code": Metric("1", "what the process ends with", ("final",)),
+        "duration_s": Metric(
+            "s", "length of the session, cycle or part", ("final", "cycle_complete", "chunk_complete")
+        ),
+        # train and eval
+        "loss": Metric(
+            "nats/token",
+            "train: what is minimised, all parts together; eval: cross-entropy of the deepest segment",
+            ("train", "eval", "nan", "spike", "final"),
+        ),
+        "ce": Metric("nats/token", "cross-entropy of the next token, weighted over the segments", _TRAIN),
+        "halt_loss": Metric("nats/token", "binary cross-entropy of the halting logits", _TRAIN),
+        "load_balance_loss": Metric("1", "how unevenly tokens go to the experts; 1 is even", _TRAIN),
+        "lr": Metric("1", "learning rate of the step", ("train", "lr_adjustment")),
+        "old_lr": Metric("1", "learning rate before the change", ("lr_adjustment",)),
+        "grad_norm": Metric("1", "norm of the gradient before clipping", _TRAIN),
+        "tokens": Metric("tokens", "fresh label tokens since the run began", _TRAIN),
+        "token_segments": Metric("tokens", "label tokens times segments run, since the run began", _TRAIN),
+        "rows": Metric("rows", "fresh rows since the run began", _TRAIN),
+        "tokens_per_s": Metric("tokens/s", "fresh label tokens per second", _TRAIN),
+        "token_segments_per_s": Metric("tokens/s", "label tokens times segments run, per second", _TRAIN),
+        "rows_per_s": Metric("rows/s", "fresh rows per second", _TRAIN),
+        "row_segments_per_s": Metric("rows/s", "rows times segments run, per second", _TRAIN),
+        "step_time_s": Metric("s", "time of one optimizer step", _TRAIN),
+        "act_steps_mean": Metric("segments", "segments run per token (text) or row (puzzles), on average", _TRAIN),
+        "effective_batch_size": Metric("rows", "rows of one optimizer step, accumulation included", _TRAIN),
+        "dataset_position": Metric("rows", "position of the data cursor within the epoch", _TRAIN),
+        "epoch": Metric("1", "how often the data set was used up", _TRAIN),
+        "perplexity": Metric("1", "exp(loss) of the deepest segment", _EVAL),
+        "token_accuracy": Metric("share", "share of next tokens predicted rightly by the deepest segment", _EVAL),
+        "loss_by_segment": Metric("nats/token", "cross-entropy after each segment, a list", _EVAL),
+        "token_accuracy_by_segment": Metric("share", "token accuracy after each segment, a list", _EVAL),
+        "num_tokens": Metric("tokens", "label tokens of the evaluation", _EVAL),
+        "unigram_loss": Metric("nats/token", "loss of a model that knows only token frequencies, same tokens", _EVAL),
+        "eval_time_s": Metric("s", "time of the evaluation", _EVAL),
+        # sample
+        "prompt": Metric("", "what the text was generated from", ("sample",)),
+        "text": Metric("", "the generated text", ("sample",)),
+        # checkpoint
+        "path": Metric("", "the checkpoint's folder, relative to the run folder", ("checkpoint",)),
+        "bytes": Metric("bytes", "size of all its files", ("checkpoint",)),
+        "save_time_s": Metric("s", "time the save took", ("checkpoint",)),
+        # system
+        "cpu_percent": Metric("%", "CPU use of the machine, all cores together", _SYSTEM),
+        "memory_rss_bytes": Metric("bytes", "resident memory of the training process", ("system", "train")),
+        "memory_percent": Metric("%", "memory of the machine in use", _SYSTEM),
+        "disk_free_bytes": Metric("bytes", "free space on the run folder's disk", _SYSTEM),
+        "gpu_percent": Metric("%", "GPU use; only where there is a GPU", _SYSTEM),
+        "gpu_memory_bytes": Metric("bytes", "GPU memory in use; only where there is a GPU", _SYSTEM),
+        # experts
+        "layer": Metric("1", "number of the layer, from 0", ("expert_usage",)),
+        "usage": Metric("share", "share of the tokens that went to each expert, a list", ("expert_usage",)),
+        "dropped_share": Metric("share", "share of the tokens that no expert had room for", ("expert_usage",)),
+        # incidents
+        "cycle": Metric("1", "number of the cycle that ended, from 1", ("cycle_complete",)),
+        "chunk": Metric("1", "number of the part that ended, from 1", ("chunk_complete",)),
+        "micro_batch_size": Metric("rows", "rows of a forward pass from now on", ("oom",)),
+        "in_a_row": Metric("1", "non-finite losses in a row, this one included", ("nan",)),
+        "median": Metric("nats/token", "median loss of the last 50 rows", ("spike",)),
+        "message": Metric("", "one sentence for the reader", ("alert", "oom", "nan", "stop", "final")),
+    }
+)
+"""Field name to unit, meaning and the events it stands in."""
+
+
+def docs_table() -> str:
+    """Markdown: the events, and every field with unit, events and meaning."""
+    lines = ["| event | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in EVENTS.items()]
+    lines += ["", "| field | unit | events | meaning |", "|---|---|---|---|"]
+    for name, metric in {**ENVELOPE, **METRICS}.items():
+        events = ", ".join(f"`{event}`" for event in metric.events) or "all"
+        lines.append(f"| `{name}` | {metric.unit or '-'} | {events} | {metric.meaning} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,251 @@
+"""Writing metrics.jsonl: one JSON object a line, appended whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from hrm_engine.errors import ConfigError, LockedError
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.files import storage_error
+from hrm_engine.store.metric_table import ENVELOPE, EVENTS, METRICS, Metric, docs_table
+
+__all__ = ["ENVELOPE", "EVENTS", "METRICS", "Metric", "MetricsWriter", "docs_table"]
+
+_COPY_LOCK_TIMEOUT_S = 30.0
+_BLOCK_BYTES = 1 << 16
+# What every row of ours begins with; a torn tail that does not is somebody else's text and is kept.
+_ROW_START = b'{"ts":'
+
+
+class MetricsWriter:
+    """Appends rows to one run's metrics file and to copies of it. Safe to use from several threads.
+
+    ``path`` belongs to this writer alone (the run folder is locked); a torn last line, left by a killed process, is
+    removed on opening. Each of ``copies`` may be shared with other processes: every row is appended under the lock
+    ``<copy>.lock``. Rows reach the operating system with each ``write``; ``flush`` brings them to the disk.
+
+    Raises StorageError if a file cannot be opened, ConfigError if a copy is not a file's name.
+    """
+
+    def __init__(self, path: Path, run_id: str, copies: Iterable[Path] = ()) -> None:
+        self.path = Path(path)
+        self.run_id = run_id
+        self._mutex = threading.Lock()
+        self._file: _AppendFile | None = None
+        file = _AppendFile(self.path)
+        try:
+            file.cut_torn_line()
+            own = self.path.resolve()
+            self._copies = [
+                _SharedFile(copy) for copy in dict.fromkeys(Path(c).resolve() for c in copies) if copy != own
+            ]
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+
+    def write(self, event: str, step: int, **fields: Any) -> None:
+        """Append one row. Values are numbers, strings, booleans, None, paths, and lists or dicts of those.
+
+        A number that is not finite becomes null, and its field's name is added to ``nonfinite``. Raises StorageError if
+        a file cannot be written; then that file ends with the row before. Raises TypeError for a value without a JSON
+        form and ValueError for a reserved field name or a closed writer; nothing is written then.
+        """
+        line = encode_row(self.run_id, event, step, fields)
+        with self._mutex:
+            if self._file is None:
+                raise ValueError(f"{self.path}: the metrics writer is closed")
+            self._file.append(line)
+            for copy in self._copies:
+                copy.append(line)
+
+    def flush(self) -> None:
+        """Bring everything written so far to the disk. Raises StorageError."""
+        with self._mutex:
+            if self._file is not None:
+                self._file.sync()
+
+    def close(self) -> None:
+        """Flush and close; further calls have no effect. Raises StorageError if flushing fails, but is closed then."""
+        with self._mutex:
+            file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            file.sync()
+        finally:
+            file.close()
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def encode_row(run_id: str, event: str, step: int, fields: Mapping[str, Any]) -> bytes:
+    """One row as a line of UTF-8 JSON with its newline. Raises TypeError or ValueError, see ``MetricsWriter.write``."""
+    reserved = sorted(set(fields) & ENVELOPE.keys())
+    if reserved:
+        raise ValueError(f"{', '.join(reserved)}: reserved, the writer sets it; use another field name")
+    nonfinite: list[str] = []
+    row: dict[str, Any] = {"ts": now_iso(), "run_id": run_id, "event": event, "step": int(step)}
+    for name, value in fields.items():
+        plain, all_finite = _plain(name, value)
+        row[name] = plain
+        if not all_finite:
+            nonfinite.append(name)
+    if nonfinite:
+        row["nonfinite"] = nonfinite
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # Half a surrogate pair has no UTF-8 form; a question mark instead loses nothing that could be shown.
+    return text.encode("utf-8", errors="replace") + b"\n"
+
+
+def _plain(name: str, value: Any) -> tuple[Any, bool]:
+    """``value`` as JSON can hold it, and whether all its numbers were finite."""
+    if value is None or isinstance(value, bool | str):
+        return value, True
+    if isinstance(value, numbers.Integral):
+        return int(value), True
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        return (number, True) if math.isfinite(number) else (None, False)
+    if isinstance(value, os.PathLike):
+        return str(Path(value)), True
+    if isinstance(value, Mapping):
+        pairs = {str(key): _plain(name, inner) for key, inner in value.items()}
+        return {key: plain for key, (plain, _) in pairs.items()}, all(ok for _, ok in pairs.values())
+    if isinstance(value, list | tuple):
+        items = [_plain(name, inner) for inner in value]
+        return [plain for plain, _ in items], all(ok for _, ok in items)
+    raise TypeError(f"field {name}: a {type(value).__name__} has no JSON form; pass numbers, text, lists or dicts")
+
+
+class _AppendFile:
+    """A file that only grows by whole lines: what fails half-way is cut off again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+            self._descriptor = os.open(path, flags, 0o666)
+        except OSError as problem:
+            raise storage_error(problem, path) from problem
+
+    def append(self, line: bytes) -> None:
+        try:
+            before = os.lseek(self._descriptor, 0, os.SEEK_END)
+        except OSError as problem:
+            raise storage_error(problem, self.path, doing="append to") from problem
+        try:
+            done = os.write(self._descriptor, line)
+            while done < len(line):  # a disk that fills up takes a part first, and says why on the next call
+                done += os.write(self._descriptor, line[done:])
+        except OSError as problem:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, before)
+            raise storage_error(problem, self.path, doing="append to") from problem
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, before)
+            raise
+
+    def torn_line(self) -> tuple[int, bytes]:
+        """Where the part after the last newline begins, and its first bytes; empty if the file ends with a newline."""
+        end = position = os.lseek(self._descriptor, 0, os.SEEK_END)
+        while position > 0:
+            start = max(0, position - _BLOCK_BYTES)
+            os.lseek(self._descriptor, start, os.SEEK_SET)
+            found = _read_exactly(self._descriptor, position - start).rfind(b"\n")
+            if found >= 0:
+                position = start + found + 1
+                break
+            position = start
+        os.lseek(self._descriptor, position, os.SEEK_SET)
+        return position, _read_exactly(self._descriptor, min(end - position, 64))
+
+    def cut(self, length: int) -> None:
+        os.ftruncate(self._descriptor, length)
+
+    def cut_torn_line(self) -> None:
+        try:
+            start, torn = self.torn_line()
+            if torn:
+                self.cut(start)
+        except OSError as problem:
+            raise storage_error(problem, self.path, doing="repair") from problem
+
+    def sync(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as problem:
+            raise storage_error(problem, self.path, doing="flush") from problem
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _SharedFile:
+    """A file to which several processes append whole lines, each under the lock ``<file>.lock``."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.name:
+            raise ConfigError(f"--log-file {path} is not the name of a file: give a file")
+        self.path = path
+        self._lock = FileLock(f"{path}.lock", timeout=_COPY_LOCK_TIMEOUT_S, thread_local=False)
+        self.append(b"")  # a target that cannot be written is found now, not at the first row
+
+    def append(self, line: bytes) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:
+            raise LockedError(
+                f"{self.path}: another process has held {self.path}.lock for {_COPY_LOCK_TIMEOUT_S:.0f} s; "
+                "stop it, or choose another --log-file"
+            ) from None
+        except OSError as problem:
+            raise storage_error(problem, self.path, doing="lock") from problem
+        try:
+            self._append_locked(line)
+        finally:
+            self._lock.release()
+
+    def _append_locked(self, line: bytes) -> None:
+        # Opened each time, so that a file which was moved away meanwhile is not written to for ever.
+        file = _AppendFile(self.path)
+        try:
+            start, torn = file.torn_line()
+            if torn.startswith(_ROW_START):
+                file.cut(start)
+            elif torn and line:
+                line = b"\n" + line
+            if line:
+                file.append(line)
+        except OSError as problem:
+            raise storage_error(problem, self.path, doing="append to") from problem
+        finally:
+            file.close()
+
+
+def _read_exactly(descriptor: int, count: int) -> bytes:
+    parts: list[bytes] = []
+    while count > 0 and (part := os.read(descriptor, count)):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)

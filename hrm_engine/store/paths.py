@@ -1,0 +1,158 @@
+"""Where things lie: the only file that knows the folder tree of a workspace."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hrm_engine.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_PART_BYTES = 255
+_RUN_MARKER = "training_args.json"
+# Present in a run folder even before its first session has ended.
+_RUN_FILES = frozenset({_RUN_MARKER, "status.json", "metrics.jsonl", "metadata.json"})
+_INNER_FOLDERS = frozenset({"checkpoints", "best"})
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """``name`` itself if we may write a file of that name, else ConfigError; ``what`` is its word in the message."""
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise ConfigError(
+            f"{what} {_shown(name)} is not allowed: use 1 to 64 letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def inside(root: Path, path: Path) -> Path:
+    """The resolved ``path``, which must lie under the resolved ``root`` (or be it). A relative one is taken from root.
+
+    Symbolic links are followed before the comparison. Raises ConfigError for a path that leads out, has a NUL or a part
+    longer than any file system allows, or cannot be resolved.
+    """
+    _check_text(path)
+    try:
+        real_root = Path(root).resolve()
+        real = (real_root / path).resolve()
+    except (OSError, RuntimeError, ValueError) as problem:  # a loop of links is a RuntimeError up to Python 3.12
+        raise ConfigError(f"path {_shown(path)} cannot be resolved: {problem}") from problem
+    if not real.is_relative_to(real_root):
+        raise ConfigError(f"path {_shown(path)} leads out of {real_root}: choose a path inside that folder")
+    return real
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One workspace: its root folder and the places in it. Nothing is created here."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Workspace:
+        """The workspace of ``start`` (default: the current folder).
+
+        ``HRM_LAB_ROOT`` if it is set, else the nearest folder from ``start`` upwards that holds ``artifacts/`` and
+        ``training_data/``, else ``start``. Raises ConfigError if ``HRM_LAB_ROOT`` names a file.
+        """
+        chosen = os.environ.get("HRM_LAB_ROOT", "")
+        if chosen:
+            _check_text(chosen)
+            root = Path(chosen).expanduser().absolute()
+            if root.exists() and not root.is_dir():
+                raise ConfigError(f"HRM_LAB_ROOT={chosen} is a file: set it to the workspace folder, or unset it")
+            return cls(root)
+        here = Path.cwd() if start is None else Path(start).absolute()
+        for folder in (here, *here.parents):
+            if (folder / "artifacts").is_dir() and (folder / "training_data").is_dir():
+                return cls(folder)
+        return cls(here)
+
+    def resolve(self, path: str | Path) -> Path:
+        """``path`` as an absolute path: ``~`` expanded, relative ones taken from the root. Raises ConfigError."""
+        _check_text(path)
+        try:
+            return self.root.absolute() / Path(path).expanduser()
+        except RuntimeError as problem:  # "~name" of a user that does not exist
+            raise ConfigError(f"path {_shown(path)}: {problem}") from problem
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def training_data(self) -> Path:
+        return self.root / "training_data"
+
+    @property
+    def brains(self) -> Path:
+        return self.artifacts / "brains" / "actv1"
+
+    @property
+    def runs(self) -> Path:
+        return self.artifacts / "runs"
+
+    @property
+    def notebooks(self) -> Path:
+        return self.artifacts / "notebooks"
+
+    @property
+    def experts(self) -> Path:
+        return self.artifacts / "experts"
+
+    @property
+    def agents(self) -> Path:
+        return self.artifacts / "agent"
+
+    @property
+    def base_model(self) -> Path:
+        return self.artifacts / "hf_implant" / "base_model"
+
+    @property
+    def tokenizer_file(self) -> Path:
+        return self.artifacts / "hf_implant" / "tokenizers" / "tokenizer.json"
+
+    def run_dirs(self) -> list[Path]:
+        """Every run folder under ``artifacts/`` (it holds a training_args.json), sorted by path.
+
+        Not looked into: ``checkpoints`` and ``best`` of a run, folders whose name begins with a dot, symbolic links
+        (one inside the workspace would show its run twice, one that leads out must not be followed), and what cannot
+        be read.
+        """
+        return sorted(_find_runs(self.artifacts))
+
+
+def _find_runs(folder: Path) -> Iterator[Path]:
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        try:
+            with os.scandir(current) as found:
+                entries = list(found)
+        except OSError:
+            continue
+        files = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+        if _RUN_MARKER in files:
+            yield current
+        skipped = _INNER_FOLDERS if files & _RUN_FILES else frozenset()
+        pending.extend(
+            Path(entry.path)
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".") and entry.name not in skipped
+        )
+
+
+def _check_text(path: str | Path) -> None:
+    text = str(path)
+    if "\0" in text:
+        raise ConfigError(f"path {_shown(path)} holds a NUL character: remove it")
+    if any(len(os.fsencode(part)) > _MAX_PART_BYTES for part in Path(text).parts):
+        raise ConfigError(f"path {_shown(path)} has a part longer than {_MAX_PART_BYTES} bytes: shorten it")
+
+
+def _shown(value: object) -> str:
+    text = ascii(str(value))
+    return text if len(text) <= 120 else text[:117] + "...'"

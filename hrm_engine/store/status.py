@@ -1,0 +1,86 @@
+"""status.json of a run folder: what the run is doing, and whether it still does."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hrm_engine.errors import BundleError, ConfigError
+from hrm_engine.store.clock import now_iso, parse_iso
+from hrm_engine.store.files import read_json, write_json
+from hrm_engine.store.processes import host_name, is_alive, own_pid
+
+State = Literal["running", "finished", "stopped", "failed"]
+LiveState = Literal["running", "finished", "stopped", "failed", "dead", "unknown"]
+
+STATUS_FILE = "status.json"
+HEARTBEAT_LIMIT_S = 120.0
+"""A run of another machine counts as dead when its heartbeat is older than this."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What a run says about itself. ``heartbeat`` is an ISO time stamp in UTC, ``step`` counts optimizer steps."""
+
+    state: State
+    pid: int
+    host: str
+    heartbeat: str
+    step: int
+    message: str = ""
+
+    @classmethod
+    def of_this_process(cls, state: State, step: int, message: str = "") -> RunStatus:
+        """The status of a run in this process, at this moment."""
+        return cls(state=state, pid=own_pid(), host=host_name(), heartbeat=now_iso(), step=step, message=message)
+
+
+def write_status(run_dir: Path, status: RunStatus) -> None:
+    """Write status.json, atomically. Raises StorageError, or ConfigError for a state that does not exist."""
+    if status.state not in get_args(State):
+        raise ConfigError(f"state {status.state!r} does not exist: use one of {', '.join(get_args(State))}")
+    write_json(Path(run_dir) / STATUS_FILE, asdict(status))
+
+
+def read_status(run_dir: Path) -> RunStatus | None:
+    """The status in ``run_dir``; None if it is missing or unreadable: one bad file must not hide the other runs."""
+    try:
+        raw = read_json(Path(run_dir) / STATUS_FILE)
+    except BundleError:
+        return None
+    if raw.get("state") not in get_args(State):
+        return None
+    return RunStatus(
+        state=raw["state"],
+        pid=_whole(raw.get("pid"), -1),
+        host=str(raw.get("host", "")),
+        heartbeat=str(raw.get("heartbeat", "")),
+        step=_whole(raw.get("step"), 0),
+        message=str(raw.get("message", "")),
+    )
+
+
+def live_state(run_dir: Path) -> LiveState:
+    """The state of a run as it is now.
+
+    ``dead``: it says running, but its process is gone from this machine (or the number belongs to a process that began
+    after the last heartbeat), or it runs elsewhere and its heartbeat is older than ``HEARTBEAT_LIMIT_S``.
+    ``unknown``: no readable status.json.
+    """
+    status = read_status(run_dir)
+    if status is None:
+        return "unknown"
+    if status.state != "running":
+        return status.state
+    heartbeat = parse_iso(status.heartbeat)
+    if status.host == host_name():
+        alive = is_alive(status.pid, seen=heartbeat)
+    else:
+        alive = heartbeat is not None and time.time() - heartbeat <= HEARTBEAT_LIMIT_S
+    return "running" if alive else "dead"
+
+
+def _whole(value: Any, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
