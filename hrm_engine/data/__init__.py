@@ -1,0 +1,1 @@
+"""Data of every task: documents, tokens, rows and the order in which they are visited."""
