@@ -10,7 +10,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint dashboard notebook bench chromium
+.PHONY: help demo test lint dashboard notebook bench docs chromium
 
 help:
 	@echo "make demo        install into .venv, train a small brain on real text, show what it learned"
@@ -19,6 +19,7 @@ help:
 	@echo "make test        all tests; PYTEST_ARGS='tests/store -k lock' for some of them"
 	@echo "make lint        ruff, import layers, mypy"
 	@echo "make bench       measure training and generation on this machine"
+	@echo "make docs        write docs/flags.md and docs/metrics.md from the declarations in the code"
 
 demo: .venv/installed
 	@$(BIN)/lab run quickstart
@@ -31,6 +32,9 @@ notebook: .venv/installed
 
 bench: .venv/installed
 	@$(BIN)/python -m bench
+
+docs: .venv/installed
+	@$(BIN)/python docs/generate.py
 
 test: .venv/installed-test chromium
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
