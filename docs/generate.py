@@ -18,16 +18,17 @@ from hrm_engine.config.base import PRESETS
 from hrm_engine.store.metrics import docs_table
 
 DOCS = Path(__file__).parent
+HEAD = "| flag | values | default | resume | meaning |\n|---|---|---|---|---|\n"
 NOTE = "<!-- made by docs/generate.py; edit the declaration in the code, then run: make docs -->\n"
 
 FLAGS_INTRO = """# Flags of `lab train actv1`
 
-Every setting is declared once, in [`hrm_engine/config/`](../hrm_engine/config). The same names are keys of the YAML files
-for `--config`, parameters of the library and entries of `training_args.json`; on the command line `--batch-size` and
-`--batch_size` are the same flag, and a switch is turned off with `--no-` before its name.
+Every setting is declared once, in [`hrm_engine/config/`](../hrm_engine/config). The same names are keys of the YAML
+files for `--config`, parameters of the library and entries of `training_args.json`; on the command line `--batch-size`
+and `--batch_size` are the same flag, and a switch is turned off with `--no-` before its name.
 
-Order of precedence: the default, then `--config NAME|FILE`, then the flags. **R** marks what a run may change when it goes
-on with `--resume`; any other difference is refused, naming both values.
+Order of precedence: the default, then `--config NAME|FILE`, then the flags. **R** marks what a run may change when it
+goes on with `--resume`; any other difference is refused, naming both values.
 
 Flags that are not settings of the training:
 
@@ -48,7 +49,7 @@ def flags_page() -> str:
         if leaf.path[0] != group:
             group = leaf.path[0]
             model = TextTrainConfig.model_fields[group].annotation
-            parts.append(f"\n## {group}\n\n{model.__doc__}\n\n| flag | values | default | resume | meaning |\n|---|---|---|---|---|\n")
+            parts.append(f"\n## {group}\n\n{model.__doc__}\n\n{HEAD}")
         resume = "R" if leaf.may_change_on_resume else ""
         cells = (f"`{leaf.flag}`", _values(leaf), _default(leaf), resume, leaf.description)
         parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")

@@ -9,8 +9,8 @@ import pytest
 
 from tests.chromium import HOW_TO_GET, find_chromium
 
-# Set before torch or a library of Hugging Face is imported, and inherited by the processes that tests start. Two threads:
-# small tensors get slower with more, and results should not depend on the machine's core count.
+# Set before torch or a library of Hugging Face is imported, and inherited by the processes that tests start. Two
+# threads: small tensors get slower with more, and results should not depend on the machine's core count.
 os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

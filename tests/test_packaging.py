@@ -1,0 +1,89 @@
+"""The declared dependencies are the imported ones, and the pins are what the tests run with."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OURS = {"hrm_engine", "lab", "dashboard"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
+
+# What is imported under another name than it is installed under.
+INSTALLED_AS = {"yaml": "pyyaml"}
+# Needed without an import: started as a program, or asked for by a notebook's front end.
+PROGRAMS = {"jupyterlab"}
+# Imported, and brought along by a declared library whose interface is made of it.
+PART_OF = {"pydantic_core": "pydantic", "annotated_types": "pydantic", "nbformat": "papermill", "nbclient": "papermill"}
+
+
+def requirement_name(requirement: str) -> str:
+    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert match, requirement
+    return re.sub(r"[-_.]+", "-", match[0]).lower()
+
+
+def imported_packages() -> dict[str, str]:
+    """Top-level packages imported anywhere in our code, each with one file that does."""
+    found: dict[str, str] = {}
+    sources = [path for package in OURS for path in (ROOT / package).rglob("*.py")]
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names = [node.module]
+            else:
+                continue
+            for name in names:
+                found.setdefault(name.partition(".")[0], str(path.relative_to(ROOT)))
+    return {name: place for name, place in found.items() if name not in OURS and name not in sys.stdlib_module_names}
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {requirement_name(name): version for name, version in pairs}
+
+
+def test_every_import_is_declared_and_every_declared_dependency_is_used() -> None:
+    declared = {requirement_name(requirement) for requirement in PROJECT["dependencies"]}
+    imported = {PART_OF.get(name, INSTALLED_AS.get(name, name)): place for name, place in imported_packages().items()}
+    undeclared = {name: place for name, place in imported.items() if name not in declared}
+    unused = declared - imported.keys() - PROGRAMS
+    assert undeclared == {}
+    assert unused == set()
+
+
+def test_every_declared_dependency_is_pinned() -> None:
+    extras = PROJECT["optional-dependencies"].values()
+    declared = [*PROJECT["dependencies"], *(requirement for extra in extras for requirement in extra)]
+    assert {requirement_name(requirement) for requirement in declared} - pins().keys() == set()
+
+
+def test_pins_are_the_installed_versions() -> None:
+    installed = {
+        requirement_name(found.metadata["Name"]): found.version.partition("+")[0] for found in metadata.distributions()
+    }
+    ours = {"hrm-lab", "pip", "wheel"}
+    # CUDA libraries come with torch's CUDA build, which pins them itself; other systems have packages of their own.
+    unpinned = {name for name in installed.keys() - pins().keys() - ours if not name.startswith(("nvidia-", "cuda-"))}
+    differing = {name: (pin, installed[name]) for name, pin in pins().items() if installed.get(name, pin) != pin}
+    assert differing == {}
+    if sys.platform == "linux" and sys.version_info[:2] == (3, 11):
+        assert unpinned - {"triton"} == set()
+
+
+def test_data_files_are_part_of_the_package() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["tool"]["setuptools"]["package-data"]
+    for package in OURS:
+        listed = {path for pattern in packages[package] for path in (ROOT / package).glob(pattern)}
+        present = {
+            path for path in (ROOT / package).rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}
+        }
+        assert listed == present, package
+        assert listed
