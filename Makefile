@@ -57,10 +57,10 @@ chromium: .venv/installed-test
 # depends on; the code itself is installed in place.
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing into .venv (some minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m pip install -qq --editable .
 	@touch $@
 
 .venv/installed-test: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing into .venv with the test tools (some minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@$(BIN)/python -m pip install -qq --editable '.[test]'
 	@touch $@ .venv/installed
