@@ -1,0 +1,299 @@
+"""Reading metrics.jsonl while it grows, with DuckDB inside.
+
+Each whole line that is a JSON object becomes one row of an in-memory table: its event, run and step as columns, and the
+line itself. Fields are taken out of the lines when they are asked for. So a new field, a missing one, or one that
+changes its type costs nothing and loses nothing, and twelve thousand names cost no more than twelve. Measured on 2 cores:
+10,000 rows of 330 bytes are read in 35 ms, a field of them is bucketed in 9 ms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hrm_engine.errors import ConfigError
+from hrm_engine.store.tail import LineTail
+
+if TYPE_CHECKING:
+    import duckdb
+    from pandas import DataFrame  # type: ignore[import-untyped]
+
+NO_EVENT = "unknown"
+"""Event name of rows that have none."""
+
+_TABLE = """
+CREATE TABLE lines (source INTEGER, seq BIGINT, event VARCHAR, run_id VARCHAR, step DOUBLE, line VARCHAR);
+CREATE TABLE sources (source INTEGER, path VARCHAR);
+CREATE VIEW metrics AS
+SELECT path, seq, try_cast(line ->> '/ts' AS TIMESTAMP) AS ts, run_id, event, step, line::JSON AS "row"
+FROM lines JOIN sources USING (source)
+"""
+# The test of json_valid stands in a CASE because the two halves of an AND may be tried in any order.
+_INGEST = """
+INSERT INTO lines
+SELECT $source, $base + i, coalesce(v[1], $no_event), coalesce(v[2], ''), CASE WHEN isfinite(s) THEN s END, line
+FROM (SELECT *, try_cast(v[3] AS DOUBLE) AS s FROM (
+    SELECT i, line, json_extract_string(line, ['/event', '/run_id', '/step']) AS v
+    FROM (SELECT unnest(parts) AS line, generate_subscripts(parts, 1) AS i
+          FROM (SELECT string_split($text, chr(10)) AS parts))
+    WHERE CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' ELSE false END))
+"""
+_FORGET_OVERTAKEN = """
+DELETE FROM lines USING (
+    SELECT seq, run_id, step FROM lines
+    WHERE source = $source AND seq >= $base AND event = 'resume' AND step IS NOT NULL) AS resume
+WHERE lines.source = $source AND lines.run_id = resume.run_id AND lines.seq < resume.seq AND lines.step > resume.step
+"""
+_SERIES = """
+WITH points AS (
+    SELECT i, seq, x, value, dense_rank() OVER (PARTITION BY i ORDER BY x) AS place
+    FROM (SELECT generate_subscripts(v, 1) AS i, seq, x, try_cast(unnest(v) AS DOUBLE) AS value
+          FROM (SELECT seq, {x} AS x, json_extract_string(line, $fields) AS v
+                FROM lines WHERE source = $source AND event = $event))
+    WHERE isfinite(value) AND isfinite(x)),
+sizes AS (SELECT i, max(place) AS places FROM points GROUP BY i)
+SELECT $names[i] AS name, max(x) AS x, min(value) AS min, max(value) AS max,
+       arg_max(value, {{'x': x, 'seq': seq}}) AS last, count(*) AS count
+FROM points JOIN sizes USING (i)
+GROUP BY i, CASE WHEN places <= $max_points THEN place ELSE (place - 1) * $max_points // places END
+ORDER BY i, x
+"""
+
+
+@dataclass(frozen=True)
+class RefreshResult:
+    """What one look at the file brought.
+
+    ``new_rows`` and ``skipped_lines`` (not JSON objects) count this look only. ``replaced``: the file is another one or
+    was cut, what was known before is forgotten. ``missing``: the file is not there or cannot be read, what was known
+    before is kept. ``message`` says it in one sentence.
+    """
+
+    new_rows: int = 0
+    skipped_lines: int = 0
+    replaced: bool = False
+    missing: bool = False
+    message: str = ""
+
+
+class MetricsStore:
+    """An in-memory database that several readers may share, so that one query can span many runs.
+
+    It cannot reach any file: lines come in as parameters. ``memory_limit`` (``"2GB"``) bounds what all its rows take;
+    the default is the database's own, 80 % of the machine's memory.
+    """
+
+    def __init__(self, memory_limit: str | None = None) -> None:
+        import duckdb
+
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "threads": min(4, os.cpu_count() or 1),
+            "enable_external_access": False,
+            "python_enable_replacements": False,
+            "lock_configuration": True,
+        }
+        if memory_limit is not None:
+            config["memory_limit"] = memory_limit
+        self._database = duckdb.connect(":memory:", config=config)
+        self._database.execute(_TABLE)
+        self._numbers = count()
+        self._mutex = threading.Lock()
+
+    def add_source(self, path: Path) -> tuple[int, duckdb.DuckDBPyConnection]:
+        """A number for the rows of ``path``, and a connection for its reader alone."""
+        with self._mutex:
+            number = next(self._numbers)
+            self._database.execute("INSERT INTO sources VALUES (?, ?)", [number, str(path)])
+            return number, self._database.cursor()
+
+    def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> DataFrame:
+        """See ``MetricsReader.query``; here the rows of all readers are in the table."""
+        with self._mutex:
+            return _select(self._database, sql, params)
+
+
+class MetricsReader:
+    """The metrics of one file, as far as they have been read. Safe to use from several threads.
+
+    Nothing is read before the first ``refresh``. Tolerated: a torn last line (left for the next look), lines that are
+    not JSON objects (counted), a byte order mark, missing and new fields, fields that change their type, steps that
+    come twice or go backwards. After a row ``resume`` with step k, earlier rows of the same run with a larger step are
+    gone.
+    """
+
+    def __init__(self, path: Path, store: MetricsStore | None = None) -> None:
+        self.path = Path(path)
+        self.skipped_lines = 0
+        self._mutex = threading.RLock()
+        self._tail = LineTail(self.path)
+        self._next_seq = 0
+        self._source, self._connection = (store or MetricsStore()).add_source(self.path)
+
+    def refresh(self) -> RefreshResult:
+        """Read what has come since the last look; only new bytes are parsed. Never raises for the state of the file."""
+        import duckdb
+
+        new_rows, skipped_before, replaced = 0, self.skipped_lines, False
+        with self._mutex:
+            try:
+                with self.path.open("rb") as file:
+                    replaced = self._tail.begin(file)
+                    if replaced:
+                        self._forget()
+                        skipped_before = 0
+                    overlong_before = self._tail.overlong_lines
+                    for block in self._tail.blocks(file):
+                        new_rows += self._ingest(block)
+                    self.skipped_lines += self._tail.overlong_lines - overlong_before
+            except FileNotFoundError:
+                return RefreshResult(missing=True, message=f"{self.path} does not exist (any more)")
+            except (OSError, ValueError) as problem:  # ValueError: a NUL in the path
+                reason = problem.strerror if isinstance(problem, OSError) else str(problem)
+                return RefreshResult(missing=True, message=f"{self.path} cannot be read: {reason}")
+            except duckdb.OutOfMemoryException:
+                return RefreshResult(new_rows, missing=True, message=f"{self.path} does not fit in memory")
+            skipped = self.skipped_lines - skipped_before
+        message = f"{self.path} was replaced or cut; it was read again from its beginning" if replaced else ""
+        return RefreshResult(new_rows, skipped, replaced, message=message)
+
+    @property
+    def events(self) -> list[str]:
+        """Names of the events in the file, in the order of their first appearance."""
+        found = self._fetch("SELECT event FROM lines WHERE source = $source GROUP BY event ORDER BY min(seq)")
+        return [event for (event,) in found]
+
+    def names(self, event: str = "train") -> list[str]:
+        """Names of the fields of an event that hold a finite number in some row, in alphabetical order."""
+        found = self._fetch(
+            """SELECT DISTINCT name FROM (
+                 SELECT unnest(json_keys(line)) AS name, line FROM lines WHERE source = $source AND event = $event)
+               WHERE isfinite(try_cast(
+                 json_extract_string(line, '/' || replace(replace(name, '~', '~0'), '/', '~1')) AS DOUBLE))
+               ORDER BY name""",
+            event=event,
+        )
+        return [name for (name,) in found]
+
+    def series(
+        self, names: str | Sequence[str], event: str = "train", x: str = "step", max_points: int = 2000
+    ) -> DataFrame:
+        """Curves of numeric fields: columns ``name, x, min, max, last, count``, one row per bucket, sorted by x.
+
+        ``x`` is ``"step"``, ``"ts"`` (the column is then a UTC time stamp) or any numeric field. A field with at most
+        ``max_points`` different x has one bucket for each; otherwise its x are divided into ``max_points`` buckets of
+        equally many. ``x`` of a bucket is its largest, ``last`` the value there (the newest, if x came twice). Values
+        that are no finite numbers are left out. Raises ConfigError if ``max_points`` is below 1.
+        """
+        import pandas
+
+        if max_points < 1:
+            raise ConfigError(f"max_points is {max_points}: use 1 or more")
+        wanted = list(dict.fromkeys([names] if isinstance(names, str) else names))
+        position = "step"
+        if x == "ts":
+            position = "epoch_us(try_cast(line ->> '/ts' AS TIMESTAMP))::DOUBLE"
+        elif x != "step":
+            position = "try_cast(json_extract_string(line, $x) AS DOUBLE)"
+        parameters = {
+            "event": event,
+            "fields": [_pointer(name) for name in wanted] or [""],
+            "names": wanted or [""],
+            "max_points": max_points,
+        }
+        if "$x" in position:
+            parameters["x"] = _pointer(x)
+        frame = self._frame(_SERIES.format(x=position), **parameters)
+        if x == "ts":
+            frame["x"] = pandas.to_datetime(frame["x"].astype("int64"), unit="us", utc=True)
+        return frame
+
+    def rows(self, event: str, n: int = 1000) -> DataFrame:
+        """The last ``n`` rows of an event as written, oldest first: a column per field, lists and dicts as they are."""
+        import pandas
+
+        found = self._fetch(
+            "SELECT line FROM lines WHERE source = $source AND event = $event ORDER BY seq DESC LIMIT $n",
+            event=event,
+            n=max(0, n),
+        )
+        return pandas.DataFrame([_parse(line) for (line,) in reversed(found)])
+
+    def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> DataFrame:
+        """The result of one SELECT over the table ``metrics(path, seq, ts, run_id, event, step, row)``.
+
+        ``row`` is the line as JSON: ``row->>'loss'``. Values belong in ``params``. No file can be reached. Raises
+        ConfigError for anything but one SELECT, and with the database's message if it fails.
+        """
+        with self._mutex:
+            return _select(self._connection, sql, params)
+
+    def close(self) -> None:
+        """Forget the rows and give their memory back; needed only where the store is shared."""
+        with self._mutex:
+            self._forget()
+            self._tail.restart()
+            self._connection.execute("DELETE FROM sources WHERE source = ?", [self._source])
+            self._connection.close()
+
+    def _ingest(self, block: bytes) -> int:
+        text = block.decode("utf-8", errors="replace")
+        base = self._next_seq
+        connection = self._connection
+        connection.begin()
+        try:
+            inserted = connection.execute(
+                _INGEST, {"source": self._source, "base": base, "text": text, "no_event": NO_EVENT}
+            ).fetchall()[0][0]
+            if '"resume"' in text:
+                connection.execute(_FORGET_OVERTAKEN, {"source": self._source, "base": base})
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+        lines = text.split("\n")
+        self._next_seq += len(lines)
+        self.skipped_lines += sum(1 for line in lines if line and not line.isspace()) - inserted
+        return int(inserted)
+
+    def _forget(self) -> None:
+        self._connection.execute("DELETE FROM lines WHERE source = ?", [self._source])
+        self.skipped_lines = 0
+
+    def _fetch(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with self._mutex:
+            return self._connection.execute(sql, {"source": self._source, **parameters}).fetchall()
+
+    def _frame(self, sql: str, **parameters: Any) -> DataFrame:
+        with self._mutex:
+            return self._connection.execute(sql, {"source": self._source, **parameters}).df()
+
+
+def _select(connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | Mapping[str, Any] | None) -> Any:
+    import duckdb
+
+    try:
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise ConfigError("the query must be one single SELECT statement")
+        return connection.execute(statements[0], params).df()
+    except duckdb.Error as problem:
+        raise ConfigError(f"the query failed: {problem}") from problem
+
+
+def _pointer(name: str) -> str:
+    """The JSON pointer (RFC 6901) of a field, whatever characters its name has."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):  # DuckDB reads some lines that Python does not: show them as they are
+        return {"row": line}
+    return value if isinstance(value, dict) else {"row": line}
