@@ -8,12 +8,14 @@ part of the configuration, and "rows consumed" is one integer of the training st
 from hrm_engine.data.text.documents import Corpus, Source, read_documents, split_holdout
 from hrm_engine.data.text.order import RowOrder
 from hrm_engine.data.text.packing import IGNORE, Batch, PackedRows, TokenStream, dataset_fingerprint, pack
+from hrm_engine.data.text.python_docs import BuildReport, build_python_docs
 from hrm_engine.data.text.tokenizer import StreamingDecoder, Tokenizer, train_tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
 
 __all__ = [
     "IGNORE",
     "Batch",
+    "BuildReport",
     "Corpus",
     "PackedRows",
     "RowOrder",
@@ -21,6 +23,7 @@ __all__ = [
     "StreamingDecoder",
     "TokenStream",
     "Tokenizer",
+    "build_python_docs",
     "dataset_fingerprint",
     "pack",
     "read_documents",
