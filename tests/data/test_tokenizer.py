@@ -65,8 +65,9 @@ class TestTraining:
             "import json, sys; from hrm_engine.data.text import train_tokenizer;"
             "print(train_tokenizer(json.load(sys.stdin), vocab_size=300).fingerprint)"
         )
+        root, asked = Path(__file__).resolve().parents[2], json.dumps(DOCUMENTS)
         done = subprocess.run(
-            [sys.executable, "-c", code], input=json.dumps(DOCUMENTS), capture_output=True, text=True, check=True
+            [sys.executable, "-c", code], input=asked, cwd=root, capture_output=True, text=True, check=True
         )
         found = done.stdout.strip()
         assert found == TOKENIZER.fingerprint
