@@ -24,7 +24,7 @@ from typing import Any
 from hrm_engine.errors import BundleError, HRMError, StorageError
 from hrm_engine.store.processes import is_alive, own_pid
 
-_TEMPORARY = re.compile(r"\.(?P<kind>tmp|old)-(?P<pid>\d+)-[0-9a-f]{8}-(?P<name>.+)", re.DOTALL)
+_TEMPORARY = re.compile(r"\.(?P<kind>tmp|old)-(?P<pid>[0-9]{1,9})-[0-9a-f]{8}-(?P<name>.+)", re.DOTALL)
 _BLOCK_BYTES = 1 << 20
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space, or choose another folder",

@@ -17,7 +17,7 @@ MANIFEST_FILE = "MANIFEST.json"
 SCHEMA_VERSION = 1
 CHECKPOINTS_FOLDER = "checkpoints"
 
-_CHECKPOINT_NAME = re.compile(r"step_(\d{1,18})")
+_CHECKPOINT_NAME = re.compile(r"step_([0-9]{1,18})")
 # File managers leave these in any folder that is looked at.
 _NOT_OURS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
@@ -130,7 +130,7 @@ def _check_file(folder: Path, name: str, entry: object, *, hashes: bool) -> str 
     try:
         inside(folder, path.absolute())
     except ConfigError:
-        return f"{name} is a link that leads out of the folder"
+        return f"{name!r} leads out of the folder"
     try:
         if not path.is_file():
             return f"{name} is missing"
@@ -152,8 +152,11 @@ def _is_hash(value: object) -> bool:
 
 def _files_in(folder: Path) -> list[str]:
     names: list[str] = []
-    for current, _, files in os.walk(folder):
-        for file in files:
+    for current, folders, files in os.walk(folder):
+        links = [
+            name for name in folders if (Path(current) / name).is_symlink()
+        ]  # not walked into, but not ours either
+        for file in files + links:
             path = Path(current) / file
             if path == folder / MANIFEST_FILE or file in _NOT_OURS or is_temporary(path):
                 continue
