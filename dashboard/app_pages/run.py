@@ -1,0 +1,178 @@
+"""The page of one run: how it does now, its curves, and what lies in its folder."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import formats
+from dashboard.app_pages import sections
+from dashboard.app_pages.parts import STATE_COLOURS, nothing_yet, plain
+from dashboard.charts.style import X_AXES
+from dashboard.queries.overview import Overview, overview
+from dashboard.queries.workspace import find_run, printable, run_id
+from dashboard.resources import parameters, run_index, run_metrics, workspace
+from hrm_engine.store.status import live_state
+
+REFRESH_S = 2.0
+SMOOTHING_STEPS = (0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+DEFAULT_SMOOTHING = 10
+TABS = {
+    "Curves": sections.curves,
+    "Evaluation": sections.evaluation,
+    "Throughput": sections.throughput,
+    "Learning rate": sections.learning_rate,
+    "System": sections.system,
+    "Parameters": sections.parameter_table,
+    "Checkpoints": sections.checkpoint_table,
+    "Log": sections.log,
+}
+_WITH_X_AXIS = ("Curves", "Evaluation", "Throughput", "Learning rate")
+
+
+def page() -> None:
+    """Choose the run, then show it."""
+    run_dirs = run_index(workspace().root).run_dirs()
+    if not run_dirs:
+        nothing_yet(
+            "There is no run in this workspace yet.",
+            "`make demo` trains a small model in about three minutes; `lab train actv1` starts a training of your own.",
+        )
+        return
+    run_dir = chosen_run(run_dirs)
+    if run_dir is None:
+        return
+    # Once the run has ended nothing changes any more, and nothing needs to be asked for again and again.
+    every = REFRESH_S if live_state(run_dir) == "running" else None
+    st.fragment(headline, run_every=every)(run_dir, every is not None)
+    name, view = controls()
+    with st.container(key="section"):
+        st.fragment(partial(section, TABS[name]), run_every=every)(run_dir, view)
+
+
+def chosen_run(run_dirs: list[Path]) -> Path | None:
+    """The run of the link, or the latest one if the link names none; says so and gives None if it is not there."""
+    here = workspace()
+    wanted = st.query_params.get("run", "")
+    if not wanted:
+        latest = run_index(here.root).refresh().rows
+        wanted = latest[0].id if latest else ""
+        st.query_params["run"] = wanted
+    found = find_run(here, wanted, run_dirs)
+    if found is None:
+        gone(wanted)
+        return None
+    ids = [run_id(here, path) for path in run_dirs]
+    st.session_state["run_choice"] = run_id(here, found)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        with st.container(key="run_title", width="stretch"):
+            st.text(printable(found.name))
+        st.selectbox("Run", ids, key="run_choice", on_change=choose, label_visibility="collapsed", width=340)
+    return found
+
+
+def choose() -> None:
+    """Put the run chosen in the box into the link."""
+    st.query_params["run"] = st.session_state["run_choice"]
+
+
+def gone(wanted: str) -> None:
+    """There is no such run, or not any more."""
+    st.warning("This run is not in the workspace (any more). It may have been renamed, archived or deleted.")
+    st.code(wanted[:300], language=None, wrap_lines=True)
+    st.page_link("app_pages/runs.py", label="All runs")
+
+
+def headline(run_dir: Path, was_running: bool) -> None:
+    """State, message and the numbers one looks at first."""
+    if not run_dir.is_dir():
+        st.rerun()
+    now = overview(run_dir, run_metrics(run_dir), parameters().get(run_dir / "training_args.json"))
+    if was_running and now.state != "running":
+        st.rerun()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(now.state, color=STATE_COLOURS[now.state])
+        plain(now.sentence)
+    numbers(now)
+    for note in now.notes:
+        st.warning(note)
+
+
+def numbers(now: Overview) -> None:
+    """The row of key figures."""
+    row = st.grid("auto", min_column_width=140)
+    card = partial(row.metric, border=True, height="stretch")
+    card("Training loss", formats.loss(now.train_loss))
+    card(
+        "Validation loss",
+        formats.loss(now.eval_loss),
+        delta=None if now.gain is None else f"{now.gain:+.3f}",
+        delta_color="inverse",
+        help="Last evaluation, deepest segment, in nats per token; below it the difference to the unigram model",
+    )
+    card(
+        "Unigram model",
+        formats.loss(now.unigram_loss),
+        help="Loss of a model that knows only how frequent each token is, on the same tokens",
+    )
+    card("Perplexity", formats.perplexity(now.eval_loss))
+    card("Tokens/s", formats.rate(now.tokens_per_s))
+    planned = None if now.planned_steps is None else f"of {now.planned_steps:,}"
+    card("Step", formats.count(now.step), delta=planned, delta_color="off", delta_arrow="off")
+    if now.state == "running":
+        card("Time left", formats.duration(now.eta_s))
+    else:
+        card("Duration", formats.duration(now.duration_s))
+
+
+def controls() -> tuple[str, sections.View]:
+    """Which section, and how its curves are drawn; all of it stands in the link, and bad values fall back."""
+    name = st.segmented_control(
+        "Section",
+        list(TABS),
+        default="Curves",
+        required=True,
+        key="tab",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    name = name if name in TABS else "Curves"
+    x, smoothing, log_y = "step", DEFAULT_SMOOTHING, False
+    if name in _WITH_X_AXIS:
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+            x = st.segmented_control(
+                "Horizontal axis",
+                list(X_AXES),
+                default="step",
+                required=True,
+                key="x",
+                bind="query-params",
+                format_func=lambda key: X_AXES[key].label,
+            )
+            if name == "Curves":
+                smoothing = st.select_slider(
+                    "Smoothing (steps)",
+                    SMOOTHING_STEPS,
+                    value=DEFAULT_SMOOTHING,
+                    key="smoothing",
+                    bind="query-params",
+                    help="A row counts half as much after so many optimizer steps, however densely rows were written",
+                    width=260,
+                )
+            if name in ("Curves", "Evaluation"):
+                log_y = st.toggle("Logarithmic loss", key="log", bind="query-params")
+    return name, sections.View(x if x in X_AXES else "step", smoothing, log_y)
+
+
+def section(draw: sections.Section, run_dir: Path, view: sections.View) -> None:
+    """One section, unless the run has gone since the page was opened."""
+    if not run_dir.is_dir():
+        gone(run_id(workspace(), run_dir))
+        return
+    draw(run_dir, view)
+
+
+if __name__ == "__main__":
+    page()

@@ -1,0 +1,137 @@
+"""The page of all runs: find one, see how it does, open it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from dashboard.app_pages.parts import STATE_CHIPS, nothing_yet, plain
+from dashboard.formats import DASH
+from dashboard.queries.runs import STATES, RunRow, RunTable
+from dashboard.resources import run_index, workspace
+
+REFRESH_S = 3.0
+# As long as metrics of many runs are still being read, a part of them each time.
+READING_REFRESH_S = 0.7
+_TABLE_ROWS = 18
+_ROW_PIXELS = 36
+_COLUMNS = ("name", "kind", "state", "step", "train_loss", "best_eval_loss", "tokens_per_s", "updated", "id")
+
+
+def page() -> None:
+    """Filters, then the table, which renews itself."""
+    st.title("Runs", anchor=False)
+    search, states = filters()
+    reading = not st.session_state.get("all_runs_read", False)
+    st.fragment(table, run_every=READING_REFRESH_S if reading else REFRESH_S)(search, states, reading)
+
+
+def filters() -> tuple[str, list[str]]:
+    """What to look for and in which states; both stand in the link."""
+    left, right = st.columns([2, 3], vertical_alignment="bottom")
+    search = left.text_input(
+        "Search",
+        key="q",
+        bind="query-params",
+        live=True,
+        max_chars=200,
+        placeholder="Name, kind or folder",
+        label_visibility="collapsed",
+    )
+    states = right.pills(
+        "State",
+        STATES,
+        selection_mode="multi",
+        key="state",
+        bind="query-params",
+        format_func=str.capitalize,
+        label_visibility="collapsed",
+    )
+    return search or "", list(states)
+
+
+def table(search: str, states: list[str], reading: bool) -> None:
+    """The runs that match, as the files are at this moment. ``reading``: it is renewed quickly, until all are read."""
+    opened = st.session_state.pop("opened_run", None)
+    if opened is not None:
+        st.switch_page("app_pages/run.py", query_params={"run": opened})
+    runs = run_index(workspace().root).refresh()
+    if runs.is_complete == reading:
+        st.session_state["all_runs_read"] = runs.is_complete
+        st.rerun()
+    if not runs.rows:
+        plain(f"Workspace {workspace().root}")
+        nothing_yet(
+            "There is no run in this workspace yet.",
+            "`make demo` trains a small model in about three minutes and shows it here. "
+            "`lab train actv1` starts a training of your own. "
+            "If your runs are somewhere else, set `HRM_LAB_ROOT` to that folder and start the dashboard again.",
+        )
+        return
+    shown = [row for row in runs.rows if matches(row, search, states)]
+    plain(summary(runs, len(shown)))
+    if not shown:
+        nothing_yet("No run matches.", "Shorten the search, or take a state out of the filter.")
+        return
+    # The click arrives with a row number. It counts in the rows that were sent, not in those of a later refresh.
+    st.session_state["shown_runs"] = [row.id for row in shown]
+    st.dataframe(
+        RunTable(shown, runs.num_read).frame().assign(state=[[row.state] for row in shown]),
+        key="runs_table",
+        hide_index=True,
+        height=_ROW_PIXELS * (min(len(shown), _TABLE_ROWS) + 1),
+        row_height=_ROW_PIXELS,
+        on_select=open_selected,
+        selection_mode="single-cell",
+        column_order=_COLUMNS,
+        column_config=columns(),
+        placeholder=DASH,
+        alt="All runs that match the filter",
+    )
+
+
+def open_selected() -> None:
+    """Remember which run was clicked; the redraw that follows opens it."""
+    cells = st.session_state["runs_table"]["selection"]["cells"]
+    ids = st.session_state.get("shown_runs", [])
+    if cells and 0 <= cells[0][0] < len(ids):
+        st.session_state["opened_run"] = ids[cells[0][0]]
+
+
+def matches(row: RunRow, search: str, states: list[str]) -> bool:
+    """Every word of the search stands in the run's folder or kind, and its state is one of those chosen (if any)."""
+    text = f"{row.id} {row.kind}".casefold()
+    return all(word in text for word in search.casefold().split()) and (not states or row.state in states)
+
+
+def summary(runs: RunTable, num_shown: int) -> str:
+    """How many runs there are, how many of them are shown, and what is still being read."""
+    total, running = len(runs.rows), sum(row.state == "running" for row in runs.rows)
+    number = "1 run" if total == 1 else f"{total:,} runs"
+    parts = [number if num_shown == total else f"{num_shown:,} of {number}", f"{running:,} running"]
+    if not runs.is_complete:
+        parts.append(f"best losses read for {runs.num_read:,}, the others follow")
+    return " · ".join([*parts, "click one to open it"])
+
+
+def columns() -> dict[str, Any]:
+    """Titles and number formats of the table."""
+    make = st.column_config
+    return {
+        "name": make.TextColumn("Run", width="medium"),
+        "kind": make.TextColumn("Kind", width="small"),
+        "state": make.MultiselectColumn(
+            "State", options=list(STATE_CHIPS), color=list(STATE_CHIPS.values()), width="small"
+        ),
+        "step": make.NumberColumn("Step", format="%,d"),
+        "train_loss": make.NumberColumn("Train loss", format="%.3f", help="Last training row, nats per token"),
+        "best_eval_loss": make.NumberColumn("Best eval loss", format="%.3f", help="Lowest so far, nats per token"),
+        "tokens_per_s": make.NumberColumn("Tokens/s", format="%,d", help="Fresh label tokens per second, last row"),
+        "updated": make.DatetimeColumn("Updated", format="distance"),
+        "id": make.TextColumn("Folder below artifacts/"),
+    }
+
+
+if __name__ == "__main__":
+    page()

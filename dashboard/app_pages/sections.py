@@ -1,0 +1,281 @@
+"""The sections of the page of a run. Each reads its part of the run folder and draws it, nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import formats
+from dashboard.app_pages.parts import chart, nothing_yet, plain, problem_box
+from dashboard.charts import evaluation as evaluation_charts
+from dashboard.charts import system as system_charts
+from dashboard.charts import training as training_charts
+from dashboard.queries.folder import log_tail
+from dashboard.queries.metrics import density, smoothed
+from dashboard.resources import checkpoints, parameters, run_metrics
+
+
+@dataclass(frozen=True)
+class View:
+    """How curves are drawn: horizontal axis, half-life of the smoothing in steps, logarithmic losses."""
+
+    x: str = "step"
+    smoothing_steps: int = 0
+    log_y: bool = False
+
+
+Section = Callable[[Path, View], None]
+
+
+def curves(run_dir: Path, view: View) -> None:
+    """Loss over the training, and what went wrong on the way."""
+    metrics = run_metrics(run_dir)
+    metrics.refresh()
+    train = metrics.train(("loss",), x=view.x)
+    evaluation = metrics.evaluation(x=view.x)
+    if train.empty and evaluation.empty:
+        nothing_yet("No training row has been written yet.", "The curve appears here with the first one.")
+        return
+    smooth = smoothed(train, view.smoothing_steps) if view.smoothing_steps else None
+    figure = training_charts.loss_curve(
+        train, evaluation, x=view.x, smooth=smooth, smoothing_steps=view.smoothing_steps, log_y=view.log_y
+    )
+    chart(figure, "loss_curve", "Training and validation loss")
+    plain(density(train))
+    incidents = metrics.incidents()
+    if len(incidents):
+        st.subheader("Incidents", anchor=False)
+        make = st.column_config
+        st.dataframe(
+            incidents,
+            key="incidents",
+            hide_index=True,
+            column_config={
+                "step": make.NumberColumn("Step", format="%,d", width="small"),
+                "event": make.TextColumn("Event", width="small"),
+                "what": make.TextColumn("What", width="large"),
+            },
+            alt="Spikes, non-finite losses, alerts and interruptions",
+        )
+
+
+def evaluation(run_dir: Path, view: View) -> None:
+    """What each segment of thinking is worth, and what the model writes."""
+    metrics = run_metrics(run_dir)
+    metrics.refresh()
+    rows = metrics.evaluation(x=view.x)
+    if rows.empty:
+        nothing_yet(
+            "No evaluation yet.",
+            "One is made every `--eval-every` steps and at the end; `--eval-batches 0` switches them off.",
+        )
+        return
+    depths = metrics.depths(x=view.x)
+    if len(depths):
+        left, right = st.columns(2)
+        with left:
+            st.subheader("Loss by segment", anchor=False)
+            figure = evaluation_charts.by_depth(depths, "loss", x=view.x, log_y=view.log_y, evaluation=rows)
+            chart(figure, "depth_loss", "Validation loss after each segment, over the training")
+        with right:
+            st.subheader("Token accuracy by segment", anchor=False)
+            figure = evaluation_charts.by_depth(depths, "token_accuracy", x=view.x)
+            chart(figure, "depth_accuracy", "Token accuracy after each segment, over the training")
+        if depths["segment"].nunique() > 1:
+            with left:
+                st.subheader("What further segments change: loss", anchor=False)
+                figure = evaluation_charts.depth_gain(depths, "loss")
+                chart(figure, "gain_loss", "Change of the validation loss against the first segment")
+            with right:
+                st.subheader("What further segments change: accuracy", anchor=False)
+                figure = evaluation_charts.depth_gain(depths, "token_accuracy")
+                chart(figure, "gain_accuracy", "Change of the token accuracy against the first segment")
+    samples(run_dir)
+
+
+def samples(run_dir: Path) -> None:
+    """Generated texts, the newest first."""
+    found = run_metrics(run_dir).samples()
+    if found.empty:
+        return
+    st.subheader("Samples", anchor=False)
+    steps = [int(step) for step in found["step"]]
+    choice = st.selectbox(
+        "Sample of step", range(len(steps)), format_func=lambda at: f"step {steps[at]:,}", key="sample", width=220
+    )
+    row = found.iloc[min(choice, len(found) - 1)]
+    plain("Prompt")
+    st.code(row["prompt"], language=None, wrap_lines=True)
+    plain("Generated text")
+    st.code(row["text"], language=None, wrap_lines=True)
+
+
+def throughput(run_dir: Path, view: View) -> None:
+    """How fast it goes."""
+    metrics = run_metrics(run_dir)
+    metrics.refresh()
+    frame = metrics.train(("tokens_per_s", "token_segments_per_s", "step_time_s", "act_steps_mean"), x=view.x)
+    if frame.empty:
+        nothing_yet("No training row has been written yet.", "Throughput appears here with the first one.")
+        return
+    rates = {"tokens_per_s": "fresh label tokens", "token_segments_per_s": "label tokens times segments"}
+    st.subheader("Tokens per second", anchor=False)
+    chart(training_charts.lines(frame, rates, "tokens/s", x=view.x, y_format=",.3~s"), "rates", "Tokens per second")
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Time of a step", anchor=False)
+        figure = training_charts.lines(frame, {"step_time_s": "time"}, "time of one optimizer step (s)", x=view.x)
+        chart(figure, "step_time", "Seconds for one optimizer step")
+    with right:
+        st.subheader("Segments per token", anchor=False)
+        figure = training_charts.lines(frame, {"act_steps_mean": "segments"}, "segments run, on average", x=view.x)
+        chart(figure, "act_steps", "Segments run per token on average")
+    plain(density(frame))
+
+
+def learning_rate(run_dir: Path, view: View) -> None:
+    """The schedule as it was really applied, and the size of the gradients."""
+    metrics = run_metrics(run_dir)
+    metrics.refresh()
+    frame = metrics.train(("lr", "grad_norm"), x=view.x)
+    if frame.empty:
+        nothing_yet("No training row has been written yet.", "The learning rate appears here with the first one.")
+        return
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Learning rate", anchor=False)
+        figure = training_charts.lines(frame, {"lr": "lr"}, "learning rate", x=view.x, y_format=".3~e")
+        chart(figure, "lr", "Learning rate")
+    with right:
+        st.subheader("Gradient norm", anchor=False)
+        figure = training_charts.lines(frame, {"grad_norm": "norm"}, "norm before clipping", x=view.x)
+        chart(figure, "grad_norm", "Gradient norm before clipping")
+    plain(density(frame))
+
+
+def system(run_dir: Path, view: View) -> None:
+    """The machine: processor, memory, graphics processor, disk."""
+    metrics = run_metrics(run_dir)
+    metrics.refresh()
+    frame = metrics.system()
+    if frame.empty:
+        nothing_yet("The machine has not been measured yet.", "A row is written every 10 seconds of training.")
+        return
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Processor and memory", anchor=False)
+        names = {"cpu_percent": "CPU, all cores", "memory_percent": "memory of the machine", "gpu_percent": "GPU"}
+        chart(system_charts.shares(frame, names), "shares", "Use of processor and memory in percent")
+    with right:
+        st.subheader("Memory of the training", anchor=False)
+        names = {"memory_rss_bytes": "resident", "gpu_memory_bytes": "GPU"}
+        chart(system_charts.sizes(frame, names, "memory"), "memory", "Memory of the training process")
+    with left:
+        st.subheader("Free disk space", anchor=False)
+        names = {"disk_free_bytes": "free"}
+        chart(system_charts.sizes(frame, names, "free space"), "disk", "Free space on the run folder's disk")
+    plain(density(frame))
+
+
+def parameter_table(run_dir: Path, view: View) -> None:
+    """Every parameter of the run, resolved."""
+    found = parameters().get(run_dir / "training_args.json")
+    if found is None or found.problem is not None:
+        problem_box("The parameters cannot be read.", "" if found is None else found.problem or "")
+        return
+    search = st.text_input(
+        "Search parameters",
+        key="parameter_search",
+        live=True,
+        max_chars=200,
+        placeholder="Name, value or group",
+        label_visibility="collapsed",
+        width=420,
+    )
+    frame = found.frame(search or "")
+    plain(f"{len(frame):,} of {len(found.lines):,} parameters")
+    make = st.column_config
+    st.dataframe(
+        frame,
+        key="parameters",
+        hide_index=True,
+        height="content",
+        column_config={
+            "name": make.TextColumn("Parameter", width="medium"),
+            "value": make.TextColumn("Value", width="large"),
+            "group": make.TextColumn("Group", width="medium"),
+        },
+        alt="Parameters of the run",
+    )
+
+
+def checkpoint_table(run_dir: Path, view: View) -> None:
+    """Checkpoints, the newest first, and whether each is what was written."""
+    hash_all = st.session_state.get("hash_all") == str(run_dir)
+    found = checkpoints().of(run_dir, hash_all=hash_all)
+    if not found:
+        nothing_yet("There is no checkpoint.", "One is saved every `--save-every` steps, and when a session stops.")
+        return
+    unread = [checkpoint for checkpoint in found if not checkpoint.hashed]
+    damaged = [checkpoint for checkpoint in found if checkpoint.problems]
+    if damaged:
+        number = f"{len(damaged)} of {len(found)} checkpoints"
+        st.warning(f"Damaged: {number}. Resuming uses the newest valid one.")
+    if unread:
+        total = sum(checkpoint.bytes for checkpoint in unread)
+        plain(f"Of {len(unread)} large checkpoints ({formats.size(total)}) only the sizes of the files were compared.")
+        st.button("Compare contents too", on_click=ask_for_hashes, args=(str(run_dir),))
+    import pandas as pd
+
+    make = st.column_config
+    rows = [
+        {
+            "step": checkpoint.step,
+            "validity": validity(checkpoint.hashed, checkpoint.problems),
+            "size": formats.size(checkpoint.bytes),
+            "saved": checkpoint.saved,
+            "name": checkpoint.name,
+        }
+        for checkpoint in found
+    ]
+    st.dataframe(
+        pd.DataFrame(rows),
+        key="checkpoints",
+        hide_index=True,
+        height="content",
+        column_config={
+            "step": make.NumberColumn("Step", format="%,d", width="small"),
+            "validity": make.TextColumn("Validity", width="large"),
+            "size": make.TextColumn("Size", width="small", alignment="right"),
+            "saved": make.DatetimeColumn("Saved", format="distance", width="small"),
+            "name": make.TextColumn("Folder", width="medium"),
+        },
+        alt="Checkpoints and their validity",
+    )
+
+
+def ask_for_hashes(run_dir: str) -> None:
+    """Read the large checkpoints of this run as well, from now on."""
+    st.session_state["hash_all"] = run_dir
+
+
+def validity(hashed: bool, problems: tuple[str, ...]) -> str:
+    """One cell of text for a checkpoint's state."""
+    if problems:
+        return "damaged: " + "; ".join(problems)
+    return "valid" if hashed else "sizes are right, contents not compared"
+
+
+def log(run_dir: Path, view: View) -> None:
+    """The end of run.log."""
+    tail = log_tail(run_dir / "run.log")
+    if tail is None or not tail.text.strip():
+        nothing_yet("The log is empty.", "The trainer writes `run.log` as soon as it starts.")
+        return
+    amount = f"the last {tail.num_lines:,} lines" if tail.cut else f"{tail.num_lines:,} lines"
+    plain(f"run.log, {formats.size(tail.total_bytes)}: {amount}. To follow it in a terminal: lab logs NAME -f")
+    with st.container(height=620, border=False, autoscroll=True):
+        st.code(tail.text, language=None, wrap_lines=True)

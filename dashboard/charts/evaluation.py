@@ -1,0 +1,81 @@
+"""Figures of the evaluations: how much each further segment of thinking helps, and how that changes in training.
+
+``depths`` frames have one row for each evaluation and segment: ``x``, ``step``, ``segment`` (from 1), ``loss``
+(nats per token), ``token_accuracy`` (share).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+from dashboard.charts import style
+from dashboard.charts.training import add_unigram, axis_for
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TITLES = {
+    "loss": ("validation loss (nats/token)", ",.3~f", ",.3f"),
+    "token_accuracy": ("token accuracy", ".0%", ".1%"),
+}
+_GAINS = {
+    "loss": ("change of the loss (nats/token)", 1.0, "%{y:+.4f}"),
+    "token_accuracy": ("change of the accuracy (points)", 100.0, "%{y:+.2f}"),
+}
+
+
+def by_depth(
+    depths: pd.DataFrame, metric: str, *, x: str = "step", log_y: bool = False, evaluation: pd.DataFrame | None = None
+) -> go.Figure:
+    """``metric`` (``loss`` or ``token_accuracy``) of every segment over the training; the unigram loss if given."""
+    frames = [depths] if evaluation is None else [depths, evaluation]
+    axis, unit = axis_for(x, *frames)
+    title, y_format, hover = _TITLES[metric]
+    drawn = style.figure(axis, title, log_y=log_y, height=360, y_format=y_format)
+    segments = sorted(depths["segment"].unique())
+    for segment, colour in zip(segments, style.depth_colours(len(segments)), strict=True):
+        rows = depths[depths["segment"] == segment]
+        deepest = segment == segments[-1]
+        style.add_line(
+            drawn,
+            rows["x"] / unit,
+            rows[metric],
+            f"segment {segment}",
+            colour,
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5 if deepest else 1.5},
+            marker={"size": 6 if deepest else 4},
+            hovertemplate=f"%{{y:{hover}}}",
+        )
+    if evaluation is not None and metric == "loss" and len(evaluation):
+        add_unigram(drawn, evaluation, unit)
+    return drawn
+
+
+def depth_gain(depths: pd.DataFrame, metric: str) -> go.Figure:
+    """What each further segment changes against the first, at some evaluations from the first to the last.
+
+    Differences in nats per token (``loss``) or percentage points (``token_accuracy``).
+    """
+    title, factor, hover = _GAINS[metric]
+    drawn = style.figure(style.XAxis("segment", "Segment", "segment", "d"), title, height=320)
+    steps = sorted(depths["step"].unique())
+    chosen = sorted({steps[round(share * (len(steps) - 1))] for share in (0, 1 / 3, 2 / 3, 1)})
+    for step, colour in zip(chosen, style.depth_colours(len(chosen)), strict=True):
+        rows = depths[depths["step"] == step].sort_values("segment")
+        change = factor * (rows[metric] - rows[metric].iloc[0])
+        last = step == chosen[-1]
+        style.add_line(
+            drawn,
+            rows["segment"],
+            change,
+            f"step {int(step):,}",
+            colour,
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5 if last else 1.5},
+            hovertemplate=hover,
+        )
+    drawn.update_xaxes(dtick=1 if depths["segment"].nunique() <= 12 else None)
+    return drawn

@@ -1,0 +1,110 @@
+"""How numbers are written on the pages: one place, so that every page writes them the same way.
+
+A missing or non-finite value is a dash everywhere; thousands are separated by commas; bytes are in decimal SI units.
+"""
+
+from __future__ import annotations
+
+import math
+
+DASH = "—"
+_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_COUNT_UNITS = ("", "k", "M", "G", "T")
+
+
+def _number(value: object) -> float | None:
+    """``value`` as a finite float, or None; booleans and text are no numbers here."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _three_digits(number: float) -> str:
+    """About three significant digits, never in scientific notation."""
+    magnitude = abs(number)
+    if magnitude >= 99.95 or number == 0:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if magnitude >= 9.995 else f"{number:.2f}"
+
+
+def _scaled(number: float, units: tuple[str, ...]) -> tuple[float, str]:
+    """``number`` divided by 1000 as often as it takes to write it with at most three digits before the point."""
+    for unit in units[:-1]:
+        if abs(number) < 999.5:
+            return number, unit
+        number /= 1000
+    return number, units[-1]
+
+
+def loss(value: object) -> str:
+    """A loss in nats with three decimals; scientific where three decimals would show only zeros."""
+    number = _number(value)
+    if number is None:
+        return DASH
+    return f"{number:.2e}" if 0 < abs(number) < 0.0005 else f"{number:,.3f}"
+
+
+def count(value: object) -> str:
+    """A whole number with thousands separators."""
+    number = _number(value)
+    return DASH if number is None else f"{round(number):,}"
+
+
+def compact(value: object) -> str:
+    """A large count with an SI suffix: 1.25 M."""
+    number = _number(value)
+    if number is None:
+        return DASH
+    scaled, unit = _scaled(number, _COUNT_UNITS)
+    return f"{_three_digits(scaled)} {unit}" if unit else f"{round(number):,}"
+
+
+def rate(value: object) -> str:
+    """A throughput: whole numbers from 100 on, three significant digits below."""
+    number = _number(value)
+    if number is None:
+        return DASH
+    return _three_digits(number)
+
+
+def size(value: object) -> str:
+    """Bytes in decimal SI units: 1.50 MB is 1,500,000 bytes."""
+    number = _number(value)
+    if number is None:
+        return DASH
+    scaled, unit = _scaled(number, _BYTE_UNITS)
+    return f"{number:.0f} B" if unit == "B" else f"{_three_digits(scaled)} {unit}"
+
+
+def percent(fraction: object) -> str:
+    """A fraction of 1 as a percentage with one decimal."""
+    number = _number(fraction)
+    return DASH if number is None else f"{100 * number:.1f} %"
+
+
+def duration(seconds: object) -> str:
+    """A length of time with its two largest units: ``2 h 03 min``."""
+    number = _number(seconds)
+    if number is None or number < 0:
+        return DASH
+    whole = round(number)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest_s = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest_s:02d} s"
+    hours, rest_min = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {rest_min:02d} min"
+    days, rest_h = divmod(hours, 24)
+    return f"{days:,} d {rest_h:02d} h"
+
+
+def perplexity(loss_nats: object) -> str:
+    """``exp(loss)`` with three significant digits; a dash where it would overflow."""
+    number = _number(loss_nats)
+    if number is None or number > 700:
+        return DASH
+    value = math.exp(number)
+    return _three_digits(value) if value < 1e7 else f"{value:.2e}"

@@ -1,0 +1,182 @@
+"""What stands beside the metrics in a run folder: parameters, checkpoints, log."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from dashboard.queries.filecache import FileCache
+from dashboard.queries.workspace import printable
+from hrm_engine.errors import BundleError
+from hrm_engine.store.files import read_json
+from hrm_engine.store.manifest import CheckpointInfo, check_manifest, list_checkpoints
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOG_LINES = 500
+LOG_BYTES = 256 << 10
+# Checkpoints up to this size are hashed as soon as they are listed; larger ones when somebody asks.
+HASH_AT_ONCE_BYTES = 200_000_000
+_KEPT = 512
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """``training_args.json`` as (group, name, value) lines, sorted as the file is; ``problem`` if it cannot be read."""
+
+    lines: tuple[tuple[str, str, str], ...] = ()
+    problem: str | None = None
+    values: tuple[tuple[str, Any], ...] = ()
+
+    def value(self, name: str) -> Any:
+        """The value of the first parameter of that name, or None."""
+        return next((value for key, value in self.values if key == name), None)
+
+    def frame(self, search: str = "") -> pd.DataFrame:
+        """Columns ``name``, ``value``, ``group``; those of which some column holds every word of ``search``."""
+        import pandas as pd
+
+        words = search.casefold().split()
+        kept = [line for line in self.lines if all(word in " ".join(line).casefold() for word in words)]
+        rows = [(name, value, group) for group, name, value in kept]
+        return pd.DataFrame(rows, columns=["name", "value", "group"], dtype="str")
+
+
+def read_parameters(path: Path) -> Parameters:
+    """The parameters in one ``training_args.json``."""
+    try:
+        raw = read_json(path)
+    except BundleError as problem:
+        return Parameters(problem=str(problem))
+    leaves = list(_leaves(raw, ""))
+    return Parameters(
+        lines=tuple((printable(group), printable(name), printable(_written(value))) for group, name, value in leaves),
+        values=tuple((name, value) for _, name, value in leaves),
+    )
+
+
+def parameter_cache() -> FileCache[Parameters]:
+    """A bounded cache of ``read_parameters``."""
+    return FileCache(read_parameters, _KEPT)
+
+
+def _leaves(value: dict[str, Any], group: str) -> Any:
+    for name, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from _leaves(inner, f"{group}.{name}" if group else name)
+        else:
+            yield group, name, inner
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return " ".join(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint as it is shown. ``hashed``: its files were read and compared, not only their sizes."""
+
+    name: str
+    step: int
+    bytes: int
+    saved: datetime | None
+    hashed: bool
+    problems: tuple[str, ...]
+
+
+class Checkpoints:
+    """Validity of checkpoints; hashes are remembered for as long as size and time of every file stay the same."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._verified: OrderedDict[tuple[object, ...], tuple[str, ...]] = OrderedDict()
+
+    def of(self, run_dir: Path, *, hash_all: bool = False) -> list[Checkpoint]:
+        """The checkpoints of a run, newest first. ``hash_all`` also reads the ones larger than 200 MB."""
+        found = []
+        for info in list_checkpoints(run_dir, hashes=False):
+            problems, hashed = self._problems(info, hash_all or info.bytes <= HASH_AT_ONCE_BYTES)
+            # The trainer deletes old ones while we look; what is gone is not damaged.
+            if info.path.is_dir():
+                found.append(Checkpoint(info.path.name, info.step, info.bytes, _saved(info.path), hashed, problems))
+        return found[::-1]
+
+    def _problems(self, info: CheckpointInfo, wanted: bool) -> tuple[tuple[str, ...], bool]:
+        if info.problems:
+            return tuple(info.problems), True
+        key = _state_of(info.path)
+        with self._lock:
+            if key in self._verified:
+                self._verified.move_to_end(key)
+                return self._verified[key], True
+        if not wanted:
+            return (), False
+        problems = tuple(check_manifest(info.path))
+        with self._lock:
+            self._verified[key] = problems
+            while len(self._verified) > _KEPT:
+                self._verified.popitem(last=False)
+        return problems, True
+
+
+def _state_of(folder: Path) -> tuple[object, ...]:
+    files: list[tuple[str, int, int]] = []
+    for current, _, names in os.walk(folder):
+        for name in sorted(names):
+            path = Path(current) / name
+            try:
+                stat = path.stat()
+            except OSError:
+                files.append((str(path), -1, -1))
+            else:
+                files.append((str(path), stat.st_size, stat.st_mtime_ns))
+    return folder, *sorted(files)
+
+
+def _saved(folder: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True)
+class LogTail:
+    """The end of a log: its text, how many lines that is, and whether earlier ones are left out."""
+
+    text: str
+    num_lines: int
+    cut: bool
+    total_bytes: int
+
+
+def log_tail(path: Path) -> LogTail | None:
+    """The last 500 lines of a log, at most 256 KiB; None if there is none."""
+    try:
+        with path.open("rb") as file:
+            total = file.seek(0, os.SEEK_END)
+            start = file.seek(max(0, total - LOG_BYTES))
+            raw = file.read(LOG_BYTES)
+    except OSError:
+        return None
+    text = _TERMINAL_CODES.sub("", raw.decode("utf-8", errors="replace")).replace("\r\n", "\n").replace("\0", "")
+    # A progress bar rewrites its line with carriage returns: the last state of it is what one would see.
+    lines = [line.rsplit("\r", 1)[-1] for line in text.removesuffix("\n").split("\n")] if text else []
+    if start > 0:
+        lines = lines[1:]
+    cut = start > 0 or len(lines) > LOG_LINES
+    lines = lines[-LOG_LINES:]
+    return LogTail("\n".join(lines), len(lines), cut, total)

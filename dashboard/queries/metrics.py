@@ -1,0 +1,333 @@
+"""The metrics of one run as frames for figures, read on as the file grows.
+
+Frames of curves are long: one row for each metric and bucket of steps, with the columns ``name``, ``x`` (steps, fresh
+label tokens, or seconds since the first row), ``step``, ``min``, ``max``, ``last``, ``count`` (rows in the bucket).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dashboard.queries.scan import finite
+from dashboard.queries.workspace import printable
+from hrm_engine.store.clock import parse_iso
+from hrm_engine.store.reader import MetricsReader
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+MAX_POINTS = 1500
+"""Buckets of a curve: about as many as a wide screen has columns for it."""
+MAX_EVALUATIONS = 2000
+MAX_SAMPLES = 200
+MAX_INCIDENTS = 200
+INCIDENTS = ("nan", "spike", "oom", "alert", "lr_adjustment", "resume", "stop")
+_PACE_ROWS = 30
+_KEPT_FRAMES = 48
+
+
+class RunMetrics:
+    """One run's ``metrics.jsonl``. Safe to share among sessions; frames are made again only when rows have come."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._reader = MetricsReader(run_dir / "metrics.jsonl")
+        self._lock = RLock()
+        self._frames: dict[tuple[object, ...], Any] = {}
+        self._missing = False
+        self._replaced = False
+
+    def refresh(self) -> None:
+        """Read what has been written since the last time."""
+        with self._lock:
+            result = self._reader.refresh()
+            self._missing = result.missing
+            self._replaced = self._replaced or result.replaced
+            if result.new_rows or result.replaced:
+                self._frames.clear()
+
+    def notes(self) -> tuple[str, ...]:
+        """What somebody who looks at the curves should know about the file; sentences without text from files."""
+        with self._lock:
+            found = []
+            skipped = self._reader.skipped_lines
+            if skipped:
+                lines = "1 line" if skipped == 1 else f"{skipped:,} lines"
+                found.append(f"{lines} of metrics.jsonl could not be read and were skipped; everything else is shown.")
+            if self._missing and self._reader.events:
+                found.append("metrics.jsonl is not there any more; the curves show what had been read of it.")
+            elif self._missing:
+                found.append("There is no metrics.jsonl in the run folder yet.")
+            if self._replaced:
+                found.append("metrics.jsonl was replaced or cut while it was open; it was read again from its start.")
+            return tuple(found)
+
+    def latest(self, event: str) -> dict[str, Any]:
+        """The last row of an event, or an empty dict."""
+
+        def load() -> dict[str, Any]:
+            rows = self._reader.rows(event, n=1)
+            return {} if rows.empty else dict(rows.iloc[-1])
+
+        return self._kept(("latest", event), load)
+
+    def step_seconds(self) -> float | None:
+        """Wall time of one optimizer step, over the last rows, pauses for evaluations and saves included."""
+
+        def load() -> float | None:
+            rows = self._reader.rows("train", n=_PACE_ROWS)
+            points = [
+                (step, at)
+                for step, at in zip(_column(rows, "step"), _times(rows), strict=True)
+                if step is not None and at is not None
+            ]
+            if len(points) < 2 or points[-1][0] <= points[0][0]:
+                return None
+            return max((points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0]), 0.0)
+
+        return self._kept(("pace",), load)
+
+    def duration_s(self) -> float | None:
+        """Seconds from the first row to the last."""
+
+        def load() -> float | None:
+            row = self._reader.query("SELECT epoch(min(ts)) AS first, epoch(max(ts)) AS last FROM metrics").iloc[0]
+            first, last = finite(row["first"]), finite(row["last"])
+            return None if first is None or last is None else last - first
+
+        return self._kept(("duration",), load)
+
+    def train(self, names: Sequence[str], *, x: str = "step") -> pd.DataFrame:
+        """Curves of fields of the training rows."""
+
+        def load() -> pd.DataFrame:
+            frame = self._reader.series(list(names), event="train", max_points=MAX_POINTS)
+            frame["step"] = frame["x"]
+            frame["x"] = self._place(frame["step"], x)
+            return frame
+
+        return self._kept(("train", tuple(names), x), load)
+
+    def system(self) -> pd.DataFrame:
+        """Curves of all measurements of the machine; ``x`` is seconds since the run's first row."""
+
+        def load() -> pd.DataFrame:
+            names = self._reader.names("system")
+            frame = self._reader.series(names, event="system", x="ts", max_points=MAX_POINTS)
+            frame["x"] = [moment.timestamp() - self._started() for moment in frame["x"]]
+            return frame
+
+        return self._kept(("system",), load)
+
+    def evaluation(self, *, x: str = "step") -> pd.DataFrame:
+        """One row for each evaluation (the last of a step counts): ``x, step, loss, unigram_loss, token_accuracy``."""
+        import pandas as pd
+
+        def load() -> pd.DataFrame:
+            rows = self._evaluations()
+            columns = ["step", "loss", "unigram_loss", "token_accuracy"]
+            frame = pd.DataFrame({name: pd.Series(_column(rows, name), dtype="float64") for name in columns})
+            frame.insert(0, "x", self._place_rows(rows, frame["step"], x))
+            return frame[frame["loss"].notna()].reset_index(drop=True)
+
+        return self._kept(("evaluation", x), load)
+
+    def depths(self, *, x: str = "step") -> pd.DataFrame:
+        """One row for each evaluation and segment: ``x, step, segment`` (from 1), ``loss, token_accuracy``."""
+        import pandas as pd
+
+        def load() -> pd.DataFrame:
+            rows = self._evaluations()
+            steps = pd.Series(_column(rows, "step"), dtype="float64")
+            places = self._place_rows(rows, steps, x)
+            found = []
+            for at, (losses, accuracies) in enumerate(
+                zip(_lists(rows, "loss_by_segment"), _lists(rows, "token_accuracy_by_segment"), strict=True)
+            ):
+                for index in range(max(len(losses), len(accuracies))):
+                    loss = finite(losses[index]) if index < len(losses) else None
+                    accuracy = finite(accuracies[index]) if index < len(accuracies) else None
+                    found.append((places[at], steps[at], index + 1, loss, accuracy))
+            frame = pd.DataFrame(found, columns=["x", "step", "segment", "loss", "token_accuracy"])
+            return frame.astype({"loss": "float64", "token_accuracy": "float64", "segment": "int64"})
+
+        return self._kept(("depths", x), load)
+
+    def samples(self) -> pd.DataFrame:
+        """The last generated texts, newest first: ``step, prompt, text``."""
+        import pandas as pd
+
+        def load() -> pd.DataFrame:
+            rows = self._reader.rows("sample", n=MAX_SAMPLES)
+            found = [
+                (int(step), _text(row.get("prompt")), _text(row.get("text")))
+                for step, row in zip(_column(rows, "step"), rows.to_dict("records"), strict=True)
+                if step is not None
+            ]
+            return pd.DataFrame(found[::-1], columns=["step", "prompt", "text"])
+
+        return self._kept(("samples",), load)
+
+    def incidents(self) -> pd.DataFrame:
+        """What interrupted or disturbed the training, newest first: ``step, event, what``."""
+        import pandas as pd
+
+        def load() -> pd.DataFrame:
+            found = []
+            for event in INCIDENTS:
+                rows = self._reader.rows(event, n=MAX_INCIDENTS)
+                for step, at, row in zip(_column(rows, "step"), _times(rows), rows.to_dict("records"), strict=True):
+                    found.append((at or 0.0, None if step is None else int(step), event, _told(event, row)))
+            found.sort(key=lambda incident: incident[0], reverse=True)
+            frame = pd.DataFrame([incident[1:] for incident in found], columns=["step", "event", "what"])
+            return frame.astype({"step": "Int64", "event": "str", "what": "str"})
+
+        return self._kept(("incidents",), load)
+
+    def _kept(self, key: tuple[object, ...], load: Callable[[], T]) -> T:
+        with self._lock:
+            if key not in self._frames:
+                if len(self._frames) >= _KEPT_FRAMES:
+                    self._frames.clear()
+                self._frames[key] = load()
+            kept: T = self._frames[key]
+            return kept
+
+    def _evaluations(self) -> pd.DataFrame:
+        def load() -> pd.DataFrame:
+            rows = self._reader.rows("eval", n=MAX_EVALUATIONS)
+            if rows.empty:
+                return rows
+            rows["step"] = _column(rows, "step")
+            rows = rows[rows["step"].notna()].drop_duplicates("step", keep="last").sort_values("step")
+            return rows.reset_index(drop=True)
+
+        return self._kept(("eval rows",), load)
+
+    def _started(self) -> float:
+        def load() -> float:
+            first = self._reader.query("SELECT epoch(min(ts)) AS first FROM metrics").iloc[0]["first"]
+            return finite(first) or 0.0
+
+        return self._kept(("started",), load)
+
+    def _place_rows(self, rows: pd.DataFrame, steps: pd.Series, x: str) -> pd.Series:
+        """Where rows lie on the axis ``x``; unlike training steps they have their own time."""
+        import pandas as pd
+
+        if x == "time":
+            return pd.Series([math.nan if at is None else at - self._started() for at in _times(rows)], dtype="float64")
+        return self._place(steps, x)
+
+    def _place(self, steps: pd.Series, x: str) -> pd.Series:
+        """Where steps lie on the axis ``x``, by what the training rows say of them, in between by interpolation."""
+        import numpy as np
+        import pandas as pd
+
+        if x not in ("time", "tokens") or steps.empty:
+            return steps.astype("float64")
+        known = self._kept(("places", x), lambda: self._places(x))
+        if known.empty:
+            return pd.Series(math.nan, index=steps.index, dtype="float64")
+        return pd.Series(np.interp(steps.astype("float64"), known["step"], known["place"]), index=steps.index)
+
+    def _places(self, x: str) -> pd.DataFrame:
+        import pandas as pd
+
+        if x == "tokens":
+            frame = self._reader.series("tokens", max_points=MAX_POINTS)
+            frame = frame.rename(columns={"x": "step", "last": "place"})[["step", "place"]]
+            origin = pd.DataFrame({"step": [0.0], "place": [0.0]})
+            return pd.concat([origin, frame]) if len(frame) and frame["step"].iloc[0] > 0 else frame
+        return self._reader.query(
+            "SELECT step, max(epoch(ts)) - ? AS place FROM metrics "
+            "WHERE event = 'train' AND step IS NOT NULL AND ts IS NOT NULL GROUP BY step ORDER BY step",
+            [self._started()],
+        )
+
+
+def smoothed(frame: pd.DataFrame, half_life_steps: float) -> pd.Series:
+    """The course of one curve: each point is a mean in which another counts half as much per ``half_life_steps`` away.
+
+    Weights follow the distance in optimizer steps, so a curve keeps its shape when its rows are written more seldom or
+    a bucket holds more of them; and they reach to both sides, so a falling loss is not drawn above itself. ``frame``
+    has the columns ``step`` and ``last``, sorted by step.
+    """
+    import pandas as pd
+
+    values = [float(value) for value in frame["last"]]
+    if half_life_steps <= 0:
+        return pd.Series(values, index=frame.index, dtype="float64")
+    steps = [float(step) for step in frame["step"]]
+    before = _decayed_sums(steps, values, half_life_steps)
+    after = _decayed_sums([-step for step in reversed(steps)], values[::-1], half_life_steps)[::-1]
+    # Both sums hold the point itself, once.
+    means = [
+        (left + right - value) / (left_weight + right_weight - 1.0)
+        for value, (left, left_weight), (right, right_weight) in zip(values, before, after, strict=True)
+    ]
+    return pd.Series(means, index=frame.index, dtype="float64")
+
+
+def _decayed_sums(steps: list[float], values: list[float], half_life_steps: float) -> list[tuple[float, float]]:
+    """For each point the weighted sum of the values up to it, and the sum of their weights; ``steps`` rise."""
+    total = weight = 0.0
+    before = steps[0] if steps else 0.0
+    sums = []
+    for step, value in zip(steps, values, strict=True):
+        kept = 0.5 ** (max(step - before, 0.0) / half_life_steps)
+        total, weight, before = total * kept + value, weight * kept + 1.0, step
+        sums.append((total, weight))
+    return sums
+
+
+def density(frame: pd.DataFrame) -> str:
+    """One sentence about how many rows stand behind curves, so that nothing is left out silently."""
+    if frame.empty:
+        return ""
+    of_each = frame.groupby("name")["count"].agg(["sum", "size"])
+    num_rows, num_points = int(of_each["sum"].max()), int(of_each["size"].max())
+    if num_rows == num_points:
+        return "1 row" if num_rows == 1 else f"{num_rows:,} rows, each one drawn"
+    return (
+        f"{num_rows:,} rows in {num_points:,} points: the line goes through the last value of each, "
+        "the shaded range from the least to the greatest"
+    )
+
+
+def _column(rows: pd.DataFrame, name: str) -> list[float | None]:
+    return [finite(value) for value in rows[name]] if name in rows else [None] * len(rows)
+
+
+def _times(rows: pd.DataFrame) -> list[float | None]:
+    if "ts" not in rows:
+        return [None] * len(rows)
+    return [parse_iso(value) if isinstance(value, str) else None for value in rows["ts"]]
+
+
+def _lists(rows: pd.DataFrame, name: str) -> list[list[Any]]:
+    if name not in rows:
+        return [[]] * len(rows)
+    return [value if isinstance(value, list) else [] for value in rows[name]]
+
+
+def _text(value: object) -> str:
+    return printable(value) if isinstance(value, str) else ""
+
+
+def _told(event: str, row: dict[str, Any]) -> str:
+    said = _text(row.get("message")) or _text(row.get("reason"))
+    if said:
+        return said
+    if event == "spike":
+        return f"loss {finite(row.get('loss'))}, median of the last 50 rows {finite(row.get('median'))}"
+    if event == "lr_adjustment":
+        return f"learning rate {finite(row.get('old_lr'))} to {finite(row.get('lr'))}"
+    if event == "resume":
+        return "training went on from here; later rows of the session before do not count"
+    return ""

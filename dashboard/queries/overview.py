@@ -1,0 +1,78 @@
+"""How one run does at this moment: its state, its latest numbers, and how long it will still take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dashboard.queries.scan import finite
+from dashboard.queries.workspace import printable
+from hrm_engine.store.status import live_state, read_status
+
+if TYPE_CHECKING:
+    from dashboard.queries.folder import Parameters
+    from dashboard.queries.metrics import RunMetrics
+
+_SENTENCES = {
+    "running": "Training.",
+    "finished": "The training has reached its end.",
+    "stopped": "The training was stopped before its end; --resume continues it.",
+    "failed": "The training ended with an error; the log says more.",
+    "dead": "The training says that it runs, but its process is gone; --resume continues from the last checkpoint.",
+    "unknown": "There is no readable status.json, so the state is not known.",
+}
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The header of the page of a run. Losses in nats per token; None is not known."""
+
+    state: str
+    sentence: str
+    step: int | None
+    planned_steps: int | None
+    train_loss: float | None
+    eval_loss: float | None
+    unigram_loss: float | None
+    tokens_per_s: float | None
+    eta_s: float | None
+    duration_s: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def gain(self) -> float | None:
+        """Validation loss minus the unigram model's; negative is good."""
+        if self.eval_loss is None or self.unigram_loss is None:
+            return None
+        return self.eval_loss - self.unigram_loss
+
+
+def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters | None) -> Overview:
+    """The overview of a run as its files are now."""
+    metrics.refresh()
+    status = read_status(run_dir)
+    state = live_state(run_dir)
+    train, evaluated = metrics.latest("train"), metrics.latest("eval")
+    row_step = finite(train.get("step"))
+    step = int(row_step) if row_step is not None else None
+    if status is not None:
+        step = max(status.step, step or 0)
+    planned = finite(parameters.value("steps")) if parameters is not None else None
+    pace = metrics.step_seconds()
+    left = None if planned is None or step is None or pace is None else max(planned - step, 0.0) * pace
+    message = printable(status.message) if status is not None else ""
+    return Overview(
+        state=state,
+        # What a dead run last said of itself is no longer true.
+        sentence=message if message and state != "dead" else _SENTENCES[state],
+        step=step,
+        planned_steps=None if planned is None else int(planned),
+        train_loss=finite(train.get("loss")),
+        eval_loss=finite(evaluated.get("loss")),
+        unigram_loss=finite(evaluated.get("unigram_loss")),
+        tokens_per_s=finite(train.get("tokens_per_s")),
+        eta_s=left,
+        duration_s=metrics.duration_s(),
+        notes=metrics.notes(),
+    )

@@ -1,0 +1,158 @@
+"""All runs of a workspace as one table: what each is, how it does, and what it last measured."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from dashboard.queries.filecache import FileCache, signature
+from dashboard.queries.scan import MetricsScan, finite
+from dashboard.queries.workspace import printable, run_id
+from hrm_engine.errors import BundleError
+from hrm_engine.store.clock import parse_iso
+from hrm_engine.store.files import read_json
+from hrm_engine.store.paths import Workspace
+from hrm_engine.store.status import LiveState, RunStatus, live_state, read_status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STATES = ("running", "finished", "stopped", "failed", "dead", "unknown")
+LIVE = "running"
+# More runs than these bounds are still shown; the ones that do not fit are read anew at each refresh.
+_KEPT_FILES = 4096
+# How long one refresh may read metrics files to their end before the page is shown with what is known.
+READ_BUDGET_S = 0.15
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One line of the table of runs. Losses are nats, times are UTC; None is not known."""
+
+    id: str
+    name: str
+    kind: str
+    state: str
+    step: int | None
+    train_loss: float | None
+    best_eval_loss: float | None
+    tokens_per_s: float | None
+    updated: datetime | None
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """All rows, and for how many of them the metrics are read to the end (the best evaluation is then certain)."""
+
+    rows: list[RunRow]
+    num_read: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to read."""
+        return self.num_read == len(self.rows)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a run, columns named as the fields of ``RunRow``."""
+        import pandas as pd
+
+        columns = {
+            "id": "str",
+            "name": "str",
+            "kind": "str",
+            "state": "str",
+            "step": "Int64",
+            "train_loss": "float64",
+            "best_eval_loss": "float64",
+            "tokens_per_s": "float64",
+            "updated": "datetime64[ms, UTC]",
+        }
+        values = {column: [getattr(row, column) for row in self.rows] for column in columns}
+        return pd.DataFrame({column: pd.Series(values[column], dtype=dtype) for column, dtype in columns.items()})
+
+
+class RunIndex:
+    """The runs of one workspace, remembered from one refresh to the next. Safe to share among sessions."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._lock = Lock()
+        self._scans: dict[Path, MetricsScan] = {}
+        self._status: FileCache[RunStatus | None] = FileCache(lambda path: read_status(path.parent), _KEPT_FILES)
+        self._facts: FileCache[dict[str, Any]] = FileCache(_facts_of, 2 * _KEPT_FILES)
+
+    def run_dirs(self) -> list[Path]:
+        """Every run folder there is now."""
+        return self.workspace.run_dirs()
+
+    def refresh(self, budget_s: float = READ_BUDGET_S) -> RunTable:
+        """The table as the files are now.
+
+        The end of each changed metrics file is always read; the whole of it as far as ``budget_s`` seconds reach, the
+        rest at the next calls. ``RunTable.num_read`` says how far that has come.
+        """
+        with self._lock:
+            folders = self.run_dirs()
+            known = {path: self._scans.get(path) or MetricsScan(path / "metrics.jsonl") for path in folders}
+            self._scans = known
+            unread = sorted((scan for scan in known.values() if scan.look()), key=lambda scan: -scan.changed_ns)
+            until = time.monotonic() + budget_s
+            for done, scan in enumerate(unread):
+                scan.advance()
+                if time.monotonic() > until and done + 1 < len(unread):
+                    break
+            rows = [self._row(path, scan) for path, scan in known.items()]
+            num_read = sum(scan.complete for scan in known.values())
+        running = [row for row in rows if row.state == LIVE]
+        rest = [row for row in rows if row.state != LIVE]
+        # Two live runs overtake each other at every heartbeat; by name they keep their places under the mouse.
+        running.sort(key=lambda row: row.id)
+        rest.sort(key=lambda row: (row.updated.timestamp() if row.updated else 0.0, row.id), reverse=True)
+        return RunTable(running + rest, num_read)
+
+    def _row(self, path: Path, scan: MetricsScan) -> RunRow:
+        status = self._status.get(path / "status.json")
+        state: LiveState = "unknown" if status is None else status.state
+        if state == LIVE:
+            state = live_state(path)
+        train = scan.last_train or {}
+        step = status.step if status is not None else finite(train.get("step"))
+        return RunRow(
+            id=run_id(self.workspace, path),
+            name=printable(path.name),
+            kind=printable(self._kind(path)),
+            state=state,
+            step=None if step is None else int(step),
+            train_loss=finite(train.get("loss")),
+            best_eval_loss=scan.best_eval_loss,
+            tokens_per_s=finite(train.get("tokens_per_s")),
+            updated=_updated(path, status),
+        )
+
+    def _kind(self, path: Path) -> str:
+        for name in ("metadata.json", "training_args.json"):
+            kind = (self._facts.get(path / name) or {}).get("kind")
+            if isinstance(kind, str) and kind:
+                return kind
+        return path.relative_to(self.workspace.artifacts).parent.name or "run"
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except BundleError:
+        return {}
+
+
+def _updated(path: Path, status: RunStatus | None) -> datetime | None:
+    """The last heartbeat; without one, when the metrics (or else the parameters) were last written."""
+    seconds = None if status is None else parse_iso(status.heartbeat)
+    for name in ("metrics.jsonl", "training_args.json"):
+        found = signature(path / name) if seconds is None else None
+        if found is not None:
+            seconds = found[1] / 1e9
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,154 @@
+"""A quick look through one metrics file for the table of runs: last training row, best evaluation.
+
+A table of a thousand runs cannot load every row of every file. Most rows are training rows of which only the last one
+counts, so this looks for the few others as bytes and parses nothing else. The pages of a single run use
+``hrm_engine.store.reader`` instead.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dashboard.queries.filecache import Signature, signature
+
+# Half a megabyte stays in the processor's cache while it is searched: measured a third faster than four.
+_CHUNK_BYTES = 512 << 10
+_TAIL_BYTES = 64 << 10
+# A training row is looked for in so many lines from the end; other events come in between, but never this many.
+_TAIL_LINES = 200
+
+
+@dataclass
+class MetricsScan:
+    """What is known of one metrics file so far. ``advance`` reads on from where it stopped."""
+
+    path: Path
+    last_train: dict[str, Any] | None = None
+    complete: bool = False
+    _seen: Signature | None = None
+    _offset: int = 0
+    _head: bytes = b""
+    # (step, loss) of each evaluation that was better than all before it: steps rise, losses fall.
+    _records: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def best_eval_loss(self) -> float | None:
+        """The lowest evaluation loss of the rows that count, or None."""
+        return self._records[-1][1] if self._records else None
+
+    @property
+    def changed_ns(self) -> int:
+        """When the file changed last, as far as that has been looked at."""
+        return self._seen[1] if self._seen is not None else 0
+
+    def look(self) -> bool:
+        """Read only the end of the file if it changed. True if ``advance`` has something left to read."""
+        now = signature(self.path)
+        if now is None:
+            self._restart()
+            self.complete = True
+            return False
+        if now == self._seen:
+            return not self.complete
+        if self._seen is None or now[0] < self._offset or now[2] != self._seen[2]:
+            self._restart()
+        self._seen = now
+        self.complete = False
+        start = max(self._offset, now[0] - _TAIL_BYTES)
+        try:
+            with self.path.open("rb") as file:
+                file.seek(start)
+                self._take_last_train(file.read(_TAIL_BYTES))
+        except OSError:
+            self._restart()
+            return False
+        return True
+
+    def advance(self) -> None:
+        """Read everything that ``look`` has not seen yet, piece by piece."""
+        try:
+            with self.path.open("rb") as file:
+                head = file.read(256)
+                if not head.startswith(self._head):
+                    self._restart()
+                self._head = head
+                file.seek(self._offset)
+                while chunk := file.read(_CHUNK_BYTES):
+                    whole = chunk.rfind(b"\n") + 1
+                    if whole == 0 and len(chunk) < _CHUNK_BYTES:
+                        break
+                    # A line longer than a chunk is no row of ours: step over its pieces.
+                    used = whole or len(chunk)
+                    self._take_chunk(chunk[:used])
+                    self._offset += used
+                    file.seek(self._offset)
+        except OSError:
+            self._restart()
+        self.complete = True
+
+    def _restart(self) -> None:
+        self.last_train = None
+        self._seen = None
+        self._offset = 0
+        self._head = b""
+        self._records = []
+
+    def _take_chunk(self, chunk: bytes) -> None:
+        rows = sorted(set(_lines_with(chunk, b'"eval"')) | set(_lines_with(chunk, b'"resume"')))
+        for start, end in rows:
+            row = _parsed(chunk[start:end])
+            step, loss = finite(row.get("step")), finite(row.get("loss"))
+            if step is None:
+                continue
+            if row.get("event") == "resume":
+                self._records = [record for record in self._records if record[0] <= step]
+            elif row.get("event") == "eval" and loss is not None and self._is_record(loss):
+                self._records.append((step, loss))
+        self._take_last_train(chunk[-_TAIL_BYTES:])
+
+    def _is_record(self, loss: float) -> bool:
+        return not self._records or loss < self._records[-1][1]
+
+    def _take_last_train(self, tail: bytes) -> None:
+        for line in reversed(tail.split(b"\n")[-_TAIL_LINES:]):
+            if b'"train"' in line:
+                row = _parsed(line)
+                if row.get("event") == "train":
+                    self.last_train = row
+                    return
+
+
+def finite(value: object) -> float | None:
+    """``value`` as a float if it is a finite number, else None: files hold whatever somebody wrote into them."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON knows whole numbers of any length
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _lines_with(chunk: bytes, needle: bytes) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    at = chunk.find(needle)
+    while at >= 0:
+        start = chunk.rfind(b"\n", 0, at) + 1
+        end = chunk.find(b"\n", at)
+        end = len(chunk) if end < 0 else end
+        found.append((start, end))
+        at = chunk.find(needle, end)
+    return found
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
