@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config
+from hrm_engine.config.base import Config, build_config
 from hrm_engine.config.network import NetworkConfig
 
 MAY_CHANGE = {"resume": True}
@@ -139,3 +139,12 @@ class TextTrainConfig(Config):
                 "run": self.run.model_copy(update={"save_every": self.run.save_every or tenth}),
             }
         )
+
+
+def load_config(preset: str | Path | None = None, **overrides: Any) -> TextTrainConfig:
+    """A configuration from a preset (name or YAML file) with leaf values on top: ``load_config("text-small", steps=50)``.
+
+    Raises:
+        ConfigError: unknown preset or names, values of the wrong type or out of bounds.
+    """
+    return build_config(TextTrainConfig, preset=preset, overrides=overrides)

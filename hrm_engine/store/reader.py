@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrm_engine.errors import ConfigError
+from hrm_engine.store.metric_table import ENVELOPE
 from hrm_engine.store.tail import LineTail
 
 if TYPE_CHECKING:
@@ -169,14 +170,15 @@ class MetricsReader:
         return [event for (event,) in found]
 
     def names(self, event: str = "train") -> list[str]:
-        """Names of the fields of an event that hold a finite number in some row, in alphabetical order."""
+        """Names of the fields of an event that hold a number in some row, sorted; not those that every row has."""
         found = self._fetch(
             """SELECT DISTINCT name FROM (
                  SELECT unnest(json_keys(line)) AS name, line FROM lines WHERE source = $source AND event = $event)
-               WHERE isfinite(try_cast(
-                 json_extract_string(line, '/' || replace(replace(name, '~', '~0'), '/', '~1')) AS DOUBLE))
+               WHERE NOT list_contains($common, name) AND json_type(
+                 line, '/' || replace(replace(name, '~', '~0'), '/', '~1')) IN ('DOUBLE', 'BIGINT', 'UBIGINT')
                ORDER BY name""",
             event=event,
+            common=list(ENVELOPE),
         )
         return [name for (name,) in found]
 

@@ -1,0 +1,48 @@
+"""HRM Lab's engine: train, look into and use Hierarchical Reasoning Models.
+
+    import hrm_engine
+
+    config = hrm_engine.load_config("text-small", steps=50)
+    result = hrm_engine.train(config)
+    bundle = hrm_engine.load_bundle(result.run_dir)
+    print(hrm_engine.generate(bundle, "The list").text)
+
+Names are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hrm_engine.bundles import Bundle, list_bundles, load_bundle, verify_bundle
+    from hrm_engine.config.text import TextTrainConfig, load_config
+    from hrm_engine.errors import HRMError
+    from hrm_engine.inference import Generation, generate, stream
+    from hrm_engine.training import StepReport, Trainer, TrainResult, train
+
+_HOMES = {
+    "Bundle": "hrm_engine.bundles",
+    "Generation": "hrm_engine.inference",
+    "HRMError": "hrm_engine.errors",
+    "StepReport": "hrm_engine.training",
+    "TextTrainConfig": "hrm_engine.config.text",
+    "TrainResult": "hrm_engine.training",
+    "Trainer": "hrm_engine.training",
+    "generate": "hrm_engine.inference",
+    "list_bundles": "hrm_engine.bundles",
+    "load_bundle": "hrm_engine.bundles",
+    "load_config": "hrm_engine.config.text",
+    "stream": "hrm_engine.inference",
+    "train": "hrm_engine.training",
+    "verify_bundle": "hrm_engine.bundles",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,18 @@
+"""Bundles: finished run folders that can be loaded, checked and listed; and the base model that training starts from."""
+
+from hrm_engine.bundles.implant import ImplantReport, StartingPoint, create_implant, starting_point
+from hrm_engine.bundles.listing import BundleInfo, find_run, list_bundles, verify_bundle
+from hrm_engine.bundles.load import Bundle, load_bundle
+
+__all__ = [
+    "Bundle",
+    "BundleInfo",
+    "ImplantReport",
+    "StartingPoint",
+    "create_implant",
+    "find_run",
+    "list_bundles",
+    "load_bundle",
+    "starting_point",
+    "verify_bundle",
+]

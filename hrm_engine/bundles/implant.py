@@ -1,0 +1,175 @@
+"""What a training starts from: a tokenizer, and where the widths fit, another model's embeddings and output head.
+
+``--model`` takes a local folder in Hugging Face format or a hub id. The project makes its own default offline:
+:func:`create_implant` trains a tokenizer on a corpus and writes a base model folder beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hrm_engine.data.text.documents import read_documents
+from hrm_engine.data.text.python_docs import build_python_docs
+from hrm_engine.data.text.tokenizer import BOS, EOS, PAD, Tokenizer, train_tokenizer
+from hrm_engine.errors import ConfigError
+from hrm_engine.store.files import new_folder
+from hrm_engine.store.paths import Workspace
+
+
+@dataclass(frozen=True)
+class ImplantReport:
+    """What :func:`create_implant` wrote."""
+
+    tokenizer_file: Path
+    base_model: Path
+    vocab_size: int
+    num_documents: int
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Tokenizer, and embeddings (V, D) and head (V, D) in fp32 where the source has them in the asked width."""
+
+    tokenizer: Tokenizer
+    embeddings: Tensor | None
+    head: Tensor | None
+    messages: list[str]
+
+
+def create_implant(
+    *,
+    workspace: Workspace,
+    dataset_file: Path | None = None,
+    vocab_size: int = 8192,
+    hidden_size: int = 512,
+    seed: int = 0,
+) -> ImplantReport:
+    """Train a byte-level BPE tokenizer and write a base model (Llama of two layers, random weights) in HF format.
+
+    Without ``dataset_file`` the embedded corpus is taken, and built first where it is missing. An existing implant is
+    replaced only when the new one is complete.
+
+    Raises:
+        ConfigError: the sizes do not fit together. DataError: the text cannot be read. StorageError: cannot write.
+    """
+    if hidden_size % 64:
+        raise ConfigError(f"--hidden-size {hidden_size}: the base model has heads of 64, choose a multiple of 64")
+    if dataset_file is None:
+        dataset_file = embedded_corpus(workspace) / "train.jsonl"
+    documents = read_documents(workspace.resolve(dataset_file)).documents
+    tokenizer = train_tokenizer(documents, vocab_size=vocab_size)
+    with new_folder(workspace.base_model, replace=True) as folder:
+        _write_base_model(folder, tokenizer, hidden_size, seed)
+    workspace.tokenizer_file.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(workspace.tokenizer_file)
+    return ImplantReport(workspace.tokenizer_file, workspace.base_model, tokenizer.vocab_size, len(documents))
+
+
+def embedded_corpus(workspace: Workspace) -> Path:
+    """Folder of the embedded corpus (train.jsonl, validation.jsonl), built first where it is missing."""
+    folder = workspace.training_data / "curated_datasets" / "python_docs"
+    if not (folder / "train.jsonl").is_file() or not (folder / "validation.jsonl").is_file():
+        build_python_docs(folder)
+    return folder
+
+
+def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> StartingPoint:
+    """Resolve ``--model``.
+
+    Raises:
+        ConfigError: neither a folder nor a hub id that can be had from here; names ``lab implant``.
+    """
+    messages: list[str] = []
+    folder = workspace.resolve(model)
+    if folder == workspace.base_model and not (folder / "config.json").is_file():
+        report = create_implant(workspace=workspace)
+        messages.append(f"no base model yet: made one from the embedded corpus at {report.base_model} (lab implant)")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        return StartingPoint(Tokenizer.load(folder), None, None, [f"{folder}: tokenizer only, embeddings start fresh"])
+    tokenizer, hub_embeddings, hub_head = _load(str(folder) if folder.is_dir() else model)
+    fits = hub_embeddings.shape[1] == hidden_size and hub_embeddings.shape[0] >= tokenizer.vocab_size
+    if not fits:
+        messages.append(
+            f"{model} has embeddings of {tuple(hub_embeddings.shape)}: width {hidden_size} with "
+            f"{tokenizer.vocab_size} tokens cannot take them over; tokenizer only, embeddings start fresh"
+        )
+        return StartingPoint(tokenizer, None, None, messages)
+    messages.append(f"embeddings and output head taken over from {model}")
+    rows = slice(0, tokenizer.vocab_size)
+    return StartingPoint(tokenizer, hub_embeddings[rows].float(), hub_head[rows].float(), messages)
+
+
+def _load(source: str) -> tuple[Tokenizer, Tensor, Tensor]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with _quiet_transformers():
+            fast = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            network = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=False, use_safetensors=True)
+    except (OSError, ValueError) as problem:
+        first_line = str(problem).strip().splitlines()[0]
+        raise ConfigError(
+            f"--model {source} is no local folder with a model and could not be had from the hub ({first_line}). "
+            "Offline, make the local default with: lab implant"
+        ) from problem
+    if getattr(fast, "backend_tokenizer", None) is None:
+        raise ConfigError(f"--model {source} has no fast tokenizer (tokenizer.json), which this trainer needs")
+    roles = {
+        role: token
+        for role, token in (("bos_token", fast.bos_token), ("eos_token", fast.eos_token), ("pad_token", fast.pad_token))
+        if token
+    }
+    embeddings = network.get_input_embeddings().weight.detach()
+    output = network.get_output_embeddings()
+    head = embeddings if output is None else output.weight.detach()
+    return Tokenizer(fast.backend_tokenizer, roles), embeddings, head
+
+
+def _write_base_model(folder: Path, tokenizer: Tokenizer, hidden_size: int, seed: int) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer.save(folder / "tokenizer.json")
+    config = LlamaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=hidden_size // 64,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
+        pad_token_id=tokenizer.pad_id,
+    )
+    with torch.random.fork_rng(devices=[]), _quiet_transformers():
+        torch.manual_seed(seed)
+        fast = PreTrainedTokenizerFast(
+            tokenizer_file=str(folder / "tokenizer.json"), bos_token=BOS, eos_token=EOS, pad_token=PAD
+        )
+        fast.save_pretrained(folder)
+        LlamaForCausalLM(config).save_pretrained(folder)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Its progress bars and advice would tear the trainer's own display."""
+    from transformers.utils import logging as library_logging
+
+    level = library_logging.get_verbosity()
+    library_logging.set_verbosity_error()
+    library_logging.disable_progress_bar()
+    previous = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        yield
+    finally:
+        library_logging.set_verbosity(level)
+        library_logging.enable_progress_bar()
+        if previous is None:
+            os.environ.pop("TOKENIZERS_PARALLELISM", None)

@@ -1,0 +1,148 @@
+"""Find, list and verify bundles. Reads headers and metadata; loads no weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hrm_engine.errors import BundleError, HRMError
+from hrm_engine.store.files import read_json
+from hrm_engine.store.manifest import check_entries, list_checkpoints, schema_problem
+from hrm_engine.store.paths import Workspace, check_name
+from hrm_engine.store.status import live_state
+
+METADATA_FILE = "metadata.json"
+METADATA_SCHEMA = 1
+CONFIG_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """One row of a bundle list; None where the folder does not say."""
+
+    name: str
+    path: Path
+    kind: str | None
+    arch: str | None
+    step: int | None
+    state: str
+    bytes: int
+    num_parameters: int | None
+    created: str | None
+    parent: str | None
+    problems: list[str]
+
+
+def find_run(path_or_name: str | Path, workspace: Workspace) -> Path:
+    """The run or checkpoint folder that a user means by a name or a path.
+
+    Raises:
+        BundleError: there is none; names that exist are listed.
+        ConfigError: the name or path is not acceptable.
+    """
+    text = str(path_or_name)
+    if "/" not in text and "\\" not in text and not isinstance(path_or_name, Path):
+        name = check_name(text, "bundle name")
+        for folder in (workspace.brains / name, workspace.runs / name):
+            if folder.is_dir():
+                return folder
+    candidate = workspace.resolve(path_or_name)
+    if candidate.is_dir() and (candidate / "config.json").is_file() | (candidate / "training_args.json").is_file():
+        return candidate
+    known = ", ".join(sorted(path.name for path in workspace.run_dirs())[:20])
+    raise BundleError(f"no bundle {text!r} in {workspace.root}. Runs here: {known or 'none; train one first'}")
+
+
+def list_bundles(workspace: Workspace) -> list[BundleInfo]:
+    """All run folders of a workspace, newest first; damaged ones included, with their problems."""
+    rows = [_info(folder) for folder in workspace.run_dirs()]
+    return sorted(rows, key=lambda row: row.created or "", reverse=True)
+
+
+def verify_bundle(path: Path) -> list[str]:
+    """Everything that is wrong with a bundle, one sentence each; hashes of all files and checkpoints are taken."""
+    problems = metadata_problems(path)
+    if not problems:
+        problems += _weight_problems(path)
+    for info in list_checkpoints(path):
+        problems += [f"{info.path.name}: {problem}" for problem in info.problems]
+    return problems
+
+
+def metadata_problems(path: Path, *, hashes: bool = True) -> list[str]:
+    """What is wrong with the top-level files of a run folder."""
+    if not (path / METADATA_FILE).is_file():
+        return [
+            f"{METADATA_FILE} is missing: the run has not finished or was killed; continue it with --resume, "
+            "or load one of its checkpoints"
+        ]
+    try:
+        metadata = read_json(path / METADATA_FILE, BundleError)
+    except BundleError as problem:
+        return [str(problem)]
+    if problem := schema_problem(metadata.get("schema_version"), known=METADATA_SCHEMA, where=path / METADATA_FILE):
+        return [problem]
+    problems = check_entries(path, metadata.get("files"), hashes=hashes)
+    if problems:
+        problems.append("the last save was interrupted or files were changed; --resume rebuilds them from a checkpoint")
+    return problems
+
+
+def _weight_problems(path: Path) -> list[str]:
+    import torch
+
+    from hrm_engine.bundles.load import read_core_config
+    from hrm_engine.bundles.weights import check_shapes, tensor_shapes
+    from hrm_engine.data.text.tokenizer import Tokenizer
+    from hrm_engine.models.core import RecurrentCore
+
+    try:
+        config = read_core_config(path, error=BundleError)
+        tokenizer = Tokenizer.load(path)
+        found = tensor_shapes(path, "model")
+    except HRMError as problem:
+        return [str(problem)]
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in RecurrentCore(config).state_dict().items()}
+    problems = check_shapes(found, wanted, where=path / "model.safetensors")
+    if tokenizer.vocab_size > config.vocab_size:
+        problems.append(f"tokenizer.json has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}")
+    return problems
+
+
+def _info(path: Path) -> BundleInfo:
+    metadata = _read(path / METADATA_FILE)
+    config = _read(path / "config.json")
+    parent = metadata.get("parent")
+    return BundleInfo(
+        name=path.name,
+        path=path,
+        kind=metadata.get("kind") or config.get("kind"),
+        arch=config.get("arch"),
+        step=metadata.get("step"),
+        state=live_state(path),
+        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink()),
+        num_parameters=_num_parameters(path),
+        created=metadata.get("created"),
+        parent=parent.get("path") if isinstance(parent, dict) else None,
+        problems=metadata_problems(path, hashes=False),
+    )
+
+
+def _num_parameters(path: Path) -> int | None:
+    from hrm_engine.bundles.weights import tensor_shapes
+
+    try:
+        shapes = tensor_shapes(path, "model")
+    except HRMError:
+        return None
+    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith("_init"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path, BundleError)
+    except BundleError:
+        return {}

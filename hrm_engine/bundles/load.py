@@ -1,0 +1,106 @@
+"""Load a bundle or a checkpoint as a model that can be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from hrm_engine.bundles.listing import CONFIG_SCHEMA, METADATA_FILE, find_run, metadata_problems
+from hrm_engine.bundles.weights import check_shapes, load_tensors
+from hrm_engine.config import CoreConfig
+from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.errors import BundleError, CheckpointError, HRMError
+from hrm_engine.kernels.device import choose_device
+from hrm_engine.models.core import RecurrentCore
+from hrm_engine.store.files import read_json, write_json
+from hrm_engine.store.manifest import MANIFEST_FILE, check_manifest, schema_problem
+from hrm_engine.store.paths import Workspace
+
+KIND = "actv1"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model ready to use: its folder, configuration, weights, tokenizer and history."""
+
+    path: Path
+    config: CoreConfig
+    model: RecurrentCore
+    tokenizer: Tokenizer
+    metadata: dict[str, Any]
+
+
+def load_bundle(
+    path_or_name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+    workspace: Workspace | None = None,
+) -> Bundle:
+    """Load a bundle by name or folder, or a single checkpoint by its folder.
+
+    Args:
+        dtype: type of the weights in memory; by default as they are stored.
+
+    Raises:
+        BundleError: missing, unfinished, damaged, of another kind or version. The message names the file and the cure.
+    """
+    folder = find_run(path_or_name, workspace or Workspace.find())
+    is_checkpoint = (folder / MANIFEST_FILE).is_file()
+    if is_checkpoint:
+        problems, metadata = check_manifest(folder), {}
+    else:
+        problems, metadata = metadata_problems(folder), {}
+        if not problems:
+            metadata = read_json(folder / METADATA_FILE, BundleError)
+    if problems:
+        raise BundleError(f"{folder} cannot be loaded: {'; '.join(problems)}")
+    config = read_core_config(folder, error=BundleError)
+    model = build_model(config, load_tensors(folder, "model"), where=folder, dtype=dtype)
+    target, _ = choose_device(device, strict=device != "auto")
+    return Bundle(folder, config, model.to(target).eval(), Tokenizer.load(folder), metadata)
+
+
+def build_model(
+    config: CoreConfig,
+    tensors: dict[str, torch.Tensor],
+    *,
+    where: Path,
+    dtype: torch.dtype | None = None,
+    error: type[HRMError] = BundleError,
+) -> RecurrentCore:
+    """A model with these weights, on the CPU. Raises ``error`` naming every key that does not fit."""
+    with torch.device("meta"):
+        model = RecurrentCore(config)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, wanted, where=where)
+    if problems:
+        raise error("; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else ""))
+    if dtype is not None:
+        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    model.load_state_dict(tensors, assign=True)
+    return model
+
+
+def write_core_config(folder: Path, config: CoreConfig) -> None:
+    """Write ``config.json``. Raises StorageError."""
+    write_json(folder / "config.json", {"schema_version": CONFIG_SCHEMA, "kind": KIND, **config.model_dump()})
+
+
+def read_core_config(folder: Path, *, error: type[HRMError] = CheckpointError) -> CoreConfig:
+    """Read ``config.json``. Raises ``error`` for another kind, a newer version or fields that do not fit."""
+    path = folder / "config.json"
+    content = read_json(path, error)
+    if problem := schema_problem(content.pop("schema_version", None), known=CONFIG_SCHEMA, where=path):
+        raise error(f"{folder}: {problem}")
+    if (kind := content.pop("kind", None)) != KIND:
+        raise error(f"{path} describes a bundle of kind {kind!r}; this command needs kind {KIND!r}")
+    try:
+        return CoreConfig.model_validate(content)
+    except ValidationError as problem:
+        fields = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problem.errors())
+        raise error(f"{path} does not describe a model that this version knows: {fields}") from problem

@@ -1,0 +1,118 @@
+"""Named tensors on disk: safetensors, in shards where they are large. Nothing that is read here can execute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from hrm_engine.errors import BundleError, HRMError
+from hrm_engine.store.files import read_json, write_bytes, write_json
+
+MAX_SHARD_BYTES = 2_000_000_000
+
+
+def save_tensors(
+    folder: Path, stem: str, tensors: Mapping[str, Tensor], *, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> list[str]:
+    """Write ``stem.safetensors``, or ``stem-00001-of-0000N.safetensors`` with ``stem.safetensors.index.json``.
+
+    Returns the names of the files written. Raises StorageError.
+    """
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + tensor.nbytes > max_shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor.detach().cpu().contiguous()
+        size += tensor.nbytes
+    if len(shards) == 1:
+        names = [f"{stem}.safetensors"]
+    else:
+        names = [f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+    for file_name, shard in zip(names, shards, strict=True):
+        write_bytes(folder / file_name, safetensors.torch.save(shard, {"format": "pt"}))
+    index = folder / f"{stem}.safetensors.index.json"
+    if len(shards) > 1:
+        where = {name: file_name for file_name, shard in zip(names, shards, strict=True) for name in shard}
+        write_json(index, {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": where})
+        names.append(index.name)
+    return names
+
+
+def load_tensors(folder: Path, stem: str, *, error: type[HRMError] = BundleError) -> dict[str, Tensor]:
+    """Read what :func:`save_tensors` wrote, on the CPU. Raises ``error``, naming the file."""
+    index = folder / f"{stem}.safetensors.index.json"
+    if not index.is_file():
+        return load_file(folder / f"{stem}.safetensors", error=error)
+    where = read_json(index, error).get("weight_map")
+    if not isinstance(where, dict) or not all(_is_plain_name(name) for name in where.values()):
+        raise error(f"{index}: no usable weight_map")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(where.values())):
+        tensors |= load_file(folder / name, error=error)
+    return tensors
+
+
+def load_file(path: Path, *, error: type[HRMError] = BundleError) -> dict[str, Tensor]:
+    """Read one safetensors file. Raises ``error`` for another format, a damaged header or overlapping tensors."""
+    _check_is_safetensors(path, error)
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, json.JSONDecodeError) as problem:
+        raise error(f"{path} is not a safetensors file that can be read: {problem}") from problem
+
+
+def tensor_shapes(folder: Path, stem: str, *, error: type[HRMError] = BundleError) -> dict[str, tuple[int, ...]]:
+    """Names and shapes alone, without reading the data. Raises ``error``."""
+    index = folder / f"{stem}.safetensors.index.json"
+    files = {f"{stem}.safetensors"}
+    if index.is_file():
+        files = set(read_json(index, error).get("weight_map", {}).values())
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in sorted(files):
+        path = folder / name
+        _check_is_safetensors(path, error)
+        try:
+            with safe_open(path, framework="pt") as reader:
+                for key in reader.keys():  # noqa: SIM118 - not a mapping
+                    shapes[key] = tuple(reader.get_slice(key).get_shape())
+        except (SafetensorError, OSError) as problem:
+            raise error(f"{path} is not a safetensors file that can be read: {problem}") from problem
+    return shapes
+
+
+def check_shapes(
+    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], *, where: Path
+) -> list[str]:
+    """One sentence for each name that is missing, too many, or of another shape."""
+    problems = [f"{where}: {name} is missing" for name in wanted if name not in found]
+    problems += [f"{where}: {name} is not part of this model" for name in found if name not in wanted]
+    problems += [
+        f"{where}: {name} has shape {found[name]}, the model needs {wanted[name]}"
+        for name in wanted
+        if name in found and tuple(found[name]) != tuple(wanted[name])
+    ]
+    return problems
+
+
+def _check_is_safetensors(path: Path, error: type[HRMError]) -> None:
+    # A header claiming more than the file holds is refused before anything is allocated for it.
+    try:
+        with path.open("rb") as file:
+            header = file.read(9)
+            size = path.stat().st_size
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem}") from problem
+    length = int.from_bytes(header[:8], "little")
+    if len(header) < 9 or header[8:] != b"{" or length > size - 8:
+        raise error(f"{path} is not a safetensors file (its header is damaged or of another format); it was not opened")
+
+
+def _is_plain_name(name: object) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name

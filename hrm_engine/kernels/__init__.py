@@ -1,0 +1,1 @@
+"""Operations with more than one implementation, and the only place that asks what device they run on."""

@@ -1,0 +1,125 @@
+"""Masked multi-head attention.
+
+Shapes: B batch, S queries, T keys, N heads, K head width. Queries (B, S, N, K), keys and values (B, T, N, K).
+
+Which positions see which is decided once per batch by :func:`plan_attention` and shared by every layer of every call:
+a query at position i of a document sees keys j of the same document with ``i - window < j <= i``.
+
+Three forms with the same result. On a CPU, plain batched products over blocks of queries are 2.5 times as fast as SDPA
+(forward and backward, bf16, 8 x 256 tokens, 4 heads of 64: 4.6 against 11.8 ms, bench/LOG.md), because the machine's
+matrix rate is high and SDPA's tiling does not reach it. On other devices SDPA picks its own kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+QUERY_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries ``start:stop`` and the range of keys that any of them can see."""
+
+    start: int
+    stop: int
+    first_key: int
+    end_key: int
+    bias: Tensor | None
+    """(B or 1, 1, stop - start, end_key - first_key) additive mask, 0 or -inf; None where everything is visible."""
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """Who sees whom in one batch, in the form the device's kernel wants."""
+
+    visible: Tensor | None
+    """(B or 1, 1, S, T) bool, True where the query sees the key; None where every query sees every key."""
+    is_causal: bool
+    """Whether ``visible`` is nothing but the causal triangle of a square."""
+    blocks: tuple[Block, ...] | None
+    """The same cut into blocks of queries (CPU)."""
+
+
+def plan_attention(
+    *,
+    num_queries: int,
+    num_keys: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    documents: Tensor | None = None,
+    window: int | None = None,
+    causal: bool = True,
+) -> AttentionPlan:
+    """Decide who sees whom.
+
+    Args:
+        num_queries: S. The queries are the last S of the T key positions (S < T when earlier keys are cached).
+        documents: (B, T) document index of each position; attention stops where it changes. None where every row is
+            one document, which spares the mask. Padding has an index of its own, so its rows stay finite.
+        window: how many positions a query sees, itself included.
+    """
+    keys = torch.arange(num_keys, device=device)
+    queries = keys[num_keys - num_queries :]
+    visible: Tensor | None = None
+    if causal and num_queries > 1:
+        visible = (keys <= queries[:, None])[None, None]
+    if window is not None and window < num_keys:
+        near = (keys > queries[:, None] - window)[None, None]
+        visible = near if visible is None else visible & near
+    is_causal = causal and num_queries == num_keys > 1 and documents is None and (window or num_keys) >= num_keys
+    if documents is not None:
+        same = documents[:, None, num_keys - num_queries :, None] == documents[:, None, None, :]
+        visible = same if visible is None else visible & same
+    blocks = None
+    if device.type == "cpu":
+        blocks = _cut(visible, num_queries, num_keys, window if causal else None, causal, dtype)
+    return AttentionPlan(visible, is_causal, blocks)
+
+
+def attention_reference(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
+    """Softmax attention as its equation reads, in any dtype; output (B, S, N, K)."""
+    scores = torch.einsum("bsnk,btnk->bnst", q, k) * q.shape[-1] ** -0.5
+    if plan.visible is not None:
+        scores = scores.masked_fill(~plan.visible, float("-inf"))
+    return torch.einsum("bnst,btnk->bsnk", scores.softmax(-1), v)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
+    """The fastest form for the device; output (B, S, N, K)."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if plan.blocks is None:
+        mask = None if plan.is_causal else plan.visible
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=plan.is_causal).transpose(1, 2)
+    q = q * q.shape[-1] ** -0.5
+    parts = [_attend(q, k, v, block) for block in plan.blocks]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, 2)).transpose(1, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, block: Block) -> Tensor:
+    keys = k[:, :, block.first_key : block.end_key]
+    scores = q[:, :, block.start : block.stop] @ keys.transpose(-1, -2)
+    if block.bias is not None:
+        scores = scores + block.bias
+    return scores.softmax(-1) @ v[:, :, block.first_key : block.end_key]
+
+
+def _cut(
+    visible: Tensor | None, num_queries: int, num_keys: int, window: int | None, causal: bool, dtype: torch.dtype
+) -> tuple[Block, ...]:
+    cached = num_keys - num_queries
+    blocks = []
+    for start in range(0, num_queries, QUERY_BLOCK):
+        stop = min(start + QUERY_BLOCK, num_queries)
+        end_key = cached + stop if causal else num_keys
+        first_key = max(0, cached + start + 1 - window) if window is not None else 0
+        bias = None
+        if visible is not None:
+            seen = visible[:, :, start:stop, first_key:end_key]
+            bias = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
+        blocks.append(Block(start, stop, first_key, end_key, bias))
+    return tuple(blocks)

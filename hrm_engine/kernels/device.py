@@ -1,0 +1,121 @@
+"""Choice of device and of the types to compute in."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from hrm_engine.errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# glibc hands blocks above its mmap threshold back to the system when they are freed, and every new one costs a page
+# fault per 4 KiB: a (2048, 8192) bf16 product took 57 ms that way and 9 ms with the threshold raised (bench/LOG.md).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What is kept, what is computed in, and whether the loss needs scaling."""
+
+    master: torch.dtype
+    compute: torch.dtype
+    stored: torch.dtype
+    loss_scaling: bool
+
+
+def choose_device(name: str, *, strict: bool = False) -> tuple[torch.device, str | None]:
+    """The device for a ``--device`` value, and a message where it is not the one that was asked for.
+
+    Raises:
+        ConfigError: the device is not there and ``strict`` is set.
+    """
+    if name == "auto":
+        for kind in ("cuda", "mps", "xpu"):
+            if _available(kind):
+                return torch.device(kind), None
+        return torch.device("cpu"), None
+    device = torch.device(name)
+    present = _available(device.type)
+    if present and device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        present = False
+    if present:
+        return device, None
+    if strict:
+        raise ConfigError(f"--device {name} is not available here; drop --strict to fall back to the CPU")
+    return torch.device("cpu"), f"device {name} is not available here: running on the CPU (--strict forbids this)"
+
+
+def choose_precision(device: torch.device, *, amp: bool, model_dtype: str) -> tuple[Precision, str | None]:
+    """Types of a run from ``--amp`` and ``--model-dtype``, and a message where the hardware decided otherwise."""
+    stored = DTYPES[model_dtype]
+    master = torch.bfloat16 if model_dtype == "bf16" else torch.float32
+    if model_dtype == "fp16":
+        return Precision(master, torch.float16, stored, True), None
+    if model_dtype == "bf16":
+        return Precision(master, torch.bfloat16, stored, False), None
+    if not amp:
+        return Precision(master, torch.float32, stored, False), None
+    if _has_bf16(device):
+        return Precision(master, torch.bfloat16, stored, False), None
+    if device.type == "cuda":
+        return Precision(master, torch.float16, stored, True), "no bf16 on this GPU: fp16 with loss scaling"
+    return Precision(master, torch.float32, stored, False), "no bf16 arithmetic on this processor: computing in fp32"
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed blocks for reuse instead of returning them to the system; True where that was possible."""
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
+
+
+def allocated_bytes(device: torch.device) -> int | None:
+    """Bytes that torch holds on a GPU now; None on a CPU, where the process's resident memory tells."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out (the CPU allocator raises a plain RuntimeError)."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give cached blocks back to the device, so that a smaller attempt can succeed."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _available(kind: str) -> bool:
+    if kind == "cpu":
+        return True
+    if kind == "cuda":
+        return torch.cuda.is_available()
+    if kind == "mps":
+        return torch.backends.mps.is_available()
+    return hasattr(torch, "xpu") and torch.xpu.is_available()
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() or _arm_bf16()
+    return device.type == "xpu"
+
+
+def _arm_bf16() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as info:
+            return " bf16" in info.read()
+    except OSError:
+        return False

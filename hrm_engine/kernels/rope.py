@@ -1,0 +1,24 @@
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), halves rotated against each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rope_tables(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine for positions (B, S): two tensors (B, S, 1, head_size) of ``dtype``, angles taken in fp32.
+
+    float64 in gives float64 angles, so that exact comparisons stay exact.
+    """
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    exponent = torch.arange(0, head_size, 2, device=positions.device, dtype=wide) / head_size
+    angles = positions[..., None].to(wide) * theta**-exponent
+    angles = torch.cat((angles, angles), -1)[:, :, None]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate heads x (B, S, heads, head_size) by the tables of :func:`rope_tables`."""
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin

@@ -1,0 +1,131 @@
+"""Adaptive computation time for causal text: segments within the step.
+
+A causal model cannot judge a sequence from its first token, so halting is one logit per token, read at that token, and
+nothing is carried from one optimizer step to the next. A batch of fresh rows runs N segments; the states are detached
+in between and the backward pass of a segment frees its graph, so memory does not grow with N.
+
+Shapes: B batch, S sequence, D hidden, N segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hrm_engine.kernels.losses import IGNORE, head_statistics, token_losses
+from hrm_engine.models.core import Carry, RecurrentCore
+
+GAIN_SHARPNESS = 50.0
+"""Slope of the label for continuing, per nat of loss that the next segment saves."""
+GAIN_THRESHOLD = 0.005
+"""Nats that the next segment must save to be worth it."""
+HALT_LOSS_WEIGHT = 0.05
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Packed rows on the device, (B, S) each; ``documents`` is None where every row is one document."""
+
+    inputs: Tensor
+    labels: Tensor
+    positions: Tensor
+    documents: Tensor | None
+
+
+@dataclass(frozen=True)
+class TextLosses:
+    """Sums over label tokens, on the device, without graph."""
+
+    ce_by_segment: Tensor
+    """(N,) sum of the token losses in nats at each depth."""
+    halt: Tensor
+    """Scalar sum of the halting losses, 0 where there is one segment."""
+
+    def __add__(self, other: TextLosses) -> TextLosses:
+        return TextLosses(self.ce_by_segment + other.ce_by_segment, self.halt + other.halt)
+
+
+def run_segments(
+    core: RecurrentCore, batch: TextBatch, *, num_segments: int, checkpointing: bool = False
+) -> Iterator[Carry]:
+    """The states after each segment; gradients reach back to the beginning of the same segment, never further.
+
+    The input embedding is made anew for each segment, because the backward pass of the one before has freed it.
+    """
+    context = core.context(batch.positions, documents=batch.documents, checkpointing=checkpointing)
+    carry: Carry | None = None
+    for _ in range(num_segments):
+        x = core.embed(batch.inputs, batch.positions)
+        carry = core.segment(core.initial_carry(x) if carry is None else carry, x, context)
+        yield carry
+        carry = carry.detach()
+
+
+def accumulate_gradients(
+    core: RecurrentCore,
+    batch: TextBatch,
+    *,
+    num_segments: int,
+    normaliser: float,
+    backward: Callable[[Tensor], None],
+    checkpointing: bool = False,
+) -> TextLosses:
+    """Run N segments with a backward pass each.
+
+    The loss is ``(sum over segments of CE / N + 0.05 * halting loss) / normaliser``; segment weights sum to 1.
+
+    Args:
+        normaliser: label tokens of the whole optimizer step, so that micro-batches add up to the large batch's mean.
+        backward: what to call with a loss that must be differentiated now (it may scale it).
+    """
+    labels = batch.labels.flatten()
+    has_label = labels != IGNORE
+    sums: list[Tensor] = []
+    halt_sum = torch.zeros((), device=labels.device)
+    previous: tuple[Tensor, Tensor] | None = None
+    for carry in run_segments(core, batch, num_segments=num_segments, checkpointing=checkpointing):
+        hidden = carry.z_h.flatten(0, 1)
+        total, by_token = token_losses(hidden, core.lm_head.weight, labels)
+        loss = total / (num_segments * normaliser)
+        if previous is not None:
+            halt = halting_loss(core, *previous, by_token, has_label)
+            halt_sum = halt_sum + halt.detach()
+            loss = loss + HALT_LOSS_WEIGHT * halt / normaliser
+        backward(loss)
+        sums.append(total.detach())
+        previous = (hidden.detach(), by_token)
+    return TextLosses(torch.stack(sums), halt_sum)
+
+
+def halting_loss(core: RecurrentCore, hidden: Tensor, losses: Tensor, next_losses: Tensor, has_label: Tensor) -> Tensor:
+    """Sum over label tokens of the cross-entropy between the halting logit and the label for continuing.
+
+    The label is ``sigmoid(50 * (CE_s - CE_{s+1} - 0.005))``: how surely the next segment saves more than 0.005 nat.
+    ``hidden`` (B*S, D) is detached: halting learns to read the state, it does not shape it.
+    """
+    label = torch.sigmoid(GAIN_SHARPNESS * (losses - next_losses - GAIN_THRESHOLD))
+    logit = continue_logits(core, hidden).to(label.dtype)
+    return (F.binary_cross_entropy_with_logits(logit, label, reduction="none") * has_label).sum()
+
+
+def continue_logits(core: RecurrentCore, hidden: Tensor) -> Tensor:
+    """Logit (...,) that another segment is worth it, from a high-level state (..., D)."""
+    if core.halt_head is None:
+        raise ValueError("this model has one segment and no halting head")
+    return core.halt_head(hidden)[..., 0]
+
+
+@torch.no_grad()
+def depth_statistics(core: RecurrentCore, batch: TextBatch, *, num_segments: int) -> tuple[Tensor, Tensor]:
+    """Sum of the token losses and number of right next tokens at each depth: two tensors (N,)."""
+    labels = batch.labels.flatten()
+    losses, correct = [], []
+    for carry in run_segments(core, batch, num_segments=num_segments):
+        by_token, right = head_statistics(carry.z_h.flatten(0, 1), core.lm_head.weight, labels)
+        losses.append(by_token.sum(dtype=torch.float64) if by_token.device.type != "mps" else by_token.sum())
+        correct.append(right.sum())
+    return torch.stack(losses), torch.stack(correct)

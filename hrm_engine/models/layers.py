@@ -1,0 +1,126 @@
+"""Transformer layers of the recurrent modules.
+
+Shapes: B batch, S sequence, D hidden, N heads, K head width. Parameter names are those of ``hrm_text`` in transformers, so that
+exchanging weights with it is renaming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hrm_engine.config import CoreConfig
+from hrm_engine.kernels.attention import AttentionPlan, attention
+from hrm_engine.kernels.norm import rms_norm
+from hrm_engine.kernels.rope import rotate
+from hrm_engine.models.cache import CacheSlots
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every layer of every call of one batch shares."""
+
+    plan: AttentionPlan
+    cos: Tensor | None
+    sin: Tensor | None
+    """Rotary tables (B or 1, S, 1, K); None without rotary positions."""
+    checkpointing: bool = False
+    """Recompute layers in the backward pass instead of keeping their activations."""
+
+
+class Attention(nn.Module):
+    """Multi-head attention with optional sigmoid gate on its output; no biases."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads = config.num_heads
+        self.q_proj = nn.Linear(width, width, bias=False)
+        self.k_proj = nn.Linear(width, width, bias=False)
+        self.v_proj = nn.Linear(width, width, bias=False)
+        self.gate_proj = nn.Linear(width, width, bias=False) if config.attention_gate else None
+        self.o_proj = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, context: Context, cache: CacheSlots | None = None) -> Tensor:
+        """(B, S, D) to (B, S, D). With a cache the new keys and values join the earlier ones first."""
+        heads = (*x.shape[:2], self.num_heads, -1)
+        q, k, v = self.q_proj(x).view(heads), self.k_proj(x).view(heads), self.v_proj(x).view(heads)
+        if context.cos is not None and context.sin is not None:
+            q, k = rotate(q, context.cos, context.sin), rotate(k, context.cos, context.sin)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        out = attention(q, k, v, context.plan).reshape(x.shape)
+        if self.gate_proj is not None:
+            out = torch.sigmoid(self.gate_proj(x)) * out
+        return self.o_proj(out)
+
+
+class SwiGLU(nn.Module):
+    """``down(silu(gate(x)) * up(x))`` (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        return self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward on a residual stream, norm before (``pre``) or after (``post``) the addition."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
+        self.pre_norm = config.norm == "pre"
+        self.eps = config.norm_eps
+
+    def forward(self, x: Tensor, context: Context, cache: CacheSlots | None = None) -> Tensor:
+        """(B, S, D) to (B, S, D)."""
+        if self.pre_norm:
+            x = x + self.self_attn(rms_norm(x, self.eps), context, cache)
+            return x + self.mlp(rms_norm(x, self.eps))
+        x = rms_norm(x + self.self_attn(x, context, cache), self.eps)
+        return rms_norm(x + self.mlp(x), self.eps)
+
+
+class Module(nn.Module):
+    """One level of the hierarchy: a stack of layers applied to a state plus its injection."""
+
+    def __init__(self, config: CoreConfig, num_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config) for _ in range(num_layers))
+        self.exit_eps = config.norm_eps if config.exit_norm else None
+        self.run: Callable[[Tensor, Context], Tensor] = self._run
+
+    def forward(self, state: Tensor, context: Context, caches: list[CacheSlots] | None = None) -> Tensor:
+        """(B, S, D) state with its injection already added, to the new state. ``caches`` has one entry a layer."""
+        if caches is not None:
+            for layer, cache in zip(self.layers, caches, strict=True):
+                state = layer(state, context, cache)
+            return self._exit(state)
+        if context.checkpointing and torch.is_grad_enabled():
+            for layer in self.layers:
+                state = checkpoint(layer, state, context, use_reentrant=False, preserve_rng_state=False)
+            return self._exit(state)
+        return self.run(state, context)
+
+    def compile_run(self) -> None:
+        """Compile the uncached path; gradient-free and gradient calls become two regions of their own."""
+        self.run = torch.compile(self._run, fullgraph=True, dynamic=False)
+
+    def _run(self, state: Tensor, context: Context) -> Tensor:
+        for layer in self.layers:
+            state = layer(state, context)
+        return self._exit(state)
+
+    def _exit(self, state: Tensor) -> Tensor:
+        return state if self.exit_eps is None else rms_norm(state, self.exit_eps)

@@ -1,0 +1,67 @@
+"""The weights that are updated, and the copies that compute.
+
+A model computes in its own dtype (bf16 or fp16 under ``--amp``). Updates that are small against the weight would be
+lost there, so the *masters* are kept in fp32 and the model receives a rounded copy after each update: one cast a step,
+however often a module is called. Gradients are summed in the masters' dtype as soon as a backward pass has made them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class MasterWeights:
+    """Masters by parameter name, with ``.grad``; the model's own parameters where it computes in their dtype."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        self.model = model
+        self.by_name: dict[str, nn.Parameter] = {}
+        self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        for name, parameter in model.named_parameters():
+            if parameter.dtype == dtype:
+                self.by_name[name] = parameter
+                continue
+            master = nn.Parameter(parameter.detach().to(dtype))
+            self.by_name[name] = master
+            self._pairs.append((master, parameter))
+            parameter.register_post_accumulate_grad_hook(self._collector(master))
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Copy values by name into masters and buffers; shapes have been checked by the caller."""
+        with torch.no_grad():
+            for name, master in self.by_name.items():
+                master.copy_(tensors[name])
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(tensors[name])
+        self.publish()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Masters and buffers by name: what a checkpoint or bundle keeps."""
+        return {name: t.detach() for name, t in (*self.by_name.items(), *self.model.named_buffers())}
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for master in self.by_name.values():
+            master.grad = None
+        self.model.zero_grad(set_to_none=True)
+
+    def publish(self) -> None:
+        """Give the model rounded copies of the masters."""
+        if self._pairs:
+            masters, copies = zip(*self._pairs, strict=True)
+            with torch.no_grad():
+                torch._foreach_copy_(list(copies), list(masters))
+
+    @staticmethod
+    def _collector(master: nn.Parameter):
+        def collect(parameter: Tensor) -> None:
+            if parameter.grad is None:
+                return
+            if master.grad is None:
+                master.grad = parameter.grad.to(master.dtype)
+            else:
+                master.grad.add_(parameter.grad)
+            parameter.grad = None
+
+        return collect

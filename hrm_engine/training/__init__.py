@@ -1,0 +1,7 @@
+"""Training: state, steps, checkpoints, and the run folder that all of it leaves."""
+
+from hrm_engine.training.run import TrainResult, train
+from hrm_engine.training.run_folder import resumed_config
+from hrm_engine.training.trainer import StepReport, Trainer
+
+__all__ = ["StepReport", "TrainResult", "Trainer", "resumed_config", "train"]

@@ -1,0 +1,123 @@
+"""Exact states on disk: ``checkpoints/step_00000200/``, each complete in itself.
+
+A checkpoint is written under another name and renamed when it is whole, with the hashes of its files inside. Only
+whole ones are ever chosen; the others are named.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrm_engine.bundles.save import write_model
+from hrm_engine.bundles.weights import load_tensors, save_tensors
+from hrm_engine.config import CoreConfig, TextTrainConfig
+from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.errors import CheckpointError
+from hrm_engine.store.files import new_folder, read_json, write_json
+from hrm_engine.store.manifest import CHECKPOINTS_FOLDER, list_checkpoints, schema_problem, write_manifest
+from hrm_engine.training.run_folder import write_args
+from hrm_engine.training.state import TrainState
+
+STATE_FILE = "state.json"
+STATE_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory, tensors on the CPU."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: TrainState
+    fingerprint: str
+    environment: dict[str, Any]
+
+
+def save_checkpoint(
+    run_dir: Path,
+    *,
+    core: CoreConfig,
+    config: TextTrainConfig,
+    tokenizer: Tokenizer,
+    weights: dict[str, Tensor],
+    optimizer: dict[str, Tensor],
+    state: TrainState,
+    fingerprint: str,
+    device: torch.device,
+) -> Path:
+    """Write the state of the run after ``state.step``; one of the same step is replaced. Raises StorageError."""
+    path = run_dir / CHECKPOINTS_FOLDER / f"step_{state.step:08d}"
+    with new_folder(path, replace=True) as folder:
+        write_model(folder, core, weights, tokenizer)
+        save_tensors(folder, "optimizer", optimizer)
+        write_args(folder, config, None)
+        content = {
+            "schema_version": STATE_SCHEMA,
+            "state": state.as_json(),
+            "dataset_fingerprint": fingerprint,
+            "environment": environment(device),
+        }
+        write_json(folder / STATE_FILE, content)
+        write_manifest(folder)
+    return path
+
+
+def newest_checkpoint(run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, and a warning for each damaged one that was passed over."""
+    warnings: list[str] = []
+    for info in reversed(list_checkpoints(run_dir)):
+        if not info.problems:
+            return read_checkpoint(info.path), warnings
+        warnings.append(f"checkpoint {info.path.name} is damaged and was passed over: {'; '.join(info.problems)}")
+    return None, warnings
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint. Raises CheckpointError."""
+    content = read_json(path / STATE_FILE, CheckpointError)
+    if problem := schema_problem(content.get("schema_version"), known=STATE_SCHEMA, where=path / STATE_FILE):
+        raise CheckpointError(f"{path}: {problem}")
+    return Checkpoint(
+        path=path,
+        weights=load_tensors(path, "model", error=CheckpointError),
+        optimizer=load_tensors(path, "optimizer", error=CheckpointError),
+        state=TrainState.from_json(content["state"]),
+        fingerprint=content["dataset_fingerprint"],
+        environment=content["environment"],
+    )
+
+
+def prune_checkpoints(run_dir: Path, *, keep_last: int, newest_step: int) -> None:
+    """Remove all but the last ``keep_last`` checkpoints up to the newest, which has just been written."""
+    infos = [info for info in list_checkpoints(run_dir, hashes=False) if info.step <= newest_step]
+    for info in infos[:-keep_last]:
+        shutil.rmtree(info.path, ignore_errors=True)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What bit-identical arithmetic depends on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "num_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": platform.machine(),
+    }
+
+
+def environment_changes(then: dict[str, Any], device: torch.device) -> list[str]:
+    """One warning for each difference that can change the last bits of the result."""
+    now = environment(device)
+    return [
+        f"{name} was {then.get(name)} before and is {value} now: the continuation may differ in the last bits"
+        for name, value in now.items()
+        if then.get(name) != value
+    ]

@@ -1,0 +1,164 @@
+"""What a run tells: rows of metrics, lines of the log, and whoever watches.
+
+Losses stay on the device until they are read, one interval later, so that a GPU is never waited for in the step. On a
+CPU there is nothing to wait for and every step is read at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from hrm_engine.errors import StorageError
+from hrm_engine.kernels.device import allocated_bytes
+from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextLosses
+from hrm_engine.store.metrics import MetricsWriter
+from hrm_engine.training.state import SPIKE_WINDOW, TrainState
+
+SPIKE_FACTOR = 10.0
+GPU_INTERVAL = 10
+
+Observer = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class PendingStep:
+    """One step whose numbers are still on the device."""
+
+    losses: TextLosses
+    grad_norm: Tensor
+    stepped: Tensor
+    num_tokens: int
+    counters: dict[str, Any]
+
+
+class Journal:
+    """Metrics file, log file and observer of one run."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        run_id: str,
+        *,
+        copies: tuple[Path, ...],
+        observer: Observer | None,
+        device: torch.device,
+        loss_scaling: bool,
+        log_every: int,
+    ) -> None:
+        self.metrics = MetricsWriter(run_dir / "metrics.jsonl", run_id, copies)
+        self.run_id = run_id
+        self.device = device
+        self._loss_scaling = loss_scaling
+        self._log_every = log_every
+        self._observer = observer
+        self._interval = 1 if device.type == "cpu" else GPU_INTERVAL
+        self._pending: list[PendingStep] = []
+        self._since = time.perf_counter()
+        self._process = psutil.Process()
+        self._log = logging.Logger(f"hrm-lab.{run_id}", logging.INFO)
+        try:
+            handler = logging.FileHandler(run_dir / "run.log", encoding="utf8")
+        except OSError as problem:
+            self.metrics.close()
+            raise StorageError(f"{run_dir / 'run.log'} cannot be written: {problem}") from problem
+        formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        formatter.converter = time.gmtime
+        handler.setFormatter(formatter)
+        self._log.addHandler(handler)
+
+    def write(self, event: str, step: int, **fields: Any) -> None:
+        """Write a row to the metrics and hand it to the observer."""
+        self.metrics.write(event, step, **fields)
+        if self._observer is not None:
+            self._observer({"run_id": self.run_id, "event": event, "step": step, **fields})
+
+    def say(self, message: str, *, warning: bool = False) -> None:
+        """Write a line to ``run.log``."""
+        self._log.log(logging.WARNING if warning else logging.INFO, message)
+
+    def add(self, pending: PendingStep, state: TrainState) -> None:
+        """Take the numbers of a step; they are read when an interval is full."""
+        self._pending.append(pending)
+        if len(self._pending) >= self._interval:
+            self.read(state)
+
+    def read(self, state: TrainState) -> None:
+        """Read all pending steps, write their rows, and count spikes and non-finite losses in ``state``."""
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        numbers = torch.stack(
+            [
+                torch.cat(
+                    (p.losses.ce_by_segment.double(), torch.stack((p.losses.halt, p.grad_norm, p.stepped)).double())
+                )
+                for p in pending
+            ]
+        ).tolist()
+        step_time = (time.perf_counter() - self._since) / len(pending)
+        self._since = time.perf_counter()
+        state.trained_s += step_time * len(pending)
+        for step, row in zip(pending, numbers, strict=True):
+            self._write_step(step, row, step_time, state)
+
+    def restart_clock(self) -> None:
+        """Leave out of the next step's time what was done since the last one (evaluation, saving)."""
+        self._since = time.perf_counter()
+
+    def close(self) -> None:
+        """Close both files."""
+        for handler in self._log.handlers:
+            handler.close()
+        self.metrics.close()
+
+    def _write_step(self, pending: PendingStep, row: list[float], step_time: float, state: TrainState) -> None:
+        *by_segment, halt, grad_norm, stepped = row
+        count = max(1, pending.num_tokens)
+        ce = sum(by_segment) / len(by_segment) / count
+        loss = ce + HALT_LOSS_WEIGHT * halt / count
+        counters = pending.counters
+        step = counters["step"]
+        fields = {
+            "loss": loss,
+            "ce": ce,
+            "halt_loss": halt / count / max(1, len(by_segment) - 1),
+            "grad_norm": grad_norm,
+            **{name: value for name, value in counters.items() if name != "step"},
+            "act_steps_mean": float(len(by_segment)),
+            "tokens_per_s": pending.num_tokens / step_time,
+            "token_segments_per_s": pending.num_tokens * len(by_segment) / step_time,
+            "step_time_s": step_time,
+            "memory_rss_bytes": self._process.memory_info().rss,
+        }
+        if (memory := allocated_bytes(self.device)) is not None:
+            fields["memory_gpu_bytes"] = memory
+        self.write("train", step, **fields)
+        self._watch_for_trouble(step, loss, grad_norm, bool(stepped), state)
+        if step % self._log_every == 0:
+            self.say(f"step {step}: loss {loss:.4f}, {fields['tokens_per_s']:,.0f} tokens/s")
+
+    def _watch_for_trouble(self, step: int, loss: float, grad_norm: float, stepped: bool, state: TrainState) -> None:
+        overflow_only = self._loss_scaling and math.isfinite(loss)
+        if not math.isfinite(loss) or (not stepped and not overflow_only):
+            state.nonfinite_in_a_row += 1
+            what = "loss" if not math.isfinite(loss) else "gradient"
+            self.write("nan", step, what=what, in_a_row=state.nonfinite_in_a_row)
+            self.say(f"step {step}: the {what} is not finite; the update was skipped", warning=True)
+            return
+        state.nonfinite_in_a_row = 0
+        recent = state.recent_losses
+        if len(recent) == SPIKE_WINDOW and loss > SPIKE_FACTOR * statistics.median(recent):
+            self.write("spike", step, loss=loss, median=statistics.median(recent))
+            self.say(f"step {step}: the loss {loss:.4f} is above 10 times the recent median", warning=True)
+        state.recent_losses = [*recent, loss][-SPIKE_WINDOW:]

@@ -1,0 +1,103 @@
+"""A whole training run: the outer loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hrm_engine.config import TextTrainConfig, flat, leaves
+from hrm_engine.store.paths import Workspace
+from hrm_engine.training.journal import Observer
+from hrm_engine.training.run_folder import resumed_config
+from hrm_engine.training.stopping import Stop
+from hrm_engine.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended and what it left."""
+
+    run_dir: Path
+    state: str
+    step: int
+    exit_code: int
+    message: str
+    first_eval: dict[str, Any] | None
+    last_eval: dict[str, Any] | None
+    sample: str | None
+
+
+def train(
+    config: TextTrainConfig,
+    *,
+    resume: bool = False,
+    fresh: bool = False,
+    allow_changed_data: bool = False,
+    given: Mapping[str, Any] | None = None,
+    command_line: Sequence[str] | None = None,
+    workspace: Workspace | None = None,
+    observer: Observer | None = None,
+) -> TrainResult:
+    """Train to ``config.run.steps``, evaluating and saving on the way.
+
+    Args:
+        resume: continue the run that ``brain_name`` names, exactly.
+        given: the leaf values that must equal the saved ones on resuming; by default all that are not defaults.
+        observer: is handed every metrics row as it is written.
+
+    Raises:
+        HRMError: its subclasses and their exit codes are in :mod:`hrm_engine.errors`.
+    """
+    if resume:
+        config = resumed_config(
+            _chosen(config) if given is None else given,
+            brain_name=config.run.brain_name,
+            bundle_dir=config.run.bundle_dir,
+            workspace=workspace,
+        )
+    with Trainer(
+        config,
+        resume=resume,
+        fresh=fresh,
+        allow_changed_data=allow_changed_data,
+        command_line=command_line,
+        workspace=workspace,
+        observer=observer,
+    ) as trainer:
+        stop = trainer.check_stop()
+        if stop is None and trainer.step_number == 0:
+            trainer.evaluate()
+        while stop is None and trainer.step_number < trainer.total_steps:
+            step = trainer.step().step
+            stop = trainer.check_stop()
+            # No evaluation because of a stop: the interrupted and the uninterrupted run must leave the same rows.
+            if step % trainer.eval_every == 0 or step == trainer.total_steps:
+                trainer.evaluate()
+            if step % trainer.save_every == 0:
+                trainer.save()
+        trainer.finish(stop)
+    return _result(trainer, stop)
+
+
+def _chosen(config: TextTrainConfig) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in flat(config).items()
+        if value != leaves(TextTrainConfig)[name].field.get_default()
+    }
+
+
+def _result(trainer: Trainer, stop: Stop | None) -> TrainResult:
+    state = trainer.state
+    return TrainResult(
+        run_dir=trainer.run_dir,
+        state="finished" if stop is None else "stopped",
+        step=state.step,
+        exit_code=0 if stop is None else stop.exit_code,
+        message="finished" if stop is None else stop.reason,
+        first_eval=state.first_eval,
+        last_eval=state.last_eval,
+        sample=state.last_sample,
+    )

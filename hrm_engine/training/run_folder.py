@@ -1,0 +1,181 @@
+"""Which folder a run writes to: names, locks, ``--resume`` and ``--fresh``. Nothing is ever overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hrm_engine.config import TextTrainConfig, build_config, flat, leaves
+from hrm_engine.errors import CheckpointError, ConfigError, LockedError
+from hrm_engine.store.files import clean_temporaries, ensure_writable, read_json, storage_error, write_json
+from hrm_engine.store.locks import FolderLock
+from hrm_engine.store.manifest import schema_problem
+from hrm_engine.store.paths import Workspace, check_name
+
+ARGS_FILE = "training_args.json"
+ARGS_SCHEMA = 1
+DEFAULT_NAME = "default"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder that this process has claimed and locked."""
+
+    path: Path
+    lock: FolderLock
+    messages: list[str]
+
+
+def claim_folder(config: TextTrainConfig, workspace: Workspace, *, resume: bool, fresh: bool) -> RunFolder:
+    """Claim the folder that the configuration names.
+
+    Raises:
+        ConfigError: the name exists and neither ``resume`` nor ``fresh`` is set, or there is nothing to resume.
+        LockedError: another process trains there. StorageError: the folder cannot be written.
+    """
+    parent = workspace.resolve(config.run.bundle_dir)
+    if resume and fresh:
+        raise ConfigError("--resume and --fresh exclude each other")
+    if resume:
+        path = existing_run(config.run.brain_name, parent)
+        return _lock(path, [])
+    ensure_writable(parent)
+    messages: list[str] = []
+    if config.run.brain_name is None and not fresh:
+        return _lock(_next_free(parent), messages)
+    path = parent / check_name(config.run.brain_name or DEFAULT_NAME, "--brain-name")
+    if path.exists() and not fresh:
+        raise ConfigError(
+            f"{path} exists: continue it with --resume, move it away with --fresh, or choose another --brain-name"
+        )
+    if path.exists():
+        messages.append(f"moved the old run to {_archive(path)}")
+    _make(path)
+    return _lock(path, messages)
+
+
+def existing_run(name: str | None, parent: Path) -> Path:
+    """The folder that ``--resume`` continues. Raises ConfigError where there is none, or more than one fits."""
+    if name is None:
+        found = sorted(path.name for path in parent.glob(f"{DEFAULT_NAME}*") if (path / ARGS_FILE).is_file())
+        if len(found) > 1:
+            raise ConfigError(f"--resume: say which run with --brain-name: {', '.join(found)}")
+        name = found[0] if found else DEFAULT_NAME
+    path = parent / check_name(name, "--brain-name")
+    if not (path / ARGS_FILE).is_file():
+        raise ConfigError(f"--resume: there is no run {name!r} in {parent}; start it without --resume")
+    return path
+
+
+def write_args(path: Path, config: TextTrainConfig, command_line: list[str] | None) -> None:
+    """Write ``training_args.json``: every parameter, resolved, and the command line."""
+    content = {
+        "schema_version": ARGS_SCHEMA,
+        "command_line": command_line,
+        "parameters": config.model_dump(mode="json"),
+    }
+    write_json(path / ARGS_FILE, content)
+
+
+def saved_config(path: Path) -> TextTrainConfig:
+    """The configuration that a run was started with. Raises CheckpointError where it cannot be read."""
+    content = read_json(path / ARGS_FILE, CheckpointError)
+    if problem := schema_problem(content.get("schema_version"), known=ARGS_SCHEMA, where=path / ARGS_FILE):
+        raise CheckpointError(f"{path}: {problem}")
+    parameters = content.get("parameters")
+    if not isinstance(parameters, dict):
+        raise CheckpointError(f"{path / ARGS_FILE} holds no parameters")
+    return build_config(TextTrainConfig, preset=parameters)
+
+
+def resumed_config(
+    given: Mapping[str, Any],
+    *,
+    brain_name: str | None = None,
+    bundle_dir: Path | None = None,
+    workspace: Workspace | None = None,
+) -> TextTrainConfig:
+    """The configuration of a run that is continued: the saved one, with the few changes that are allowed.
+
+    Args:
+        given: leaf values that the user gave.
+
+    Raises:
+        ConfigError: a value differs from the saved one and may not; both are named, for all such values at once.
+    """
+    workspace = workspace or Workspace.find()
+    parent = workspace.resolve(bundle_dir or TextTrainConfig.model_fields["run"].default.bundle_dir)
+    saved = saved_config(existing_run(brain_name, parent))
+    known = leaves(TextTrainConfig)
+    before = flat(saved)
+    changed = {name: value for name, value in given.items() if name not in {"brain_name", "bundle_dir"}}
+    tree = saved.model_dump(mode="json")
+    wanted = flat(build_config(TextTrainConfig, preset=tree, overrides=changed))
+    problems = [
+        f"{known[name].flag} is {before[name]} in the saved run, {wanted[name]} was given"
+        for name in changed
+        if before[name] != wanted[name] and not known[name].may_change_on_resume
+    ]
+    if problems:
+        raise ConfigError(
+            "--resume continues with the saved settings, but " + "; ".join(problems) + ". Leave these flags out, or "
+            "start a new run"
+        )
+    return build_config(TextTrainConfig, preset=tree, overrides=changed)
+
+
+def _next_free(parent: Path) -> Path:
+    number = 1
+    while True:
+        path = parent / (DEFAULT_NAME if number == 1 else f"{DEFAULT_NAME}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        except OSError as problem:
+            raise storage_error(problem, path, doing="create the run folder") from problem
+        else:
+            return path
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir()
+    except FileExistsError as problem:
+        raise ConfigError(f"{path} was made by another process just now; choose another --brain-name") from problem
+    except OSError as problem:
+        raise storage_error(problem, path, doing="create the run folder") from problem
+
+
+def _archive(path: Path) -> Path:
+    with FolderLock(path):  # refuses while a trainer is at work there
+        pass
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    target = path.parent / ".archive" / f"{path.name}-{stamp}"
+    number = 2
+    while target.exists():
+        target = target.with_name(f"{path.name}-{stamp}-{number}")
+        number += 1
+    try:
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+    except OSError as problem:
+        raise storage_error(problem, target, doing="archive the old run") from problem
+    return target
+
+
+def _lock(path: Path, messages: list[str]) -> RunFolder:
+    ensure_writable(path)
+    lock = FolderLock(path)
+    try:
+        lock.acquire()
+    except LockedError as problem:
+        raise LockedError(f"{problem}. Two trainers cannot share a run folder") from problem
+    messages = messages + ([lock.taken_over] if lock.taken_over else [])
+    for folder in (path, path / "checkpoints"):
+        if folder.is_dir():
+            messages += clean_temporaries(folder)
+    return RunFolder(path, lock, messages)

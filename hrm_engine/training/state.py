@@ -1,0 +1,43 @@
+"""Everything that can influence the rest of a run, as numbers beside the named tensors.
+
+Weights and optimizer state are tensors (``MasterWeights``, ``Updater``); this is the rest. Randomness is a function of
+the seed and of these counters, so nothing else has to be kept: what is not here cannot influence the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+SPIKE_WINDOW = 50
+
+
+@dataclass
+class TrainState:
+    """Counters of a run; see ``contracts`` for the words (rows are fresh rows, tokens are label tokens)."""
+
+    step: int = 0
+    rows: int = 0
+    tokens: int = 0
+    token_segments: int = 0
+    micro_batch_size: int = 0
+    schedule_steps: int = 0
+    """Length of the learning-rate schedule; a run that is extended keeps the one it began with."""
+    nonfinite_in_a_row: int = 0
+    recent_losses: list[float] = field(default_factory=list)
+    best_step: int | None = None
+    best_loss: float | None = None
+    first_eval: dict[str, Any] | None = None
+    last_eval: dict[str, Any] | None = None
+    last_sample: str | None = None
+    trained_s: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for ``state.json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> TrainState:
+        """Read back; fields of newer versions are ignored, missing ones keep their default."""
+        names = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in content.items() if name in names})

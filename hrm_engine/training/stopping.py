@@ -1,0 +1,71 @@
+"""Reasons to stop early: a signal, the stop file, the clock. Each lets the step in progress finish."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from hrm_engine.errors import StorageError
+
+STOP_FILE_INTERVAL_S = 0.5
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGBREAK": 130}
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a run stops early and what its process exits with."""
+
+    reason: str
+    exit_code: int
+
+
+class Stopper:
+    """Context manager that turns signals into a request; a second signal does not interrupt the save either."""
+
+    def __init__(self, *, stop_file: Path | None, max_minutes: float | None) -> None:
+        self.stop_file = stop_file
+        self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self._signal: str | None = None
+        self._previous: dict[int, Any] = {}
+        self._looked = 0.0
+
+    def __enter__(self) -> Stopper:
+        # Python allows handlers in the main thread only; elsewhere stop file and clock still work
+        if threading.current_thread() is threading.main_thread():
+            for name in EXIT_CODES:
+                number = getattr(signal, name, None)
+                if number is not None:
+                    self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def check(self) -> Stop | None:
+        """The reason to stop now, if there is one. The stop file is honoured once and then removed."""
+        if self._signal is not None:
+            return Stop(f"stopped by {self._signal}", EXIT_CODES[self._signal])
+        now = time.monotonic()
+        if self.deadline is not None and now >= self.deadline:
+            return Stop("stopped after --max-minutes", 0)
+        if self.stop_file is not None and now - self._looked >= STOP_FILE_INTERVAL_S:
+            self._looked = now
+            if self.stop_file.exists():
+                try:
+                    self.stop_file.unlink()
+                except OSError as problem:
+                    raise StorageError(f"the stop file {self.stop_file} cannot be removed: {problem}") from problem
+                return Stop(f"stopped by the stop file {self.stop_file}", 0)
+        return None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signal = signal.Signals(number).name

@@ -1,0 +1,198 @@
+"""Causal text with ACT: the task behind ``lab train actv1``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hrm_engine.bundles import Bundle, StartingPoint, find_run
+from hrm_engine.bundles.weights import check_shapes, load_file, load_tensors
+from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
+from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
+from hrm_engine.data.text.order import RowOrder
+from hrm_engine.data.text.packing import Batch, PackedRows, dataset_fingerprint, pack
+from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.data.text.unigram import unigram_loss
+from hrm_engine.errors import BundleError, ConfigError
+from hrm_engine.inference import Evaluation, Generation, evaluate, generate
+from hrm_engine.models.act import TextBatch, TextLosses, accumulate_gradients
+from hrm_engine.models.core import RecurrentCore
+from hrm_engine.optim.updater import Backward
+from hrm_engine.store.paths import Workspace
+
+PROMPT_TOKENS = 8
+SAMPLE_TOKENS = 60
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is worth telling about the data, and what identifies it."""
+
+    fingerprint: str
+    num_documents: int
+    num_held_out: int
+    num_rows: int
+    messages: list[str]
+
+
+class TextTask:
+    """Rows, losses, evaluation and samples of one text training. Knows nothing of steps, files or optimizers."""
+
+    def __init__(self, config: TextTrainConfig, tokenizer: Tokenizer, workspace: Workspace) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        corpus, train, held_out, eval_corpus = _documents(config, workspace)
+        seq_len = config.data.max_seq_len
+        self.rows = PackedRows(pack(train, tokenizer), seq_len)
+        self.held_out_rows = PackedRows(pack(held_out, tokenizer), seq_len)
+        self.prompt = _prompt(held_out[0], tokenizer, seq_len)
+        self.order = RowOrder(
+            len(self.rows),
+            seed=config.run.seed,
+            linear=config.data.linear_dataset,
+            start_offset=config.data.dataset_start_offset,
+        )
+        self.facts = DatasetFacts(
+            fingerprint=dataset_fingerprint(corpus.fingerprint, tokenizer.fingerprint, seq_len),
+            num_documents=len(train),
+            num_held_out=len(held_out),
+            num_rows=len(self.rows),
+            messages=_messages(corpus) + ([] if eval_corpus is None else _messages(eval_corpus)),
+        )
+        self._eval_batches = self._held_out_batches()
+        self.unigram_loss = self._unigram_loss()
+
+    def core_config(self, start: StartingPoint) -> CoreConfig:
+        """Settings of the model; taken-over embeddings bring their own scale."""
+        scale = None if start.embeddings is None else 1.0 / float(start.embeddings.std())
+        return resolve_core(
+            self.config.network,
+            vocab_size=self.tokenizer.vocab_size,
+            max_seq_len=self.config.data.max_seq_len,
+            embedding_scale=scale,
+        )
+
+    def new_model(self, core: CoreConfig, start: StartingPoint, workspace: Workspace) -> RecurrentCore:
+        """A model with its first weights, fp32, on the CPU.
+
+        A taken-over head is brought to standard deviation ``1/sqrt(D)``, as a fresh one has: its network fed it states
+        of another size, and directions are what it knows.
+        """
+        model = RecurrentCore(core)
+        model.initialise(self.config.run.seed)
+        with torch.no_grad():
+            if start.embeddings is not None and start.head is not None:
+                model.embed_tokens.weight.copy_(start.embeddings)
+                model.lm_head.weight.copy_(start.head / (start.head.std() * core.hidden_size**0.5))
+        if self.config.start.student_init is not None:
+            _load_student(model, self.config.start.student_init, workspace)
+        return model
+
+    def batches(self, position: int, num_rows: int, micro_batch: int, device: torch.device) -> list[TextBatch]:
+        """The rows after ``position`` consumed ones, in micro-batches on the device."""
+        indices = self.order.indices(position, num_rows)
+        parts = (indices[start : start + micro_batch] for start in range(0, num_rows, micro_batch))
+        return [on_device(self.rows.batch(part), device) for part in parts]
+
+    def losses(
+        self, model: RecurrentCore, batches: list[TextBatch], backward: Backward, *, checkpointing: bool
+    ) -> tuple[TextLosses, int]:
+        """Gradients of one optimizer step's rows; sums of their losses, and their label tokens."""
+        num_tokens = sum(int((batch.labels >= 0).sum()) for batch in batches)
+        total: TextLosses | None = None
+        for batch in batches:
+            part = accumulate_gradients(
+                model,
+                batch,
+                num_segments=self.num_segments,
+                normaliser=max(1, num_tokens),
+                backward=backward,
+                checkpointing=checkpointing,
+            )
+            total = part if total is None else total + part
+        if total is None:
+            raise ConfigError("a step needs at least one row")
+        return total, num_tokens
+
+    @property
+    def num_segments(self) -> int:
+        """ACT segments of a training step."""
+        return self.config.network.halt_max_steps
+
+    def evaluate(self, model: RecurrentCore, device: torch.device) -> Evaluation | None:
+        """Loss and accuracy at every depth on the first held-out rows; None where evaluation is off."""
+        if not self._eval_batches:
+            return None
+        return evaluate(model, (on_device(b, device) for b in self._eval_batches), num_segments=self.num_segments)
+
+    def sample(self, model: RecurrentCore, core: CoreConfig) -> Generation | None:
+        """Greedy continuation of the beginning of a held-out document; None where rows are too short for one."""
+        if self.prompt is None:
+            return None
+        bundle = Bundle(Path(), core, model, self.tokenizer, {})
+        return generate(bundle, self.prompt, max_new_tokens=SAMPLE_TOKENS, temperature=0.0)
+
+    def _held_out_batches(self) -> list[Batch]:
+        size = self.config.run.batch_size
+        count = min(len(self.held_out_rows), self.config.evaluation.eval_batches * size)
+        return [self.held_out_rows.batch(np.arange(start, min(start + size, count))) for start in range(0, count, size)]
+
+    def _unigram_loss(self) -> float | None:
+        if not self._eval_batches:
+            return None
+        labels = torch.cat([batch.labels.flatten() for batch in self._eval_batches])
+        return unigram_loss(self.rows.stream.label_counts(), labels)
+
+
+def on_device(batch: Batch, device: torch.device) -> TextBatch:
+    """A packed batch for the model; the document mask is left out where every row is one document."""
+    has_boundaries = bool((batch.documents != batch.documents[:, :1]).any())
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    documents = move(batch.documents) if has_boundaries else None
+    return TextBatch(move(batch.inputs), move(batch.labels), move(batch.positions), documents)
+
+
+def _documents(config: TextTrainConfig, workspace: Workspace) -> tuple[Corpus, list[str], list[str], Corpus | None]:
+    data = config.data
+    options = {"ascii_only": data.ascii_only, "document_separator": data.document_separator}
+    corpus = read_documents(workspace.resolve(data.dataset_file), **options)
+    if config.evaluation.eval_file is None:
+        train, held_out = split_holdout(corpus.documents)
+        return corpus, train, held_out, None
+    eval_corpus = read_documents(workspace.resolve(config.evaluation.eval_file), **options)
+    return corpus, corpus.documents, eval_corpus.documents, eval_corpus
+
+
+def _messages(corpus: Corpus) -> list[str]:
+    messages = list(corpus.notes)
+    if corpus.num_replaced_bytes:
+        messages.append(f"{corpus.num_replaced_bytes} bytes that are not UTF-8 were replaced")
+    if corpus.num_dropped_lines:
+        messages.append(f"{corpus.num_dropped_lines} lines with non-ASCII characters were dropped (--ascii-only)")
+    return messages
+
+
+def _prompt(document: str, tokenizer: Tokenizer, seq_len: int) -> str | None:
+    tokens = tokenizer.encode(document[:2000])[: min(PROMPT_TOKENS, seq_len - 2)]
+    return tokenizer.decode(tokens) if len(tokens) else None
+
+
+def _load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> None:
+    path = workspace.resolve(source)
+    if path.is_file():
+        tensors = load_file(path)
+    else:
+        path = find_run(path, workspace)
+        tensors = load_tensors(path, "model")
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, wanted, where=path)
+    if problems:
+        raise BundleError("--student-init does not fit this model: " + "; ".join(problems))
+    model.load_state_dict(tensors)

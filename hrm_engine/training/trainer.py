@@ -1,0 +1,481 @@
+"""One run, one step at a time.
+
+:func:`hrm_engine.training.train` drives a :class:`Trainer` through a whole run; whoever wants a loop of their own calls
+:meth:`Trainer.step` themselves and :meth:`Trainer.finish` at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from hrm_engine.bundles.implant import StartingPoint, starting_point
+from hrm_engine.bundles.load import build_model, read_core_config
+from hrm_engine.config import TextTrainConfig
+from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.errors import CheckpointError, DataError, HRMError, NonFiniteLossError, OutOfMemoryError, StorageError
+from hrm_engine.inference import Evaluation
+from hrm_engine.kernels.device import (
+    choose_device,
+    choose_precision,
+    is_out_of_memory,
+    keep_freed_memory,
+    release_memory,
+)
+from hrm_engine.models.act import TextLosses
+from hrm_engine.optim import MasterWeights, UpdateResult, learning_rate, make_updater
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.files import read_json
+from hrm_engine.store.paths import Workspace
+from hrm_engine.store.status import RunStatus, write_status
+from hrm_engine.training.checkpoint import (
+    Checkpoint,
+    environment_changes,
+    newest_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from hrm_engine.training.finish import finish_run, write_best
+from hrm_engine.training.journal import Journal, Observer, PendingStep
+from hrm_engine.training.monitor import Monitor
+from hrm_engine.training.run_folder import ARGS_FILE, claim_folder, write_args
+from hrm_engine.training.state import TrainState
+from hrm_engine.training.stopping import Stop, Stopper
+from hrm_engine.training.tasks.text import TextTask
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimizer step. The numbers are still on the device; reading one waits for it."""
+
+    step: int
+    lr: float
+    num_tokens: int
+    losses: TextLosses
+    update: UpdateResult[tuple[TextLosses, int]]
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats per token over the segments."""
+        return float(self.losses.ce_by_segment.mean()) / max(1, self.num_tokens)
+
+
+class Trainer:
+    """Context manager around a run folder: claims it, restores or starts the state, steps, saves.
+
+    Raises on entering:
+        ConfigError, DataError, BundleError, CheckpointError: what was asked for cannot be done.
+        LockedError: another trainer is at work there. StorageError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        config: TextTrainConfig,
+        *,
+        resume: bool = False,
+        fresh: bool = False,
+        allow_changed_data: bool = False,
+        command_line: Sequence[str] | None = None,
+        workspace: Workspace | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.workspace = workspace or Workspace.find()
+        self.config = config.resolved()
+        self._resume = resume
+        self._fresh = fresh
+        self._allow_changed_data = allow_changed_data
+        self._command_line = None if command_line is None else list(command_line)
+        self._observer = observer
+        self._stack = ExitStack()
+        self._finished = False
+
+    def __enter__(self) -> Trainer:
+        try:
+            self._open()
+        except BaseException as error:
+            self._fail(error)
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and not self._finished:
+            self._fail(error)
+        self._stack.close()
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.config.run.steps
+
+    @property
+    def step_number(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
+
+    @property
+    def rows_per_step(self) -> int:
+        """Effective batch size: rows of an optimizer step, accumulation included."""
+        return self.config.run.batch_size * self.config.run.gradient_accumulation_steps
+
+    @property
+    def eval_every(self) -> int:
+        """Steps between evaluations."""
+        return self.config.evaluation.eval_every or self.total_steps
+
+    @property
+    def save_every(self) -> int:
+        """Steps between checkpoints."""
+        return self.config.run.save_every or self.total_steps
+
+    def step(self) -> StepReport:
+        """Make one optimizer step on the next rows.
+
+        Raises:
+            NonFiniteLossError: ``nan_patience`` losses in a row were not finite; checkpoints are intact.
+            OutOfMemoryError: not even a micro-batch of one row fits. StorageError: the metrics cannot be written.
+        """
+        if self.monitor.failure is not None:
+            raise self.monitor.failure
+        state, config = self.state, self.config
+        number = state.step + 1
+        lr = learning_rate(
+            number,
+            peak=config.optim.lr,
+            total_steps=state.schedule_steps,
+            warmup_steps=config.optim.warmup_steps or 0,
+            schedule=config.optim.lr_scheduler,
+            min_ratio=config.optim.lr_min_ratio,
+        )
+        update = self._update(lr)
+        losses, num_tokens = update.value
+        state.step = number
+        state.rows += self.rows_per_step
+        state.tokens += num_tokens
+        state.token_segments += num_tokens * self.task.num_segments
+        counters = {
+            "step": number,
+            "lr": lr,
+            "rows": state.rows,
+            "tokens": state.tokens,
+            "token_segments": state.token_segments,
+            "effective_batch_size": self.rows_per_step,
+            "dataset_position": (self.task.order.start_offset + state.rows) % len(self.task.rows),
+            "epoch": self.task.order.epoch(state.rows),
+        }
+        self.journal.add(PendingStep(losses, update.grad_norm, update.stepped, num_tokens, counters), state)
+        if state.nonfinite_in_a_row >= config.run.nan_patience:
+            raise NonFiniteLossError(
+                f"the loss was not finite {state.nonfinite_in_a_row} times in a row up to step {number} "
+                f"(--nan-patience {config.run.nan_patience}). Checkpoints are intact; try a smaller --lr"
+            )
+        return StepReport(number, lr, num_tokens, losses, update)
+
+    def evaluate(self) -> Evaluation | None:
+        """Measure on held-out text, write the row, a sample, and ``best/`` where it is the best so far."""
+        self.journal.read(self.state)
+        self.monitor.say("evaluating")
+        started = time.perf_counter()
+        result = self.task.evaluate(self.model, self.device)
+        if result is None:
+            return None
+        state = self.state
+        fields = {
+            "loss": result.loss,
+            "perplexity": result.perplexity,
+            "token_accuracy": result.token_accuracy,
+            "loss_by_segment": result.loss_by_segment,
+            "token_accuracy_by_segment": result.token_accuracy_by_segment,
+            "num_tokens": result.num_tokens,
+            "unigram_loss": self.task.unigram_loss,
+        }
+        self.journal.write("eval", state.step, **fields, eval_time_s=time.perf_counter() - started)
+        self.journal.say(f"step {state.step}: validation loss {result.loss:.4f} (unigram {self.task.unigram_loss:.4f})")
+        state.first_eval = state.first_eval or fields
+        state.last_eval = {"step": state.step, **fields}
+        if (sample := self.task.sample(self.model, self.core)) is not None:
+            state.last_sample = sample.prompt + sample.text
+            self.journal.write("sample", state.step, prompt=sample.prompt, text=sample.text)
+        improved = state.best_loss is None or result.loss < state.best_loss
+        if improved and math.isfinite(result.loss):
+            state.best_loss, state.best_step = result.loss, state.step
+            write_best(self.run_dir, self.core, self._stored_weights(), self.tokenizer, state)
+        self.monitor.say("training")
+        self.journal.restart_clock()
+        return result
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment and drop the ones beyond ``keep_last``. Raises StorageError."""
+        self.journal.read(self.state)
+        self.journal.metrics.flush()
+        self.monitor.say("saving")
+        started = time.perf_counter()
+        path = save_checkpoint(
+            self.run_dir,
+            core=self.core,
+            config=self.config,
+            tokenizer=self.tokenizer,
+            weights=self.masters.tensors(),
+            optimizer=self.updater.state_tensors(),
+            state=self.state,
+            fingerprint=self.task.facts.fingerprint,
+            device=self.device,
+        )
+        self.journal.write(
+            "checkpoint",
+            self.state.step,
+            path=path.relative_to(self.run_dir).as_posix(),
+            bytes=sum(file.stat().st_size for file in path.iterdir()),
+            save_time_s=time.perf_counter() - started,
+        )
+        prune_checkpoints(self.run_dir, keep_last=self.config.run.keep_last, newest_step=self.state.step)
+        self._saved_step = self.state.step
+        self.monitor.say("training")
+        self.journal.restart_clock()
+        return path
+
+    def finish(self, stop: Stop | None = None) -> None:
+        """Save what is not saved yet and write the bundle; ``stop`` is why the run ends early."""
+        if self.state.step > 0 and self._saved_step != self.state.step:
+            self.save()
+        self.journal.read(self.state)
+        message = "finished" if stop is None else stop.reason
+        if self.state.step > 0:
+            self.monitor.say("writing the bundle")
+            finish_run(
+                self.run_dir,
+                core=self.core,
+                config=self.config,
+                command_line=self._command_line,
+                weights=self._stored_weights(),
+                tokenizer=self.tokenizer,
+                state=self.state,
+                run_id=self.run_id,
+                device=self.device,
+                parent=None if self.config.start.student_init is None else str(self.config.start.student_init),
+                facts=self.task.facts,
+                dataset=str(self.config.data.dataset_file),
+                created=self._created,
+            )
+        if stop is None:
+            self.journal.write("final", self.state.step, message=message, loss=(self.state.last_eval or {}).get("loss"))
+        else:
+            self.journal.write("stop", self.state.step, reason=message, exit_code=stop.exit_code)
+        self.journal.say(f"step {self.state.step}: {message}")
+        self._finished = True
+        self._stack.close()
+        state_word = "finished" if stop is None else "stopped"
+        write_status(self.run_dir, RunStatus.of_this_process(state_word, self.state.step, message))
+
+    def check_stop(self) -> Stop | None:
+        """Why the run should stop now, if there is a reason."""
+        return self.stopper.check()
+
+    def _open(self) -> None:
+        keep_freed_memory()
+        config = self.config
+        self.device, device_note = choose_device(config.compute.device, strict=config.compute.strict)
+        self.precision, precision_note = choose_precision(
+            self.device, amp=config.compute.amp, model_dtype=config.compute.model_dtype
+        )
+        self.stopper = Stopper(
+            stop_file=None if config.run.stop_file is None else self.workspace.resolve(config.run.stop_file),
+            max_minutes=config.run.max_minutes,
+        )
+        messages = [note for note in (device_note, precision_note) if note]
+        start = None if self._resume else self._starting_point(messages)
+        task = None if start is None else TextTask(config, start.tokenizer, self.workspace)
+        folder = claim_folder(config, self.workspace, resume=self._resume, fresh=self._fresh)
+        self.run_dir = folder.path
+        self._stack.callback(folder.lock.release)
+        messages += folder.messages
+        checkpoint = None
+        if self._resume:
+            checkpoint, warnings = newest_checkpoint(self.run_dir)
+            messages += warnings
+        self.state = TrainState() if checkpoint is None else checkpoint.state
+        self._saved_step = self.state.step
+        self._created = _created(self.run_dir)
+        self.run_id = f"{self.run_dir.name}-{secrets.token_hex(4)}" if checkpoint is None else self._saved_run_id()
+        if checkpoint is not None:
+            task = TextTask(config, Tokenizer.load(checkpoint.path), self.workspace)
+            self._check_data(checkpoint, task, messages)
+            messages += environment_changes(checkpoint.environment, self.device)
+        elif task is None:
+            messages.append("--resume: no checkpoint yet, starting at step 0")
+            start = self._starting_point(messages)
+            task = TextTask(config, start.tokenizer, self.workspace)
+        self.task, self.tokenizer = task, task.tokenizer
+        self._build(start, checkpoint)
+        if not self._resume:
+            write_args(self.run_dir, config, self._command_line)
+        self._begin_journal(checkpoint, messages)
+
+    def _starting_point(self, messages: list[str]) -> StartingPoint:
+        start = starting_point(
+            self.config.start.model, hidden_size=self.config.network.hidden_size, workspace=self.workspace
+        )
+        messages += start.messages
+        return start
+
+    def _build(self, start: StartingPoint | None, checkpoint: Checkpoint | None) -> None:
+        config, state = self.config, self.state
+        if checkpoint is not None:
+            self.core = read_core_config(checkpoint.path)
+            model = build_model(self.core, checkpoint.weights, where=checkpoint.path, error=CheckpointError)
+        else:
+            if start is None:
+                raise CheckpointError("neither a starting point nor a checkpoint")
+            self.core = self.task.core_config(start)
+            model = self.task.new_model(self.core, start, self.workspace)
+            state.micro_batch_size = config.run.batch_size
+            state.schedule_steps = config.run.steps
+        first_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        self.model = model.to(device=self.device, dtype=self.precision.compute)
+        self.masters = MasterWeights(self.model, self.precision.master)
+        self.masters.load(first_weights)
+        self.updater = make_updater(self.masters, config.optim, loss_scaling=self.precision.loss_scaling)
+        if checkpoint is not None:
+            self.updater.load_state_tensors(checkpoint.optimizer)
+        checkpointing = config.compute.gradient_checkpointing
+        self.checkpointing = self.device.type != "cpu" if checkpointing is None else checkpointing
+        wants_compile = config.compute.compile
+        if self.device.type == "cuda" if wants_compile is None else wants_compile:
+            self.model.compile()
+
+    def _begin_journal(self, checkpoint: Checkpoint | None, messages: list[str]) -> None:
+        config = self.config
+        log_file = config.run.log_file
+        self.journal = Journal(
+            self.run_dir,
+            self.run_id,
+            copies=() if log_file is None else (self.workspace.resolve(log_file),),
+            observer=self._observer,
+            device=self.device,
+            loss_scaling=self.precision.loss_scaling,
+            log_every=max(1, config.run.steps // 50),
+        )
+        self._stack.callback(self.journal.close)
+        facts = self.task.facts
+        self.journal.write(
+            "resume" if self._resume else "start",
+            self.state.step,
+            run_dir=str(self.run_dir),
+            total_steps=config.run.steps,
+            num_parameters=sum(p.numel() for p in self.model.parameters()),
+            num_rows=facts.num_rows,
+            num_documents=facts.num_documents,
+            num_held_out_documents=facts.num_held_out,
+            device=str(self.device),
+            dtype=str(self.precision.compute).removeprefix("torch."),
+            num_threads=torch.get_num_threads(),
+            from_checkpoint=None if checkpoint is None else checkpoint.path.relative_to(self.run_dir).as_posix(),
+            command_line=self._command_line,
+            messages=[*messages, *facts.messages],
+        )
+        for message in (*messages, *facts.messages):
+            self.journal.say(message, warning=True)
+        self.monitor = Monitor(self.run_dir, self.device, step=lambda: self.state.step, write=self.journal.write)
+        self._stack.enter_context(self.monitor)
+        self._stack.enter_context(self.stopper)
+        self.monitor.say("training")
+        self.journal.restart_clock()
+
+    def _update(self, lr: float) -> UpdateResult[tuple[TextLosses, int]]:
+        state = self.state
+        while True:
+            try:
+                batches = self.task.batches(state.rows, self.rows_per_step, state.micro_batch_size, self.device)
+                return self.updater.update(
+                    lambda backward: self.task.losses(
+                        self.model,
+                        batches,  # noqa: B023 - called before the next round
+                        backward,
+                        checkpointing=self.checkpointing,
+                    ),
+                    lr=lr,
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if state.micro_batch_size == 1:
+                    raise OutOfMemoryError(
+                        "memory ran out with a micro-batch of one row; use a smaller --max-seq-len or model, "
+                        "--gradient-checkpointing, or --use-8bit-optimizer"
+                    ) from error
+            # outside of the handler, where the failed attempt's tensors are still alive
+            self.masters.zero_grad()
+            release_memory(self.device)
+            state.micro_batch_size //= 2
+            message = f"memory ran out: the micro-batch is {state.micro_batch_size} rows now, same effective batch"
+            self.journal.write("oom", state.step, micro_batch_size=state.micro_batch_size, message=message)
+            self.journal.say(message, warning=True)
+
+    def _stored_weights(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(self.precision.stored) for name, tensor in self.masters.tensors().items()}
+
+    def _check_data(self, checkpoint: Checkpoint, task: TextTask, messages: list[str]) -> None:
+        if checkpoint.fingerprint == task.facts.fingerprint:
+            return
+        what = f"{self.config.data.dataset_file} is not what it was when this run began (its fingerprint differs)"
+        if not self._allow_changed_data:
+            raise DataError(
+                f"{what}: the batch order would differ. Restore the data, or continue on the new data with "
+                "--allow-changed-data"
+            )
+        messages.append(f"{what}: continuing on the new data")
+
+    def _saved_run_id(self) -> str:
+        with suppress(HRMError):
+            if isinstance(found := _first_row(self.run_dir / "metrics.jsonl").get("run_id"), str):
+                return found
+        return f"{self.run_dir.name}-{secrets.token_hex(4)}"
+
+    def _fail(self, error: BaseException) -> None:
+        """Leave a word about the failure; the failure itself goes on to the caller."""
+        if not hasattr(self, "run_dir"):
+            return
+        message = str(error) or type(error).__name__
+        with suppress(StorageError, ValueError):
+            if hasattr(self, "journal"):
+                self.journal.read(self.state)
+                self.journal.say(message, warning=True)
+                self.journal.write("stop", self.state.step, reason=message, exit_code=getattr(error, "exit_code", 1))
+        if not (self.run_dir / ARGS_FILE).exists():
+            # failed before it became a run: the name stays free
+            self._stack.close()
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+            return
+        self._stack.close()
+        with suppress(StorageError):
+            step = self.state.step if hasattr(self, "state") else 0
+            write_status(self.run_dir, RunStatus.of_this_process("failed", step, message))
+
+
+def _created(run_dir: Path) -> str:
+    with suppress(HRMError):
+        if isinstance(created := read_json(run_dir / "metadata.json").get("created"), str):
+            return created
+    return now_iso()
+
+
+def _first_row(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf8") as file:
+            row = json.loads(file.readline())
+    except (OSError, ValueError):
+        return {}
+    return row if isinstance(row, dict) else {}
