@@ -39,7 +39,22 @@ _HOMES = {
     "verify_bundle": "hrm_engine.bundles",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Bundle",
+    "Generation",
+    "HRMError",
+    "StepReport",
+    "TextTrainConfig",
+    "TrainResult",
+    "Trainer",
+    "generate",
+    "list_bundles",
+    "load_bundle",
+    "load_config",
+    "stream",
+    "train",
+    "verify_bundle",
+]
 
 
 def __getattr__(name: str) -> Any:

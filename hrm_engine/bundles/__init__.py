@@ -1,4 +1,4 @@
-"""Bundles: finished run folders that can be loaded, checked and listed; and the base model that training starts from."""
+"""Bundles: finished run folders that can be loaded, checked and listed; and what training starts from."""
 
 from hrm_engine.bundles.implant import ImplantReport, StartingPoint, create_implant, starting_point
 from hrm_engine.bundles.listing import BundleInfo, find_run, list_bundles, verify_bundle

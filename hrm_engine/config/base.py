@@ -1,8 +1,8 @@
 """How every configuration of the lab is declared, found by its flag names, and built.
 
-A configuration is a frozen pydantic model whose fields are *groups* (other models) of *leaves*. Leaf names are unique in
-a configuration, because they are the flags: ``data.batch_size`` is ``--batch-size``. Command line, YAML presets, notebook
-parameters and forms all go through :func:`build_config`, so a value means the same everywhere.
+A configuration is a frozen pydantic model whose fields are *groups* (other models) of *leaves*. Leaf names are unique
+in a configuration, because they are the flags: ``run.batch_size`` is ``--batch-size``. Command line, YAML presets and
+notebook parameters all go through :func:`build_config`, so a value means the same everywhere.
 """
 
 from __future__ import annotations

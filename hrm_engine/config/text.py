@@ -142,7 +142,9 @@ class TextTrainConfig(Config):
 
 
 def load_config(preset: str | Path | None = None, **overrides: Any) -> TextTrainConfig:
-    """A configuration from a preset (name or YAML file) with leaf values on top: ``load_config("text-small", steps=50)``.
+    """A configuration from a preset (name or YAML file) with leaf values on top.
+
+    ``load_config("text-small", steps=50)`` is the shipped preset with another number of steps.
 
     Raises:
         ConfigError: unknown preset or names, values of the wrong type or out of bounds.

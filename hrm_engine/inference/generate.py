@@ -152,7 +152,7 @@ class _Writer:
         self.ids = [tokenizer.bos_id, *tokenizer.encode(prompt).tolist()]
         if len(self.ids) >= config.max_seq_len:
             raise ConfigError(
-                f"the prompt has {len(self.ids)} tokens, the model's context is {config.max_seq_len}; shorten the prompt"
+                f"the prompt has {len(self.ids)} tokens and the model's context {config.max_seq_len}; shorten it"
             )
         self.bundle = bundle
         self.sampling = sampling

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -115,7 +116,6 @@ def _has_bf16(device: torch.device) -> bool:
 
 def _arm_bf16() -> bool:
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as info:
-            return " bf16" in info.read()
+        return " bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
     except OSError:
         return False

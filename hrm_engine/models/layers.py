@@ -1,7 +1,7 @@
 """Transformer layers of the recurrent modules.
 
-Shapes: B batch, S sequence, D hidden, N heads, K head width. Parameter names are those of ``hrm_text`` in transformers, so that
-exchanging weights with it is renaming.
+Shapes: B batch, S sequence, D hidden, N heads, K head width. Parameter names are those of ``hrm_text`` in transformers,
+so that exchanging weights with it is renaming.
 """
 
 from __future__ import annotations
