@@ -1,0 +1,137 @@
+"""``lab``: the root command, how errors reach the user, and what the process exits with.
+
+Exit codes: 0 done, 2 bad input or wrong usage, 3 stopped by a non-finite loss, 4 out of memory, 5 storage, 130/143
+signals. Command groups are imported when they are used, so ``lab --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts.help import DefaultFormatter
+
+from hrm_engine.errors import HRMError
+from lab.cli.console import console, printable
+
+if TYPE_CHECKING:
+    from cyclopts.help import HelpEntry
+    from cyclopts.help.specs import ColumnSpec
+    from rich.console import Console, ConsoleOptions
+
+INTERRUPTED = 130
+_LONGEST_FLAG = 34
+
+_PREPARE = Group("Prepare", sort_key=1)
+_TRAIN = Group("Train and use", sort_key=2)
+_NOTEBOOKS = Group("Notebooks", sort_key=3)
+_LOOK = Group("Look", sort_key=4)
+_SESSION = Group("Always", sort_key=90)
+
+COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
+    (
+        "doctor",
+        "lab.cli.doctor:doctor",
+        _PREPARE,
+        "Check this machine and installation.",
+    ),
+    ("data", "lab.cli.data:app", _PREPARE, "Build text corpora."),
+    ("implant", "lab.cli.implant:implant", _PREPARE, "Train the tokenizer and write the base model for --model."),
+    ("train", "lab.cli.train:app", _TRAIN, "Train a brain."),
+    ("generate", "lab.cli.generate:generate", _TRAIN, "Continue a prompt with a trained brain."),
+    ("bundle", "lab.cli.bundle:app", _TRAIN, "List, show and verify brains."),
+    ("run", "lab.cli.run:run", _NOTEBOOKS, "Run a recipe or a notebook from top to bottom."),
+    ("recipes", "lab.cli.recipes:app", _NOTEBOOKS, "List and show recipes."),
+    ("notebook", "lab.cli.dashboard:notebook", _NOTEBOOKS, "Open JupyterLab on the notebooks."),
+    ("dashboard", "lab.cli.dashboard:dashboard", _LOOK, "Open the dashboard in the browser."),
+    ("logs", "lab.cli.logs:logs", _LOOK, "Show the log of a run."),
+)
+
+
+def version() -> str:
+    """The installed version; a checkout that is not installed says so."""
+    try:
+        return metadata.version("hrm-lab")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def build_app() -> App:
+    """The root command with all groups, none of them imported yet."""
+    app = App(
+        name="lab",
+        help="HRM Lab: train, look at and use Hierarchical Reasoning Models. Begin with: lab run quickstart",
+        version=version,
+        help_format="plaintext",
+        help_formatter=DefaultFormatter(column_specs=_columns),
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    for flag in ("--help", "--version"):
+        app[flag].group = _SESSION
+    for position, (name, place, group, text) in enumerate(COMMANDS):
+        app.command(place, name=name, help=text, group=group, sort_key=position)
+    return app
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Run one command line (by default the process's own) and return the exit code."""
+    words = list(sys.argv[1:] if tokens is None else tokens)
+    app = build_app()
+
+    @app.meta.default
+    def launch(
+        *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        debug: Annotated[
+            bool, Parameter(group=_SESSION, negative="", show_default=False, help="Show tracebacks of errors.")
+        ] = False,
+    ) -> int:
+        try:
+            return app(words, exit_on_error=False, print_error=False) or 0
+        except HRMError as error:
+            if debug:
+                traceback.print_exc()
+            else:
+                _complain(str(error))
+            return error.exit_code
+
+    try:
+        return app.meta(words, exit_on_error=False, print_error=False) or 0
+    except CycloptsError as error:
+        _complain(str(error), hint=f"'{_help_of(error)}' shows what it takes.")
+        return 2
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has left. What Python still has to flush must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _columns(out: Console, options: ConsoleOptions, entries: list[HelpEntry]) -> tuple[ColumnSpec, ...]:
+    """Names and descriptions; wide enough for the longest flag, which would be broken within a word otherwise."""
+    from cyclopts.help.specs import AsteriskColumn, ColumnSpec, DescriptionColumn, NameRenderer
+
+    width = max(_LONGEST_FLAG, round(out.width * 0.35))
+    names = ColumnSpec(renderer=NameRenderer(max_width=width), style="cyclopts.name", max_width=width)
+    required = (AsteriskColumn,) if any(entry.required for entry in entries) else ()
+    return (*required, names, DescriptionColumn)
+
+
+def _complain(message: str, *, hint: str = "") -> None:
+    from rich.text import Text
+
+    target = console(stderr=True)
+    target.print(Text.assemble(("error: ", "bold red"), printable(message)))
+    if hint:
+        target.print(Text(hint, style="dim"))
+
+
+def _help_of(error: CycloptsError) -> str:
+    return " ".join(["lab", *(error.command_chain or ()), "--help"])

@@ -1,0 +1,85 @@
+"""How commands write: text for people on a terminal, plain lines for pipes, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Text from models, run folders and notebooks may hold terminal commands; tab and newline only lay out.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on the present stdout or stderr that neither wraps, nor reads markup in what it is given."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def printable(text: object) -> str:
+    """``text`` without control characters, so that printing it cannot steer the terminal."""
+    return _CONTROL.sub("", str(text).replace("\r\n", "\n"))
+
+
+def show_json(value: Any) -> None:
+    """Write ``value`` as indented JSON to stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """A table without frames, as wide as its content; the columns named in ``right`` are aligned to the right.
+
+    Nothing is cut to the width of the terminal: what reads a pipe wants whole cells.
+    """
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    lines = [list(columns), *([printable(cell).replace("\n", " ") for cell in row] for row in rows)]
+    widths = [max(cell_len(line[number]) for line in lines) for number in range(len(columns))]
+    for position, line in enumerate(lines):
+        cells = []
+        for column, width, cell in zip(columns, widths, line, strict=True):
+            space = " " * (width - cell_len(cell))
+            cells.append(space + cell if column in right else cell + space)
+        console().print(Text("  ".join(cells).rstrip(), style="bold" if position == 0 else ""))
+
+
+def show_facts(facts: Sequence[tuple[str, object]], *, indent: str = "") -> None:
+    """Lines of name and value, values aligned."""
+    from rich.text import Text
+
+    width = max((len(name) for name, _ in facts), default=0)
+    for name, value in facts:
+        console().print(Text.assemble(indent, (name.ljust(width), "dim"), "  ", printable(value)))
+
+
+def human_bytes(size: float) -> str:
+    """A size in bytes as people read it: ``1.4 MB``."""
+    power = 0
+    while abs(size) >= 1000 and power < len(_UNITS) - 1:
+        size, power = size / 1000, power + 1
+    return f"{size:.{1 if power else 0}f} {_UNITS[power]}"
+
+
+def human_count(number: float) -> str:
+    """A count as people read it: ``950``, ``12.4 k``, ``5.1 M``."""
+    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e4, " k")):
+        if abs(number) >= limit:
+            return f"{number / (1e3 if unit == ' k' else limit):.1f}{unit}"
+    return f"{number:.0f}"
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration as people read it: ``4.2 s``, ``3:05``, ``2:10:00``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

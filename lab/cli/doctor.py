@@ -1,0 +1,155 @@
+"""``lab doctor``: what this machine and installation can do, and what to do about what they cannot."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from hrm_engine.errors import HRMError
+from hrm_engine.store.files import ensure_writable
+from hrm_engine.store.paths import Workspace
+from lab.cli.console import console, human_bytes, show_json
+
+OLDEST_PYTHON = (3, 11)
+LITTLE_DISK_BYTES = 2e9
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "cyclopts", "duckdb", "pandas", "plotly",
+            "streamlit", "papermill", "nbconvert", "jupyterlab")  # fmt: skip
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge",
+            "msedge")  # fmt: skip
+
+State = Literal["ok", "note", "problem"]
+_STYLES: dict[State, str] = {"ok": "green", "note": "yellow", "problem": "bold red"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. A ``note`` limits something; a ``problem`` keeps the lab from working."""
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def doctor(
+    *, json: Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")] = False
+) -> int:
+    """Check this machine and installation; exit code 2 if something keeps the lab from working."""
+    checks = list(examine())
+    ok = not any(check.state == "problem" for check in checks)
+    if json:
+        show_json({"ok": ok, "checks": [asdict(check) for check in checks]})
+        return 0 if ok else 2
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        line = Text.assemble((f"{check.state:<8}", _STYLES[check.state]), f"{check.name:<{width}}  {check.found}")
+        console().print(line)
+        if check.advice:
+            console().print(" " * (width + 10) + check.advice)
+    console().print("\nEverything the lab needs is here." if ok else "\nThe problems above keep the lab from working.")
+    return 0 if ok else 2
+
+
+def examine() -> Iterator[Check]:
+    """All checks, in the order in which one depends on the other."""
+    yield _python()
+    yield from _packages()
+    if importlib.util.find_spec("torch"):
+        yield from _device()
+    yield _eight_bit()
+    yield _browser()
+    yield from _workspace()
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info < OLDEST_PYTHON:
+        return Check("python", "problem", found, "HRM Lab needs Python 3.11 or newer: make a new .venv with one")
+    return Check("python", "ok", found)
+
+
+def _packages() -> Iterator[Check]:
+    for name in PACKAGES:
+        try:
+            yield Check(name, "ok", metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Check(name, "problem", "not installed", f"{sys.executable} -m pip install -c constraints.txt {name}")
+
+
+def _device() -> Iterator[Check]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: one of its native libraries does not load
+        yield Check("device", "problem", f"torch does not load: {error}", "install torch again, see README.md")
+        return
+    from hrm_engine.kernels.device import choose_device, choose_precision
+
+    device, _ = choose_device("auto")
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        yield Check("device", "ok", f"{torch.cuda.get_device_name(device)}, {human_bytes(memory)}")
+    elif device.type == "cpu" and shutil.which("nvidia-smi") and torch.version.cuda is None:
+        yield Check(
+            "device", "note", "cpu, although there is an NVIDIA driver",
+            "this torch is the CPU build: install the CUDA build from pytorch.org to use the GPU",
+        )  # fmt: skip
+    else:
+        yield Check("device", "ok", f"{device.type}: {_processor()}" if device.type == "cpu" else device.type)
+    precision, message = choose_precision(device, amp=True, model_dtype="fp32")
+    yield Check("arithmetic", "note" if message else "ok", str(precision.compute).removeprefix("torch."), message or "")
+    cores = os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    advice = f"more threads than cores are slower: set OMP_NUM_THREADS={cores}" if threads > cores else ""
+    yield Check("threads", "note" if advice else "ok", f"{threads} on {cores} cores", advice)
+
+
+def _eight_bit() -> Check:
+    try:
+        return Check("bitsandbytes", "ok", f"{metadata.version('bitsandbytes')}, for --use-8bit-optimizer")
+    except metadata.PackageNotFoundError:
+        advice = f"only for --use-8bit-optimizer: {sys.executable} -m pip install bitsandbytes"
+        return Check("bitsandbytes", "note", "not installed", advice)
+
+
+def _browser() -> Check:
+    named = os.environ.get("CHROMIUM")
+    found = named if named and Path(named).is_file() else next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found:
+        return Check("chromium", "ok", found)
+    advice = "only for the browser tests of 'make test'; it installs one on Debian, or name one in CHROMIUM"
+    return Check("chromium", "note", "not found", advice)
+
+
+def _workspace() -> Iterator[Check]:
+    try:
+        workspace = Workspace.find()
+    except HRMError as error:
+        yield Check("workspace", "problem", "not usable", str(error))
+        return
+    chosen = "HRM_LAB_ROOT" if os.environ.get("HRM_LAB_ROOT") else "found from the current folder"
+    yield Check("workspace", "ok", f"{workspace.root} ({chosen})")
+    for folder in (workspace.artifacts, workspace.training_data):
+        name = f"{folder.name}/"
+        try:
+            ensure_writable(folder)
+        except HRMError as error:
+            yield Check(name, "problem", "cannot be written", str(error))
+            continue
+        free = shutil.disk_usage(folder).free
+        advice = "a checkpoint of a 100 M parameter model takes about 1.2 GB" if free < LITTLE_DISK_BYTES else ""
+        yield Check(name, "note" if advice else "ok", f"writable, {human_bytes(free)} free", advice)
+
+
+def _processor() -> str:
+    return platform.processor() or platform.machine() or "unknown processor"

@@ -1,0 +1,76 @@
+"""``lab logs``: the log of a run."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+from cyclopts import Parameter
+
+from hrm_engine.errors import BundleError, ConfigError
+from hrm_engine.store.paths import Workspace
+from hrm_engine.store.status import live_state
+from lab.cli.console import console, printable
+from lab.cli.places import find_run
+
+LOG_FILE = "run.log"
+_POLL_S = 0.3
+
+
+def logs(
+    name: Annotated[str, Parameter(help="Name of a run, or the path of its folder.")],
+    /,
+    *,
+    follow: Annotated[
+        bool,
+        Parameter(name=["--follow", "-f"], negative="", show_default=False, help="Go on until the run ends."),
+    ] = False,
+    lines: Annotated[int, Parameter(name=["--lines", "-n"], help="How many of the last lines; 0 = all.")] = 40,
+) -> int:
+    """Show the end of a run's log, or follow it while the run goes on."""
+    if lines < 0:
+        raise ConfigError(f"--lines {lines}: use 0 (all) or more")
+    folder = find_run(name, Workspace.find())
+    log = folder / LOG_FILE
+    try:
+        file = log.open("rb")
+    except OSError as problem:
+        raise BundleError(f"cannot read {log}: {problem.strerror}") from problem
+    with file:
+        decode = codecs.getincrementaldecoder("utf8")(errors="replace").decode
+        for line in deque(file, maxlen=lines or None):
+            _write(decode(line))
+        if follow:
+            for fresh in _appended(file, log, folder):
+                _write(decode(fresh))
+    return 0
+
+
+def _appended(file: BinaryIO, log: Path, folder: Path) -> Iterator[bytes]:
+    """What is appended until the run has ended; from the beginning again where the log was cut."""
+    while True:
+        # Asked before reading: what a run writes last must not fall between the two.
+        running = live_state(folder) == "running"
+        try:
+            size = log.stat().st_size
+        except OSError:
+            console(stderr=True).print(f"{log} was removed")
+            return
+        if size < file.tell():
+            file.seek(0)
+        if fresh := file.read():
+            yield fresh
+        elif running:
+            time.sleep(_POLL_S)
+        else:
+            return
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()

@@ -1,0 +1,63 @@
+"""``lab recipes``: what ``lab run`` can run by name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.text import Text
+
+from hrm_engine.store.paths import Workspace
+from lab.cli.console import console, printable, show_json, show_table
+from lab.cli.places import relative
+from lab.runner.recipes import find_recipe, list_recipes
+
+app = App(name="recipes", help="List and show recipes.")
+
+Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
+
+
+@app.command(name="list")
+def list_(*, json: Json = False) -> int:
+    """All recipes that come with the lab."""
+    workspace = Workspace.find()
+    recipes = [find_recipe(name, workspace) for name in list_recipes()]
+    if json:
+        show_json([{"name": item.name, "title": item.title, "description": item.description} for item in recipes])
+    else:
+        show_table(("name", "what it does"), [(item.name, item.description) for item in recipes])
+    return 0
+
+
+@app.command
+def show(
+    name: Annotated[str, Parameter(help="Name of a recipe, or the path of a recipe file or notebook.")],
+    /,
+    *,
+    json: Json = False,
+) -> int:
+    """One recipe: its notebook and its parameters with types and defaults."""
+    from lab.runner.execute import plan_run
+
+    workspace = Workspace.find()
+    recipe = find_recipe(name, workspace)
+    plan = plan_run(recipe, {})
+    rows = [(item.name, item.type_name, plan.parameters[item.name], item.comment) for item in plan.declared.values()]
+    if json:
+        keys = ("name", "type", "default", "comment")
+        show_json(
+            {
+                "name": recipe.name,
+                "title": recipe.title,
+                "description": recipe.description,
+                "notebook": str(recipe.notebook),
+                "preset": recipe.preset,
+                "parameters": [dict(zip(keys, row, strict=True)) for row in rows],
+            }
+        )
+        return 0
+    console().print(Text(printable(f"{recipe.title}: {recipe.description}" if recipe.description else recipe.title)))
+    console().print(f"notebook: {relative(recipe.notebook, workspace)}\n")
+    show_table(("parameter", "type", "default", ""), rows)
+    console().print(f"\nlab run {recipe.name} -p name=value ...")
+    return 0

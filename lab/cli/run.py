@@ -1,0 +1,169 @@
+"""``lab run``: a recipe or a notebook from top to bottom, in a kernel of its own."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from hrm_engine.errors import ConfigError
+from hrm_engine.store.paths import Workspace
+from lab.cli.console import console, human_seconds, printable, show_facts, show_json
+from lab.cli.places import relative
+
+if TYPE_CHECKING:
+    from lab.runner.execute import Progress
+    from lab.runner.record import RunRecord
+
+FAILED = 1
+_TERMINATED = 143
+_SHOWN_ERROR_CHARS = 1000
+_OUTPUT_INTERVAL_S = 5.0
+
+
+def run(
+    recipe: Annotated[str, Parameter(help="Name of a recipe ('lab recipes list'), or the path of a notebook.")],
+    /,
+    *,
+    parameter: Annotated[
+        list[str] | None,
+        Parameter(
+            name=["--parameter", "-p"],
+            negative="",
+            help="NAME=VALUE, as often as needed; checked before anything starts.",
+        ),
+    ] = None,
+    cell_timeout: Annotated[
+        int | None, Parameter(help="Longest time of one cell in seconds. Default: no limit.")
+    ] = None,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Write run.json to stdout at the end.")
+    ] = False,
+) -> int:
+    """Run a recipe or a notebook from top to bottom; exit code 1 if it fails."""
+    from lab.runner.execute import plan_run, run_notebook
+    from lab.runner.recipes import find_recipe
+
+    if cell_timeout is not None and cell_timeout < 1:
+        raise ConfigError(f"--cell-timeout {cell_timeout}: use at least 1 second")
+    workspace = Workspace.find()
+    plan = plan_run(find_recipe(recipe, workspace), dict(_pair(text) for text in parameter or ()))
+    with _ending_on_sigterm():
+        if json:
+            record = run_notebook(plan, workspace=workspace, cell_timeout_s=cell_timeout)
+        else:
+            with run_view(plan.recipe.title) as view:
+                record = run_notebook(plan, workspace=workspace, cell_timeout_s=cell_timeout, observer=view)
+    if json:
+        show_json(record.as_json())
+    else:
+        _show_end(record, workspace)
+    return 0 if record.status == "finished" else FAILED
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"-p {text!r}: write it as NAME=VALUE, for example -p steps=100")
+    return name, value
+
+
+def _show_end(record: RunRecord, workspace: Workspace) -> None:
+    out = console()
+    out.print()
+    if record.error is not None:
+        where = (
+            "before the first cell"
+            if record.error.cell is None
+            else f"in cell {record.error.cell}: {record.error.source}"
+        )
+        out.print(Text.assemble(("failed ", "bold red"), printable(where)))
+        out.print(Text(printable(f"{record.error.type}: {record.error.message}")[:_SHOWN_ERROR_CHARS]))
+    else:
+        took = human_seconds(record.seconds or 0.0)
+        out.print(Text.assemble((record.status, "bold green"), f" in {took}"))
+    facts: list[tuple[str, object]] = [
+        (label, f"{value:.4g}" if isinstance(value, float) else value) for label, value in record.summary.items()
+    ]
+    facts += [("bundle", path) for path in record.bundles]
+    facts.append(("notebook", relative(record.folder / record.notebook, workspace)))
+    if record.report:
+        facts.append(("HTML", relative(record.folder / record.report, workspace)))
+    show_facts([*facts, ("look at it", "lab dashboard")], indent="  ")
+
+
+class _View:
+    """One line for each heading of the notebook, and the last printed line now and then."""
+
+    def __init__(self) -> None:
+        self._out = console()
+        self._heading = ""
+        self._began = time.monotonic()
+        self._last = self._began
+        self._status = self._out.status("starting the kernel ...") if self._out.is_terminal else None
+
+    def __call__(self, progress: Progress) -> None:
+        """Show one step of the run."""
+        text = printable(progress.text)
+        if progress.kind == "cell":
+            if text and text != self._heading:
+                self._heading = text
+                self._out.print(Text.assemble((f"[{progress.cell}/{progress.num_cells}] ", "dim"), text))
+            self._show(text)
+            return
+        line = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+        if line:
+            self._show(line)
+
+    def _show(self, line: str) -> None:
+        if self._status is not None:
+            self._status.update(Text(f"{human_seconds(time.monotonic() - self._began)}  {line}"[: self._out.width - 4]))
+        elif time.monotonic() - self._last >= _OUTPUT_INTERVAL_S and line != self._heading:
+            self._last = time.monotonic()
+            self._out.print(f"        {line}")
+
+    def start(self) -> None:
+        """Begin to show."""
+        if self._status is not None:
+            self._status.start()
+
+    def stop(self) -> None:
+        """Take away what moves."""
+        if self._status is not None:
+            self._status.stop()
+
+
+@contextmanager
+def run_view(title: str) -> Iterator[_View]:
+    """A view for the present stdout."""
+    console().print(Text(printable(title), style="bold"))
+    view = _View()
+    view.start()
+    try:
+        yield view
+    finally:
+        view.stop()
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the run like Ctrl-C does: the kernel is stopped and run.json says so; exit code 143."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(_TERMINATED)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,206 @@
+"""What a training shows while it runs, made only from the rows that it also writes to metrics.jsonl.
+
+On a terminal a progress bar with loss, speed and time left stands under the lines; elsewhere progress is a line now and
+then.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from hrm_engine.store.paths import Workspace
+from lab.cli.console import console, human_count, human_seconds, printable, show_facts
+from lab.cli.places import relative
+
+if TYPE_CHECKING:
+    from hrm_engine.training import TrainResult
+
+_PLAIN_INTERVAL_S = 10.0
+_SAMPLE_CHARS = 110
+_NOTICES = {
+    "oom": "yellow",
+    "nan": "yellow",
+    "spike": "yellow",
+    "alert": "yellow",
+    "lr_adjustment": "cyan",
+    "stop": "cyan",
+}
+_UNTOLD = {"ts", "run_id", "event", "step", "message", "nonfinite"}
+
+
+class TrainView:
+    """Turns metrics rows into output; ``bar`` is None where stdout is no terminal."""
+
+    def __init__(self, workspace: Workspace, bar: _Bar | None) -> None:
+        self._workspace = workspace
+        self._bar = bar
+        self._out = bar.console if bar else console()
+        self._total = 0
+        self._first_step = 0
+        self._began = time.monotonic()
+        self._last_line = 0.0
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Show one row; events without a line of their own are left to metrics.jsonl."""
+        event = row.get("event")
+        if event in ("start", "resume"):
+            self._start(row)
+        elif event == "train":
+            self._progress(row)
+        elif event == "eval":
+            self._out.print(Text.assemble(self._step(row), evaluation_line(row)))
+        elif event == "sample":
+            text = " ".join(printable(row.get("text", "")).split())[:_SAMPLE_CHARS]
+            self._out.print(Text.assemble(self._step(row), ("sample  ", "dim"), Text(text, style="italic")))
+        elif event in _NOTICES:
+            self._out.print(Text.assemble(self._step(row), (f"{event}  ", _NOTICES[event]), _told(row)))
+
+    def finish(self, result: TrainResult) -> None:
+        """The last lines: how it ended, where the bundle lies, what to do with it."""
+        place = relative(result.run_dir, self._workspace)
+        style = "green" if result.state == "finished" else "yellow"
+        self._out.print()
+        why = f": {printable(result.message)}" if result.message != result.state else ""
+        self._out.print(Text.assemble((result.state, f"bold {style}"), f" at step {result.step}{why}"))
+        if result.step == 0:
+            return
+        if result.first_eval and result.last_eval:
+            self._out.print(Text("validation  " + before_and_after(result.first_eval, result.last_eval)))
+        name = result.run_dir.name if result.run_dir.parent == self._workspace.brains.absolute() else place
+        facts = [("bundle", place), ("try it", f'lab generate --bundle {shlex.quote(name)} --prompt "The "')]
+        if result.state != "finished":
+            facts.append(("go on", f"lab train actv1 --resume --brain-name {shlex.quote(result.run_dir.name)}"))
+        show_facts([*facts, ("look at it", "lab dashboard")], indent="  ")
+
+    def _start(self, row: Mapping[str, Any]) -> None:
+        self._total = int(row.get("total_steps") or 0)
+        self._first_step = int(row.get("step") or 0)
+        self._began = time.monotonic()
+        facts = [
+            ("run folder", relative(Path(str(row.get("run_dir"))), self._workspace)),
+            ("device", f"{row.get('device')}, {row.get('dtype')}"),
+            ("parameters", human_count(row.get("num_parameters") or 0)),
+            ("data", f"{row.get('num_rows'):,} rows from {row.get('num_documents'):,} documents"),
+            ("steps", f"{self._total:,}"),
+        ]
+        if row.get("from_checkpoint"):
+            facts.append(("resumed from", row["from_checkpoint"]))
+        show_facts(facts)
+        for message in row.get("messages") or ():
+            self._out.print(Text(f"- {printable(message)}"))
+        if self._bar:
+            self._bar.begin(self._total, self._first_step)
+
+    def _progress(self, row: Mapping[str, Any]) -> None:
+        step = int(row.get("step") or 0)
+        if self._bar:
+            self._bar.move(step, f"loss {_number(row.get('loss'))}", f"{_number(row.get('tokens_per_s'), 0)} tokens/s")
+            return
+        now = time.monotonic()
+        if step < self._total and now - self._last_line < _PLAIN_INTERVAL_S:
+            return
+        self._last_line = now
+        done = step - self._first_step
+        left = (now - self._began) / done * (self._total - step) if done > 0 else 0.0
+        self._out.print(
+            f"step {step}/{self._total}  loss {_number(row.get('loss'))}  "
+            f"{_number(row.get('tokens_per_s'), 0)} tokens/s  {human_seconds(left)} left"
+        )
+
+    def _step(self, row: Mapping[str, Any]) -> Text:
+        return Text(f"step {row.get('step', 0):>{len(str(self._total))}}  ", style="bold")
+
+
+@contextmanager
+def train_view(workspace: Workspace) -> Iterator[TrainView]:
+    """A view for the present stdout; the progress bar, if there is one, is taken away at the end."""
+    out = console()
+    if not out.is_terminal:
+        yield TrainView(workspace, None)
+        return
+    bar = _Bar(out)
+    bar.prepare()
+    try:
+        yield TrainView(workspace, bar)
+    finally:
+        bar.end()
+
+
+def evaluation_line(row: Mapping[str, Any]) -> str:
+    """``validation loss 4.1 (unigram 6.2)  perplexity 61  accuracy 28.4 %  by depth 4.3 4.1``."""
+    parts = [f"validation loss {_number(row.get('loss'))}"]
+    if row.get("unigram_loss") is not None:
+        parts[0] += f" (unigram {_number(row['unigram_loss'])})"
+    parts.append(f"perplexity {_number(row.get('perplexity'), 1)}")
+    if row.get("token_accuracy") is not None:
+        parts.append(f"accuracy {100 * row['token_accuracy']:.1f} %")
+    if len(depths := row.get("loss_by_segment") or ()) > 1:
+        parts.append("by depth " + " ".join(_number(loss) for loss in depths))
+    return "  ".join(parts)
+
+
+def before_and_after(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    """``loss 9.0 before, 4.1 after; a unigram model has 6.2``."""
+    text = f"loss {_number(first.get('loss'))} before, {_number(last.get('loss'))} after"
+    if last.get("unigram_loss") is not None:
+        text += f"; a unigram model has {_number(last['unigram_loss'])}"
+    return text
+
+
+class _Bar:
+    """The progress bar of rich, begun when the number of steps is known."""
+
+    def __init__(self, out: Any) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = out
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=out,
+            transient=True,
+        )
+        self._task: Any = None
+        self._status = out.status("reading the text, building the network ...")
+
+    def prepare(self) -> None:
+        """Show that work goes on before there is anything to count."""
+        self._status.start()
+
+    def begin(self, total: int, done: int) -> None:
+        """Draw the bar for ``total`` steps, of which ``done`` are behind."""
+        self._status.stop()
+        self._task = self._progress.add_task("", total=total, completed=done, loss="", speed="")
+        self._progress.start()
+
+    def move(self, step: int, loss: str, speed: str) -> None:
+        """Show that ``step`` is done."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=step, loss=loss, speed=speed)
+
+    def end(self) -> None:
+        """Take everything that moves away; lines above it stay."""
+        self._status.stop()
+        self._progress.stop()
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    if row.get("message"):
+        return printable(row["message"])
+    return "  ".join(f"{name} {printable(value)}" for name, value in row.items() if name not in _UNTOLD)
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return "-" if not isinstance(value, int | float) else f"{value:,.{digits}f}"

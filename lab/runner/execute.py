@@ -1,0 +1,253 @@
+"""Run a notebook: check, execute in a fresh kernel, and leave a folder that tells what happened.
+
+``artifacts/notebooks/<run-id>/`` holds the executed notebook, its HTML, ``run.json``, ``output.log`` (all that the
+cells printed) and ``kernel.log`` (the kernel's own words). What can be refused is refused before the folder exists.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.engines import papermill_engines
+from papermill.exceptions import PapermillExecutionError
+from papermill.execute import remove_error_markers
+
+from hrm_engine.errors import NotebookError
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.files import ensure_writable, write_text
+from hrm_engine.store.paths import Workspace
+from lab.runner.engine import NAME, LabEngine, Session, failure_of
+from lab.runner.kernel import KERNEL_NAME, end_processes, kernel_environment
+from lab.runner.outstream import DEFAULT_CAP
+from lab.runner.parameters import Parameter, check_values, read_parameters
+from lab.runner.recipes import Recipe
+from lab.runner.record import CellError, RunRecord, Status, new_run_id, read_summary, run_hash
+from lab.runner.report import report_html
+
+OUTPUT_LOG = "output.log"
+KERNEL_LOG = "kernel.log"
+_KERNEL_LOG_TAIL_CHARS = 2000
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a run: a cell begins (``text`` is its heading), or printed something (``text``)."""
+
+    cell: int
+    num_cells: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has passed every check."""
+
+    recipe: Recipe
+    notebook: nbformat.NotebookNode
+    declared: dict[str, Parameter]
+    given: dict[str, Any]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Every parameter with the value that it will have."""
+        return {name: self.given.get(name, parameter.default) for name, parameter in self.declared.items()}
+
+
+def plan_run(recipe: Recipe, given: Mapping[str, Any]) -> Plan:
+    """Read the notebook and check the parameters (text is read by the declared types).
+
+    Raises:
+        NotebookError: the notebook cannot be read or is not for Python; a parameter is unknown, of another type, or
+            out of range.
+    """
+    notebook = read_notebook(recipe.notebook)
+    declared = read_parameters(notebook, recipe.notebook.name)
+    values = check_values(declared, recipe.parameters, f"recipe {recipe.name}")
+    values |= check_values(declared, given, recipe.notebook.name)
+    plan = Plan(recipe, notebook, declared, values)
+    recipe.check_settings(plan.parameters)
+    return plan
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """A notebook for Python in the present format. Raises NotebookError."""
+    try:
+        notebook = nbformat.reads(path.read_text(encoding="utf8"), as_version=4)
+        # Older notebooks have cells without ids; without them the executed one would not be valid.
+        _, notebook = nbformat.validator.normalize(notebook)
+    except (OSError, UnicodeDecodeError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise NotebookError(f"cannot read the notebook {path}: {reason}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON that is no notebook at all
+        raise NotebookError(f"{path} is not a notebook: {error!r}") from error
+    language = notebook.metadata.get("kernelspec", {}).get("language", "python")
+    if str(language).lower() != "python":
+        raise NotebookError(f"{path} is written in {language}; the runner runs Python notebooks")
+    return notebook
+
+
+def run_notebook(
+    plan: Plan,
+    *,
+    workspace: Workspace,
+    cell_timeout_s: int | None = None,
+    output_cap_chars: int = DEFAULT_CAP,
+    observer: Callable[[Progress], None] = lambda progress: None,
+) -> RunRecord:
+    """Execute a plan and return its record; a failing notebook is a record with status ``failed``, not an exception.
+
+    Args:
+        cell_timeout_s: longest time of one cell in seconds.
+        output_cap_chars: characters of each stream of one cell that reach the notebook.
+        observer: told of every cell and of what is printed, in this thread.
+
+    Raises:
+        StorageError: the run's folder cannot be written.
+        KeyboardInterrupt, SystemExit: passed on after the kernel has ended and the record says ``stopped``.
+    """
+    record = _begin(plan, workspace)
+    began = time.monotonic()
+    failed: CellError | None = None
+    status: Status = "stopped"
+    try:
+        failed = _execute(plan, record, workspace, cell_timeout_s, output_cap_chars, observer)
+        status = "failed" if failed else "finished"
+    finally:
+        # Also on Ctrl-C: nothing of the kernel stays behind, and run.json says how it ended.
+        end_processes(record.run_id)
+        record = _finish(record, status, time.monotonic() - began, failed)
+    return record
+
+
+def _begin(plan: Plan, workspace: Workspace) -> RunRecord:
+    run_id = new_run_id(plan.recipe.name)
+    folder = workspace.notebooks.absolute() / run_id
+    ensure_writable(folder)
+    record = RunRecord(
+        folder=folder,
+        run_id=run_id,
+        recipe=plan.recipe.name,
+        source=str(plan.recipe.notebook),
+        notebook=f"{plan.recipe.name}.ipynb",
+        report=None,
+        parameters=plan.parameters,
+        hash=run_hash(plan.notebook.cells, plan.parameters),
+        started=now_iso(),
+    )
+    record.save()
+    return record
+
+
+def _execute(
+    plan: Plan,
+    record: RunRecord,
+    workspace: Workspace,
+    cell_timeout_s: int | None,
+    output_cap_chars: int,
+    observer: Callable[[Progress], None],
+) -> CellError | None:
+    """Run all cells; what stopped them, if anything did."""
+    target = record.folder / record.notebook
+    headings = _Headings()
+    # papermill looks up engines by name in a table of its own.
+    papermill_engines.register(NAME, LabEngine)
+    with (record.folder / KERNEL_LOG).open("wb") as kernel_log:
+        session = Session(
+            cwd=plan.recipe.notebook.parent,
+            env=kernel_environment(
+                run_id=record.run_id, root=workspace.root, log=record.folder / OUTPUT_LOG, cap=output_cap_chars
+            ),
+            kernel_log=kernel_log,
+            cell_timeout_s=cell_timeout_s,
+            on_cell=lambda index, cell: observer(Progress(index + 1, num_cells, "cell", headings.of(cell))),
+            on_output=lambda text: observer(Progress((session.cell or 0) + 1, num_cells, "output", text)),
+        )
+        num_cells = len(plan.notebook.cells) + bool(plan.given)
+        try:
+            papermill.execute_notebook(
+                plan.notebook,
+                # papermill fills in {names} in the path from the parameters; doubled braces stand for themselves.
+                str(target).replace("{", "{{").replace("}", "}}"),
+                parameters=plan.given,
+                engine_name=NAME,
+                kernel_name=KERNEL_NAME,
+                language="python",
+                progress_bar=False,
+                session=session,
+            )
+        except PapermillExecutionError as error:
+            return CellError(error.cell_index + 1, _first_line(error.source), error.ename, error.evalue)
+        except (CellTimeoutError, DeadKernelError) as error:
+            return _stopped_in(session, target, *failure_of(error, session))
+        except RuntimeError as error:
+            # nbclient and jupyter_client raise it when a kernel does not come up; its own words tell why.
+            if session.cell is not None:
+                raise
+            said = (record.folder / KERNEL_LOG).read_text(encoding="utf8", errors="replace")
+            return CellError(None, "", "KernelNotStarted", f"{error}\n{said[-_KERNEL_LOG_TAIL_CHARS:]}".strip())
+    return None
+
+
+def _finish(record: RunRecord, status: Status, seconds: float, error: CellError | None) -> RunRecord:
+    """Save the record, then the notebook and its HTML, so that nothing in them can hide how the run ended."""
+    target = record.folder / record.notebook
+    if not target.is_file():  # interrupted before papermill had written it
+        record = record.end(status, seconds=seconds, error=error)
+        record.save()
+        return record
+    notebook = nbformat.read(target, as_version=4)
+    notebook = remove_error_markers(notebook)
+    _mark_cells(notebook, error)
+    summary, bundles = read_summary(notebook.cells)
+    record = record.end(status, seconds=seconds, error=error, summary=summary, bundles=bundles)
+    record.save()
+    write_text(target, nbformat.writes(notebook))
+    report = f"{target.stem}.html"
+    write_text(record.folder / report, report_html(notebook, record))
+    record = replace(record, report=report)
+    record.save()
+    return record
+
+
+def _stopped_in(session: Session, target: Path, kind: str, message: str) -> CellError:
+    cells = nbformat.read(target, as_version=4).cells
+    number = session.cell
+    source = "" if number is None else _first_line(cells[number].source)
+    return CellError(None if number is None else number + 1, source, kind, message)
+
+
+def _mark_cells(notebook: nbformat.NotebookNode, error: CellError | None) -> None:
+    """Correct the status of the cells after a failure: papermill counts cells that it never reached as completed."""
+    if error is None or error.cell is None:
+        return
+    for number, cell in enumerate(notebook.cells, start=1):
+        if number >= error.cell and "papermill" in cell.metadata:
+            cell.metadata.papermill["status"] = "failed" if number == error.cell else "pending"
+
+
+def _first_line(source: str) -> str:
+    return next((line.strip() for line in source.splitlines() if line.strip()), "")[:200]
+
+
+class _Headings:
+    """The name of a cell: the last heading above it, else its own first line."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def of(self, cell: nbformat.NotebookNode) -> str:
+        """The name of the next cell; cells come in their order."""
+        if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", ())):
+            return "Parameters"
+        if cell.cell_type == "markdown":
+            headings = [line.lstrip("#").strip() for line in cell.source.splitlines() if line.startswith("#")]
+            self._last = headings[-1] if headings else self._last
+        return self._last or _first_line(cell.source)

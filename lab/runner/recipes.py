@@ -1,0 +1,125 @@
+"""Recipes: a notebook, its parameters, and a sentence that says what comes out.
+
+title: Quickstart
+description: Train a small brain on real text and look at it.
+notebook: notebooks/quickstart.ipynb
+preset: text-small            # optional: parameters that are settings of it are checked like flags
+parameters: {steps: 300}      # defaults, on top of the notebook's own
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hrm_engine.config import TextTrainConfig, build_config, leaves
+from hrm_engine.errors import ConfigError, NotebookError
+from hrm_engine.store.paths import Workspace, check_name
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+_CODE = Path(__file__).parents[2]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    description: str
+    notebook: str
+    preset: str | None = None
+    parameters: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is to be run: a notebook, and the values it gets before the user's own."""
+
+    name: str
+    notebook: Path
+    title: str = ""
+    description: str = ""
+    preset: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def check_settings(self, values: Mapping[str, Any]) -> None:
+        """Check the values that are settings of the recipe's preset by their bounds, and that they fit together.
+
+        Raises:
+            NotebookError: a value is out of range, or some do not fit together.
+        """
+        if self.preset is None:
+            return
+        settings = {name: value for name, value in values.items() if name in leaves(TextTrainConfig)}
+        try:
+            build_config(TextTrainConfig, preset=self.preset, overrides=settings)
+        except ConfigError as error:
+            raise NotebookError(f"recipe {self.name}: {error}") from error
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the lab."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def find_recipe(name_or_path: str, workspace: Workspace) -> Recipe:
+    """The recipe of that name, the recipe in that YAML file, or one made from that notebook.
+
+    Raises:
+        NotebookError: there is no such recipe, file or notebook, or its file is not right.
+    """
+    suffix = Path(name_or_path).suffix
+    if suffix == ".ipynb":
+        notebook = workspace.resolve(name_or_path)
+        if not notebook.is_file():
+            raise NotebookError(f"{notebook} does not exist")
+        return Recipe(name=_run_name(notebook.stem), notebook=notebook, title=notebook.stem)
+    if suffix in {".yaml", ".yml"}:
+        return load_recipe(workspace.resolve(name_or_path), workspace)
+    if name_or_path not in list_recipes():
+        near = difflib.get_close_matches(name_or_path, list_recipes(), n=3)
+        hint = f"Did you mean {', '.join(near)}?" if near else f"Recipes: {', '.join(list_recipes())}."
+        raise NotebookError(f"no recipe is called {name_or_path!a}. {hint} A notebook is run by its path (.ipynb).")
+    return load_recipe(RECIPES / f"{name_or_path}.yaml", workspace)
+
+
+def load_recipe(path: Path, workspace: Workspace) -> Recipe:
+    """Read one recipe file; its notebook is looked for in the workspace, beside the file, then beside the lab's code.
+
+    Raises:
+        NotebookError: the file is missing, not plain YAML (tags that build objects are refused), has wrong keys, or
+            names a notebook that does not exist.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf8"))
+        found = _File.model_validate(content)
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotebookError(f"cannot read the recipe {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise NotebookError(f"{path} is not plain YAML: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
+        raise NotebookError(f"{path} is not a recipe: {problems}") from error
+    places = [workspace.resolve(found.notebook), path.parent / found.notebook, _CODE / found.notebook]
+    notebook = next((place for place in places if place.is_file()), None)
+    if notebook is None:
+        raise NotebookError(f"{path}: the notebook {found.notebook} does not exist (looked for {places[0]})")
+    return Recipe(
+        name=check_name(path.stem, "recipe"),
+        notebook=notebook,
+        title=found.title,
+        description=found.description,
+        preset=found.preset,
+        parameters=found.parameters,
+    )
+
+
+def _run_name(stem: str) -> str:
+    """A notebook's name as the beginning of a run id: other characters than those of names become '-'."""
+    plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in stem)
+    return plain.lstrip("._-")[:40] or "notebook"

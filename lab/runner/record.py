@@ -1,0 +1,122 @@
+"""run.json: what a notebook run is, and how it went. Written when it starts, replaced when it ends, each atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.files import finite, write_json
+from hrm_engine.store.processes import host_name, own_pid
+
+SCHEMA_VERSION = 1
+RUN_FILE = "run.json"
+SUMMARY_MIME = "application/vnd.hrm-lab.run+json"
+"""A cell that displays an object of this type adds to run.json: ``{"summary": {label: value}, "bundles": [path]}``.
+
+Values are texts or numbers. In a notebook: ``display({SUMMARY_MIME: {...}, "text/plain": "..."}, raw=True)``;
+JupyterLab shows the plain text.
+"""
+_SUMMARY_LABELS = 50
+_SUMMARY_CHARS = 5_000
+
+Status = Literal["running", "finished", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class CellError:
+    """What went wrong, and in which cell (counted from 1 in the executed notebook; None: before the first)."""
+
+    cell: int | None
+    source: str
+    type: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything in run.json; ``folder`` is where it lies."""
+
+    folder: Path
+    run_id: str
+    recipe: str
+    source: str
+    notebook: str
+    report: str | None
+    parameters: dict[str, Any]
+    hash: str
+    status: Status = "running"
+    started: str = ""
+    ended: str | None = None
+    seconds: float | None = None
+    error: CellError | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    bundles: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": self.run_id,
+            "recipe": self.recipe,
+            "source": self.source,
+            "notebook": self.notebook,
+            "report": self.report,
+            "parameters": self.parameters,
+            "hash": self.hash,
+            "status": self.status,
+            "started": self.started,
+            "ended": self.ended,
+            "seconds": self.seconds,
+            "error": None if self.error is None else vars(self.error),
+            "summary": self.summary,
+            "bundles": list(self.bundles),
+            "pid": own_pid(),
+            "host": host_name(),
+            "python": sys.version.split()[0],
+        }
+
+    def save(self) -> None:
+        """Write run.json. Raises StorageError."""
+        write_json(self.folder / RUN_FILE, finite(self.as_json()))
+
+    def end(self, status: Status, *, seconds: float, error: CellError | None = None, **more: Any) -> RunRecord:
+        """The record of the ended run."""
+        return replace(self, status=status, ended=now_iso(), seconds=round(seconds, 3), error=error, **more)
+
+
+def new_run_id(name: str) -> str:
+    """``quickstart-20260301-120000-3fa2c1``: sorts by time, never the same twice."""
+    return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def run_hash(cells: Iterable[Mapping[str, Any]], parameters: Mapping[str, Any]) -> str:
+    """SHA-256 of what a run is made of: the cells' text and the values of all parameters."""
+    sources = [[cell.get("cell_type"), cell.get("source")] for cell in cells]
+    text = json.dumps({"cells": sources, "parameters": parameters}, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_summary(cells: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Summary and bundles that the cells of an executed notebook displayed; what has another form is left out."""
+    summary: dict[str, Any] = {}
+    bundles: list[str] = []
+    for cell in cells:
+        for output in cell.get("outputs", ()):
+            told = output.get("data", {}).get(SUMMARY_MIME)
+            if not isinstance(told, Mapping):
+                continue
+            labels = told.get("summary")
+            for label, value in labels.items() if isinstance(labels, Mapping) else ():
+                if isinstance(value, str | int | float) and len(summary) < _SUMMARY_LABELS:
+                    summary[str(label)[:100]] = value[:_SUMMARY_CHARS] if isinstance(value, str) else value
+            named = told.get("bundles")
+            bundles += [path for path in named if isinstance(path, str)] if isinstance(named, list) else []
+    return summary, tuple(dict.fromkeys(bundles))
