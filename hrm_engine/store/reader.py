@@ -51,6 +51,13 @@ DELETE FROM lines USING (
     WHERE source = $source AND seq >= $base AND event = 'resume' AND step IS NOT NULL) AS resume
 WHERE lines.source = $source AND lines.run_id = resume.run_id AND lines.seq < resume.seq AND lines.step > resume.step
 """
+# A line as a map: parsed once, however many fields it has. Rows seen by an earlier call are not looked at again.
+_NUMERIC_NAMES = """
+SELECT DISTINCT entry.key
+FROM (SELECT unnest(map_entries(json_transform(line, '"MAP(VARCHAR,JSON)"'))) AS entry
+      FROM lines WHERE source = $source AND event = $event AND seq > $upto)
+WHERE json_type(entry.value) IN ('DOUBLE', 'BIGINT', 'UBIGINT') AND NOT list_contains($common, entry.key)
+"""
 _SERIES = """
 WITH points AS (
     SELECT i, seq, x, value, dense_rank() OVER (PARTITION BY i ORDER BY x) AS place
@@ -134,6 +141,7 @@ class MetricsReader:
         self._mutex = threading.RLock()
         self._tail = LineTail(self.path)
         self._next_seq = 0
+        self._names: dict[str, tuple[set[str], int]] = {}
         self._source, self._connection = (store or MetricsStore()).add_source(self.path)
 
     def refresh(self) -> RefreshResult:
@@ -171,16 +179,12 @@ class MetricsReader:
 
     def names(self, event: str = "train") -> list[str]:
         """Names of the fields of an event that hold a number in some row, sorted; not those that every row has."""
-        found = self._fetch(
-            """SELECT DISTINCT name FROM (
-                 SELECT unnest(json_keys(line)) AS name, line FROM lines WHERE source = $source AND event = $event)
-               WHERE NOT list_contains($common, name) AND json_type(
-                 line, '/' || replace(replace(name, '~', '~0'), '/', '~1')) IN ('DOUBLE', 'BIGINT', 'UBIGINT')
-               ORDER BY name""",
-            event=event,
-            common=list(ENVELOPE),
-        )
-        return [name for (name,) in found]
+        with self._mutex:
+            known, upto = self._names.get(event, (set(), 0))
+            found = self._fetch(_NUMERIC_NAMES, event=event, upto=upto, common=list(ENVELOPE))
+            known.update(name for (name,) in found)
+            self._names[event] = (known, self._next_seq)
+            return sorted(known)
 
     def series(
         self, names: str | Sequence[str], event: str = "train", x: str = "step", max_points: int = 2000
@@ -254,6 +258,7 @@ class MetricsReader:
             ).fetchall()[0][0]
             if '"resume"' in text:
                 connection.execute(_FORGET_OVERTAKEN, {"source": self._source, "base": base})
+                self._names.clear()
             connection.commit()
         except BaseException:
             connection.rollback()
@@ -266,6 +271,7 @@ class MetricsReader:
     def _forget(self) -> None:
         self._connection.execute("DELETE FROM lines WHERE source = ?", [self._source])
         self.skipped_lines = 0
+        self._names.clear()
 
     def _fetch(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._mutex:

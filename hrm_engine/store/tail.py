@@ -31,7 +31,7 @@ class LineTail:
         self.offset = 0
         self._first = b""
         self._last = b""
-        self._torn_at: int | None = None
+        self._torn: tuple[int, bytes] | None = None
         self._in_overlong = False
 
     def begin(self, file: BinaryIO) -> bool:
@@ -54,8 +54,8 @@ class LineTail:
         """Yield blocks of whole lines up to the present end of the file. A block counts as consumed when the next one
         is asked for, so that a failure in between loses nothing."""
         end = file.seek(0, 2)
-        if end == self._torn_at:  # nothing has come since a torn last line was seen
-            return
+        if self._torn is not None and self._torn == (end, _last_bytes(file, end)):
+            return  # nothing has come since a torn last line was seen
         while self.offset < end:
             file.seek(self.offset)
             data = file.read(min(self.block_bytes, end - self.offset))
@@ -75,7 +75,7 @@ class LineTail:
                 self._consume(data)
                 continue
             if cut == 0 and not _is_whole_row(data):
-                self._torn_at = end
+                self._torn = (end, _last_bytes(file, end))
                 return
             lines = data[:cut] if cut else data
             yield lines.removeprefix(_BOM) if self.offset == 0 else lines
@@ -96,7 +96,11 @@ class LineTail:
             self._first += data[: _FINGERPRINT_BYTES - len(self._first)]
         self._last = (self._last + data[-_FINGERPRINT_BYTES:])[-_FINGERPRINT_BYTES:]
         self.offset += len(data)
-        self._torn_at = None
+
+
+def _last_bytes(file: BinaryIO, end: int) -> bytes:
+    file.seek(max(0, end - _FINGERPRINT_BYTES))
+    return file.read(_FINGERPRINT_BYTES)
 
 
 def _is_whole_row(data: bytes) -> bool:

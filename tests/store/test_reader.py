@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.metrics import ENVELOPE, MetricsWriter
 from hrm_engine.store.reader import MetricsReader, MetricsStore
+from hrm_engine.store.tail import LineTail
 from tests.store.conftest import Spawn
 
 
@@ -78,6 +79,43 @@ def test_after_any_truncation_all_whole_rows_are_there(
     expected = content[:cut].count(b"\n") + content[:cut].endswith(b"}")
     assert steps(reader) == list(range(expected))
     assert (total, reader.skipped_lines) == (expected, 0)
+
+
+def test_a_last_row_without_its_newline_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(line(step=1, loss=1.0) + line(step=2, loss=2.0)[:-1])
+    reader = MetricsReader(path)
+    assert reader.refresh().new_rows == 2
+    with path.open("ab") as file:
+        file.write(b"\n" + line(step=3, loss=3.0))
+    assert reader.refresh().new_rows == 1
+    assert steps(reader) == [1, 2, 3]
+
+
+def test_a_torn_row_replaced_by_one_that_ends_at_the_same_byte_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    row = line(step=2, loss=2.0)
+    torn = line(step=2, loss=2.0, text="never finished")[: len(row)]
+    path.write_bytes(line(step=1, loss=1.0) + torn)
+    reader = MetricsReader(path)
+    assert (reader.refresh().new_rows, reader.refresh().new_rows) == (1, 0)
+    path.write_bytes(line(step=1, loss=1.0) + row)
+    assert reader.refresh().new_rows == 1
+
+
+def test_a_line_beyond_the_bound_is_passed_over_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "tail"
+    path.write_bytes(b"one\n" + b"x" * 1000 + b"\ntwo\n" + b"y" * 500)
+    tail = LineTail(path, block_bytes=64, max_line_bytes=300)
+    with path.open("rb") as file:
+        assert b"".join(tail.blocks(file)) == b"one\ntwo\n"
+    assert tail.overlong_lines == 1
+    with path.open("ab") as file:
+        file.write(b"y\nthree\n")
+    with path.open("rb") as file:
+        assert not tail.begin(file)
+        assert b"".join(tail.blocks(file)) == b"three\n"
+    assert tail.overlong_lines == 2
 
 
 @settings(max_examples=60, deadline=None)
@@ -271,7 +309,7 @@ def test_several_curves_over_other_axes(tmp_path: Path) -> None:
     assert timed["x"].tolist() == [pd.Timestamp(f"2026-01-01 00:0{m}:00.250", tz="UTC") for m in range(3)]
     empty = reader.series([], x="ts")
     assert (len(empty), list(empty.columns)) == (0, ["name", "x", "min", "max", "last", "count"])
-    assert reader.names() == ["loss", "lr", "step", "tokens"]
+    assert reader.names() == ["loss", "lr", "tokens"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -294,11 +332,28 @@ def test_names_are_data_only(tmp_path_factory: pytest.TempPathFactory, name: str
     reader = MetricsReader(path)
     assert reader.refresh().new_rows == 1
     assert reader.events == [name]
-    assert reader.names(name) == sorted([name, "step"])
+    assert reader.names(name) == [name]
     assert points(reader.series([name], event=name)) == [(4, 1.5)]
     assert points(reader.series(["step"], event=name, x=name)) == [(1.5, 4)]
     assert reader.rows(name)[name].tolist() == [1.5]
     assert reader.query("SELECT count(*) FROM metrics WHERE run_id = ?", [name]).iloc[0, 0] == 1
+
+
+def test_new_fields_are_found_as_they_come_and_forgotten_with_their_rows(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    reader = read(path, line(step=1, loss=None, word="x", flag=True, many=[1]))
+    assert reader.names() == []
+    with path.open("ab") as file:
+        file.write(line(step=2, loss=1) + line(step=3, late=1.5))
+    reader.refresh()
+    assert reader.names() == ["late", "loss"]
+    with path.open("ab") as file:
+        file.write(line("resume", 2))
+    reader.refresh()
+    assert reader.names() == ["loss"]
+    path.write_bytes(line(step=1, other=1.0))
+    reader.refresh()
+    assert reader.names() == ["other"]
 
 
 def test_the_newest_rows_oldest_first(tmp_path: Path) -> None:
