@@ -1,0 +1,34 @@
+"""Run all measurements, or some: ``python -m bench [text_step] [generation] [kernels] [--device cpu|cuda]``.
+
+Prints Markdown. These machines are shared and noisy: quote ratios and medians, never a single absolute time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+
+import torch
+
+from bench import generation, kernels, text_step
+from bench.machine import describe, matmul_rate
+from hrm_engine.kernels.device import choose_device, keep_freed_memory
+
+SUBJECTS = {"text_step": text_step.report, "generation": generation.report, "kernels": kernels.report}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], help="default: all")
+    parser.add_argument("--device", default="auto")
+    asked = parser.parse_args()
+    keep_freed_memory()
+    device, _ = choose_device(asked.device, strict=asked.device != "auto")
+    print(f"# Bench\n\n{describe(device)}, torch {torch.__version__}, Python {platform.python_version()}\n")
+    print(f"bf16 matrix products, 4096 x 4096 x 4096 (CPU: 2048): {matmul_rate(device) / 1e9:,.0f} GFLOP/s\n")
+    for name in asked.subjects or SUBJECTS:
+        print(SUBJECTS[name](device), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Kernels beside the library's forms: the loss of the head, attention over packed documents."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.machine import matmul_rate, median_s, table
+from hrm_engine.kernels.attention import AttentionPlan, attention, plan_attention
+from hrm_engine.kernels.losses import token_losses
+
+ROWS, WIDTH, VOCABULARY = 2048, 256, 8192
+
+
+def report(device: torch.device) -> str:
+    """Markdown: milliseconds forward and backward in bf16, and the limit set by matrix products."""
+    return "## Kernels, forward + backward, bf16\n\n" + table(
+        ["kernel", "form", "median"], [*_head(device), *_attention(device)]
+    )
+
+
+def _head(device: torch.device) -> list[list[str]]:
+    hidden = torch.randn(ROWS, WIDTH, device=device, dtype=torch.bfloat16, requires_grad=True)
+    weight = (torch.randn(VOCABULARY, WIDTH, device=device) / 16).to(torch.bfloat16).requires_grad_()
+    labels = torch.randint(0, VOCABULARY, (ROWS,), device=device)
+    forms: dict[str, Callable[[], Tensor]] = {
+        "ours, chunked, loss of every token": lambda: token_losses(hidden, weight, labels)[0],
+        "all logits in fp32": lambda: F.cross_entropy((hidden @ weight.T).float(), labels, reduction="sum"),
+    }
+    if hasattr(F, "linear_cross_entropy"):
+        options = torch.nn.LinearCrossEntropyOptions
+        sized = options(batch_chunk_size=512, chunking_method=None, acc_policy="balanced")
+        for label, reduction, option in (
+            ("F.linear_cross_entropy, default options, sum only", "sum", options()),
+            ("F.linear_cross_entropy, best options found, sum only", "sum", sized),
+            ("F.linear_cross_entropy, best options found, every token", "none", sized),
+        ):
+            forms[label] = lambda reduction=reduction, option=option: F.linear_cross_entropy(
+                hidden, weight, labels, reduction=reduction, options=option
+            )
+    rows = []
+    for label, form in forms.items():
+
+        def work(form: Callable[[], Tensor] = form) -> None:
+            hidden.grad = weight.grad = None
+            form().sum().backward()
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rows.append([f"head {ROWS} x {WIDTH} x {VOCABULARY}", label, f"{median_s(work, device) * 1e3:.1f} ms"])
+    limit = 3 * 2 * ROWS * WIDTH * VOCABULARY / matmul_rate(device)
+    return [*rows, ["", "limit: its three matrix products", f"{limit * 1e3:.1f} ms"]]
+
+
+def _attention(device: torch.device) -> list[list[str]]:
+    batch, length, heads, size = 8, 256, 4, 64
+    q, k, v = (
+        torch.randn(batch, length, heads, size, device=device, dtype=torch.bfloat16, requires_grad=True)
+        for _ in range(3)
+    )
+    documents = torch.randint(0, 3, (batch, length), device=device).sort(1).values
+    plan = plan_attention(num_queries=length, num_keys=length, device=device, dtype=torch.bfloat16, documents=documents)
+    forms = {"ours": plan, "F.scaled_dot_product_attention with mask": AttentionPlan(plan.visible, False, None)}
+    rows = []
+    for label, form in forms.items():
+
+        def work(form: AttentionPlan = form) -> None:
+            q.grad = k.grad = v.grad = None
+            attention(q, k, v, form).sum().backward()
+
+        rows.append([f"attention {batch} x {length}, {heads} heads", label, f"{median_s(work, device) * 1e3:.2f} ms"])
+    limit = 6 * 2 * batch * heads * length * length * size / 2 / matmul_rate(device)
+    return [*rows, ["", "limit: its products over the causal half", f"{limit * 1e3:.2f} ms"]]

@@ -1,0 +1,62 @@
+"""Timing, and what this machine can do at all."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def describe(device: torch.device) -> str:
+    """The processor or GPU in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def median_s(work: Callable[[], object], device: torch.device, *, runs: int = 9, warmup: int = 2) -> float:
+    """Median wall time of ``work`` in seconds."""
+    for _ in range(warmup):
+        work()
+    times = []
+    for _ in range(runs):
+        wait(device)
+        start = time.perf_counter()
+        work()
+        wait(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def matmul_rate(device: torch.device, *, runs: int = 15) -> float:
+    """bf16 matrix products in FLOP/s, on random data (zeros run faster than anything real)."""
+    size = 2048 if device.type == "cpu" else 4096
+    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * size**3 / median_s(lambda: left @ right, device, runs=runs, warmup=1)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Largest memory of this process so far: on the GPU where there is one, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"

@@ -1,0 +1,118 @@
+"""A training step of the text model, through the real trainer.
+
+Vocabulary 8192, hidden 256, intermediate 768, 4 layers a stack, H 2 / L 3 cycles, 8 x 256 tokens, bf16, one segment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from bench.machine import matmul_rate, peak_memory_bytes, table, wait
+from hrm_engine.bundles import create_implant
+from hrm_engine.config import CoreConfig
+from hrm_engine.config.text import load_config
+from hrm_engine.store.paths import Workspace
+from hrm_engine.training import Trainer
+
+STEPS, WARMUP = 14, 4
+NETWORK = {
+    "hidden_size": 256,
+    "num_heads": 4,
+    "expansion": 4.0,
+    "h_layers": 4,
+    "l_layers": 4,
+    "h_cycles": 2,
+    "l_cycles": 3,
+}
+
+
+def step_flops(core: CoreConfig, *, rows: int, seq_len: int, segments: int) -> float:
+    """Matrix-product FLOPs of one optimizer step: forward of every call, twice that again for calls with gradient.
+
+    Attention is counted over the causal half; norms, activations and the softmax are not counted.
+    """
+    tokens = rows * seq_len
+    width, heads = core.hidden_size, 5 if core.attention_gate else 4
+    layer = 2 * tokens * (heads * width**2 + 3 * width * core.intermediate_size) + 2 * tokens * seq_len * width
+    layers = [core.l_layers] * core.l_cycles + [core.h_layers]
+    calls = layers * core.h_cycles
+    forward = sum(calls) * layer
+    backward = 2 * sum(calls[-core.grad_calls :]) * layer
+    head = 3 * 2 * tokens * width * core.vocab_size
+    return segments * (forward + backward + head)
+
+
+def report(device: torch.device) -> str:
+    """Markdown: tokens/s, memory, FLOPs, share of the machine's rate, time outside of the update."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        workspace = Workspace(Path(folder))
+        create_implant(workspace=workspace, hidden_size=256)
+        settings = [("as the default trains", 2, None), ("as many gradient calls as transformers' hrm_text", 5, None)]
+        if device.type == "cuda":
+            settings += [("the same, not compiled", 2, False)]
+        for label, grad_calls, compiled in settings:
+            rows.append(_measure(label, grad_calls, compiled, workspace, device))
+    header = ["text step", "grad calls", "tokens/s", "step", "peak memory", "GFLOP a step", "of the matmul rate"]
+    return "## Text training step\n\n" + table([*header, "outside forward, backward, update"], rows)
+
+
+def _measure(
+    label: str, grad_calls: int, compiled: bool | None, workspace: Workspace, device: torch.device
+) -> list[str]:
+    config = load_config(
+        "text-small",
+        **NETWORK,
+        grad_calls=grad_calls,
+        halt_max_steps=1,
+        max_seq_len=256,
+        batch_size=8,
+        steps=STEPS,
+        eval_batches=0,
+        save_every=STEPS + 1,
+        brain_name=f"bench-{grad_calls}-{compiled}",
+        device=str(device),
+        compile=compiled,
+        gradient_checkpointing=False,
+    )
+    inside: list[float] = []
+    with Trainer(config, workspace=workspace) as trainer:
+        update = trainer._update
+
+        def timed(lr: float):
+            start = time.perf_counter()
+            result = update(lr)
+            wait(device)
+            inside.append(time.perf_counter() - start)
+            return result
+
+        trainer._update = timed  # type: ignore[method-assign]
+        whole, tokens, rates = [], [], []
+        for _ in range(STEPS):
+            # beside every step, because a shared machine's speed drifts while it is measured
+            rates.append(matmul_rate(device, runs=3))
+            start = time.perf_counter()
+            tokens.append(trainer.step().num_tokens)
+            wait(device)
+            whole.append(time.perf_counter() - start)
+        core = trainer.core
+    step = statistics.median(whole[WARMUP:])
+    outside = statistics.median(1 - i / w for i, w in zip(inside[WARMUP:], whole[WARMUP:], strict=True))
+    flops = step_flops(core, rows=8, seq_len=256, segments=1)
+    share = statistics.median(flops / w / rate for w, rate in zip(whole[WARMUP:], rates[WARMUP:], strict=True))
+    return [
+        label,
+        str(grad_calls),
+        f"{statistics.median(tokens[WARMUP:]) / step:,.0f}",
+        f"{step * 1e3:,.1f} ms",
+        f"{peak_memory_bytes(device) / 2**20:,.0f} MiB",
+        f"{flops / 1e9:,.0f}",
+        f"{share:.1%}",
+        f"{outside:.2%}",
+    ]
