@@ -41,7 +41,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "chunk_complete": "one part of a data set that is read in parts was used up",
         "lr_adjustment": "the learning rate was changed outside of its schedule",
         "oom": "memory ran out and the micro-batch was halved",
-        "nan": "a loss was not finite; the step was skipped",
+        "nan": "a loss or gradient was not finite; the update was skipped",
         "spike": "the loss was above 10 times the median of the last 50",
         "alert": "something a human should look at",
         "stop": "the session was asked to end early",
@@ -49,6 +49,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+_SESSION = ("start", "resume")
 _SYSTEM = ("system",)
 _TRAIN = ("train",)
 _EVAL = ("eval",)
@@ -56,27 +57,28 @@ _EVAL = ("eval",)
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         # start, resume, stop, final
-        "command": Metric("", "the command line", ("start",)),
-        "device": Metric("", "the device trained on", ("start",)),
-        "parameters": Metric("1", "trainable parameters", ("start",)),
-        "code_version": Metric("", "version of HRM Lab", ("start", "resume")),
-        "library_versions": Metric("", "versions of Python and the main libraries", ("start", "resume")),
-        "threads": Metric("1", "CPU threads of a tensor operation", ("start", "resume")),
-        "from_checkpoint": Metric("", "the checkpoint that is continued; null if there was none", ("resume",)),
-        "reason": Metric("", "why it happened", ("stop", "lr_adjustment", "alert", "final")),
-        "exit_code": Metric("1", "what the process ends with", ("final",)),
-        "duration_s": Metric(
-            "s", "length of the session, cycle or part", ("final", "cycle_complete", "chunk_complete")
-        ),
+        "run_dir": Metric("", "the run folder", _SESSION),
+        "command_line": Metric("", "the command line; null if the trainer was called from Python", _SESSION),
+        "total_steps": Metric("optimizer steps", "the step at which the run will end", _SESSION),
+        "num_parameters": Metric("1", "trainable parameters", _SESSION),
+        "num_rows": Metric("rows", "packed rows of the training data", _SESSION),
+        "num_documents": Metric("documents", "documents trained on", _SESSION),
+        "num_held_out_documents": Metric("documents", "documents kept for evaluation", _SESSION),
+        "device": Metric("", "the device trained on", _SESSION),
+        "dtype": Metric("", "number format of the arithmetic", _SESSION),
+        "num_threads": Metric("1", "CPU threads of a tensor operation", _SESSION),
+        "from_checkpoint": Metric("", "the checkpoint that is continued; null if there was none", _SESSION),
+        "messages": Metric("", "warnings at the beginning, a list", _SESSION),
+        "reason": Metric("", "why the session ended early, or the rate was changed", ("stop", "lr_adjustment")),
+        "exit_code": Metric("1", "what the process ends with", ("stop",)),
         # train and eval
         "loss": Metric(
             "nats/token",
-            "train: what is minimised, all parts together; eval: cross-entropy of the deepest segment",
-            ("train", "eval", "nan", "spike", "final"),
+            "train, spike: what is minimised, all parts together; eval, final: cross-entropy of the deepest segment",
+            ("train", "eval", "spike", "final"),
         ),
         "ce": Metric("nats/token", "cross-entropy of the next token, weighted over the segments", _TRAIN),
-        "halt_loss": Metric("nats/token", "binary cross-entropy of the halting logits", _TRAIN),
-        "load_balance_loss": Metric("1", "how unevenly tokens go to the experts; 1 is even", _TRAIN),
+        "halt_loss": Metric("nats/token", "binary cross-entropy of a halting decision", _TRAIN),
         "lr": Metric("1", "learning rate of the step", ("train", "lr_adjustment")),
         "old_lr": Metric("1", "learning rate before the change", ("lr_adjustment",)),
         "grad_norm": Metric("1", "norm of the gradient before clipping", _TRAIN),
@@ -92,6 +94,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "effective_batch_size": Metric("rows", "rows of one optimizer step, accumulation included", _TRAIN),
         "dataset_position": Metric("rows", "position of the data cursor within the epoch", _TRAIN),
         "epoch": Metric("1", "how often the data set was used up", _TRAIN),
+        "memory_gpu_bytes": Metric(
+            "bytes", "GPU memory taken by the training process; only where there is one", _TRAIN
+        ),
         "perplexity": Metric("1", "exp(loss) of the deepest segment", _EVAL),
         "token_accuracy": Metric("share", "share of next tokens predicted rightly by the deepest segment", _EVAL),
         "loss_by_segment": Metric("nats/token", "cross-entropy after each segment, a list", _EVAL),
@@ -113,17 +118,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "disk_free_bytes": Metric("bytes", "free space on the run folder's disk", _SYSTEM),
         "gpu_percent": Metric("%", "GPU use; only where there is a GPU", _SYSTEM),
         "gpu_memory_bytes": Metric("bytes", "GPU memory in use; only where there is a GPU", _SYSTEM),
-        # experts
-        "layer": Metric("1", "number of the layer, from 0", ("expert_usage",)),
-        "usage": Metric("share", "share of the tokens that went to each expert, a list", ("expert_usage",)),
-        "dropped_share": Metric("share", "share of the tokens that no expert had room for", ("expert_usage",)),
         # incidents
-        "cycle": Metric("1", "number of the cycle that ended, from 1", ("cycle_complete",)),
-        "chunk": Metric("1", "number of the part that ended, from 1", ("chunk_complete",)),
         "micro_batch_size": Metric("rows", "rows of a forward pass from now on", ("oom",)),
-        "in_a_row": Metric("1", "non-finite losses in a row, this one included", ("nan",)),
+        "what": Metric("", "what was not finite: loss or gradient", ("nan",)),
+        "in_a_row": Metric("1", "steps in a row that were not finite, this one included", ("nan",)),
         "median": Metric("nats/token", "median loss of the last 50 rows", ("spike",)),
-        "message": Metric("", "one sentence for the reader", ("alert", "oom", "nan", "stop", "final")),
+        "message": Metric("", "one sentence for the reader", ("alert", "oom", "final")),
     }
 )
 """Field name to unit, meaning and the events it stands in."""
