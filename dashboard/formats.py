@@ -9,7 +9,6 @@ import math
 
 DASH = "—"
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-_COUNT_UNITS = ("", "k", "M", "G", "T")
 
 
 def _number(value: object) -> float | None:
@@ -51,15 +50,6 @@ def count(value: object) -> str:
     return DASH if number is None else f"{round(number):,}"
 
 
-def compact(value: object) -> str:
-    """A large count with an SI suffix: 1.25 M."""
-    number = _number(value)
-    if number is None:
-        return DASH
-    scaled, unit = _scaled(number, _COUNT_UNITS)
-    return f"{_three_digits(scaled)} {unit}" if unit else f"{round(number):,}"
-
-
 def rate(value: object) -> str:
     """A throughput: whole numbers from 100 on, three significant digits below."""
     number = _number(value)
@@ -75,12 +65,6 @@ def size(value: object) -> str:
         return DASH
     scaled, unit = _scaled(number, _BYTE_UNITS)
     return f"{number:.0f} B" if unit == "B" else f"{_three_digits(scaled)} {unit}"
-
-
-def percent(fraction: object) -> str:
-    """A fraction of 1 as a percentage with one decimal."""
-    number = _number(fraction)
-    return DASH if number is None else f"{100 * number:.1f} %"
 
 
 def duration(seconds: object) -> str:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 from dashboard.queries.workspace import ROOT_OPTION
@@ -19,36 +17,19 @@ from hrm_engine.store.paths import Workspace
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 8501
-_TRIED_PORTS = 100
-_START_LIMIT_S = 60.0
-_STOP_LIMIT_S = 10.0
 APP = Path(__file__).with_name("app.py")
+_TRIED_PORTS = 100
 
 
 def command(port: int, root: Path) -> list[str]:
-    """The command line of a server on 127.0.0.1:``port`` that shows the workspace ``root``.
-
-    Options are given here and not only in ``.streamlit/config.toml`` because they win over the user's own
-    configuration files and environment.
-    """
-    options = {
-        "server.address": ADDRESS,
-        "server.port": port,
-        "server.headless": "true",
-        "server.fileWatcherType": "none",
-        "server.enableCORS": "true",
-        "server.enableXsrfProtection": "true",
-        "browser.serverAddress": ADDRESS,
-        "browser.gatherUsageStats": "false",
-    }
-    flags = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(APP), *flags, "--", ROOT_OPTION, str(root)]
+    """The command line of a server on 127.0.0.1:``port`` that shows the workspace ``root`` and opens no browser."""
+    return [sys.executable, "-m", "streamlit", *_arguments(port, root, open_browser=False)]
 
 
 def serve(
     *, port: int | None = None, address: str = ADDRESS, open_browser: bool = False, root: Path | None = None
 ) -> int:
-    """Run the server until it ends or Ctrl-C; the exit code is 0 then, else the server's.
+    """Run the server in this process until Ctrl-C or SIGTERM ends it; the exit code is 0 then.
 
     Without ``port`` the first free one from 8501 on is taken; without ``root`` the workspace is found as everywhere.
     Raises ConfigError for an address that other machines could reach, and for a port that cannot be used.
@@ -56,18 +37,28 @@ def serve(
     check_address(address)
     chosen = free_port() if port is None else _usable(port)
     where = Workspace.find().root if root is None else Path(root)
-    # A session of its own would escape Ctrl-C on some systems: the child stays in our group and gets it as well.
-    server = subprocess.Popen(command(chosen, where), env=environment())
-    try:
-        if open_browser and wait_until_ready(chosen, server):
-            import webbrowser
+    from streamlit.web import cli
 
-            webbrowser.open(url(chosen))
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        stop(server)
+    # In this process and not in one of our own: whoever ends us ends the server, and none is left behind.
+    cli.main(_arguments(chosen, where, open_browser=open_browser), standalone_mode=False)
+    return 0
+
+
+def _arguments(port: int, root: Path, *, open_browser: bool) -> list[str]:
+    # Given here and not only in .streamlit/config.toml: these win over the user's own files and environment.
+    options = {
+        "server.address": ADDRESS,
+        "server.port": str(port),
+        "server.headless": "false" if open_browser else "true",
+        "server.showEmailPrompt": "false",
+        "server.fileWatcherType": "none",
+        "server.enableCORS": "true",
+        "server.enableXsrfProtection": "true",
+        "browser.serverAddress": ADDRESS,
+        "browser.gatherUsageStats": "false",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    return ["run", str(APP), *flags, "--", ROOT_OPTION, str(root)]
 
 
 def url(port: int) -> str:
@@ -110,32 +101,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def environment() -> dict[str, str]:
-    """This process's environment without streamlit's own variables, which belong to the user's other apps."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIT_")}
-
-
-def wait_until_ready(port: int, server: subprocess.Popen[bytes], limit_s: float = _START_LIMIT_S) -> bool:
-    """Wait until the server answers; False if it ended or ``limit_s`` seconds went by."""
-    until = time.monotonic() + limit_s
-    while time.monotonic() < until and server.poll() is None:
-        try:
-            with socket.create_connection((ADDRESS, port), timeout=1.0):
-                return True
-        except OSError:
-            time.sleep(0.1)
-    return False
-
-
-def stop(server: subprocess.Popen[bytes], limit_s: float = _STOP_LIMIT_S) -> None:
-    """End the server if it still runs: politely first, then for good."""
-    if server.poll() is not None:
-        return
-    server.terminate()
-    try:
-        server.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()

@@ -55,7 +55,7 @@ def plain(text: str) -> None:
 
 
 def chart(figure: go.Figure, key: str, description: str) -> None:
-    """A figure across the page; ``key`` keeps its zoom when it is drawn again."""
+    """A figure across the page. ``description`` is what a screen reader says of it."""
     st.plotly_chart(figure, key=key, config=CONFIG, alt=description)
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import formats
 from dashboard.app_pages import sections
 from dashboard.app_pages.parts import STATE_COLOURS, nothing_yet, plain
-from dashboard.charts.style import X_AXES
+from dashboard.charts.style import STEP, X_AXES
 from dashboard.queries.overview import Overview, overview
 from dashboard.queries.workspace import find_run, printable, run_id
 from dashboard.resources import parameters, run_index, run_metrics, workspace
@@ -30,6 +30,7 @@ TABS = {
     "Log": sections.log,
 }
 _WITH_X_AXIS = ("Curves", "Evaluation", "Throughput", "Learning rate")
+_WITH_FIGURES = (*_WITH_X_AXIS, "System")
 
 
 def page() -> None:
@@ -47,9 +48,14 @@ def page() -> None:
     # Once the run has ended nothing changes any more, and nothing needs to be asked for again and again.
     every = REFRESH_S if live_state(run_dir) == "running" else None
     st.fragment(headline, run_every=every)(run_dir, every is not None)
-    name, view = controls()
-    with st.container(key="section"):
-        st.fragment(partial(section, TABS[name]), run_every=every)(run_dir, view)
+    name = section_choice()
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        view = view_choice(name)
+        # Streamlit draws a changed figure anew and with that forgets its zoom (streamlit#8782): to look closely, one
+        # can hold the section still while the key figures above go on.
+        held = every is not None and name in _WITH_FIGURES and not st.toggle("Live", True, "live", bind="query-params")
+    steady = held or name == "Parameters"
+    st.fragment(partial(section, TABS[name]), run_every=None if steady else every)(run_dir, view)
 
 
 def chosen_run(run_dirs: list[Path]) -> Path | None:
@@ -127,8 +133,8 @@ def numbers(now: Overview) -> None:
         card("Duration", formats.duration(now.duration_s))
 
 
-def controls() -> tuple[str, sections.View]:
-    """Which section, and how its curves are drawn; all of it stands in the link, and bad values fall back."""
+def section_choice() -> str:
+    """Which section is shown; it stands in the link, and anything unknown there is the first one."""
     name = st.segmented_control(
         "Section",
         list(TABS),
@@ -138,32 +144,35 @@ def controls() -> tuple[str, sections.View]:
         bind="query-params",
         label_visibility="collapsed",
     )
-    name = name if name in TABS else "Curves"
-    x, smoothing, log_y = "step", DEFAULT_SMOOTHING, False
+    return name if name in TABS else "Curves"
+
+
+def view_choice(name: str) -> sections.View:
+    """How the curves of a section are drawn; it stands in the link, and bad values there fall back to the defaults."""
+    x, smoothing, log_y = STEP.key, DEFAULT_SMOOTHING, False
     if name in _WITH_X_AXIS:
-        with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-            x = st.segmented_control(
-                "Horizontal axis",
-                list(X_AXES),
-                default="step",
-                required=True,
-                key="x",
-                bind="query-params",
-                format_func=lambda key: X_AXES[key].label,
-            )
-            if name == "Curves":
-                smoothing = st.select_slider(
-                    "Smoothing (steps)",
-                    SMOOTHING_STEPS,
-                    value=DEFAULT_SMOOTHING,
-                    key="smoothing",
-                    bind="query-params",
-                    help="A row counts half as much after so many optimizer steps, however densely rows were written",
-                    width=260,
-                )
-            if name in ("Curves", "Evaluation"):
-                log_y = st.toggle("Logarithmic loss", key="log", bind="query-params")
-    return name, sections.View(x if x in X_AXES else "step", smoothing, log_y)
+        x = st.segmented_control(
+            "Horizontal axis",
+            list(X_AXES),
+            default=STEP.key,
+            required=True,
+            key="x",
+            bind="query-params",
+            format_func=lambda key: X_AXES[key].label,
+        )
+    if name == "Curves":
+        smoothing = st.select_slider(
+            "Smoothing (steps)",
+            SMOOTHING_STEPS,
+            value=DEFAULT_SMOOTHING,
+            key="smoothing",
+            bind="query-params",
+            help="A row counts half as much after so many optimizer steps, however densely rows were written",
+            width=260,
+        )
+    if name in ("Curves", "Evaluation"):
+        log_y = st.toggle("Logarithmic loss", key="log", bind="query-params")
+    return sections.View(x if x in X_AXES else STEP.key, smoothing, log_y)
 
 
 def section(draw: sections.Section, run_dir: Path, view: sections.View) -> None:

@@ -45,7 +45,6 @@ def filters() -> tuple[str, list[str]]:
         selection_mode="multi",
         key="state",
         bind="query-params",
-        format_func=str.capitalize,
         label_visibility="collapsed",
     )
     return search or "", list(states)

@@ -14,7 +14,8 @@ from dashboard.charts import evaluation as evaluation_charts
 from dashboard.charts import system as system_charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.folder import log_tail
-from dashboard.queries.metrics import density, smoothed
+from dashboard.queries.metrics import density
+from dashboard.queries.smoothing import smoothed
 from dashboard.resources import checkpoints, parameters, run_metrics
 
 
@@ -250,7 +251,7 @@ def checkpoint_table(run_dir: Path, view: View) -> None:
             "step": make.NumberColumn("Step", format="%,d", width="small"),
             "validity": make.TextColumn("Validity", width="large"),
             "size": make.TextColumn("Size", width="small", alignment="right"),
-            "saved": make.DatetimeColumn("Saved", format="distance", width="small"),
+            "saved": make.DatetimeColumn("Saved", format="distance"),
             "name": make.TextColumn("Folder", width="medium"),
         },
         alt="Checkpoints and their validity",

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 LOG_LINES = 500
 LOG_BYTES = 256 << 10
-# Checkpoints up to this size are hashed as soon as they are listed; larger ones when somebody asks.
 HASH_AT_ONCE_BYTES = 200_000_000
 _KEPT = 512
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
@@ -31,7 +30,7 @@ _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 @dataclass(frozen=True)
 class Parameters:
-    """``training_args.json`` as (group, name, value) lines, sorted as the file is; ``problem`` if it cannot be read."""
+    """``training_args.json`` as (group, name, value) lines in its order; ``problem`` if it cannot be read."""
 
     lines: tuple[tuple[str, str, str], ...] = ()
     problem: str | None = None
@@ -57,7 +56,9 @@ def read_parameters(path: Path) -> Parameters:
         raw = read_json(path)
     except BundleError as problem:
         return Parameters(problem=str(problem))
-    leaves = list(_leaves(raw, ""))
+    inner = raw.pop("parameters", {})
+    # What was set comes first, then what else the file says; the name of the whole is no group.
+    leaves = [*_leaves(inner if isinstance(inner, dict) else {"parameters": inner}, ""), *_leaves(raw, "")]
     return Parameters(
         lines=tuple((printable(group), printable(name), printable(_written(value))) for group, name, value in leaves),
         values=tuple((name, value) for _, name, value in leaves),
@@ -98,17 +99,21 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Validity of checkpoints; hashes are remembered for as long as size and time of every file stay the same."""
+    """Validity of checkpoints; hashes are remembered for as long as size and time of every file stay the same.
 
-    def __init__(self) -> None:
+    Checkpoints of at most ``hash_at_once_bytes`` are hashed as soon as they are listed, larger ones when asked for.
+    """
+
+    def __init__(self, hash_at_once_bytes: int = HASH_AT_ONCE_BYTES) -> None:
+        self._hash_at_once_bytes = hash_at_once_bytes
         self._lock = Lock()
         self._verified: OrderedDict[tuple[object, ...], tuple[str, ...]] = OrderedDict()
 
     def of(self, run_dir: Path, *, hash_all: bool = False) -> list[Checkpoint]:
-        """The checkpoints of a run, newest first. ``hash_all`` also reads the ones larger than 200 MB."""
+        """The checkpoints of a run, newest first. ``hash_all`` also reads the large ones."""
         found = []
         for info in list_checkpoints(run_dir, hashes=False):
-            problems, hashed = self._problems(info, hash_all or info.bytes <= HASH_AT_ONCE_BYTES)
+            problems, hashed = self._problems(info, hash_all or info.bytes <= self._hash_at_once_bytes)
             # The trainer deletes old ones while we look; what is gone is not damaged.
             if info.path.is_dir():
                 found.append(Checkpoint(info.path.name, info.step, info.bytes, _saved(info.path), hashed, problems))

@@ -183,7 +183,7 @@ class RunMetrics:
                 rows = self._reader.rows(event, n=MAX_INCIDENTS)
                 for step, at, row in zip(_column(rows, "step"), _times(rows), rows.to_dict("records"), strict=True):
                     found.append((at or 0.0, None if step is None else int(step), event, _told(event, row)))
-            found.sort(key=lambda incident: incident[0], reverse=True)
+            found.sort(key=lambda incident: (incident[0], incident[1] or 0), reverse=True)
             frame = pd.DataFrame([incident[1:] for incident in found], columns=["step", "event", "what"])
             return frame.astype({"step": "Int64", "event": "str", "what": "str"})
 
@@ -249,41 +249,6 @@ class RunMetrics:
             "WHERE event = 'train' AND step IS NOT NULL AND ts IS NOT NULL GROUP BY step ORDER BY step",
             [self._started()],
         )
-
-
-def smoothed(frame: pd.DataFrame, half_life_steps: float) -> pd.Series:
-    """The course of one curve: each point is a mean in which another counts half as much per ``half_life_steps`` away.
-
-    Weights follow the distance in optimizer steps, so a curve keeps its shape when its rows are written more seldom or
-    a bucket holds more of them; and they reach to both sides, so a falling loss is not drawn above itself. ``frame``
-    has the columns ``step`` and ``last``, sorted by step.
-    """
-    import pandas as pd
-
-    values = [float(value) for value in frame["last"]]
-    if half_life_steps <= 0:
-        return pd.Series(values, index=frame.index, dtype="float64")
-    steps = [float(step) for step in frame["step"]]
-    before = _decayed_sums(steps, values, half_life_steps)
-    after = _decayed_sums([-step for step in reversed(steps)], values[::-1], half_life_steps)[::-1]
-    # Both sums hold the point itself, once.
-    means = [
-        (left + right - value) / (left_weight + right_weight - 1.0)
-        for value, (left, left_weight), (right, right_weight) in zip(values, before, after, strict=True)
-    ]
-    return pd.Series(means, index=frame.index, dtype="float64")
-
-
-def _decayed_sums(steps: list[float], values: list[float], half_life_steps: float) -> list[tuple[float, float]]:
-    """For each point the weighted sum of the values up to it, and the sum of their weights; ``steps`` rise."""
-    total = weight = 0.0
-    before = steps[0] if steps else 0.0
-    sums = []
-    for step, value in zip(steps, values, strict=True):
-        kept = 0.5 ** (max(step - before, 0.0) / half_life_steps)
-        total, weight, before = total * kept + value, weight * kept + 1.0, step
-        sums.append((total, weight))
-    return sums
 
 
 def density(frame: pd.DataFrame) -> str:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dashboard.queries.runs import read_metadata
 from dashboard.queries.scan import finite
 from dashboard.queries.workspace import printable
+from hrm_engine.store.manifest import check_entries
 from hrm_engine.store.status import live_state, read_status
 
 if TYPE_CHECKING:
@@ -74,5 +76,19 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters | None) 
         tokens_per_s=finite(train.get("tokens_per_s")),
         eta_s=left,
         duration_s=metrics.duration_s(),
-        notes=metrics.notes(),
+        notes=(*metrics.notes(), *_bundle_notes(run_dir, state)),
+    )
+
+
+def _bundle_notes(run_dir: Path, state: str) -> tuple[str, ...]:
+    """Says so if the files of the bundle are not the ones that its metadata describes; sizes only, at every look."""
+    path = run_dir / "metadata.json"
+    if state == "running" or not path.is_file():
+        return ()
+    entries = read_metadata(path).get("files")
+    if not check_entries(run_dir, entries, hashes=False):
+        return ()
+    return (
+        "The bundle is not complete: its last save was interrupted, or a file was changed since. "
+        "--resume builds it again from the newest valid checkpoint.",
     )

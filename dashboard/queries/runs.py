@@ -83,7 +83,7 @@ class RunIndex:
         self._lock = Lock()
         self._scans: dict[Path, MetricsScan] = {}
         self._status: FileCache[RunStatus | None] = FileCache(lambda path: read_status(path.parent), _KEPT_FILES)
-        self._facts: FileCache[dict[str, Any]] = FileCache(_facts_of, 2 * _KEPT_FILES)
+        self._metadata: FileCache[dict[str, Any]] = FileCache(read_metadata, _KEPT_FILES)
 
     def run_dirs(self) -> list[Path]:
         """Every run folder there is now."""
@@ -134,14 +134,15 @@ class RunIndex:
         )
 
     def _kind(self, path: Path) -> str:
-        for name in ("metadata.json", "training_args.json"):
-            kind = (self._facts.get(path / name) or {}).get("kind")
-            if isinstance(kind, str) and kind:
-                return kind
+        kind = (self._metadata.get(path / "metadata.json") or {}).get("kind")
+        if isinstance(kind, str) and kind:
+            return kind
+        # metadata.json comes with the end of the first session; until then the folder says what it is.
         return path.relative_to(self.workspace.artifacts).parent.name or "run"
 
 
-def _facts_of(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a ``metadata.json`` says, or an empty dict if it is damaged."""
     try:
         return read_json(path)
     except BundleError:

@@ -127,8 +127,9 @@ def write_run(
     """A run folder with ``last`` steps done, ``ago`` in the past; ``state`` None leaves out status.json."""
     run = root / folder / name
     run.mkdir(parents=True)
-    write_json(run / "training_args.json", training_args(name, planned, kind))
+    write_json(run / "training_args.json", training_args(name, planned))
     append_timed(run / "metrics.jsonl", events(1, last, every=every), datetime.now(UTC) - ago, run_id=name)
+    write_json(run / "metadata.json", {"schema_version": 1, "kind": kind, "files": {}})
     (run / "run.log").write_text(
         "".join(f"step {step}: loss {3 + 1 / step:.3f}\n" for step in range(1, last + 1)), encoding="utf-8"
     )
@@ -141,13 +142,12 @@ def write_run(
     return run
 
 
-def training_args(name: str, steps: int, kind: str = "actv1") -> dict[str, Any]:
+def training_args(name: str, steps: int) -> dict[str, Any]:
     """Parameters as nested groups, and the command line."""
     return {
         "schema_version": 1,
-        "kind": kind,
-        "command": ["lab", "train", "actv1", "--brain-name", name, "--steps", str(steps)],
-        "config": {
+        "command_line": ["lab", "train", "actv1", "--brain-name", name, "--steps", str(steps)],
+        "parameters": {
             "network": {"arch": "hrm-text", "hidden_size": 256, "h_cycles": 2, "l_cycles": 3, "halt_max_steps": 3},
             "optim": {"lr": 2e-4, "warmup_steps": 50, "lr_scheduler": "cosine", "grad_clip": 1.0},
             "data": {"dataset_file": "training_data/curated_datasets/python_docs/train.jsonl", "max_seq_len": 128},

@@ -1,0 +1,56 @@
+"""The course of a noisy curve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+
+def smoothed(frame: pd.DataFrame, half_life_steps: float) -> pd.Series:
+    """The course of one curve: at each point the height of a straight line fitted to the points around it.
+
+    In the fit another point counts half as much per ``half_life_steps`` away, to both sides. Weights follow the
+    distance in optimizer steps, so a curve keeps its shape when its rows are written more seldom or a bucket holds more
+    of them; and a line, unlike a mean, is not pulled up or down at the ends of a falling curve (local linear
+    regression; Hastie, Tibshirani, Friedman: The Elements of Statistical Learning, section 6.1.1).
+
+    ``frame`` has the columns ``step`` and ``last``, sorted by step; the result has its index.
+    """
+    import numpy as np
+    import pandas as pd
+
+    values = frame["last"].to_numpy(dtype="float64")
+    if half_life_steps <= 0 or not len(values):
+        return pd.Series(values, index=frame.index, dtype="float64")
+    steps = frame["step"].to_numpy(dtype="float64")
+    before = _decayed_sums(steps, values, half_life_steps)
+    after = _decayed_sums(-steps[::-1], values[::-1], half_life_steps)[::-1] * [1, -1, 1, 1, -1]
+    # Both hold the point itself, at distance 0 and with weight 1; distances to the right are positive.
+    weight, first, second, total, slope = (before + after).T
+    weight, total = weight - 1.0, total - values
+    spread = weight * second - first**2
+    flat = spread <= 1e-9 * weight * second
+    line = (second * total - first * slope) / np.where(flat, 1.0, spread)
+    return pd.Series(np.where(flat, total / weight, line), index=frame.index, dtype="float64")
+
+
+def _decayed_sums(steps: NDArray[np.float64], values: NDArray[np.float64], half_life_steps: float) -> Any:
+    """For each point, over the points up to it with weight w and (negative) distance d: sums of w, wd, wd², wy, wdy."""
+    import numpy as np
+
+    sums = np.zeros((len(steps), 5))
+    weight = first = second = total = slope = 0.0
+    before = steps[0]
+    for at, (step, value) in enumerate(zip(steps.tolist(), values.tolist(), strict=True)):
+        gone = step - before
+        kept = 0.5 ** (gone / half_life_steps)
+        second = kept * (second - 2 * gone * first + gone * gone * weight)
+        first = kept * (first - gone * weight)
+        slope = kept * (slope - gone * total)
+        weight, total, before = kept * weight + 1.0, kept * total + value, step
+        sums[at] = weight, first, second, total, slope
+    return sums

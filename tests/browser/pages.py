@@ -1,0 +1,52 @@
+"""What browser tests read off a page of the dashboard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+_CURVE = """
+name => {
+  for (const plot of document.querySelectorAll('.js-plotly-plot')) {
+    const trace = (plot._fullData || []).find(candidate => candidate.name === name);
+    if (trace) return Array.from(trace.x, Number);
+  }
+  return [];
+}
+"""
+
+
+def curve_x(page: Page, name: str = "training") -> list[float]:
+    """Where the points of a drawn curve lie on the horizontal axis; empty if there is no such curve yet."""
+    found: list[float] = page.evaluate(_CURVE, name)
+    return found
+
+
+def wait_for_curve(page: Page, num_points: int, name: str = "training", limit_s: float = 60.0) -> list[float]:
+    """Wait until the curve has at least ``num_points`` points, and give their places."""
+    page.wait_for_function(
+        f"([name, least]) => ({_CURVE})(name).length >= least", arg=[name, num_points], timeout=1000 * limit_s
+    )
+    return curve_x(page, name)
+
+
+def metric(page: Page, label: str) -> str:
+    """The value on one of the cards."""
+    card = page.get_by_test_id("stMetric").filter(has=page.get_by_text(label, exact=True))
+    return card.get_by_test_id("stMetricValue").inner_text().strip()
+
+
+def assert_no_errors(page: Page) -> None:
+    """No traceback and no error box is on the page."""
+    assert page.get_by_test_id("stException").count() == 0
+    assert page.get_by_test_id("stAlertContentError").count() == 0
+
+
+def open_first_run(page: Page) -> None:
+    """Click on the first row of the table of runs."""
+    table = page.get_by_test_id("stDataFrame")
+    table.locator("canvas").first.wait_for()
+    # The table is drawn on a canvas: below the header row, in the first column.
+    table.click(position={"x": 60, "y": 54})

@@ -1,0 +1,54 @@
+"""Run folders to look at, and the app on them without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hrm_engine.store.paths import Workspace
+from tests.dashboard.run_folders import write_run
+
+if TYPE_CHECKING:
+    from streamlit.testing.v1 import AppTest
+
+APP = Path(__file__).parents[2] / "dashboard" / "app.py"
+
+
+@pytest.fixture
+def lab(workspace: Path) -> Workspace:
+    """The test's own workspace, empty."""
+    return Workspace(workspace)
+
+
+@pytest.fixture
+def run_dir(lab: Workspace) -> Path:
+    """A finished run of 200 steps."""
+    return write_run(lab.root, "default")
+
+
+@pytest.fixture
+def open_app(lab: Workspace) -> Iterator[Callable[..., AppTest]]:
+    """Opens a page of the app on the test's workspace: ``open_app("run", run="default", tab="Log")``."""
+    import streamlit as st
+    from streamlit import config
+    from streamlit.testing.v1 import AppTest
+
+    st.cache_resource.clear()
+    # There is no server here; the app looks at the address that one would have.
+    before = config.get_option("server.address")
+    config.set_option("server.address", "127.0.0.1")
+
+    def opened(page: str = "runs", **link: str) -> AppTest:
+        app = AppTest.from_file(APP, default_timeout=60)
+        if page != "runs":
+            app.run()
+            app.switch_page(f"app_pages/{page}.py")
+        for name, value in link.items():
+            app.query_params[name] = value
+        return app.run()
+
+    yield opened
+    config.set_option("server.address", before)
