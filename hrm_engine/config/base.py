@@ -133,7 +133,12 @@ def build_config(
         branch = tree
         for part in known[name].path[:-1]:
             branch = branch.setdefault(part, {})
+            if not isinstance(branch, dict):
+                raise ConfigError(f"{part}: expected a group of settings (given: {branch!r})")
         branch[name] = value
+    for leaf in known.values():  # so that what is missing is named by its flag, not by the group that was not given
+        if len(leaf.path) > 1:
+            tree.setdefault(leaf.path[0], {})
     try:
         return model.model_validate(tree)
     except ValidationError as error:

@@ -90,7 +90,7 @@ class RunConfig(Config):
     )
     batch_size: int = Field(8, ge=1, description="Rows in a micro-batch.")
     gradient_accumulation_steps: int = Field(1, ge=1, description="Micro-batches in an optimizer step.")
-    seed: int = Field(0, ge=0, description="Seed of initial weights, order and samples.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of initial weights, order and samples.")
     nan_patience: int = Field(5, ge=1, description="Non-finite losses in a row that stop the run.")
     save_every: int | None = Field(
         None, ge=1, description="Steps between checkpoints. Default: a tenth of the run.", json_schema_extra=MAY_CHANGE
