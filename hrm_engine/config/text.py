@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
+from pydantic.config import JsonDict
 
 from hrm_engine.config.base import Config, build_config
 from hrm_engine.config.network import NetworkConfig
 
-MAY_CHANGE = {"resume": True}
+MAY_CHANGE: JsonDict = {"resume": True}
 
 
 class StartConfig(Config):
