@@ -147,7 +147,7 @@ def resolve_core(
     # `hrm` adds the input in every low-level call, so its one-step gradient trains the embeddings. `hrm-text` adds it
     # nowhere: they are reached only by a gradient that goes back to the first high-level call. The published warm-up,
     # from 2 to 5 calls with two cycles of 3 + 1, ends exactly there. bench/LOG.md has what 2 costs.
-    default = min(2, calls) if ARCHITECTURES[network.arch]["inject_input"] else calls - network.l_cycles
+    default = min(2, calls) if ARCHITECTURES[network.arch]["inject_input"] else max(2, calls - network.l_cycles)
     words = {"one_step": min(2, calls), "full": calls, "None": default}
     grad_calls = words.get(str(network.grad_calls), network.grad_calls)
     return CoreConfig.model_validate(

@@ -36,6 +36,8 @@ class Sampling:
             raise ConfigError(f"--top-k {self.top_k}: use 0 (off) or a positive number of tokens")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"--top-p {self.top_p}: use a share above 0 and up to 1 (off)")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"--seed {self.seed}: use a whole number from 0 to 2^63 - 1")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tens
     logits = logits.float().cpu()
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    logits = logits / sampling.temperature
+    # Measured from the largest, which stays 0 however small the temperature is; what overflows is -inf.
+    logits = (logits - logits.amax(-1, keepdim=True)) / max(sampling.temperature, 1e-30)
     if sampling.top_k:
         smallest = logits.topk(min(sampling.top_k, logits.shape[-1])).values[..., -1:]
         logits = logits.masked_fill(logits < smallest, float("-inf"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def reciting_bundle(tokenizer: Tokenizer, text: str, *, max_seq_len: int = 60) -
         for name, parameter in core.named_parameters():
             if "o_proj" in name or "down_proj" in name or name.startswith(("embed", "lm_head")):
                 parameter.zero_()
-        for place, (token, following) in enumerate(zip(ids, ids[1:], strict=False)):
+        for place, (token, following) in enumerate(pairwise(ids)):
             core.embed_tokens.weight[token, place] = 1
             core.lm_head.weight[following, place] = 10
     return bundle_of(core, tokenizer)

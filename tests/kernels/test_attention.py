@@ -25,7 +25,9 @@ every_form = pytest.mark.parametrize("form", FORMS)
 def heads(rows: int, queries: int, keys: int, *, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(queries)
     shapes = [(rows, queries, 2, 8), (rows, keys, 2, 8), (rows, keys, 2, 8)]
-    return tuple(torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for shape in shapes)
+    return tuple(
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for shape in shapes
+    )
 
 
 def by_hand(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ def assert_same(form: str, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan,
 def test_a_window_is_a_mask_over_several_blocks(form: str, window: int | None) -> None:
     """300 is more than two blocks of queries, and no multiple of one."""
     size = 300
-    assert QUERY_BLOCK < size
+    assert size > QUERY_BLOCK
     assert size % QUERY_BLOCK
     q, k, v = heads(1, size, size)
     plan = plan_attention(num_queries=size, num_keys=size, device=CPU, dtype=q.dtype, window=window)

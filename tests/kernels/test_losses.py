@@ -14,9 +14,9 @@ from hrm_engine.kernels.losses import IGNORE, head_statistics, token_losses, tok
 ROWS, WIDTH, VOCAB = 11, 6, 17
 
 
-def head(dtype: torch.dtype = torch.float64, *, vocab: int = VOCAB, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def head(dtype: torch.dtype = torch.float64, *, vocab: int = VOCAB) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(vocab)
-    hidden = torch.randn(ROWS, WIDTH, generator=generator, dtype=torch.float64) * scale
+    hidden = torch.randn(ROWS, WIDTH, generator=generator, dtype=torch.float64)
     weight = torch.randn(vocab, WIDTH, generator=generator, dtype=torch.float64)
     labels = torch.randint(vocab, (ROWS,), generator=generator)
     labels[[0, 4, 5, 6, 7]] = IGNORE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,7 +12,14 @@ from torch import Tensor
 
 from hrm_engine.kernels.losses import token_losses_reference
 from hrm_engine.models import act
-from hrm_engine.models.act import TextBatch, TextLosses, accumulate_gradients, depth_statistics, halting_loss, run_segments
+from hrm_engine.models.act import (
+    TextBatch,
+    TextLosses,
+    accumulate_gradients,
+    depth_statistics,
+    halting_loss,
+    run_segments,
+)
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import IGNORE, gradients, packed_rows, tiny_core, whole_rows
 
@@ -64,7 +72,7 @@ def test_micro_batches_add_up_to_the_large_one(
     batch = uneven_rows()
     assert [(row >= 0).sum().item() for row in batch.labels] == [9, 7, 2, 0]
     whole_losses, whole = step(core, [batch])
-    parts = [part_of(batch, slice(a, b)) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [part_of(batch, slice(a, b)) for a, b in pairwise(cuts)]
     losses, summed = step(core, parts)
     torch.testing.assert_close(losses.ce_by_segment, whole_losses.ce_by_segment)
     torch.testing.assert_close(losses.halt, whole_losses.halt)

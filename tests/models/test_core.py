@@ -110,8 +110,10 @@ def untrained(network: NetworkConfig, num_segments: int) -> list[str]:
 
 
 @pytest.mark.parametrize("arch", ["hrm", "hrm-text"])
-def test_the_defaults_train_every_weight(arch: str) -> None:
-    network = NetworkConfig.model_validate({"arch": arch})
+@pytest.mark.parametrize("cycles", [(2, 2), (1, 1), (1, 3), (2, 3), (3, 1)], ids=str)
+def test_the_defaults_train_every_weight(arch: str, cycles: tuple[int, int]) -> None:
+    """``hrm-text`` does not inject x: only a gradient back to the first high-level call reaches the embeddings."""
+    network = NetworkConfig.model_validate({"arch": arch, "h_cycles": cycles[0], "l_cycles": cycles[1]})
     assert untrained(network, network.halt_max_steps) == []
 
 

@@ -62,7 +62,7 @@ def tiny_core(
 ) -> RecurrentCore:
     """A model whose halting head is not zero and whose attention is sharp, so that a wrong mask shows.
 
-    ``sharpness`` 1 leaves the attention as it is drawn: where rounding errors are measured they should not be magnified.
+    ``sharpness`` 1 leaves the attention as it is drawn: where rounding errors are measured nothing magnifies them.
     """
     core = RecurrentCore(tiny_config(arch, **changes))
     core.initialise(seed)

@@ -177,7 +177,9 @@ def logits_by_segment(weights: Weights, shape: Shape, row: Row, num_segments: in
     return [torch.stack([weights["lm_head.weight"] @ h for h in high]) for high in by_segment]
 
 
-def training_loss(weights: Weights, shape: Shape, rows: list[Row], labels: list[list[int]], num_segments: int) -> Tensor:
+def training_loss(
+    weights: Weights, shape: Shape, rows: list[Row], labels: list[list[int]], num_segments: int
+) -> Tensor:
     """``(sum over segments of CE / N + 0.05 * halting loss) / labels``; a negative label is none.
 
     The halting logit of a token is read from its detached state; its target is how surely the next segment saves more

@@ -114,7 +114,9 @@ def test_the_gate_can_be_switched_on_its_own() -> None:
                 parameter.zero_()
             if "self_attn.o_proj" in name:
                 parameter.mul_(2)
-        torch.testing.assert_close(engine_logits(gated, batch, 2)[1], engine_logits(plain, batch, 2)[1], rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            engine_logits(gated, batch, 2)[1], engine_logits(plain, batch, 2)[1], rtol=0, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

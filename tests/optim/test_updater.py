@@ -1,0 +1,363 @@
+"""Updates: against torch's AdamW and against the rule by hand; skipped as a whole; restored exactly."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hrm_engine.config.text import OptimConfig
+from hrm_engine.errors import CheckpointError, MissingExtraError
+from hrm_engine.optim import MasterWeights, Updater, make_updater
+from hrm_engine.optim import updater as rules
+from tests.models.tiny import tiny_core
+
+Backward = Callable[[Tensor], None]
+
+
+class Net(nn.Module):
+    """An embedding, a matrix large enough for 8-bit state, a vector and a scalar of fp32 weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(7, 64)
+        self.inner = nn.Linear(64, 80)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.tanh(self.inner(self.embed_tokens(tokens)))
+
+
+def net(dtype: torch.dtype = torch.float32) -> Net:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Net().to(dtype)
+
+
+def objective(model: nn.Module, number: int) -> Tensor:
+    tokens = torch.tensor([number % 5, (number + 1) % 5, 3])
+    return ((model(tokens).float() - 0.3) ** 2).sum() * (1 + number)
+
+
+def updater_of(
+    model: nn.Module, *, master: torch.dtype = torch.float32, loss_scaling: bool = False, **optim: object
+) -> Updater:
+    return make_updater(MasterWeights(model, master), OptimConfig.model_validate(optim), loss_scaling=loss_scaling)
+
+
+def one_pass(model: nn.Module, number: int) -> Callable[[Backward], None]:
+    return lambda backward: backward(objective(model, number))
+
+
+def copies(updater: Updater) -> dict[str, Tensor]:
+    return {name: t.detach().clone() for name, t in {**updater.masters.tensors(), **updater.state_tensors()}.items()}
+
+
+def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        assert torch.equal(found[name], wanted[name]), name
+
+
+@pytest.mark.parametrize("grad_clip", [0.0, 0.5, 1e9])
+def test_adamw_is_torchs_with_clipping(grad_clip: float) -> None:
+    ours, theirs = net(), net()
+    updater = updater_of(ours, grad_clip=grad_clip, weight_decay=0.3)
+    matrices = [theirs.inner.weight, theirs.unused.weight]
+    rest = [p for p in theirs.parameters() if all(p is not m for m in matrices)]
+    library = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.3}, {"params": rest, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+        eps=1e-8,
+        foreach=False,
+    )
+    for number in range(5):
+        lr = 1e-2 / (number + 1)
+        result = updater.update(one_pass(ours, number), lr=lr)
+        library.zero_grad()
+        objective(theirs, number).backward()
+        with_gradient = [p.grad for p in theirs.parameters() if p.grad is not None]
+        norm = torch.sqrt(sum((g.double() ** 2).sum() for g in with_gradient))
+        assert result.grad_norm.item() == pytest.approx(norm.item(), rel=1e-5)
+        assert bool(result.stepped)
+        if grad_clip and norm > grad_clip:
+            for gradient in with_gradient:
+                gradient.mul_(grad_clip / norm)
+        for group in library.param_groups:
+            group["lr"] = lr
+        library.step()
+        for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=lambda t, n=name: f"{n}: {t}")
+    assert not torch.equal(ours.inner.weight, net().inner.weight)
+    assert torch.equal(ours.unused.weight, net().unused.weight)  # without a gradient nothing moves, decay included
+
+
+def test_clipping_bounds_the_update_of_a_plain_gradient() -> None:
+    """The moments see the clipped gradient: after one step the first moment is 0.1 of it, with norm 0.1 * clip."""
+    model = net()
+    updater = updater_of(model, grad_clip=0.25)
+    result = updater.update(one_pass(model, 3), lr=1e-3)
+    assert result.grad_norm > 0.25
+    moments = [t for name, t in updater.state_tensors().items() if name.endswith("exp_avg")]
+    assert torch.sqrt(sum((m**2).sum() for m in moments)).item() == pytest.approx(0.025, rel=1e-5)
+
+
+def test_decay_is_for_matrices_alone() -> None:
+    for core in (tiny_core("hrm", pos_encodings="learned"), tiny_core("hrm-text")):
+        updater = updater_of(core.float(), weight_decay=0.7)
+        names = {id(parameter): name for name, parameter in core.named_parameters()}
+        decay = {
+            names[id(p)]: group["weight_decay"] for group in updater.optimizer.param_groups for p in group["params"]
+        }
+        assert decay.keys() == dict(core.named_parameters()).keys()
+        for name, value in decay.items():
+            free = name.startswith(("embed_tokens", "embed_positions")) or name.endswith("bias")
+            assert value == (0.0 if free else 0.7), name
+
+
+def test_decay_shrinks_by_lr_times_decay() -> None:
+    """A gradient of zero leaves only the decay: w * (1 - lr * decay), and embeddings stay."""
+    model = net()
+    updater = updater_of(model, weight_decay=0.5)
+    first = {name: p.detach().clone() for name, p in model.named_parameters()}
+    updater.update(lambda backward: backward(objective(model, 0) * 0.0), lr=0.1)
+    torch.testing.assert_close(model.inner.weight.detach(), first["inner.weight"] * 0.95)
+    assert torch.equal(model.inner.bias, first["inner.bias"])
+    assert torch.equal(model.embed_tokens.weight, first["embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("eight_bit", [False, True])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_changes_nothing(bad: float, eight_bit: bool) -> None:
+    model = net()
+    updater = updater_of(model, use_8bit_optimizer=eight_bit)
+    for number in range(2):
+        updater.update(one_pass(model, number), lr=1e-2)
+    before = copies(updater)
+    assert float(before["inner.weight.step"]) == 2
+
+    def poisoned(backward: Backward) -> None:
+        backward(objective(model, 2))
+        backward(model.inner.bias[0] * bad)  # one number of one gradient
+
+    result = updater.update(poisoned, lr=1e-2)
+    assert not bool(result.stepped)
+    assert not result.grad_norm.isfinite()
+    assert_equal(copies(updater), before)
+    result = updater.update(one_pass(model, 2), lr=1e-2)
+    assert bool(result.stepped)
+    assert float(updater.state_tensors()["inner.weight.step"]) == 3
+    assert all(t.isfinite().all() for t in updater.masters.tensors().values())
+
+    skipped, straight = copies(updater), net()
+    other = updater_of(straight, use_8bit_optimizer=eight_bit)
+    for number in range(3):
+        other.update(one_pass(straight, number), lr=1e-2)
+    assert_equal(skipped, copies(other))  # as if the bad step had never been
+
+
+def test_bf16_computes_and_fp32_is_updated() -> None:
+    """Two backward passes in bf16, summed in fp32; AdamW by hand on fp32; the model gets a rounded copy."""
+    model = net(torch.bfloat16)
+    plain = net(torch.bfloat16)
+    updater = updater_of(model, grad_clip=0.0, weight_decay=0.1)
+    wanted = {name: p.detach().float() for name, p in plain.named_parameters()}
+    mean = {name: torch.zeros_like(w) for name, w in wanted.items()}
+    square = {name: torch.zeros_like(w) for name, w in wanted.items()}
+    for step in range(1, 6):
+
+        def two_passes(backward: Backward, step: int = step) -> None:
+            backward(objective(model, step))
+            backward(objective(model, step + 1))
+
+        updater.update(two_passes, lr=1e-4)
+        totals: dict[str, Tensor] = {}
+        for number in (step, step + 1):
+            plain.zero_grad(set_to_none=True)
+            objective(plain, number).backward()
+            for name, parameter in plain.named_parameters():
+                if parameter.grad is not None:
+                    totals[name] = totals.get(name, torch.zeros(())) + parameter.grad.float()
+        for name, gradient in totals.items():
+            decay = 0.1 if name == "inner.weight" else 0.0
+            mean[name] = 0.9 * mean[name] + 0.1 * gradient
+            square[name] = 0.95 * square[name] + 0.05 * gradient**2
+            size = mean[name] / (1 - 0.9**step) / (torch.sqrt(square[name] / (1 - 0.95**step)) + 1e-8)
+            wanted[name] = wanted[name] * (1 - 1e-4 * decay) - 1e-4 * size
+        with torch.no_grad():
+            for name, parameter in plain.named_parameters():
+                parameter.copy_(wanted[name])
+        for name, master in updater.masters.by_name.items():
+            assert master.dtype is torch.float32
+            torch.testing.assert_close(master.detach(), wanted[name], rtol=0, atol=1e-6)
+            torch.testing.assert_close(model.get_parameter(name), master.bfloat16(), rtol=0, atol=0)
+    moved = (updater.masters.by_name["inner.weight"].detach() - net(torch.bfloat16).inner.weight.float()).abs()
+    # what a bf16 weight alone would have lost: many updates are smaller than half its spacing
+    assert (moved > 0).all()
+    assert (model.inner.weight == net(torch.bfloat16).inner.weight).float().mean() > 0.1
+
+
+def test_a_model_in_the_masters_type_has_no_copies() -> None:
+    model = net()
+    masters = MasterWeights(model, torch.float32)
+    assert all(masters.by_name[name] is parameter for name, parameter in model.named_parameters())
+
+
+def test_masters_take_values_without_rounding() -> None:
+    model = net(torch.bfloat16)
+    masters = MasterWeights(model, torch.float32)
+    exact = {name: torch.full_like(t, 1 / 3) for name, t in net().state_dict().items()}
+    masters.load(exact)
+    assert_equal({name: t.clone() for name, t in masters.tensors().items()}, exact)
+    assert torch.equal(model.inner.weight, exact["inner.weight"].bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "optim", "loss_scaling"),
+    [
+        (torch.float32, {}, False),
+        (torch.bfloat16, {}, False),
+        (torch.float16, {}, True),
+        (torch.float32, {"use_8bit_optimizer": True}, False),
+        (torch.bfloat16, {"use_8bit_optimizer": True}, False),
+    ],
+    ids=str,
+)
+def test_restored_state_goes_on_bit_for_bit(dtype: torch.dtype, optim: dict, loss_scaling: bool) -> None:
+    def make() -> tuple[Net, Updater]:
+        model = net(dtype)
+        updater = updater_of(model, loss_scaling=loss_scaling, **optim)
+        updater.loss_scale.clamp_(max=256.0)
+        return model, updater
+
+    model, straight = make()
+    for number in range(3):
+        straight.update(one_pass(model, number), lr=1e-2)
+    weights = {name: t.detach().clone() for name, t in straight.masters.tensors().items()}
+    state = {name: t.clone() for name, t in straight.state_tensors().items()}
+    assert all(isinstance(t, Tensor) for t in state.values())
+    for number in range(3, 6):
+        assert bool(straight.update(one_pass(model, number), lr=1e-2).stepped)
+
+    other, resumed = make()
+    resumed.masters.load(weights)
+    resumed.load_state_tensors(state)
+    assert_equal(copies(resumed), weights | state)
+    for number in range(3, 6):
+        resumed.update(one_pass(other, number), lr=1e-2)
+    assert_equal(copies(resumed), copies(straight))
+    assert not torch.equal(weights["inner.weight"], resumed.masters.by_name["inner.weight"])
+
+
+def test_8_bits_really_are_8_bits() -> None:
+    model = net()
+    updater = updater_of(model, use_8bit_optimizer=True)
+    first = objective(model, 0).item()
+    for _ in range(20):
+        updater.update(one_pass(model, 0), lr=1e-2)
+    assert updater.state_tensors()["inner.weight.state1"].dtype is torch.uint8
+    assert objective(model, 0).item() < first / 2
+
+
+def test_8_bits_stay_near_the_full_rule() -> None:
+    narrow, full = net(), net()
+    narrow_updater, full_updater = updater_of(narrow, use_8bit_optimizer=True), updater_of(full)
+    for number in range(5):
+        narrow_updater.update(one_pass(narrow, number), lr=1e-3)
+        full_updater.update(one_pass(full, number), lr=1e-3)
+    moved = (full.inner.weight - net().inner.weight).norm()
+    assert (narrow.inner.weight - full.inner.weight).norm() < 0.1 * moved
+
+
+def test_without_the_library_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(MissingExtraError, match="pip install bitsandbytes"):
+        updater_of(net(), use_8bit_optimizer=True)
+
+
+def test_state_of_another_model_is_refused() -> None:
+    updater = updater_of(net())
+    tensors = updater.state_tensors() | {"outer.weight.exp_avg": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"outer\.weight\.exp_avg"):
+        updater.load_state_tensors(tensors)
+
+
+def test_gradients_do_not_add_up_over_updates() -> None:
+    once, twice = net(), net()
+    first, second = updater_of(once, grad_clip=0.0), updater_of(twice, grad_clip=0.0)
+    second.masters.model.inner.weight.grad = torch.ones_like(twice.inner.weight)  # left over from elsewhere
+    a = first.update(one_pass(once, 0), lr=1e-3)
+    b = second.update(one_pass(twice, 0), lr=1e-3)
+    assert torch.equal(a.grad_norm, b.grad_norm)
+    assert torch.equal(once.inner.weight, twice.inner.weight)
+
+
+class TestLossScaling:
+    """fp16: gradients are scaled before rounding and unscaled after it."""
+
+    def test_scaled_gradients_are_the_unscaled_ones(self) -> None:
+        """Powers of two: where nothing overflows or vanishes the update is the same bit for bit."""
+        scaled_model, plain_model = net(), net()
+        scaled, plain = updater_of(scaled_model, loss_scaling=True), updater_of(plain_model)
+        for number in range(4):
+            a = scaled.update(one_pass(scaled_model, number), lr=1e-2)
+            b = plain.update(one_pass(plain_model, number), lr=1e-2)
+            assert a.grad_norm.item() == pytest.approx(b.grad_norm.item(), rel=1e-6)
+        for (name, x), y in zip(scaled_model.named_parameters(), plain_model.parameters(), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-7, msg=lambda t, n=name: f"{n}: {t}")
+
+    def test_gradients_too_small_for_fp16_arrive(self) -> None:
+        scaled_model, plain_model = net(torch.float16), net(torch.float16)
+        scaled, plain = updater_of(scaled_model, loss_scaling=True), updater_of(plain_model)
+
+        def tiny(model: Net) -> Callable[[Backward], None]:
+            return lambda backward: backward(objective(model, 0) * 1e-9)
+
+        with_scale = scaled.update(tiny(scaled_model), lr=1e-2)
+        without = plain.update(tiny(plain_model), lr=1e-2)
+        exact = net()
+        (objective(exact, 0) * 1e-9).backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in exact.parameters() if p.grad is not None])
+        assert with_scale.grad_norm.item() == pytest.approx(norm.item(), rel=0.02)
+        assert without.grad_norm.item() == 0
+
+    def test_an_overflow_halves_the_scale_and_skips(self) -> None:
+        model = net(torch.float16)
+        updater = updater_of(model, loss_scaling=True)
+        first = updater.loss_scale.item()
+        before = {name: t.detach().clone() for name, t in updater.masters.tensors().items()}
+        result = updater.update(lambda backward: backward(objective(model, 0) * 100), lr=1e-2)
+        assert not bool(result.stepped)
+        assert updater.loss_scale.item() == first / 2
+        assert_equal({name: t.detach().clone() for name, t in updater.masters.tensors().items()}, before)
+        steps = 0
+        while not bool(updater.update(lambda backward: backward(objective(model, 0) * 100), lr=1e-2).stepped):
+            steps += 1
+            assert steps < 20
+        assert updater.loss_scale.item() == first / 2 ** (steps + 1)
+
+    def test_a_long_time_without_overflow_doubles_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rules, "GROWTH_INTERVAL", 3)
+        model = net(torch.float16)
+        updater = updater_of(model, loss_scaling=True)
+        updater.loss_scale.fill_(8.0)
+        scales = []
+        for number in range(7):
+            updater.update(one_pass(model, number % 2), lr=1e-4)
+            scales.append(updater.loss_scale.item())
+        assert scales == [8, 8, 16, 16, 16, 32, 32]
+        updater.update(lambda backward: backward(objective(model, 0) * float("inf")), lr=1e-4)
+        scales = [updater.loss_scale.item()]
+        for number in range(3):  # the count begins again
+            updater.update(one_pass(model, number % 2), lr=1e-4)
+            scales.append(updater.loss_scale.item())
+        assert scales == [16, 16, 16, 32]
+
+    def test_without_it_the_scale_is_1(self) -> None:
+        model = net()
+        updater = updater_of(model)
+        updater.update(lambda backward: backward(objective(model, 0) * float("nan")), lr=1e-4)
+        assert updater.loss_scale.item() == 1
