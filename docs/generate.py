@@ -36,6 +36,7 @@ Flags that are not settings of the training:
 |---|---|
 | `--config NAME\\|FILE` | start from a preset or a YAML file. Presets: {presets} |
 | `--resume` | continue the run named by `--brain-name` from its newest valid checkpoint |
+| `--allow-changed-data` | with `--resume`: go on although the data is not what it was |
 | `--fresh` | begin again under a name that exists; the old folder moves to `.archive/` |
 """
 
