@@ -9,9 +9,9 @@ import pytest
 
 from tests.chromium import HOW_TO_GET, find_chromium
 
-# Set before torch or a library of Hugging Face is imported, and inherited by the processes that tests start. One thread:
-# a second one makes the small tensors of the tests no faster, waits for its turn by spinning (measured on 2 cores beside
-# other work: 31 s of processor time instead of 7 for a dry run), and makes results depend on the machine.
+# Set before torch or a library of Hugging Face is imported, and inherited by the processes that tests start. One
+# thread: a second makes small tensors no faster, waits for its turn by spinning (a dry run beside other work, on 2
+# cores: 31 s of processor time instead of 7), and makes results depend on the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
