@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.errors import BundleError, HRMError
-from hrm_engine.store.files import read_json
-from hrm_engine.store.manifest import check_entries, list_checkpoints, schema_problem
-from hrm_engine.store.paths import Workspace, check_name
+from hrm_engine.store.files import read_json, sha256_file
+from hrm_engine.store.manifest import MANIFEST_FILE, check_entries, check_manifest, list_checkpoints, schema_problem
+from hrm_engine.store.paths import Workspace, check_name, inside
 from hrm_engine.store.status import live_state
 
 METADATA_FILE = "metadata.json"
@@ -40,14 +40,15 @@ def find_run(path_or_name: str | Path, workspace: Workspace) -> Path:
 
     Raises:
         BundleError: there is none; names that exist are listed.
-        ConfigError: the name or path is not acceptable.
+        ConfigError: the name or path is not acceptable, or a name that is a link out of its folder.
     """
     text = str(path_or_name)
     if "/" not in text and "\\" not in text and not isinstance(path_or_name, Path):
         name = check_name(text, "bundle name")
-        for folder in (workspace.brains / name, workspace.runs / name):
-            if folder.is_dir():
-                return folder
+        for parent in (workspace.brains, workspace.runs):
+            if (parent / name).is_dir():
+                inside(parent, parent / name)
+                return parent / name
     candidate = workspace.resolve(path_or_name)
     if candidate.is_dir() and (candidate / "config.json").is_file() | (candidate / "training_args.json").is_file():
         return candidate
@@ -63,7 +64,7 @@ def list_bundles(workspace: Workspace) -> list[BundleInfo]:
 
 def verify_bundle(path: Path) -> list[str]:
     """Everything that is wrong with a bundle, one sentence each; hashes of all files and checkpoints are taken."""
-    problems = metadata_problems(path)
+    problems = check_manifest(path) if (path / MANIFEST_FILE).is_file() else metadata_problems(path)
     if not problems:
         problems += _weight_problems(path)
     for info in list_checkpoints(path):
@@ -71,8 +72,25 @@ def verify_bundle(path: Path) -> list[str]:
     return problems
 
 
-def metadata_problems(path: Path, *, hashes: bool = True) -> list[str]:
-    """What is wrong with the top-level files of a run folder."""
+def folder_problems(path: Path) -> list[str]:
+    """What keeps a bundle or a checkpoint from being loaded; hashes are taken of the files that are loaded."""
+    if (path / MANIFEST_FILE).is_file():
+        return check_manifest(path)
+    # A run that goes on replaces best/ while the bundle of its last session still stands.
+    return metadata_problems(path, best=False)
+
+
+def parent_record(path: Path) -> dict[str, str]:
+    """What the metadata of a new bundle says about the one it came from: path, and a hash that covers all its files.
+
+    Of a folder it is the hash of the file in which the hashes of all others stand.
+    """
+    seals = (path / MANIFEST_FILE, path / METADATA_FILE)
+    return {"path": str(path), "sha256": sha256_file(next((file for file in seals if file.is_file()), path))}
+
+
+def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> list[str]:
+    """What is wrong with the files that ``metadata.json`` lists; without ``best``, those in ``best/`` aside."""
     if not (path / METADATA_FILE).is_file():
         return [
             f"{METADATA_FILE} is missing: the run has not finished or was killed; continue it with --resume, "
@@ -84,7 +102,10 @@ def metadata_problems(path: Path, *, hashes: bool = True) -> list[str]:
         return [str(problem)]
     if problem := schema_problem(metadata.get("schema_version"), known=METADATA_SCHEMA, where=path / METADATA_FILE):
         return [problem]
-    problems = check_entries(path, metadata.get("files"), hashes=hashes)
+    files = metadata.get("files")
+    if not best and isinstance(files, dict):
+        files = {name: entry for name, entry in files.items() if not name.startswith("best/")}
+    problems = check_entries(path, files, hashes=hashes)
     if problems:
         problems.append("the last save was interrupted or files were changed; --resume rebuilds them from a checkpoint")
     return problems
@@ -116,6 +137,7 @@ def _info(path: Path) -> BundleInfo:
     metadata = _read(path / METADATA_FILE)
     config = _read(path / "config.json")
     parent = metadata.get("parent")
+    created = metadata.get("created")
     return BundleInfo(
         name=path.name,
         path=path,
@@ -125,7 +147,7 @@ def _info(path: Path) -> BundleInfo:
         state=live_state(path),
         bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink()),
         num_parameters=_num_parameters(path),
-        created=metadata.get("created"),
+        created=created if isinstance(created, str) else None,
         parent=parent.get("path") if isinstance(parent, dict) else None,
         problems=metadata_problems(path, hashes=False),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from hrm_engine.bundles.listing import CONFIG_SCHEMA, METADATA_FILE, find_run, metadata_problems
+from hrm_engine.bundles.listing import CONFIG_SCHEMA, METADATA_FILE, find_run, folder_problems
 from hrm_engine.bundles.weights import check_shapes, load_tensors
 from hrm_engine.config import CoreConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
@@ -17,7 +17,7 @@ from hrm_engine.errors import BundleError, CheckpointError, HRMError
 from hrm_engine.kernels.device import choose_device
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.files import read_json, write_json
-from hrm_engine.store.manifest import MANIFEST_FILE, check_manifest, schema_problem
+from hrm_engine.store.manifest import MANIFEST_FILE, schema_problem
 from hrm_engine.store.paths import Workspace
 
 KIND = "actv1"
@@ -50,15 +50,10 @@ def load_bundle(
         BundleError: missing, unfinished, damaged, of another kind or version. The message names the file and the cure.
     """
     folder = find_run(path_or_name, workspace or Workspace.find())
-    is_checkpoint = (folder / MANIFEST_FILE).is_file()
-    if is_checkpoint:
-        problems, metadata = check_manifest(folder), {}
-    else:
-        problems, metadata = metadata_problems(folder), {}
-        if not problems:
-            metadata = read_json(folder / METADATA_FILE, BundleError)
-    if problems:
+    if problems := folder_problems(folder):
         raise BundleError(f"{folder} cannot be loaded: {'; '.join(problems)}")
+    is_checkpoint = (folder / MANIFEST_FILE).is_file()
+    metadata = {} if is_checkpoint else read_json(folder / METADATA_FILE, BundleError)
     config = read_core_config(folder, error=BundleError)
     model = build_model(config, load_tensors(folder, "model"), where=folder, dtype=dtype)
     target, _ = choose_device(device, strict=device != "auto")

@@ -24,12 +24,17 @@ def save_tensors(
     Returns the names of the files written. Raises StorageError.
     """
     shards: list[dict[str, Tensor]] = [{}]
+    storages: set[int] = set()
     size = 0
     for name, tensor in tensors.items():
         if shards[-1] and size + tensor.nbytes > max_shard_bytes:
             shards.append({})
             size = 0
-        shards[-1][name] = tensor.detach().cpu().contiguous()
+        plain = tensor.detach().cpu().contiguous()
+        # The format knows no shared memory; the tables of the 8-bit optimizer are one tensor under many names.
+        shared = plain.untyped_storage().data_ptr() in storages
+        storages.add(plain.untyped_storage().data_ptr())
+        shards[-1][name] = plain.clone() if shared else plain
         size += tensor.nbytes
     if len(shards) == 1:
         names = [f"{stem}.safetensors"]
@@ -47,15 +52,9 @@ def save_tensors(
 
 def load_tensors(folder: Path, stem: str, *, error: type[HRMError] = BundleError) -> dict[str, Tensor]:
     """Read what :func:`save_tensors` wrote, on the CPU. Raises ``error``, naming the file."""
-    index = folder / f"{stem}.safetensors.index.json"
-    if not index.is_file():
-        return load_file(folder / f"{stem}.safetensors", error=error)
-    where = read_json(index, error).get("weight_map")
-    if not isinstance(where, dict) or not all(_is_plain_name(name) for name in where.values()):
-        raise error(f"{index}: no usable weight_map")
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(where.values())):
-        tensors |= load_file(folder / name, error=error)
+    for path in _files(folder, stem, error):
+        tensors |= load_file(path, error=error)
     return tensors
 
 
@@ -63,20 +62,17 @@ def load_file(path: Path, *, error: type[HRMError] = BundleError) -> dict[str, T
     """Read one safetensors file. Raises ``error`` for another format, a damaged header or overlapping tensors."""
     _check_is_safetensors(path, error)
     try:
-        return safetensors.torch.load_file(path)
+        # Copied out of the mapped file: where its bytes happen to lie decides the last bits of some sums, and Windows
+        # removes no file that is mapped.
+        return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
     except (SafetensorError, OSError, json.JSONDecodeError) as problem:
         raise error(f"{path} is not a safetensors file that can be read: {problem}") from problem
 
 
 def tensor_shapes(folder: Path, stem: str, *, error: type[HRMError] = BundleError) -> dict[str, tuple[int, ...]]:
     """Names and shapes alone, without reading the data. Raises ``error``."""
-    index = folder / f"{stem}.safetensors.index.json"
-    files = {f"{stem}.safetensors"}
-    if index.is_file():
-        files = set(read_json(index, error).get("weight_map", {}).values())
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in sorted(files):
-        path = folder / name
+    for path in _files(folder, stem, error):
         _check_is_safetensors(path, error)
         try:
             with safe_open(path, framework="pt") as reader:
@@ -99,6 +95,16 @@ def check_shapes(
         if name in found and tuple(found[name]) != tuple(wanted[name])
     ]
     return problems
+
+
+def _files(folder: Path, stem: str, error: type[HRMError]) -> list[Path]:
+    index = folder / f"{stem}.safetensors.index.json"
+    if not index.is_file():
+        return [folder / f"{stem}.safetensors"]
+    where = read_json(index, error).get("weight_map")
+    if not isinstance(where, dict) or not all(_is_plain_name(name) for name in where.values()):
+        raise error(f"{index}: no usable weight_map")
+    return [folder / name for name in sorted(set(where.values()))]
 
 
 def _check_is_safetensors(path: Path, error: type[HRMError]) -> None:

@@ -87,7 +87,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out (the CPU allocator raises a plain RuntimeError)."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    # what the CPU allocator says on Windows, and elsewhere
+    words = ("not enough memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def release_memory(device: torch.device) -> None:

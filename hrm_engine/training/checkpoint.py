@@ -21,7 +21,13 @@ from hrm_engine.config import CoreConfig, TextTrainConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import CheckpointError
 from hrm_engine.store.files import new_folder, read_json, write_json
-from hrm_engine.store.manifest import CHECKPOINTS_FOLDER, list_checkpoints, schema_problem, write_manifest
+from hrm_engine.store.manifest import (
+    CHECKPOINTS_FOLDER,
+    check_manifest,
+    list_checkpoints,
+    schema_problem,
+    write_manifest,
+)
 from hrm_engine.training.run_folder import write_args
 from hrm_engine.training.state import TrainState
 
@@ -71,13 +77,22 @@ def save_checkpoint(
 
 
 def newest_checkpoint(run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, and a warning for each damaged one that was passed over."""
+    """The newest whole checkpoint, and a warning for each damaged one that was passed over; None if there is none yet.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is whole or of a version that can be read.
+    """
     warnings: list[str] = []
-    for info in reversed(list_checkpoints(run_dir)):
-        if not info.problems:
+    for info in reversed(list_checkpoints(run_dir, hashes=False)):
+        problems = info.problems or check_manifest(info.path)
+        if not problems:
             return read_checkpoint(info.path), warnings
-        warnings.append(f"checkpoint {info.path.name} is damaged and was passed over: {'; '.join(info.problems)}")
-    return None, warnings
+        warnings.append(f"checkpoint {info.path.name} is damaged and was passed over: {'; '.join(problems)}")
+    if warnings:
+        raise CheckpointError(
+            f"no checkpoint in {run_dir} can be used: {'; '.join(warnings)}. Restore one, or begin again with --fresh"
+        )
+    return None, []
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -5,25 +5,22 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.listing import METADATA_FILE
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.config import CoreConfig, TextTrainConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
-from hrm_engine.errors import HRMError
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import new_folder, read_json, write_json
 from hrm_engine.store.manifest import check_manifest, write_manifest
 from hrm_engine.training.run_folder import write_args
 from hrm_engine.training.state import TrainState
-from hrm_engine.training.tasks.text import DatasetFacts
 
 BEST_FOLDER = "best"
+EVALUATION_FILE = "evaluation.json"
 LIBRARIES = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "bitsandbytes")
 
 
@@ -33,7 +30,7 @@ def write_best(
     """Replace ``best/`` by the weights of this moment. Raises StorageError."""
     with new_folder(run_dir / BEST_FOLDER, replace=True) as folder:
         write_model(folder, core, weights, tokenizer)
-        write_json(folder / "evaluation.json", {"step": state.step, **(state.last_eval or {})})
+        write_json(folder / EVALUATION_FILE, state.last_eval or {})
         write_manifest(folder)
 
 
@@ -48,10 +45,6 @@ def finish_run(
     state: TrainState,
     run_id: str,
     device: torch.device,
-    parent: str | None,
-    facts: DatasetFacts,
-    dataset: str,
-    created: str,
 ) -> None:
     """Write the bundle: weights of the best evaluation if there is one, else the last; ``metadata.json`` last."""
     which = {"which": "last", "step": state.step}
@@ -65,18 +58,18 @@ def finish_run(
         weight_files,
         {
             "run_id": run_id,
-            "created": created,
+            "created": state.created,
             "updated": now_iso(),
             "step": state.step,
             "weights": which,
-            "parent": None if parent is None else {"path": parent},
+            "parent": state.parent,
             "code_version": library_version("hrm-lab"),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
             "library_versions": {
                 "python": platform.python_version(),
                 **{name: found for name in LIBRARIES if (found := library_version(name)) is not None},
             },
-            "dataset_history": _dataset_history(run_dir, dataset, facts, state),
+            "dataset_history": state.datasets,
             "last_metrics": state.last_eval,
             "first_metrics": state.first_eval,
             "trained_s": round(state.trained_s, 3),
@@ -97,20 +90,6 @@ def _best_weights(run_dir: Path, state: TrainState) -> dict[str, Tensor] | None:
     if state.best_step is None or check_manifest(folder):
         return None
     # After a kill, best/ can be ahead of the checkpoint that the run was continued from; then it is another run's best.
-    if read_json(folder / "evaluation.json").get("step") != state.best_step:
+    if read_json(folder / EVALUATION_FILE).get("step") != state.best_step:
         return None
     return load_tensors(folder, "model")
-
-
-def _dataset_history(run_dir: Path, dataset: str, facts: DatasetFacts, state: TrainState) -> list[dict[str, Any]]:
-    history: list[dict[str, Any]] = []
-    try:
-        history = list(read_json(run_dir / METADATA_FILE).get("dataset_history", []))
-    except HRMError:
-        pass  # the first session has no metadata yet
-    entry = {"dataset": dataset, "fingerprint": facts.fingerprint, "documents": facts.num_documents, "rows": state.rows}
-    if history and history[-1].get("fingerprint") == facts.fingerprint:
-        history[-1] = entry
-    else:
-        history.append(entry)
-    return history

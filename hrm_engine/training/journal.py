@@ -6,12 +6,12 @@ CPU there is nothing to wait for and every step is read at once.
 
 from __future__ import annotations
 
-import logging
 import math
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from hrm_engine.errors import StorageError
 from hrm_engine.kernels.device import allocated_bytes
 from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextLosses
+from hrm_engine.store.files import storage_error
 from hrm_engine.store.metrics import MetricsWriter
 from hrm_engine.training.state import SPIKE_WINDOW, TrainState
 
@@ -66,16 +66,7 @@ class Journal:
         self._pending: list[PendingStep] = []
         self._since = time.perf_counter()
         self._process = psutil.Process()
-        self._log = logging.Logger(f"hrm-lab.{run_id}", logging.INFO)
-        try:
-            handler = logging.FileHandler(run_dir / "run.log", encoding="utf8")
-        except OSError as problem:
-            self.metrics.close()
-            raise StorageError(f"{run_dir / 'run.log'} cannot be written: {problem}") from problem
-        formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-        formatter.converter = time.gmtime
-        handler.setFormatter(formatter)
-        self._log.addHandler(handler)
+        self._log_file = run_dir / "run.log"
 
     def write(self, event: str, step: int, **fields: Any) -> None:
         """Write a row to the metrics and hand it to the observer."""
@@ -84,8 +75,13 @@ class Journal:
             self._observer({"run_id": self.run_id, "event": event, "step": step, **fields})
 
     def say(self, message: str, *, warning: bool = False) -> None:
-        """Write a line to ``run.log``."""
-        self._log.log(logging.WARNING if warning else logging.INFO, message)
+        """Write a line to ``run.log``. Raises StorageError."""
+        line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {'WARNING' if warning else 'INFO':<7} {message}\n"
+        try:
+            with self._log_file.open("a", encoding="utf8", errors="backslashreplace") as file:
+                file.write(line)
+        except OSError as problem:
+            raise storage_error(problem, self._log_file, doing="append to") from problem
 
     def add(self, pending: PendingStep, state: TrainState) -> None:
         """Take the numbers of a step; they are read when an interval is full."""
@@ -116,10 +112,15 @@ class Journal:
         """Leave out of the next step's time what was done since the last one (evaluation, saving)."""
         self._since = time.perf_counter()
 
+    def fail(self, state: TrainState, message: str, exit_code: int) -> None:
+        """The last row of a run that ends by an error; the watcher, which may be what failed, is not told."""
+        self._observer = None
+        self.read(state)
+        self.write("stop", state.step, reason=message, exit_code=exit_code)
+        self.say(message, warning=True)
+
     def close(self) -> None:
-        """Close both files."""
-        for handler in self._log.handlers:
-            handler.close()
+        """Bring the metrics to the disk and close them. Raises StorageError."""
         self.metrics.close()
 
     def _write_step(self, pending: PendingStep, row: list[float], step_time: float, state: TrainState) -> None:

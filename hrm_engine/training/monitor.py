@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import torch
 
-from hrm_engine.errors import StorageError
-from hrm_engine.store.status import RunStatus, write_status
+from hrm_engine.errors import HRMError
+from hrm_engine.store.status import RunStatus, State, write_status
 
 HEARTBEAT_S = 2.0
 SYSTEM_S = 10.0
@@ -34,7 +34,7 @@ class Monitor:
         self._message = ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hrm-lab-monitor", daemon=True)
-        self.failure: StorageError | None = None
+        self.failure: HRMError | None = None
         """What stopped the thread; the training loop raises it at its next step."""
 
     def __enter__(self) -> Monitor:
@@ -46,12 +46,20 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end.set()
-        self._thread.join()
+        self._end_thread()
+
+    def close(self, state: State, message: str) -> None:
+        """End the heartbeat with the last word about the run. Raises StorageError."""
+        self._end_thread()
+        write_status(self.run_dir, RunStatus.of_this_process(state, self._step(), message))
 
     def say(self, message: str) -> None:
         """What the run is doing now, shown with its state."""
         self._message = message
+
+    def _end_thread(self) -> None:
+        self._end.set()
+        self._thread.join()
 
     def _run(self) -> None:
         next_system = time.monotonic() + SYSTEM_S
@@ -61,7 +69,7 @@ class Monitor:
                 if time.monotonic() >= next_system:
                     next_system += SYSTEM_S
                     self._write("system", self._step(), **system_figures(self.run_dir, self.device))
-            except StorageError as problem:
+            except HRMError as problem:
                 self.failure = problem
                 return
 

@@ -10,10 +10,17 @@ from typing import Any
 
 from hrm_engine.config import TextTrainConfig, build_config, flat, leaves
 from hrm_engine.errors import CheckpointError, ConfigError, LockedError
-from hrm_engine.store.files import clean_temporaries, ensure_writable, read_json, storage_error, write_json
-from hrm_engine.store.locks import FolderLock
+from hrm_engine.store.files import (
+    clean_temporaries,
+    ensure_writable,
+    is_temporary,
+    read_json,
+    storage_error,
+    write_json,
+)
+from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 from hrm_engine.store.manifest import schema_problem
-from hrm_engine.store.paths import Workspace, check_name
+from hrm_engine.store.paths import Workspace, check_name, inside
 
 ARGS_FILE = "training_args.json"
 ARGS_SCHEMA = 1
@@ -30,31 +37,47 @@ class RunFolder:
 
 
 def claim_folder(config: TextTrainConfig, workspace: Workspace, *, resume: bool, fresh: bool) -> RunFolder:
-    """Claim the folder that the configuration names.
+    """Claim and lock the folder that the configuration names.
 
     Raises:
         ConfigError: the name exists and neither ``resume`` nor ``fresh`` is set, or there is nothing to resume.
         LockedError: another process trains there. StorageError: the folder cannot be written.
     """
+    path = planned_folder(config, workspace, resume=resume, fresh=fresh)
+    if resume:
+        return _lock(path, [])
+    if config.run.brain_name is None and not fresh:
+        return _lock(_next_free(path), [])
+    messages = [f"moved the old run to {_archive(path)}"] if path.exists() and not _is_unused(path) else []
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as problem:
+        raise storage_error(problem, path, doing="create the run folder") from problem
+    folder = _lock(path, messages)
+    if not _is_unused(path):
+        folder.lock.release()
+        raise ConfigError(f"{path} was taken by another process just now; choose another --brain-name")
+    return folder
+
+
+def planned_folder(config: TextTrainConfig, workspace: Workspace, *, resume: bool, fresh: bool) -> Path:
+    """The folder that a run will claim (without a name: the first of ``default``, ``default-2``, ... it will try).
+
+    Raises what :func:`claim_folder` raises for a name that cannot be used, before anything expensive is done.
+    """
     parent = workspace.resolve(config.run.bundle_dir)
     if resume and fresh:
         raise ConfigError("--resume and --fresh exclude each other")
     if resume:
-        path = existing_run(config.run.brain_name, parent)
-        return _lock(path, [])
+        return existing_run(config.run.brain_name, parent)
     ensure_writable(parent)
-    messages: list[str] = []
-    if config.run.brain_name is None and not fresh:
-        return _lock(_next_free(parent), messages)
-    path = parent / check_name(config.run.brain_name or DEFAULT_NAME, "--brain-name")
-    if path.exists() and not fresh:
+    name = config.run.brain_name
+    path = _named(parent, DEFAULT_NAME if name is None else name)
+    if name is not None and not fresh and path.exists() and not _is_unused(path):
         raise ConfigError(
             f"{path} exists: continue it with --resume, move it away with --fresh, or choose another --brain-name"
         )
-    if path.exists():
-        messages.append(f"moved the old run to {_archive(path)}")
-    _make(path)
-    return _lock(path, messages)
+    return path
 
 
 def existing_run(name: str | None, parent: Path) -> Path:
@@ -64,7 +87,7 @@ def existing_run(name: str | None, parent: Path) -> Path:
         if len(found) > 1:
             raise ConfigError(f"--resume: say which run with --brain-name: {', '.join(found)}")
         name = found[0] if found else DEFAULT_NAME
-    path = parent / check_name(name, "--brain-name")
+    path = _named(parent, name)
     if not (path / ARGS_FILE).is_file():
         raise ConfigError(f"--resume: there is no run {name!r} in {parent}; start it without --resume")
     return path
@@ -107,30 +130,51 @@ def resumed_config(
         ConfigError: a value differs from the saved one and may not; both are named, for all such values at once.
     """
     workspace = workspace or Workspace.find()
-    parent = workspace.resolve(bundle_dir or TextTrainConfig.model_fields["run"].default.bundle_dir)
-    saved = saved_config(existing_run(brain_name, parent))
+    bundle_dir = bundle_dir or TextTrainConfig.model_fields["run"].default.bundle_dir
+    path = existing_run(brain_name, workspace.resolve(bundle_dir))
+    saved = saved_config(path)
     known = leaves(TextTrainConfig)
     before = flat(saved)
-    changed = {name: value for name, value in given.items() if name not in {"brain_name", "bundle_dir"}}
-    tree = saved.model_dump(mode="json")
-    wanted = flat(build_config(TextTrainConfig, preset=tree, overrides=changed))
+    # The folder itself says where it is: it may have been renamed, and an unnamed run has no name in its arguments.
+    place = {"brain_name": path.name, "bundle_dir": str(bundle_dir)}
+    changed = {name: value for name, value in given.items() if name not in place}
+    resumed = build_config(TextTrainConfig, preset=saved.model_dump(mode="json"), overrides={**changed, **place})
+    wanted = flat(resumed)
     problems = [
         f"{known[name].flag} is {before[name]} in the saved run, {wanted[name]} was given"
         for name in changed
-        if before[name] != wanted[name] and not known[name].may_change_on_resume
+        if before[name] != wanted[name] and not (known[name].may_change_on_resume and _may_become(name, before, wanted))
     ]
     if problems:
         raise ConfigError(
             "--resume continues with the saved settings, but " + "; ".join(problems) + ". Leave these flags out, or "
             "start a new run"
         )
-    return build_config(TextTrainConfig, preset=tree, overrides=changed)
+    return resumed
 
 
-def _next_free(parent: Path) -> Path:
+def _may_become(name: str, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return name != "steps" or wanted[name] > before[name]
+
+
+def _named(parent: Path, name: str) -> Path:
+    path = parent / check_name(name, "--brain-name")
+    inside(parent, path)
+    return path
+
+
+def _is_unused(path: Path) -> bool:
+    """Whether a folder holds nothing but what claiming it leaves: a start that was killed at once."""
+    try:
+        return all(entry.name in {LOCK_FILE, HOLDER_FILE} or is_temporary(entry) for entry in path.iterdir())
+    except OSError:
+        return False
+
+
+def _next_free(first: Path) -> Path:
     number = 1
     while True:
-        path = parent / (DEFAULT_NAME if number == 1 else f"{DEFAULT_NAME}-{number}")
+        path = first if number == 1 else first.with_name(f"{first.name}-{number}")
         try:
             path.mkdir()
         except FileExistsError:
@@ -139,15 +183,6 @@ def _next_free(parent: Path) -> Path:
             raise storage_error(problem, path, doing="create the run folder") from problem
         else:
             return path
-
-
-def _make(path: Path) -> None:
-    try:
-        path.mkdir()
-    except FileExistsError as problem:
-        raise ConfigError(f"{path} was made by another process just now; choose another --brain-name") from problem
-    except OSError as problem:
-        raise storage_error(problem, path, doing="create the run folder") from problem
 
 
 def _archive(path: Path) -> Path:

@@ -31,6 +31,12 @@ class TrainState:
     last_eval: dict[str, Any] | None = None
     last_sample: str | None = None
     trained_s: float = 0.0
+    created: str = ""
+    """When the run began, ISO 8601."""
+    parent: dict[str, str] | None = None
+    """Path and hash of what the first weights came from."""
+    datasets: list[dict[str, Any]] = field(default_factory=list)
+    """Data trained on, the present one last: its path, fingerprint, documents, and the rows consumed by its end."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for ``state.json``."""

@@ -68,4 +68,4 @@ class Stopper:
         return None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signal = signal.Signals(number).name
+        self._signal = self._signal or signal.Signals(number).name

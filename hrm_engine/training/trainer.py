@@ -11,20 +11,27 @@ import math
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from hrm_engine.bundles.implant import StartingPoint, starting_point
+from hrm_engine.bundles.implant import starting_point
 from hrm_engine.bundles.load import build_model, read_core_config
 from hrm_engine.config import TextTrainConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
-from hrm_engine.errors import CheckpointError, DataError, HRMError, NonFiniteLossError, OutOfMemoryError, StorageError
+from hrm_engine.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    HRMError,
+    NonFiniteLossError,
+    OutOfMemoryError,
+)
 from hrm_engine.inference import Evaluation
 from hrm_engine.kernels.device import (
     choose_device,
@@ -34,11 +41,12 @@ from hrm_engine.kernels.device import (
     release_memory,
 )
 from hrm_engine.models.act import TextLosses
+from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim import MasterWeights, UpdateResult, learning_rate, make_updater
 from hrm_engine.store.clock import now_iso
-from hrm_engine.store.files import read_json
+from hrm_engine.store.files import finite
 from hrm_engine.store.paths import Workspace
-from hrm_engine.store.status import RunStatus, write_status
+from hrm_engine.store.status import State
 from hrm_engine.training.checkpoint import (
     Checkpoint,
     environment_changes,
@@ -49,10 +57,12 @@ from hrm_engine.training.checkpoint import (
 from hrm_engine.training.finish import finish_run, write_best
 from hrm_engine.training.journal import Journal, Observer, PendingStep
 from hrm_engine.training.monitor import Monitor
-from hrm_engine.training.run_folder import ARGS_FILE, claim_folder, write_args
+from hrm_engine.training.run_folder import claim_folder, planned_folder, write_args
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.stopping import Stop, Stopper
 from hrm_engine.training.tasks.text import TextTask
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ class StepReport:
 
 class Trainer:
     """Context manager around a run folder: claims it, restores or starts the state, steps, saves.
+
+    To resume, give it what :func:`~hrm_engine.training.run_folder.resumed_config` made of the saved configuration.
 
     Raises on entering:
         ConfigError, DataError, BundleError, CheckpointError: what was asked for cannot be done.
@@ -98,23 +110,26 @@ class Trainer:
         self._command_line = None if command_line is None else list(command_line)
         self._observer = observer
         self._stack = ExitStack()
+        self._new_folder: Path | None = None
         self._finished = False
 
     def __enter__(self) -> Trainer:
         try:
             self._open()
-        except BaseException as error:
-            self._fail(error)
-            self._stack.close()
+        except BaseException:
+            self._withdraw()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and not self._finished:
+        if self._finished:
+            return
+        if error is None:
+            self._end("stopped", f"left at step {self.state.step} without finish()")
+        else:
             self._fail(error)
-        self._stack.close()
 
     @property
     def total_steps(self) -> int:
@@ -189,10 +204,10 @@ class Trainer:
         self.journal.read(self.state)
         self.monitor.say("evaluating")
         started = time.perf_counter()
-        result = self.task.evaluate(self.model, self.device)
+        state = self.state
+        result = self._halving(lambda rows: self.task.evaluate(self.model, rows, self.device))
         if result is None:
             return None
-        state = self.state
         fields = {
             "loss": result.loss,
             "perplexity": result.perplexity,
@@ -204,13 +219,14 @@ class Trainer:
         }
         self.journal.write("eval", state.step, **fields, eval_time_s=time.perf_counter() - started)
         self.journal.say(f"step {state.step}: validation loss {result.loss:.4f} (unigram {self.task.unigram_loss:.4f})")
-        state.first_eval = state.first_eval or fields
-        state.last_eval = {"step": state.step, **fields}
+        state.last_eval = finite({"step": state.step, **fields})
+        state.first_eval = state.first_eval or state.last_eval
         if (sample := self.task.sample(self.model, self.core)) is not None:
             state.last_sample = sample.prompt + sample.text
             self.journal.write("sample", state.step, prompt=sample.prompt, text=sample.text)
         improved = state.best_loss is None or result.loss < state.best_loss
-        if improved and math.isfinite(result.loss):
+        # What has not been trained yet is no result: a run stopped early keeps what it has learned so far.
+        if state.step > 0 and improved and math.isfinite(result.loss):
             state.best_loss, state.best_step = result.loss, state.step
             write_best(self.run_dir, self.core, self._stored_weights(), self.tokenizer, state)
         self.monitor.say("training")
@@ -255,6 +271,7 @@ class Trainer:
         message = "finished" if stop is None else stop.reason
         if self.state.step > 0:
             self.monitor.say("writing the bundle")
+            self.state.datasets[-1]["rows"] = self.state.rows
             finish_run(
                 self.run_dir,
                 core=self.core,
@@ -265,20 +282,15 @@ class Trainer:
                 state=self.state,
                 run_id=self.run_id,
                 device=self.device,
-                parent=None if self.config.start.student_init is None else str(self.config.start.student_init),
-                facts=self.task.facts,
-                dataset=str(self.config.data.dataset_file),
-                created=self._created,
             )
         if stop is None:
             self.journal.write("final", self.state.step, message=message, loss=(self.state.last_eval or {}).get("loss"))
         else:
             self.journal.write("stop", self.state.step, reason=message, exit_code=stop.exit_code)
         self.journal.say(f"step {self.state.step}: {message}")
+        self.journal.metrics.flush()
         self._finished = True
-        self._stack.close()
-        state_word = "finished" if stop is None else "stopped"
-        write_status(self.run_dir, RunStatus.of_this_process(state_word, self.state.step, message))
+        self._end("finished" if stop is None else "stopped", message)
 
     def check_stop(self) -> Stop | None:
         """Why the run should stop now, if there is a reason."""
@@ -296,60 +308,76 @@ class Trainer:
             max_minutes=config.run.max_minutes,
         )
         messages = [note for note in (device_note, precision_note) if note]
-        start = None if self._resume else self._starting_point(messages)
-        task = None if start is None else TextTask(config, start.tokenizer, self.workspace)
-        folder = claim_folder(config, self.workspace, resume=self._resume, fresh=self._fresh)
-        self.run_dir = folder.path
-        self._stack.callback(folder.lock.release)
-        messages += folder.messages
         checkpoint = None
         if self._resume:
-            checkpoint, warnings = newest_checkpoint(self.run_dir)
-            messages += warnings
-        self.state = TrainState() if checkpoint is None else checkpoint.state
+            folder = claim_folder(config, self.workspace, resume=True, fresh=self._fresh)
+            self._stack.callback(folder.lock.release)
+            messages += folder.messages
+            checkpoint = self._restore(folder.path, messages)
+        else:
+            # Whatever cannot start is found before a folder is made for it, or an old one is moved away.
+            planned_folder(config, self.workspace, resume=False, fresh=self._fresh)
+            self._begin(messages)
+            folder = claim_folder(config, self.workspace, resume=False, fresh=self._fresh)
+            self._stack.callback(folder.lock.release)
+            self._new_folder = folder.path
+            messages += folder.messages
+            write_args(folder.path, config, self._command_line)
+        self.run_dir = folder.path
+        self.tokenizer = self.task.tokenizer
         self._saved_step = self.state.step
-        self._created = _created(self.run_dir)
-        self.run_id = f"{self.run_dir.name}-{secrets.token_hex(4)}" if checkpoint is None else self._saved_run_id()
-        if checkpoint is not None:
-            task = TextTask(config, Tokenizer.load(checkpoint.path), self.workspace)
-            self._check_data(checkpoint, task, messages)
-            messages += environment_changes(checkpoint.environment, self.device)
-        elif task is None:
-            messages.append("--resume: no checkpoint yet, starting at step 0")
-            start = self._starting_point(messages)
-            task = TextTask(config, start.tokenizer, self.workspace)
-        self.task, self.tokenizer = task, task.tokenizer
-        self._build(start, checkpoint)
-        if not self._resume:
-            write_args(self.run_dir, config, self._command_line)
+        self.run_id = _first_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
         self._begin_journal(checkpoint, messages)
 
-    def _starting_point(self, messages: list[str]) -> StartingPoint:
-        start = starting_point(
-            self.config.start.model, hidden_size=self.config.network.hidden_size, workspace=self.workspace
-        )
+    def _begin(self, messages: list[str]) -> None:
+        """The state before the first step."""
+        config = self.config
+        start = starting_point(config.start.model, hidden_size=config.network.hidden_size, workspace=self.workspace)
         messages += start.messages
-        return start
+        self.task = TextTask(config, start.tokenizer, self.workspace)
+        self.core = self.task.core_config(start)
+        model, parent = self.task.new_model(self.core, start, self.workspace)
+        self.state = TrainState(
+            micro_batch_size=config.run.batch_size,
+            schedule_steps=config.run.steps,
+            created=now_iso(),
+            parent=parent,
+            datasets=[self._dataset()],
+        )
+        self._prepare(model)
 
-    def _build(self, start: StartingPoint | None, checkpoint: Checkpoint | None) -> None:
-        config, state = self.config, self.state
-        if checkpoint is not None:
-            self.core = read_core_config(checkpoint.path)
-            model = build_model(self.core, checkpoint.weights, where=checkpoint.path, error=CheckpointError)
-        else:
-            if start is None:
-                raise CheckpointError("neither a starting point nor a checkpoint")
-            self.core = self.task.core_config(start)
-            model = self.task.new_model(self.core, start, self.workspace)
-            state.micro_batch_size = config.run.batch_size
-            state.schedule_steps = config.run.steps
+    def _restore(self, run_dir: Path, messages: list[str]) -> Checkpoint | None:
+        """The state of the newest whole checkpoint, which is returned; without one, the state before the first step."""
+        checkpoint, warnings = newest_checkpoint(run_dir)
+        messages += warnings
+        if checkpoint is None:
+            messages.append("--resume: no checkpoint yet, starting at step 0")
+            self._begin(messages)
+            return None
+        self.state = checkpoint.state
+        if self.state.step > self.total_steps:
+            raise ConfigError(
+                f"--resume: {checkpoint.path.name} is beyond the saved --steps {self.total_steps}; "
+                f"give --steps {self.state.step} or more"
+            )
+        self.task = TextTask(self.config, Tokenizer.load(checkpoint.path), self.workspace)
+        self._check_data(checkpoint, messages)
+        messages += environment_changes(checkpoint.environment, self.device)
+        self.core = read_core_config(checkpoint.path)
+        self._prepare(build_model(self.core, checkpoint.weights, where=checkpoint.path, error=CheckpointError))
+        self.updater.load_state_tensors(checkpoint.optimizer)
+        # a kill can have interrupted the removal of an old one
+        prune_checkpoints(run_dir, keep_last=self.config.run.keep_last, newest_step=self.state.step)
+        return checkpoint
+
+    def _prepare(self, model: RecurrentCore) -> None:
+        """Bring a model with fp32 weights to the device, in the types it computes in, with its optimizer."""
+        config = self.config
         first_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         self.model = model.to(device=self.device, dtype=self.precision.compute)
         self.masters = MasterWeights(self.model, self.precision.master)
         self.masters.load(first_weights)
         self.updater = make_updater(self.masters, config.optim, loss_scaling=self.precision.loss_scaling)
-        if checkpoint is not None:
-            self.updater.load_state_tensors(checkpoint.optimizer)
         checkpointing = config.compute.gradient_checkpointing
         self.checkpointing = self.device.type != "cpu" if checkpointing is None else checkpointing
         wants_compile = config.compute.compile
@@ -395,19 +423,21 @@ class Trainer:
         self.journal.restart_clock()
 
     def _update(self, lr: float) -> UpdateResult[tuple[TextLosses, int]]:
+        def attempt(micro_batch: int) -> UpdateResult[tuple[TextLosses, int]]:
+            batches = self.task.batches(self.state.rows, self.rows_per_step, micro_batch, self.device)
+            return self.updater.update(
+                lambda backward: self.task.losses(self.model, batches, backward, checkpointing=self.checkpointing),
+                lr=lr,
+            )
+
+        return self._halving(attempt)
+
+    def _halving(self, work: Callable[[int], T]) -> T:
+        """``work(micro_batch)``, with half the micro-batch after each time that memory ran out."""
         state = self.state
         while True:
             try:
-                batches = self.task.batches(state.rows, self.rows_per_step, state.micro_batch_size, self.device)
-                return self.updater.update(
-                    lambda backward: self.task.losses(
-                        self.model,
-                        batches,  # noqa: B023 - called before the next round
-                        backward,
-                        checkpointing=self.checkpointing,
-                    ),
-                    lr=lr,
-                )
+                return work(state.micro_batch_size)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -427,8 +457,16 @@ class Trainer:
     def _stored_weights(self) -> dict[str, torch.Tensor]:
         return {name: tensor.to(self.precision.stored) for name, tensor in self.masters.tensors().items()}
 
-    def _check_data(self, checkpoint: Checkpoint, task: TextTask, messages: list[str]) -> None:
-        if checkpoint.fingerprint == task.facts.fingerprint:
+    def _dataset(self) -> dict[str, Any]:
+        facts = self.task.facts
+        return {
+            "dataset": str(self.config.data.dataset_file),
+            "fingerprint": facts.fingerprint,
+            "documents": facts.num_documents,
+        }
+
+    def _check_data(self, checkpoint: Checkpoint, messages: list[str]) -> None:
+        if checkpoint.fingerprint == self.task.facts.fingerprint:
             return
         what = f"{self.config.data.dataset_file} is not what it was when this run began (its fingerprint differs)"
         if not self._allow_changed_data:
@@ -437,45 +475,38 @@ class Trainer:
                 "--allow-changed-data"
             )
         messages.append(f"{what}: continuing on the new data")
+        self.state.datasets[-1]["rows"] = self.state.rows
+        self.state.datasets.append(self._dataset())
 
-    def _saved_run_id(self) -> str:
-        with suppress(HRMError):
-            if isinstance(found := _first_row(self.run_dir / "metrics.jsonl").get("run_id"), str):
-                return found
-        return f"{self.run_dir.name}-{secrets.token_hex(4)}"
+    def _withdraw(self) -> None:
+        """Nothing has begun: the name of a new run stays free, and one that was to be resumed is as it was."""
+        self._stack.close()
+        if self._new_folder is not None:
+            shutil.rmtree(self._new_folder, ignore_errors=True)
 
     def _fail(self, error: BaseException) -> None:
         """Leave a word about the failure; the failure itself goes on to the caller."""
-        if not hasattr(self, "run_dir"):
-            return
         message = str(error) or type(error).__name__
-        with suppress(StorageError, ValueError):
-            if hasattr(self, "journal"):
-                self.journal.read(self.state)
-                self.journal.say(message, warning=True)
-                self.journal.write("stop", self.state.step, reason=message, exit_code=getattr(error, "exit_code", 1))
-        if not (self.run_dir / ARGS_FILE).exists():
-            # failed before it became a run: the name stays free
+        # a full disk may be what failed
+        with suppress(HRMError):
+            self.journal.fail(self.state, message, getattr(error, "exit_code", 1))
+        with suppress(HRMError):
+            self._end("failed", message)
+
+    def _end(self, state: State, message: str) -> None:
+        """The last word in ``status.json``, then everything is released."""
+        try:
+            self.monitor.close(state, message)
+        finally:
             self._stack.close()
-            shutil.rmtree(self.run_dir, ignore_errors=True)
-            return
-        self._stack.close()
-        with suppress(StorageError):
-            step = self.state.step if hasattr(self, "state") else 0
-            write_status(self.run_dir, RunStatus.of_this_process("failed", step, message))
 
 
-def _created(run_dir: Path) -> str:
-    with suppress(HRMError):
-        if isinstance(created := read_json(run_dir / "metadata.json").get("created"), str):
-            return created
-    return now_iso()
-
-
-def _first_row(path: Path) -> dict[str, Any]:
+def _first_run_id(run_dir: Path) -> str | None:
+    """The id under which the rows of a run stand; None where it has none yet."""
     try:
-        with path.open(encoding="utf8") as file:
+        with (run_dir / "metrics.jsonl").open(encoding="utf8") as file:
             row = json.loads(file.readline())
     except (OSError, ValueError):
-        return {}
-    return row if isinstance(row, dict) else {}
+        return None
+    run_id = row.get("run_id") if isinstance(row, dict) else None
+    return run_id if isinstance(run_id, str) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hrm_engine.bundles import Bundle, StartingPoint, find_run
+from hrm_engine.bundles.listing import folder_problems, parent_record
 from hrm_engine.bundles.weights import check_shapes, load_file, load_tensors
 from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
 from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
@@ -57,13 +59,13 @@ class TextTask:
             start_offset=config.data.dataset_start_offset,
         )
         self.facts = DatasetFacts(
-            fingerprint=dataset_fingerprint(corpus.fingerprint, tokenizer.fingerprint, seq_len),
+            fingerprint=_fingerprint(corpus, eval_corpus, tokenizer, seq_len),
             num_documents=len(train),
             num_held_out=len(held_out),
             num_rows=len(self.rows),
             messages=_messages(corpus) + ([] if eval_corpus is None else _messages(eval_corpus)),
         )
-        self._eval_batches = self._held_out_batches()
+        self._num_eval_rows = min(len(self.held_out_rows), config.evaluation.eval_batches * config.run.batch_size)
         self.unigram_loss = self._unigram_loss()
 
     def core_config(self, start: StartingPoint) -> CoreConfig:
@@ -76,8 +78,10 @@ class TextTask:
             embedding_scale=scale,
         )
 
-    def new_model(self, core: CoreConfig, start: StartingPoint, workspace: Workspace) -> RecurrentCore:
-        """A model with its first weights, fp32, on the CPU.
+    def new_model(
+        self, core: CoreConfig, start: StartingPoint, workspace: Workspace
+    ) -> tuple[RecurrentCore, dict[str, str] | None]:
+        """A model with its first weights, fp32, on the CPU; and the bundle or file they came from, with its hash.
 
         A taken-over head is brought to standard deviation ``1/sqrt(D)``, as a fresh one has: its network fed it states
         of another size, and directions are what it knows.
@@ -88,9 +92,9 @@ class TextTask:
             if start.embeddings is not None and start.head is not None:
                 model.embed_tokens.weight.copy_(start.embeddings)
                 model.lm_head.weight.copy_(start.head / (start.head.std() * core.hidden_size**0.5))
-        if self.config.start.student_init is not None:
-            _load_student(model, self.config.start.student_init, workspace)
-        return model
+        if self.config.start.student_init is None:
+            return model, None
+        return model, _load_student(model, self.config.start.student_init, workspace)
 
     def batches(self, position: int, num_rows: int, micro_batch: int, device: torch.device) -> list[TextBatch]:
         """The rows after ``position`` consumed ones, in micro-batches on the device."""
@@ -123,11 +127,12 @@ class TextTask:
         """ACT segments of a training step."""
         return self.config.network.halt_max_steps
 
-    def evaluate(self, model: RecurrentCore, device: torch.device) -> Evaluation | None:
+    def evaluate(self, model: RecurrentCore, micro_batch: int, device: torch.device) -> Evaluation | None:
         """Loss and accuracy at every depth on the first held-out rows; None where evaluation is off."""
-        if not self._eval_batches:
+        if not self._num_eval_rows:
             return None
-        return evaluate(model, (on_device(b, device) for b in self._eval_batches), num_segments=self.num_segments)
+        batches = (on_device(batch, device) for batch in self._held_out_batches(micro_batch))
+        return evaluate(model, batches, num_segments=self.num_segments)
 
     def sample(self, model: RecurrentCore, core: CoreConfig) -> Generation | None:
         """Greedy continuation of the beginning of a held-out document; None where rows are too short for one."""
@@ -136,15 +141,14 @@ class TextTask:
         bundle = Bundle(Path(), core, model, self.tokenizer, {})
         return generate(bundle, self.prompt, max_new_tokens=SAMPLE_TOKENS, temperature=0.0)
 
-    def _held_out_batches(self) -> list[Batch]:
-        size = self.config.run.batch_size
-        count = min(len(self.held_out_rows), self.config.evaluation.eval_batches * size)
-        return [self.held_out_rows.batch(np.arange(start, min(start + size, count))) for start in range(0, count, size)]
+    def _held_out_batches(self, size: int) -> Iterator[Batch]:
+        count = self._num_eval_rows
+        return (self.held_out_rows.batch(np.arange(start, min(start + size, count))) for start in range(0, count, size))
 
     def _unigram_loss(self) -> float | None:
-        if not self._eval_batches:
+        if not self._num_eval_rows:
             return None
-        labels = torch.cat([batch.labels.flatten() for batch in self._eval_batches])
+        labels = torch.cat([batch.labels.flatten() for batch in self._held_out_batches(self.config.run.batch_size)])
         return unigram_loss(self.rows.stream.label_counts(), labels)
 
 
@@ -170,6 +174,11 @@ def _documents(config: TextTrainConfig, workspace: Workspace) -> tuple[Corpus, l
     return corpus, corpus.documents, eval_corpus.documents, eval_corpus
 
 
+def _fingerprint(corpus: Corpus, eval_corpus: Corpus | None, tokenizer: Tokenizer, seq_len: int) -> str:
+    texts = corpus.fingerprint if eval_corpus is None else f"{corpus.fingerprint} {eval_corpus.fingerprint}"
+    return dataset_fingerprint(texts, tokenizer.fingerprint, seq_len)
+
+
 def _messages(corpus: Corpus) -> list[str]:
     messages = list(corpus.notes)
     if corpus.num_replaced_bytes:
@@ -184,15 +193,18 @@ def _prompt(document: str, tokenizer: Tokenizer, seq_len: int) -> str | None:
     return tokenizer.decode(tokens) if len(tokens) else None
 
 
-def _load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> None:
+def _load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> dict[str, str]:
     path = workspace.resolve(source)
     if path.is_file():
         tensors = load_file(path)
     else:
         path = find_run(path, workspace)
+        if damage := folder_problems(path):
+            raise BundleError(f"--student-init {path} cannot be loaded: {'; '.join(damage)}")
         tensors = load_tensors(path, "model")
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, wanted, where=path)
     if problems:
         raise BundleError("--student-init does not fit this model: " + "; ".join(problems))
     model.load_state_dict(tensors)
+    return parent_record(path)
