@@ -30,21 +30,16 @@ ENVELOPE: Mapping[str, Metric] = MappingProxyType(
 EVENTS: Mapping[str, str] = MappingProxyType(
     {
         "start": "a session begins",
-        "train": "training, averaged since the row before",
+        "train": "one optimizer step",
         "eval": "an evaluation on held-out data",
         "sample": "a text generated at an evaluation",
         "system": "the machine, every 10 s",
-        "expert_usage": "how often each expert of each layer was chosen",
         "checkpoint": "a checkpoint was saved",
         "resume": "training goes on from `step`; earlier rows of this run with a larger step no longer count",
-        "cycle_complete": "one cycle of --iterate ended",
-        "chunk_complete": "one part of a data set that is read in parts was used up",
-        "lr_adjustment": "the learning rate was changed outside of its schedule",
         "oom": "memory ran out and the micro-batch was halved",
         "nan": "a loss or gradient was not finite; the update was skipped",
         "spike": "the loss was above 10 times the median of the last 50",
-        "alert": "something a human should look at",
-        "stop": "the session was asked to end early",
+        "stop": "the session ended early: it was asked to, or it failed",
         "final": "the session ended",
     }
 )
@@ -69,7 +64,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "num_threads": Metric("1", "CPU threads of a tensor operation", _SESSION),
         "from_checkpoint": Metric("", "the checkpoint that is continued; null if there was none", _SESSION),
         "messages": Metric("", "warnings at the beginning, a list", _SESSION),
-        "reason": Metric("", "why the session ended early, or the rate was changed", ("stop", "lr_adjustment")),
+        "reason": Metric("", "why the session ended early", ("stop",)),
         "exit_code": Metric("1", "what the process ends with", ("stop",)),
         # train and eval
         "loss": Metric(
@@ -79,18 +74,15 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         ),
         "ce": Metric("nats/token", "cross-entropy of the next token, weighted over the segments", _TRAIN),
         "halt_loss": Metric("nats/token", "binary cross-entropy of a halting decision", _TRAIN),
-        "lr": Metric("1", "learning rate of the step", ("train", "lr_adjustment")),
-        "old_lr": Metric("1", "learning rate before the change", ("lr_adjustment",)),
+        "lr": Metric("1", "learning rate of the step", _TRAIN),
         "grad_norm": Metric("1", "norm of the gradient before clipping", _TRAIN),
         "tokens": Metric("tokens", "fresh label tokens since the run began", _TRAIN),
         "token_segments": Metric("tokens", "label tokens times segments run, since the run began", _TRAIN),
         "rows": Metric("rows", "fresh rows since the run began", _TRAIN),
         "tokens_per_s": Metric("tokens/s", "fresh label tokens per second", _TRAIN),
         "token_segments_per_s": Metric("tokens/s", "label tokens times segments run, per second", _TRAIN),
-        "rows_per_s": Metric("rows/s", "fresh rows per second", _TRAIN),
-        "row_segments_per_s": Metric("rows/s", "rows times segments run, per second", _TRAIN),
         "step_time_s": Metric("s", "time of one optimizer step", _TRAIN),
-        "act_steps_mean": Metric("segments", "segments run per token (text) or row (puzzles), on average", _TRAIN),
+        "act_steps_mean": Metric("segments", "segments run per token, on average", _TRAIN),
         "effective_batch_size": Metric("rows", "rows of one optimizer step, accumulation included", _TRAIN),
         "dataset_position": Metric("rows", "position of the data cursor within the epoch", _TRAIN),
         "epoch": Metric("1", "how often the data set was used up", _TRAIN),
@@ -123,7 +115,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "what": Metric("", "what was not finite: loss or gradient", ("nan",)),
         "in_a_row": Metric("1", "steps in a row that were not finite, this one included", ("nan",)),
         "median": Metric("nats/token", "median loss of the last 50 rows", ("spike",)),
-        "message": Metric("", "one sentence for the reader", ("alert", "oom", "final")),
+        "message": Metric("", "one sentence for the reader", ("oom", "final")),
     }
 )
 """Field name to unit, meaning and the events it stands in."""
