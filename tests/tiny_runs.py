@@ -1,0 +1,273 @@
+"""Real trainings of a fraction of a second, for the tests of training, bundles and faults.
+
+A run has 180,000 parameters, rows of 16 to 32 tokens and a vocabulary of 300; a step takes some milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hrm_engine.bundles import create_implant
+from hrm_engine.config import TextTrainConfig, build_config
+from hrm_engine.store.paths import Workspace
+from hrm_engine.training import TrainResult, train
+
+REPOSITORY = Path(__file__).parents[1]
+WORDS = "the a cat dog runs sleeps in house tree under over and then list value returns function called with".split()
+TEXT = "training_data/text.txt"
+VOCABULARY = 300
+
+SETTINGS: dict[str, Any] = {
+    "dataset_file": TEXT,
+    "hidden_size": 64,
+    "num_heads": 2,
+    "h_layers": 1,
+    "l_layers": 1,
+    "max_seq_len": 16,
+    "batch_size": 2,
+    "lr": 3e-3,
+    "steps": 6,
+    "eval_every": 3,
+    "eval_batches": 1,
+    "save_every": 2,
+    "device": "cpu",
+}
+
+# What may differ between two runs that did the same: times, speeds, memory, and what tells of the interruption.
+_TIMED = ("_s", "_per_s")
+_SESSION_EVENTS = ("start", "resume", "checkpoint", "stop", "final", "system")
+
+
+def text(num_documents: int = 40, seed: int = 0) -> str:
+    """Documents of 10 to 50 words, separated by blank lines."""
+    draw = random.Random(seed)
+    documents = (" ".join(draw.choices(WORDS, k=draw.randint(10, 50))) for _ in range(num_documents))
+    return "\n\n".join(documents) + "\n"
+
+
+def make_source(folder: Path) -> Path:
+    """A workspace with the text, a tokenizer and a base model of width 64, made once; returns its root."""
+    if not folder.exists():
+        (folder / "training_data").mkdir(parents=True)
+        (folder / TEXT).write_text(text())
+        create_implant(workspace=Workspace(folder), dataset_file=Path(TEXT), vocab_size=VOCABULARY, hidden_size=64)
+    return folder
+
+
+class Lab:
+    """A workspace with a small text, and trainings in it.
+
+    ``tokenizer`` is a folder for ``--model`` that has only a tokenizer: it spares the import of transformers.
+    """
+
+    def __init__(self, root: Path, source: Path) -> None:
+        self.root = root
+        self.source = source
+        self.tokenizer = source / "artifacts" / "hf_implant" / "tokenizers"
+        self.workspace = Workspace(root)
+        self.text = root / TEXT
+        shutil.copy(source / TEXT, self.text)
+
+    def settings(self, **changed: Any) -> dict[str, Any]:
+        """The settings of a tiny run, by leaf name."""
+        return {**SETTINGS, "model": str(self.tokenizer), **changed}
+
+    def config(self, **changed: Any) -> TextTrainConfig:
+        """The same as a configuration."""
+        return build_config(TextTrainConfig, overrides=self.settings(**changed))
+
+    def run_dir(self, name: str) -> Path:
+        """Where a run of that name lies."""
+        return self.workspace.brains / name
+
+    def train(self, name: str | None = None, **changed: Any) -> TrainResult:
+        """A run from beginning to end."""
+        return train(self.config(brain_name=name, **changed), workspace=self.workspace)
+
+    def resume(self, name: str | None = None, *, interrupt_at: int | None = None, **given: Any) -> TrainResult:
+        """Continue a run; ``given`` are flags on the command line."""
+        options = {key: given.pop(key) for key in ("allow_changed_data", "observer") if key in given}
+        return train(
+            self.config(brain_name=name),
+            resume=True,
+            given=given,
+            workspace=self.workspace,
+            **({"observer": interrupter(interrupt_at)} if interrupt_at is not None else {}),
+            **options,
+        )
+
+    def interrupted(self, name: str, at_step: int, **changed: Any) -> TrainResult:
+        """A run that is told to stop by SIGTERM in the middle of step ``at_step``."""
+        config = self.config(brain_name=name, **changed)
+        return train(config, workspace=self.workspace, observer=interrupter(at_step))
+
+
+def interrupter(at_step: int) -> Any:
+    """An observer that sends this process SIGTERM when the row of a step is written."""
+
+    def observe(row: Mapping[str, Any]) -> None:
+        if row["event"] == "train" and row["step"] == at_step:
+            signal.raise_signal(signal.SIGTERM)
+
+    return observe
+
+
+def rows(run_dir: Path) -> list[dict[str, Any]]:
+    """All rows of a run's metrics."""
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf8").splitlines()]
+
+
+def row_of(run_dir: Path, event: str) -> dict[str, Any]:
+    """The last row of an event."""
+    return [row for row in rows(run_dir) if row["event"] == event][-1]
+
+
+def lasting_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows that count, as the contract compares them: overtaken ones dropped, without times, speeds and memory."""
+    kept: list[dict[str, Any]] = []
+    for row in rows(run_dir):
+        if row["event"] == "resume":
+            kept = [earlier for earlier in kept if earlier["step"] <= row["step"]]
+        if row["event"] in _SESSION_EVENTS:
+            continue
+        plain = {
+            key: value
+            for key, value in row.items()
+            if key not in ("ts", "run_id") and not key.endswith(_TIMED) and not key.startswith("memory_")
+        }
+        # without a checkpoint a run begins again, and what was measured at step 0 is measured again
+        if plain not in kept:
+            kept.append(plain)
+    return kept
+
+
+def final_files(run_dir: Path) -> dict[str, bytes]:
+    """Everything that two equal runs must have in common at their end, byte by byte."""
+    newest = max((run_dir / "checkpoints").glob("step_*"))
+    found = {"model.safetensors", "config.json", "tokenizer.json"}
+    paths = [run_dir / name for name in found] + [newest / name for name in (*found, "optimizer.safetensors")]
+    paths += [path for path in sorted((run_dir / "best").glob("*")) if path.name != "MANIFEST.json"]
+    content = {path.relative_to(run_dir).as_posix(): path.read_bytes() for path in paths}
+    state = json.loads((newest / "state.json").read_text())
+    timeless = {key: value for key, value in state["state"].items() if key not in ("trained_s", "created")}
+    content["state"] = json.dumps([timeless, state["dataset_fingerprint"]]).encode()
+    return content
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Two runs ended in bit-identical weights, optimizer state, order, best weights and rows."""
+    expected, found = final_files(one), final_files(other)
+    assert list(found) == list(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert lasting_rows(other) == lasting_rows(one)
+
+
+class Child:
+    """One command line of ``lab`` in a process of its own."""
+
+    def __init__(self, server: Forks, pid: int, log: Path) -> None:
+        self._server = server
+        self.pid = pid
+        self.log = log
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """Its exit code; negative is the signal that ended it."""
+        return self._server.ask({"wait": self.pid}, give_up_on=self.pid)
+
+
+class Forks:
+    """The fork server, started at its first use."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(
+        self, root: Path, *argv: object, watch: Path | None = None, kill_at: int | None = None, log: str = "log"
+    ) -> Child:
+        """Begin a command in the workspace ``root``; its output goes to ``root/log``, see ``fork_server._watch``."""
+        request = {
+            "argv": [str(word) for word in argv],
+            "root": str(root),
+            "log": str(root / log),
+            "watch": None if watch is None else str(watch),
+            "kill_at": kill_at,
+            "marks": str(root / "marks"),
+        }
+        return Child(self, self.ask(request), root / log)
+
+    def run(self, root: Path, *argv: object, **options: Any) -> int:
+        """Run a command to its end; the exit code."""
+        return self.start(root, *argv, **options).wait()
+
+    def ask(self, request: Mapping[str, Any], *, give_up_on: int | None = None) -> int:
+        """One request and its answer; a process that takes more than two minutes is killed."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.fork_server"],
+                cwd=REPOSITORY,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+        if give_up_on is not None and not select.select([self._process.stdout], [], [], 120)[0]:
+            os.kill(give_up_on, signal.SIGKILL)
+        return int(json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End the server."""
+        if self._process is not None:
+            self._process.communicate()
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as they stand on a command line."""
+    words: list[str] = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", str(value)]
+    return words
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors get slower with more threads, and their number decides the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a workspace with text, tokenizer and base model that tests share and do not change."""
+    return make_source(tmp_path_factory.getbasetemp() / "tiny-source")
+
+
+@pytest.fixture
+def lab(workspace: Path, source: Path) -> Lab:
+    """The test's own workspace, with a text to train on."""
+    return Lab(workspace, source)

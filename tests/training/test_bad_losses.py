@@ -1,0 +1,141 @@
+"""Losses that are not finite or jump: the step is skipped, told, and in the end the run stops with its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hrm_engine.bundles import load_bundle
+from hrm_engine.errors import NonFiniteLossError
+from hrm_engine.store.manifest import list_checkpoints
+from hrm_engine.store.status import read_status
+from hrm_engine.training import Trainer
+from tests.tiny_runs import Lab, row_of, rows
+
+
+def poison(lab: Lab, name: str = "poison.safetensors") -> str:
+    """Weights that fit a tiny run, with NaN in the output head."""
+    tensors = load_file(lab.train("healthy", steps=1, eval_batches=0).run_dir / "model.safetensors")
+    tensors["lm_head.weight"][0, 0] = math.nan
+    save_file(tensors, lab.root / name)
+    return name
+
+
+def of(run_dir: Path, event: str) -> list[dict[str, Any]]:
+    """The rows of an event."""
+    return [row for row in rows(run_dir) if row["event"] == event]
+
+
+def test_a_loss_that_stays_nan_stops_the_run(lab: Lab) -> None:
+    weights = poison(lab)
+    with pytest.raises(NonFiniteLossError, match=r"3 times in a row up to step 3 \(--nan-patience 3\)") as raised:
+        lab.train("run", student_init=weights, nan_patience=3, save_every=1)
+    assert raised.value.exit_code == 3
+    run_dir = lab.run_dir("run")
+    assert [(row["step"], row["what"], row["in_a_row"]) for row in of(run_dir, "nan")] == [
+        (1, "loss", 1),
+        (2, "loss", 2),
+        (3, "loss", 3),
+    ]
+    losses = of(run_dir, "train")
+    assert [row["loss"] for row in losses] == [None] * 3
+    assert all({"loss", "ce", "grad_norm"} <= set(row["nonfinite"]) for row in losses)
+    assert row_of(run_dir, "eval")["nonfinite"][0] == "loss"
+    status = read_status(run_dir)
+    assert status is not None
+    assert (status.state, status.step) == ("failed", 3)
+    assert row_of(run_dir, "stop")["exit_code"] == 3
+    # nothing was learned from what was not finite
+    assert [info.problems for info in list_checkpoints(run_dir)] == [[], []]
+    start = load_file(lab.root / weights)
+    kept = load_file(run_dir / "checkpoints" / "step_00000002" / "model.safetensors")
+    assert all(torch.equal(kept[name], start[name]) or start[name].isnan().any() for name in start)
+
+
+def test_the_count_goes_on_after_a_resume(lab: Lab) -> None:
+    weights = poison(lab)
+    lab.interrupted("run", 2, student_init=weights, nan_patience=4, eval_batches=0)
+    with pytest.raises(NonFiniteLossError, match="4 times in a row up to step 4"):
+        lab.resume("run")
+
+
+def test_a_healthy_step_begins_the_count_anew(lab: Lab) -> None:
+    with Trainer(lab.config(brain_name="run", amp=False, nan_patience=2), workspace=lab.workspace) as trainer:
+        head = trainer.model.lm_head.weight
+        for broken in (True, False, True, False):
+            value = head[0, 0].item()
+            with torch.no_grad():
+                head[0, 0] = math.nan if broken else value
+            before = {name: tensor.clone() for name, tensor in trainer.masters.tensors().items()}
+            trainer.step()
+            same = all(
+                torch.equal(before[n], t) or before[n].isnan().any() for n, t in trainer.masters.tensors().items()
+            )
+            assert same == broken
+            with torch.no_grad():
+                head[0, 0] = value if broken else head[0, 0]
+        trainer.finish()
+    assert [row["step"] for row in of(trainer.run_dir, "nan")] == [1, 3]
+
+
+def test_a_run_that_diverges_keeps_what_it_had(lab: Lab) -> None:
+    settings = {"lr": 10.0, "grad_clip": 0.0, "warmup_steps": 0, "model_dtype": "fp16"}
+    with pytest.raises(NonFiniteLossError, match="5 times in a row.*Checkpoints are intact; try a smaller --lr"):
+        lab.train("run", **settings, steps=40, eval_batches=0, save_every=1)
+    run_dir = lab.run_dir("run")
+    first = of(run_dir, "nan")[0]["step"]
+    assert first > 1, "the first step is meant to be a healthy one"
+    assert all(info.problems == [] for info in list_checkpoints(run_dir))
+    weights = load_file(list_checkpoints(run_dir)[-1].path / "model.safetensors")
+    assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
+    with pytest.raises(NonFiniteLossError):
+        lab.resume("run")
+
+
+def test_a_huge_but_finite_loss_can_be_saved(lab: Lab) -> None:
+    """The perplexity of a loss above 709 is infinite, which JSON cannot hold."""
+    tensors = load_file(lab.train("healthy", steps=1, eval_batches=0).run_dir / "model.safetensors")
+    tensors["lm_head.weight"] *= 1e5
+    save_file(tensors, lab.root / "huge.safetensors")
+    result = lab.train("run", student_init="huge.safetensors", amp=False, steps=2, eval_every=1, save_every=1)
+    evaluated = row_of(result.run_dir, "eval")
+    assert evaluated["loss"] > 709
+    assert (evaluated["perplexity"], evaluated["nonfinite"]) == (None, ["perplexity"])
+    metadata = json.loads((result.run_dir / "metadata.json").read_text())
+    assert metadata["last_metrics"]["perplexity"] is None
+    assert load_bundle(result.run_dir).metadata["weights"]["which"] == "best"
+
+
+def test_a_spike_is_told_and_training_goes_on(lab: Lab) -> None:
+    with Trainer(lab.config(brain_name="run", amp=False, steps=60, eval_batches=0), workspace=lab.workspace) as trainer:
+        for _ in range(51):
+            trainer.step()
+        median = sorted(trainer.state.recent_losses)[25]
+        with torch.no_grad():
+            trainer.model.lm_head.weight *= 1000
+        trainer.step()
+        trainer.step()
+        trainer.finish()
+    spikes = of(trainer.run_dir, "spike")
+    assert [row["step"] for row in spikes][0] == 52
+    assert spikes[0]["loss"] > 10 * spikes[0]["median"]
+    assert spikes[0]["median"] == pytest.approx(median, rel=0.02)
+    assert "above 10 times the recent median" in (trainer.run_dir / "run.log").read_text()
+
+
+def test_overflow_of_scaled_fp16_gradients_is_no_bad_loss(lab: Lab) -> None:
+    """The first steps in fp16 may overflow until the loss scale has adapted: skipped, but not counted."""
+    with Trainer(lab.config(brain_name="run", model_dtype="fp16", nan_patience=1), workspace=lab.workspace) as trainer:
+        trainer.updater.loss_scale.fill_(2.0**60)
+        before = {name: tensor.clone() for name, tensor in trainer.masters.tensors().items()}
+        report = trainer.step()
+        assert not bool(report.update.stepped)
+        assert all(torch.equal(before[name], tensor) for name, tensor in trainer.masters.tensors().items())
+        assert float(trainer.updater.loss_scale) < 2.0**60
+    assert of(trainer.run_dir, "nan") == []

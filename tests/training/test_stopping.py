@@ -1,0 +1,210 @@
+"""Stopping early, by file, clock, signal or error, and what status.json then says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hrm_engine.errors import LockedError, StorageError
+from hrm_engine.store.clock import parse_iso
+from hrm_engine.store.locks import FolderLock
+from hrm_engine.store.status import live_state, read_status
+from hrm_engine.training import Trainer, train
+from hrm_engine.training.monitor import HEARTBEAT_S
+from tests.tiny_runs import Lab, assert_same_end, row_of, rows
+
+
+def status(run_dir: Path) -> tuple[str, int, str]:
+    """State, step and message in status.json, which names this process and is a moment old."""
+    found = read_status(run_dir)
+    assert found is not None
+    assert found.pid == os.getpid()
+    heartbeat = parse_iso(found.heartbeat)
+    assert heartbeat is not None
+    assert abs(time.time() - heartbeat) < 60
+    return found.state, found.step, found.message
+
+
+def test_a_stop_file_at_the_start_ends_before_step_1_and_is_removed(lab: Lab) -> None:
+    stop = lab.root / "STOP"
+    stop.touch()
+    result = lab.train("run", stop_file="STOP")
+    assert (result.state, result.step, result.exit_code) == ("stopped", 0, 0)
+    assert result.message == f"stopped by the stop file {stop}"
+    assert not stop.exists()
+    assert [row["event"] for row in rows(result.run_dir)] == ["start", "stop"]
+    assert status(result.run_dir) == ("stopped", 0, result.message)
+    # honoured once: the same command line goes on from there
+    lab.train("straight", stop_file="STOP")
+    assert lab.resume("run", stop_file="STOP").state == "finished"
+    assert_same_end(lab.run_dir("straight"), lab.run_dir("run"))
+
+
+def test_a_stop_file_in_between_lets_the_step_finish_and_saves(lab: Lab) -> None:
+    stop = lab.root / "stop" / "now"
+    stop.parent.mkdir()
+
+    def observe(row: dict[str, Any]) -> None:
+        if row["event"] == "train" and row["step"] == 2:
+            stop.touch()
+            time.sleep(0.6)  # longer than the trainer goes between two looks
+
+    result = train(lab.config(brain_name="run", stop_file=str(stop)), workspace=lab.workspace, observer=observe)
+    assert (result.state, result.step, result.exit_code) == ("stopped", 2, 0)
+    assert not stop.exists()
+    assert (result.run_dir / "checkpoints" / "step_00000002" / "MANIFEST.json").is_file()
+    row = row_of(result.run_dir, "stop")
+    assert (row["step"], row["exit_code"], row["reason"]) == (2, 0, result.message)
+
+
+def test_a_stop_file_that_cannot_be_removed_is_an_error(lab: Lab) -> None:
+    (lab.root / "STOP").mkdir()
+    with pytest.raises(StorageError, match="STOP cannot be removed"):
+        lab.train("run", stop_file="STOP")
+    assert status(lab.run_dir("run"))[0] == "failed"
+
+
+def test_max_minutes_stops_like_the_stop_file(lab: Lab) -> None:
+    result = lab.train("run", max_minutes=0.01, steps=100_000, eval_every=100_000, save_every=100_000)
+    assert (result.state, result.exit_code, result.message) == ("stopped", 0, "stopped after --max-minutes")
+    assert 0 < result.step < 100_000
+    assert status(result.run_dir) == ("stopped", result.step, "stopped after --max-minutes")
+    assert lab.resume("run", max_minutes=0.005).step >= result.step
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_signals_let_the_step_finish_and_a_second_one_the_save(lab: Lab, name: str, code: int) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def observe(row: dict[str, Any]) -> None:
+        # the row of a checkpoint is written in the middle of finishing
+        if (row["event"], row["step"]) in (("train", 3), ("checkpoint", 3)):
+            signal.raise_signal(getattr(signal, name))
+            signal.raise_signal(signal.SIGINT)
+
+    result = train(lab.config(brain_name="run"), workspace=lab.workspace, observer=observe)
+    assert (result.state, result.step, result.exit_code) == ("stopped", 3, code)
+    assert result.message == f"stopped by {name}"
+    assert row_of(result.run_dir, "stop")["exit_code"] == code
+    assert (result.run_dir / "metadata.json").is_file()
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_trainer_in_another_thread_leaves_signals_alone(lab: Lab) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(lab.train("run")))
+    thread.start()
+    thread.join()
+    assert [result.state for result in results] == ["finished"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_status_while_it_runs_and_after(lab: Lab) -> None:
+    seen = []
+
+    def observe(row: dict[str, Any]) -> None:
+        if row["event"] == "train" and row["step"] == 2:
+            seen.append((live_state(lab.run_dir("run")), read_status(lab.run_dir("run")).step))
+            time.sleep(HEARTBEAT_S + 0.5)
+            seen.append((live_state(lab.run_dir("run")), read_status(lab.run_dir("run")).step))
+
+    result = train(lab.config(brain_name="run"), workspace=lab.workspace, observer=observe)
+    assert seen == [("running", 0), ("running", 2)]
+    assert status(result.run_dir) == ("finished", 6, "finished")
+    assert live_state(result.run_dir) == "finished"
+
+
+def test_an_error_while_training_is_told_and_the_lock_given_back(lab: Lab) -> None:
+    def observe(row: dict[str, Any]) -> None:
+        if row["event"] == "train" and row["step"] >= 3:
+            raise BrokenPipeError("the reader has left")
+
+    with pytest.raises(BrokenPipeError, match="the reader has left"):
+        train(lab.config(brain_name="run"), workspace=lab.workspace, observer=observe)
+    assert status(lab.run_dir("run")) == ("failed", 3, "the reader has left")
+    row = row_of(lab.run_dir("run"), "stop")
+    assert (row["reason"], row["exit_code"]) == ("the reader has left", 1)
+    assert "WARNING the reader has left" in (lab.run_dir("run") / "run.log").read_text()
+    lab.train("straight")
+    lab.resume("run")
+    assert_same_end(lab.run_dir("straight"), lab.run_dir("run"))
+
+
+def test_a_loop_of_ones_own_that_ends_without_finish_is_stopped(lab: Lab) -> None:
+    with Trainer(lab.config(brain_name="run"), workspace=lab.workspace) as trainer:
+        for _ in range(3):
+            report = trainer.step()
+        trainer.save()
+        assert report.step == 3
+    assert status(trainer.run_dir) == ("stopped", 3, "left at step 3 without finish()")
+    lab.train("straight", eval_batches=0)
+    with FolderLock(trainer.run_dir):
+        pass
+
+
+def test_two_trainers_on_one_folder(lab: Lab) -> None:
+    refused = []
+
+    def observe(row: dict[str, Any]) -> None:
+        if row["event"] == "train" and row["step"] == 3:
+            with pytest.raises(LockedError, match=rf"process {os.getpid()}.*Two trainers") as raised:
+                lab.resume("run")
+            refused.append(raised.value.exit_code)
+
+    lab.train("straight")
+    train(lab.config(brain_name="run"), workspace=lab.workspace, observer=observe)
+    assert refused == [2]
+    assert status(lab.run_dir("run"))[0] == "finished"
+    assert_same_end(lab.run_dir("straight"), lab.run_dir("run"))
+
+
+def test_a_stale_lock_is_taken_over_with_a_message(lab: Lab) -> None:
+    run_dir = lab.interrupted("run", 3).run_dir
+    with FolderLock(run_dir):
+        holder = json.loads((run_dir / ".lock.json").read_text())
+    (run_dir / ".lock.json").write_text(json.dumps({**holder, "pid": 2**22 + 1}))
+    assert lab.resume("run").state == "finished"
+    assert "its lock was taken over" in row_of(run_dir, "resume")["messages"][0]
+
+
+def test_what_a_killed_save_left_is_put_away(lab: Lab) -> None:
+    lab.train("straight")
+    run_dir = lab.interrupted("run", 3).run_dir
+    dead = 2**22 + 1
+    (run_dir / "checkpoints" / f".tmp-{dead}-01234567-step_00000004").mkdir()
+    (run_dir / f".tmp-{dead}-01234567-config.json").write_text("{")
+    (run_dir / "best").rename(run_dir / f".old-{dead}-01234567-best")
+    lab.resume("run")
+    assert "best was brought back" in "".join(row_of(run_dir, "resume")["messages"])
+    assert [path for path in run_dir.rglob(".*") if path.name != ".lock"] == []
+    assert_same_end(lab.run_dir("straight"), run_dir)
+
+
+def test_the_metrics_fail_in_the_background_and_the_next_step_says_so(lab: Lab) -> None:
+    with (
+        pytest.raises(StorageError, match="status.json"),
+        Trainer(lab.config(brain_name="run"), workspace=lab.workspace) as trainer,
+    ):
+        trainer.step()
+        (trainer.run_dir / "status.json").unlink()
+        (trainer.run_dir / "status.json").mkdir()
+        (trainer.run_dir / "status.json" / "in the way").touch()
+        deadline = time.monotonic() + 20
+        while trainer.monitor.failure is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        trainer.step()
+    assert trainer.state.step == 1
+
+
+def test_checkpoints_are_kept_as_asked(lab: Lab) -> None:
+    result = lab.train("run", save_every=1, keep_last=2)
+    kept = sorted(path.name for path in (result.run_dir / "checkpoints").iterdir())
+    assert kept == ["step_00000005", "step_00000006"]
