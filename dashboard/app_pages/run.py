@@ -9,7 +9,7 @@ import streamlit as st
 
 from dashboard import formats
 from dashboard.app_pages import sections
-from dashboard.app_pages.parts import STATE_COLOURS, nothing_yet, plain
+from dashboard.app_pages.parts import STATE_COLOURS, plain
 from dashboard.charts.style import STEP, X_AXES
 from dashboard.queries.overview import Overview, overview
 from dashboard.queries.workspace import find_run, printable, run_id
@@ -18,7 +18,7 @@ from hrm_engine.store.status import live_state
 
 REFRESH_S = 2.0
 SMOOTHING_STEPS = (0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-DEFAULT_SMOOTHING = 10
+DEFAULT_SMOOTHING = 5
 TABS = {
     "Curves": sections.curves,
     "Evaluation": sections.evaluation,
@@ -37,11 +37,7 @@ def page() -> None:
     """Choose the run, then show it."""
     run_dirs = run_index(workspace().root).run_dirs()
     if not run_dirs:
-        nothing_yet(
-            "There is no run in this workspace yet.",
-            "`make demo` trains a small model in about three minutes; `lab train actv1` starts a training of your own.",
-        )
-        return
+        st.switch_page("app_pages/runs.py")
     run_dir = chosen_run(run_dirs)
     if run_dir is None:
         return

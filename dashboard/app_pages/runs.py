@@ -22,9 +22,25 @@ _COLUMNS = ("name", "kind", "state", "step", "train_loss", "best_eval_loss", "to
 def page() -> None:
     """Filters, then the table, which renews itself."""
     st.title("Runs", anchor=False)
+    if not run_index(workspace().root).run_dirs():
+        st.fragment(no_runs, run_every=REFRESH_S)()
+        return
     search, states = filters()
     reading = not st.session_state.get("all_runs_read", False)
     st.fragment(table, run_every=READING_REFRESH_S if reading else REFRESH_S)(search, states, reading)
+
+
+def no_runs() -> None:
+    """What to do in an empty workspace, until the first run appears."""
+    if run_index(workspace().root).run_dirs():
+        st.rerun()
+    plain(f"Workspace {workspace().root}")
+    nothing_yet(
+        "There is no run in this workspace yet.",
+        "`make demo` trains a small model in about three minutes and shows it here. "
+        "`lab train actv1` starts a training of your own. "
+        "If your runs are somewhere else, set `HRM_LAB_ROOT` to that folder and start the dashboard again.",
+    )
 
 
 def filters() -> tuple[str, list[str]]:
@@ -60,14 +76,7 @@ def table(search: str, states: list[str], reading: bool) -> None:
         st.session_state["all_runs_read"] = runs.is_complete
         st.rerun()
     if not runs.rows:
-        plain(f"Workspace {workspace().root}")
-        nothing_yet(
-            "There is no run in this workspace yet.",
-            "`make demo` trains a small model in about three minutes and shows it here. "
-            "`lab train actv1` starts a training of your own. "
-            "If your runs are somewhere else, set `HRM_LAB_ROOT` to that folder and start the dashboard again.",
-        )
-        return
+        st.rerun()
     shown = [row for row in runs.rows if matches(row, search, states)]
     plain(summary(runs, len(shown)))
     if not shown:
@@ -82,7 +91,8 @@ def table(search: str, states: list[str], reading: bool) -> None:
         height=_ROW_PIXELS * (min(len(shown), _TABLE_ROWS) + 1),
         row_height=_ROW_PIXELS,
         on_select=open_selected,
-        selection_mode="single-cell",
+        # Not a cell: a click on a column's title, to sort by it, selects one too (seen with streamlit 1.67).
+        selection_mode="single-row",
         column_order=_COLUMNS,
         column_config=columns(),
         placeholder=DASH,
@@ -91,11 +101,11 @@ def table(search: str, states: list[str], reading: bool) -> None:
 
 
 def open_selected() -> None:
-    """Remember which run was clicked; the redraw that follows opens it."""
-    cells = st.session_state["runs_table"]["selection"]["cells"]
+    """Remember which run was ticked; the redraw that follows opens it."""
+    rows = st.session_state["runs_table"]["selection"]["rows"]
     ids = st.session_state.get("shown_runs", [])
-    if cells and 0 <= cells[0][0] < len(ids):
-        st.session_state["opened_run"] = ids[cells[0][0]]
+    if rows and 0 <= rows[0] < len(ids):
+        st.session_state["opened_run"] = ids[rows[0]]
 
 
 def matches(row: RunRow, search: str, states: list[str]) -> bool:
@@ -111,7 +121,7 @@ def summary(runs: RunTable, num_shown: int) -> str:
     parts = [number if num_shown == total else f"{num_shown:,} of {number}", f"{running:,} running"]
     if not runs.is_complete:
         parts.append(f"best losses read for {runs.num_read:,}, the others follow")
-    return " · ".join([*parts, "click one to open it"])
+    return " · ".join([*parts, "tick one to open it"])
 
 
 def columns() -> dict[str, Any]:

@@ -66,8 +66,8 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters | None) 
     message = printable(status.message) if status is not None else ""
     return Overview(
         state=state,
-        # What a dead run last said of itself is no longer true.
-        sentence=message if message and state != "dead" else _SENTENCES[state],
+        # What a dead run last said of itself is no longer true; "finished" beside "finished" says nothing.
+        sentence=message if message not in ("", state) and state != "dead" else _SENTENCES[state],
         step=step,
         planned_steps=None if planned is None else int(planned),
         train_loss=finite(train.get("loss")),

@@ -45,8 +45,8 @@ def assert_no_errors(page: Page) -> None:
 
 
 def open_first_run(page: Page) -> None:
-    """Click on the first row of the table of runs."""
+    """Tick the first row of the table of runs."""
     table = page.get_by_test_id("stDataFrame")
     table.locator("canvas").first.wait_for()
-    # The table is drawn on a canvas: below the header row, in the first column.
-    table.click(position={"x": 60, "y": 54})
+    # The table is drawn on a canvas: the box of the first row is below the titles, at the left edge.
+    table.click(position={"x": 17, "y": 54})

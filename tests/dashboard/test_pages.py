@@ -155,7 +155,7 @@ def test_bad_values_in_the_link_fall_back_to_the_defaults(open_app: OpenApp, run
     app = open_app("run", run="default", tab=value, x=value, smoothing=value, log=value)
     assert_clean(app)
     assert app.get_by_key("tab").value in (None, "Curves")
-    assert app.get_by_key("smoothing").value == 10
+    assert app.get_by_key("smoothing").value == 5
     assert app.get_by_key("log").value is False
     assert app.get("plotly_chart")
 
