@@ -72,6 +72,7 @@ def build_app() -> App:
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
+    app.meta.suppress_keyboard_interrupt = False
     for flag in ("--help", "--version"):
         app[flag].group = _SESSION
     for position, (name, place, group, text) in enumerate(COMMANDS):

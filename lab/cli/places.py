@@ -35,7 +35,7 @@ def find_run(name: str, workspace: Workspace) -> Path:
     if len(found) > 1:
         paths = ", ".join(relative(folder, workspace) for folder in found)
         raise ConfigError(f"several runs are called {name}: name one by its path. They are {paths}")
-    return found[0]
+    return inside(workspace.root, found[0])  # a link there may lead out
 
 
 def relative(path: Path, workspace: Workspace) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FAILED = 1
 _TERMINATED = 143
 _SHOWN_ERROR_CHARS = 1000
+_SHOWN_VALUE_CHARS = 200
 _OUTPUT_INTERVAL_S = 5.0
 
 
@@ -89,14 +90,17 @@ def _show_end(record: RunRecord, workspace: Workspace) -> None:
     else:
         took = human_seconds(record.seconds or 0.0)
         out.print(Text.assemble((record.status, "bold green"), f" in {took}"))
-    facts: list[tuple[str, object]] = [
-        (label, f"{value:.4g}" if isinstance(value, float) else value) for label, value in record.summary.items()
-    ]
+    facts: list[tuple[str, object]] = [(label, _short(value)) for label, value in record.summary.items()]
     facts += [("bundle", path) for path in record.bundles]
     facts.append(("notebook", relative(record.folder / record.notebook, workspace)))
     if record.report:
         facts.append(("HTML", relative(record.folder / record.report, workspace)))
     show_facts([*facts, ("look at it", "lab dashboard")], indent="  ")
+
+
+def _short(value: object) -> str:
+    """A summary value on one line."""
+    return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())[:_SHOWN_VALUE_CHARS]
 
 
 class _View:

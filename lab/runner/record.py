@@ -19,10 +19,12 @@ from hrm_engine.store.processes import host_name, own_pid
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 SUMMARY_MIME = "application/vnd.hrm-lab.run+json"
-"""A cell that displays an object of this type adds to run.json: ``{"summary": {label: value}, "bundles": [path]}``.
+"""A cell that displays an object of this type adds to run.json.
 
-Values are texts or numbers. In a notebook: ``display({SUMMARY_MIME: {...}, "text/plain": "..."}, raw=True)``;
-JupyterLab shows the plain text.
+Its form is ``{"summary": [[label, value], ...], "bundles": [path, ...]}``. Values are texts or numbers, in the order in
+which they are to be shown; pairs, because a notebook file sorts the keys of objects. In a notebook::
+
+    display({SUMMARY_MIME: {...}, "text/plain": "what JupyterLab shows"}, raw=True)
 """
 _SUMMARY_LABELS = 50
 _SUMMARY_CHARS = 5_000
@@ -113,10 +115,15 @@ def read_summary(cells: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], tu
             told = output.get("data", {}).get(SUMMARY_MIME)
             if not isinstance(told, Mapping):
                 continue
-            labels = told.get("summary")
-            for label, value in labels.items() if isinstance(labels, Mapping) else ():
-                if isinstance(value, str | int | float) and len(summary) < _SUMMARY_LABELS:
-                    summary[str(label)[:100]] = value[:_SUMMARY_CHARS] if isinstance(value, str) else value
-            named = told.get("bundles")
-            bundles += [path for path in named if isinstance(path, str)] if isinstance(named, list) else []
+            for pair in _list(told.get("summary")):
+                match pair:
+                    case [str(label), str(text)] if len(summary) < _SUMMARY_LABELS:
+                        summary[label[:100]] = text[:_SUMMARY_CHARS]
+                    case [str(label), int() | float() as number] if len(summary) < _SUMMARY_LABELS:
+                        summary[label[:100]] = number
+            bundles += [path for path in _list(told.get("bundles")) if isinstance(path, str)]
     return summary, tuple(dict.fromkeys(bundles))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

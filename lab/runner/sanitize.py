@@ -15,6 +15,7 @@ _TAGS = frozenset((
 _ATTRIBUTES = frozenset((
     "align", "alt", "class", "colspan", "height", "href", "open", "rowspan", "src", "start", "style", "title", "width",
 ))  # fmt: skip
+_HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 # Their content is no text to be shown once the tag is gone.
 _WITH_CONTENT = (
     "script", "style", "template", "noscript", "iframe", "object", "embed", "svg", "math", "title", "head",
@@ -47,4 +48,6 @@ def _allowed(tag: str, name: str, value: str) -> bool:
         return tag == "img" and value.startswith("data:image/")
     if name == "href":
         return tag == "a" and value.startswith(("http://", "https://", "mailto:", "#"))
+    if name == "id":
+        return tag in _HEADINGS  # where links within the page lead to
     return name in _ATTRIBUTES

@@ -1,0 +1,105 @@
+"""Flags made from the configuration: every leaf, read by its own type, and only what was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclopts import App, CycloptsError
+from pydantic_core import PydanticUndefined
+
+from hrm_engine.config import TextTrainConfig, leaves
+from lab.cli.flags import config_flags
+
+GROUPS = {name: name for name in TextTrainConfig.model_fields}
+
+
+def given(*words: str) -> dict[str, Any]:
+    """What a command with these flags receives."""
+    received: list[dict[str, Any]] = []
+    app = App(result_action="return_value")
+
+    @app.default
+    @config_flags(TextTrainConfig, GROUPS)
+    def command(*, resume: bool = False, **values: Any) -> int:
+        received.append(values)
+        return 0
+
+    app(list(words), exit_on_error=False, print_error=False)
+    return received[0]
+
+
+def test_only_what_was_given_arrives() -> None:
+    assert given() == {}
+    assert given("--steps", "200") == {"steps": 200}
+    assert given("--resume") == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--batch-size", "3"], {"batch_size": 3}),
+        (["--batch_size", "3"], {"batch_size": 3}),
+        (["--batch-size=3"], {"batch_size": 3}),
+        (["--lr", "1e-3"], {"lr": 0.001}),
+        (["--lr=5"], {"lr": 5.0}),
+        (["--amp"], {"amp": True}),
+        (["--no-amp"], {"amp": False}),
+        (["--no_amp"], {"amp": False}),
+        (["--attention-gate"], {"attention_gate": True}),
+        (["--no-attention-gate"], {"attention_gate": False}),
+        (["--no-linear-dataset"], {"linear_dataset": False}),
+        (["--grad-calls", "3"], {"grad_calls": 3}),
+        (["--grad-calls", "full"], {"grad_calls": "full"}),
+        (["--arch", "hrm"], {"arch": "hrm"}),
+        (["--dataset-file", "a b.txt"], {"dataset_file": Path("a b.txt")}),
+        (["--eval-file", "none"], {"eval_file": None}),
+        (["--window-size", "None"], {"window_size": None}),
+        (["--document-separator=--"], {"document_separator": "--"}),
+        (["--brain-name", "[red]x"], {"brain_name": "[red]x"}),
+    ],
+)
+def test_values_are_read_by_the_leafs_type(words: list[str], expected: dict[str, Any]) -> None:
+    received = given(*words)
+    assert received == expected
+    assert [type(value) for value in received.values()] == [type(value) for value in expected.values()]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--steps", "1.5"),
+        ("--steps", "0"),
+        ("--steps", "none"),
+        ("--batch-size", "-1"),
+        ("--lr", "0"),
+        ("--lr", "inf"),
+        ("--lr", "nan"),
+        ("--grad-calls", "2.5"),
+        ("--grad-calls", "half"),
+        ("--arch", "gpt"),
+        ("--device", "gpu"),
+        ("--lr-scheduler", "step"),
+        ("--max-minutes", "0"),
+    ],
+)
+def test_wrong_values_are_refused_by_their_flag(flag: str, value: str) -> None:
+    with pytest.raises(CycloptsError) as caught:
+        given(flag, value)
+    assert str(caught.value).startswith(f"Invalid value for {flag}: ")
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("leaf", list(leaves(TextTrainConfig).values()), ids=lambda leaf: leaf.name)
+def test_every_default_can_be_given_back(leaf: Any) -> None:
+    """The flag of every leaf accepts the leaf's own default in writing, and hands it over unchanged."""
+    if leaf.default is PydanticUndefined or leaf.default is None:
+        words = (
+            [leaf.flag, "none"] if leaf.default is None and bool not in getattr(leaf.annotation, "__args__", ()) else []
+        )
+        assert given(*words) == ({leaf.name: None} if words else {})
+    elif isinstance(leaf.default, bool):
+        assert given(leaf.flag if leaf.default else leaf.flag.replace("--", "--no-", 1)) == {leaf.name: leaf.default}
+    else:
+        assert given(leaf.flag, str(leaf.default)) == {leaf.name: leaf.default}

@@ -1,0 +1,119 @@
+"""Every recipe that is shipped can be run; what is no recipe is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hrm_engine.config import flat
+from hrm_engine.config.text import load_config
+from hrm_engine.errors import ConfigError, NotebookError
+from hrm_engine.store.paths import Workspace
+from lab.runner.execute import plan_run, read_notebook
+from lab.runner.recipes import find_recipe, list_recipes, load_recipe
+from tests.lab.notebooks import write_notebook
+
+
+@pytest.fixture
+def here(workspace: Path) -> Workspace:
+    return Workspace(workspace)
+
+
+def recipe_file(here: Workspace, text: str, name: str = "mine") -> Path:
+    write_notebook(here.root / "nb.ipynb", "x = 1", parameters="steps: int = 3\nhidden_size: int = 64\n")
+    path = here.root / f"{name}.yaml"
+    path.write_text(text, encoding="utf8")
+    return path
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_shipped_recipe_is_ready_to_run(name: str, here: Workspace) -> None:
+    recipe = find_recipe(name, here)
+    plan = plan_run(recipe, {})
+    assert recipe.description.endswith(".")
+    assert set(recipe.parameters) <= set(plan.declared)
+    assert all(parameter.comment for parameter in plan.declared.values()), "every parameter is explained"
+    assert all(not cell.get("outputs") for cell in read_notebook(recipe.notebook).cells), "no outputs are committed"
+
+
+def test_quickstart_declares_the_settings_of_its_preset(here: Workspace) -> None:
+    plan = plan_run(find_recipe("quickstart", here), {})
+    preset = flat(load_config("text-small"))
+    shared = set(plan.declared) & set(preset) - {"brain_name"}
+    assert {"steps", "batch_size", "hidden_size", "max_seq_len", "lr", "seed"} <= shared
+    assert {name: plan.declared[name].default for name in shared} == {name: preset[name] for name in shared}
+
+
+def test_parameters_that_are_settings_are_checked_like_flags(here: Workspace) -> None:
+    quickstart = find_recipe("quickstart", here)
+    with pytest.raises(NotebookError, match="--steps"):
+        plan_run(quickstart, {"steps": "0"})
+    with pytest.raises(NotebookError, match=r"--hidden-size 250 is not divisible by --num-heads"):
+        plan_run(quickstart, {"hidden_size": "250"})
+    assert list(here.root.glob("artifacts/notebooks/*")) == []
+
+
+def test_values_of_the_recipe_stand_between_notebook_and_user(here: Workspace) -> None:
+    recipe = load_recipe(
+        recipe_file(here, "{title: T, description: D., notebook: nb.ipynb, parameters: {steps: 5}}"), here
+    )
+    assert plan_run(recipe, {}).parameters == {"steps": 5, "hidden_size": 64}
+    assert plan_run(recipe, {"steps": "9"}).parameters == {"steps": 9, "hidden_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("!!python/object/apply:os.system ['touch mark']", "not plain YAML"),
+        ("[1, 2]", "is not a recipe"),
+        ("{title: T, description: D, notebook: nb.ipynb, colour: red}", "colour"),
+        ("{title: T, notebook: nb.ipynb}", "description"),
+        ("{title: T, description: D, notebook: none.ipynb}", "none.ipynb does not exist"),
+        ("title: [", "not plain YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(
+    text: str, reason: str, here: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here.root)
+    with pytest.raises(NotebookError, match=reason):
+        load_recipe(recipe_file(here, text), here)
+    assert not (here.root / "mark").exists()
+
+
+def test_a_recipe_with_wrong_values_is_refused(here: Workspace) -> None:
+    recipe = load_recipe(
+        recipe_file(here, "{title: T, description: D., notebook: nb.ipynb, parameters: {stps: 5}}"), here
+    )
+    with pytest.raises(NotebookError, match="did you mean steps"):
+        plan_run(recipe, {})
+
+
+@pytest.mark.parametrize("name", ["quickstrt", "../quickstart", "/etc/passwd", "quick\0start", "", "%252e%252e"])
+def test_unknown_names_are_refused(name: str, here: Workspace) -> None:
+    with pytest.raises(NotebookError, match="no recipe is called"):
+        find_recipe(name, here)
+
+
+def test_near_names_are_offered(here: Workspace) -> None:
+    with pytest.raises(NotebookError, match="Did you mean quickstart"):
+        find_recipe("quickstrt", here)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"cells": 3}', '{"nbformat": 4}', "\x00\x01"])
+def test_a_file_that_is_no_notebook_is_refused(content: str, here: Workspace) -> None:
+    (here.root / "bad.ipynb").write_text(content, encoding="utf8")
+    with pytest.raises(NotebookError, match=r"bad\.ipynb"):
+        plan_run(find_recipe("bad.ipynb", here), {})
+
+
+def test_missing_and_foreign_notebooks_are_refused(here: Workspace) -> None:
+    with pytest.raises(NotebookError, match="does not exist"):
+        find_recipe("none.ipynb", here)
+    with pytest.raises(ConfigError, match="NUL"):
+        find_recipe("no\0ne.ipynb", here)
+    path = write_notebook(here.root / "r.ipynb", "x <- 1")
+    path.write_text(path.read_text().replace('"metadata": {}', '"metadata": {"kernelspec": {"language": "R"}}', 99))
+    with pytest.raises(NotebookError, match="written in R"):
+        plan_run(find_recipe("r.ipynb", here), {})

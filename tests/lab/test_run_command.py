@@ -1,0 +1,124 @@
+"""``lab run`` and ``lab recipes`` as a user sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.cli.app import main
+from lab.runner.kernel import processes_of
+from tests.lab.notebooks import write_notebook
+
+HERE = Path(__file__).parents[2]
+
+
+def only_run(workspace: Path) -> dict[str, object]:
+    (path,) = (workspace / "artifacts" / "notebooks").glob("*/run.json")
+    return json.loads(path.read_text(encoding="utf8"))
+
+
+def test_a_run_ends_with_its_summary(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = "{'summary': [['loss', 1.23456], ['sample', 'two\\nlines']], 'bundles': ['artifacts/a']}"
+    write_notebook(
+        workspace / "nb.ipynb",
+        "# First",
+        "print(n)",
+        "# Second",
+        f"display({{'application/vnd.hrm-lab.run+json': {told}, 'text/plain': ''}}, raw=True)",
+        parameters="n: int = 1\n",
+    )
+    assert main(["run", "nb.ipynb", "-p", "n=7"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == ["nb", "[1/6] Parameters", "[3/6] First", "[5/6] Second"]
+    facts = dict(line.strip().split("  ", 1) for line in lines[lines.index("") + 2 :])
+    assert facts["loss"].strip() == "1.235"
+    assert facts["sample"].strip() == "two lines"
+    assert facts["bundle"].strip() == "artifacts/a"
+    for name in ("notebook", "HTML"):
+        assert (workspace / facts[name].strip()).is_file()
+    assert facts["look at it"].strip() == "lab dashboard"
+    assert only_run(workspace)["parameters"] == {"n": 7}
+
+
+def test_json_output_is_the_record(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_notebook(workspace / "nb.ipynb", "raise KeyError('k')")
+    assert main(["run", "nb.ipynb", "--json"]) == 1
+    record = json.loads(capsys.readouterr().out)
+    assert record == only_run(workspace)
+    assert (record["status"], record["error"]["type"], record["error"]["cell"]) == ("failed", "KeyError", 1)
+
+
+def test_a_failing_notebook_names_its_cell(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_notebook(workspace / "nb.ipynb", "x = 1", "raise ValueError('no such \\x1b[2J value')")
+    assert main(["run", "nb.ipynb"]) == 1
+    shown = capsys.readouterr().out
+    assert "failed in cell 2: raise ValueError" in shown
+    assert "ValueError: no such [2J value" in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nb.ipynb", "-p", "m=1"], "unknown parameter 'm'"),
+        (["nb.ipynb", "-p", "n=x"], "n='x'"),
+        (["nb.ipynb", "-p", "n"], "NAME=VALUE"),
+        (["nb.ipynb", "-p", "=3"], "NAME=VALUE"),
+        (["nb.ipynb", "--cell-timeout", "0"], "--cell-timeout 0"),
+        (["none.ipynb"], "does not exist"),
+        (["no-recipe"], "Recipes: "),
+    ],
+)
+def test_what_is_refused_is_refused_before_anything_is_written(
+    words: list[str], told: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_notebook(workspace / "nb.ipynb", "x = 1", parameters="n: int = 1\n")
+    assert main(["run", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert not (workspace / "artifacts" / "notebooks").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent these signals there")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+def test_a_signal_ends_kernel_and_record(number: signal.Signals, code: int, workspace: Path) -> None:
+    mark = workspace / "mark"
+    write_notebook(workspace / "nb.ipynb", f"open({str(mark)!r}, 'w').close()\nimport time\ntime.sleep(600)")
+    command = [sys.executable, "-m", "lab", "run", "nb.ipynb"]
+    # Not the test's own handling of Ctrl-C, which a runner in the background may have switched off.
+    with subprocess.Popen(
+        command,
+        cwd=HERE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        until = time.monotonic() + 60
+        while not mark.exists() and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.05)
+        os.kill(process.pid, number)
+        assert process.wait(60) == code
+    record = only_run(workspace)
+    assert record["status"] == "stopped"
+    assert list(processes_of(str(record["run_id"]))) == []
+
+
+def test_recipes_are_listed_and_shown(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "list"]) == 0
+    assert "quickstart" in capsys.readouterr().out
+    assert main(["recipes", "list", "--json"]) == 0
+    assert [item["name"] for item in json.loads(capsys.readouterr().out)] == ["quickstart"]
+    assert main(["recipes", "show", "quickstart"]) == 0
+    assert "optimizer steps" in capsys.readouterr().out
+    assert main(["recipes", "show", "quickstart", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    steps = next(item for item in shown["parameters"] if item["name"] == "steps")
+    assert steps["type"] == "int"
+    assert shown["preset"] == "text-small"
+    assert main(["recipes", "show", "none"]) == 2
