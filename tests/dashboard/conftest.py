@@ -52,3 +52,4 @@ def open_app(lab: Workspace) -> Iterator[Callable[..., AppTest]]:
 
     yield opened
     config.set_option("server.address", before)
+    st.cache_resource.clear()
