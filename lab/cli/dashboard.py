@@ -38,10 +38,16 @@ def notebook(
     if importlib.util.find_spec("jupyterlab") is None:
         raise MissingExtraError(f"JupyterLab is not installed: {sys.executable} -m pip install jupyterlab")
     command = notebook_command(Workspace.find(), port=port, open_browser=open and _has_browser())
-    try:
-        return subprocess.call(command)
-    except KeyboardInterrupt:
-        return 0
+    if os.name == "posix":
+        # In our place: Ctrl-C and other signals reach the server itself, which knows how to end its kernels.
+        sys.stdout.flush()
+        os.execv(command[0], command)
+    server = subprocess.Popen(command)
+    while True:
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            continue  # the server has got it as well, and asks what to do
 
 
 def notebook_command(workspace: Workspace, *, port: int | None, open_browser: bool) -> list[str]:
@@ -59,7 +65,11 @@ def notebook_command(workspace: Workspace, *, port: int | None, open_browser: bo
     if port is not None:
         options |= {"ServerApp.port": str(port), "ServerApp.port_retries": "0"}
     flags = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "jupyterlab", *flags, *([] if open_browser else ["--no-browser"])]
+    if not open_browser:
+        flags.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        flags.append("--allow-root")  # in a container there is often nobody else; the token still guards the server
+    return [sys.executable, "-m", "jupyterlab", *flags]
 
 
 def _has_browser() -> bool:

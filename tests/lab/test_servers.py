@@ -68,7 +68,7 @@ def test_jupyterlab_sees_the_workspace_and_begins_at_the_notebooks(workspace: Pa
     chosen = notebook_command(Workspace(workspace), port=8899, open_browser=False)
     assert "--LabApp.default_url=/lab/tree/notebooks" in chosen
     assert "--ServerApp.port=8899" in chosen
-    assert chosen[-1] == "--no-browser"
+    assert "--no-browser" in chosen
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "192.168.0.1", "::", "example.org"])
