@@ -18,18 +18,25 @@ name => {
 """
 
 
-def curve_x(page: Page, name: str = "training") -> list[float]:
-    """Where the points of a drawn curve lie on the horizontal axis; empty if there is no such curve yet."""
-    found: list[float] = page.evaluate(_CURVE, name)
-    return found
-
-
 def wait_for_curve(page: Page, num_points: int, name: str = "training", limit_s: float = 60.0) -> list[float]:
-    """Wait until the curve has at least ``num_points`` points, and give their places."""
-    page.wait_for_function(
-        f"([name, least]) => ({_CURVE})(name).length >= least", arg=[name, num_points], timeout=1000 * limit_s
+    """Wait until a drawn curve has at least ``num_points`` points, and give where they lie on the horizontal axis."""
+    # Asked and answered in one call: between two, the figure may be about to be drawn again and not be there.
+    found = page.wait_for_function(
+        f"([name, least]) => {{ const xs = ({_CURVE})(name); return xs.length >= least ? xs : null; }}",
+        arg=[name, num_points],
+        timeout=1000 * limit_s,
     )
-    return curve_x(page, name)
+    places: list[float] = found.json_value()
+    return places
+
+
+def wait_for_axis(page: Page, title: str) -> None:
+    """Wait until some figure has ``title`` below its horizontal axis."""
+    page.wait_for_function(
+        """title => Array.from(document.querySelectorAll('.js-plotly-plot')).some(
+             plot => plot._fullLayout?.xaxis?.title?.text === title)""",
+        arg=title,
+    )
 
 
 def metric(page: Page, label: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.pages import assert_no_errors, curve_x, metric, open_first_run, wait_for_curve
+from tests.browser.pages import assert_no_errors, metric, open_first_run, wait_for_axis, wait_for_curve
 from tests.dashboard.run_folders import write_run
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def trainer(run: Path, step: int) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_the_curve_moves_while_a_trainer_writes(
@@ -69,16 +69,14 @@ def test_the_curve_moves_while_a_trainer_writes(
         later = wait_for_curve(page, len(first) + 40)
         assert later[-1] > first[-1]
         assert int(metric(page, "Step").replace(",", "")) > 60
-        assert page.get_by_test_id("stBadge").or_(page.get_by_text("running", exact=True)).first.is_visible()
+        assert page.get_by_text("running", exact=True).first.is_visible()
         assert_no_errors(page)
 
         # The axis stands in the link, so that somebody else sees the same picture.
         page.get_by_text("Tokens", exact=True).click()
         page.wait_for_function("() => new URLSearchParams(location.search).get('x') === 'Tokens'")
-        page.wait_for_function(
-            "() => document.querySelector('.js-plotly-plot')._fullLayout.xaxis.title.text.includes('tok')"
-        )
-        assert curve_x(page)[-1] > 10_000
+        wait_for_axis(page, "fresh label tokens")
+        assert wait_for_curve(page, len(later))[-1] > 10_000
         page.screenshot(path=screenshots / "live.png")
 
         assert process.stdin is not None
