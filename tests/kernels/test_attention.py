@@ -96,6 +96,15 @@ def test_queries_after_cached_keys(form: str, queries: int, window: int | None) 
 
 
 @every_form
+@pytest.mark.parametrize("queries", [1, 4])
+def test_documents_with_cached_keys(form: str, queries: int) -> None:
+    documents = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 2], [0, 0, 0, 0, 0, 0, 1, 1]])
+    q, k, v = heads(2, queries, 8)
+    plan = plan_attention(num_queries=queries, num_keys=8, device=CPU, dtype=q.dtype, documents=documents)
+    assert_same(form, q, k, v, plan, mask(queries, 8, None, documents))
+
+
+@every_form
 @pytest.mark.parametrize("window", [None, 1, 3])
 def test_documents_and_padding(form: str, window: int | None) -> None:
     documents = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, -1, -1], [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]], dtype=torch.int32)

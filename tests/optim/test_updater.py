@@ -246,6 +246,9 @@ def test_restored_state_goes_on_bit_for_bit(dtype: torch.dtype, optim: dict, los
     resumed.masters.load(weights)
     resumed.load_state_tensors(state)
     assert_equal(copies(resumed), weights | state)
+    for key, value in straight.optimizer.state[straight.masters.by_name["inner.weight"]].items():
+        restored = resumed.optimizer.state[resumed.masters.by_name["inner.weight"]][key]
+        assert type(restored) is type(value), key
     for number in range(3, 6):
         resumed.update(one_pass(other, number), lr=1e-2)
     assert_equal(copies(resumed), copies(straight))
@@ -285,8 +288,9 @@ def test_state_of_another_model_is_refused() -> None:
         updater.load_state_tensors(tensors)
 
 
-def test_gradients_do_not_add_up_over_updates() -> None:
-    once, twice = net(), net()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_do_not_add_up_over_updates(dtype: torch.dtype) -> None:
+    once, twice = net(dtype), net(dtype)
     first, second = updater_of(once, grad_clip=0.0), updater_of(twice, grad_clip=0.0)
     second.masters.model.inner.weight.grad = torch.ones_like(twice.inner.weight)  # left over from elsewhere
     a = first.update(one_pass(once, 0), lr=1e-3)
