@@ -3,63 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hrm_engine.config.text import OptimConfig
 from hrm_engine.errors import CheckpointError, MissingExtraError
-from hrm_engine.optim import MasterWeights, Updater, make_updater
-from hrm_engine.optim import updater as rules
+from hrm_engine.optim import MasterWeights, Updater
 from tests.models.tiny import tiny_core
-
-Backward = Callable[[Tensor], None]
-
-
-class Net(nn.Module):
-    """An embedding, a matrix large enough for 8-bit state, a vector and a scalar of fp32 weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(7, 64)
-        self.inner = nn.Linear(64, 80)
-        self.unused = nn.Linear(2, 2)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return torch.tanh(self.inner(self.embed_tokens(tokens)))
-
-
-def net(dtype: torch.dtype = torch.float32) -> Net:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Net().to(dtype)
-
-
-def objective(model: nn.Module, number: int) -> Tensor:
-    tokens = torch.tensor([number % 5, (number + 1) % 5, 3])
-    return ((model(tokens).float() - 0.3) ** 2).sum() * (1 + number)
-
-
-def updater_of(
-    model: nn.Module, *, master: torch.dtype = torch.float32, loss_scaling: bool = False, **optim: object
-) -> Updater:
-    return make_updater(MasterWeights(model, master), OptimConfig.model_validate(optim), loss_scaling=loss_scaling)
-
-
-def one_pass(model: nn.Module, number: int) -> Callable[[Backward], None]:
-    return lambda backward: backward(objective(model, number))
-
-
-def copies(updater: Updater) -> dict[str, Tensor]:
-    return {name: t.detach().clone() for name, t in {**updater.masters.tensors(), **updater.state_tensors()}.items()}
-
-
-def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    assert found.keys() == wanted.keys()
-    for name in wanted:
-        assert torch.equal(found[name], wanted[name]), name
+from tests.optim.small_net import Backward, Net, assert_equal, copies, net, objective, one_pass, updater_of
 
 
 @pytest.mark.parametrize("grad_clip", [0.0, 0.5, 1e9])
@@ -297,71 +249,3 @@ def test_gradients_do_not_add_up_over_updates(dtype: torch.dtype) -> None:
     b = second.update(one_pass(twice, 0), lr=1e-3)
     assert torch.equal(a.grad_norm, b.grad_norm)
     assert torch.equal(once.inner.weight, twice.inner.weight)
-
-
-class TestLossScaling:
-    """fp16: gradients are scaled before rounding and unscaled after it."""
-
-    def test_scaled_gradients_are_the_unscaled_ones(self) -> None:
-        """Powers of two: where nothing overflows or vanishes the update is the same bit for bit."""
-        scaled_model, plain_model = net(), net()
-        scaled, plain = updater_of(scaled_model, loss_scaling=True), updater_of(plain_model)
-        for number in range(4):
-            a = scaled.update(one_pass(scaled_model, number), lr=1e-2)
-            b = plain.update(one_pass(plain_model, number), lr=1e-2)
-            assert a.grad_norm.item() == pytest.approx(b.grad_norm.item(), rel=1e-6)
-        for (name, x), y in zip(scaled_model.named_parameters(), plain_model.parameters(), strict=True):
-            torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-7, msg=lambda t, n=name: f"{n}: {t}")
-
-    def test_gradients_too_small_for_fp16_arrive(self) -> None:
-        scaled_model, plain_model = net(torch.float16), net(torch.float16)
-        scaled, plain = updater_of(scaled_model, loss_scaling=True), updater_of(plain_model)
-
-        def tiny(model: Net) -> Callable[[Backward], None]:
-            return lambda backward: backward(objective(model, 0) * 1e-9)
-
-        with_scale = scaled.update(tiny(scaled_model), lr=1e-2)
-        without = plain.update(tiny(plain_model), lr=1e-2)
-        exact = net()
-        (objective(exact, 0) * 1e-9).backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in exact.parameters() if p.grad is not None])
-        assert with_scale.grad_norm.item() == pytest.approx(norm.item(), rel=0.02)
-        assert without.grad_norm.item() == 0
-
-    def test_an_overflow_halves_the_scale_and_skips(self) -> None:
-        model = net(torch.float16)
-        updater = updater_of(model, loss_scaling=True)
-        first = updater.loss_scale.item()
-        before = {name: t.detach().clone() for name, t in updater.masters.tensors().items()}
-        result = updater.update(lambda backward: backward(objective(model, 0) * 100), lr=1e-2)
-        assert not bool(result.stepped)
-        assert updater.loss_scale.item() == first / 2
-        assert_equal({name: t.detach().clone() for name, t in updater.masters.tensors().items()}, before)
-        steps = 0
-        while not bool(updater.update(lambda backward: backward(objective(model, 0) * 100), lr=1e-2).stepped):
-            steps += 1
-            assert steps < 20
-        assert updater.loss_scale.item() == first / 2 ** (steps + 1)
-
-    def test_a_long_time_without_overflow_doubles_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rules, "GROWTH_INTERVAL", 3)
-        model = net(torch.float16)
-        updater = updater_of(model, loss_scaling=True)
-        updater.loss_scale.fill_(8.0)
-        scales = []
-        for number in range(7):
-            updater.update(one_pass(model, number % 2), lr=1e-4)
-            scales.append(updater.loss_scale.item())
-        assert scales == [8, 8, 16, 16, 16, 32, 32]
-        updater.update(lambda backward: backward(objective(model, 0) * float("inf")), lr=1e-4)
-        scales = [updater.loss_scale.item()]
-        for number in range(3):  # the count begins again
-            updater.update(one_pass(model, number % 2), lr=1e-4)
-            scales.append(updater.loss_scale.item())
-        assert scales == [16, 16, 16, 32]
-
-    def test_without_it_the_scale_is_1(self) -> None:
-        model = net()
-        updater = updater_of(model)
-        updater.update(lambda backward: backward(objective(model, 0) * float("nan")), lr=1e-4)
-        assert updater.loss_scale.item() == 1
