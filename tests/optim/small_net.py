@@ -14,7 +14,7 @@ Backward = Callable[[Tensor], None]
 
 
 class Net(nn.Module):
-    """An embedding, a matrix large enough for 8-bit state, a vector and a scalar of fp32 weights."""
+    """An embedding, a matrix large enough for 8-bit state, a vector, and a layer that no gradient reaches."""
 
     def __init__(self) -> None:
         super().__init__()
