@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 _TERMINATED = 143
+_STOPPING = "\nstopping: a training in the notebook gets up to two minutes to save; once more ends it now\n"
 _SHOWN_ERROR_CHARS = 1000
 _SHOWN_VALUE_CHARS = 200
 _OUTPUT_INTERVAL_S = 5.0
@@ -56,7 +58,7 @@ def run(
         raise ConfigError(f"--cell-timeout {cell_timeout}: use at least 1 second")
     workspace = Workspace.find()
     plan = plan_run(find_recipe(recipe, workspace), dict(_pair(text) for text in parameter or ()))
-    with _ending_on_sigterm():
+    with _stopping_on_signals():
         if json:
             record = run_notebook(plan, workspace=workspace, cell_timeout_s=cell_timeout)
         else:
@@ -157,17 +159,24 @@ def run_view(title: str) -> Iterator[_View]:
 
 
 @contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends the run like Ctrl-C does: the kernel is stopped and run.json says so; exit code 143."""
+def _stopping_on_signals() -> Iterator[None]:
+    """SIGTERM ends the run like Ctrl-C does: the kernel stops, run.json says so; exit codes 143 and 130."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(_TERMINATED)
+    def stop(number: int, frame: FrameType | None) -> None:
+        # Not through sys.stderr: the signal may have come while something was being written there.
+        os.write(2, _STOPPING.encode())
+        raise SystemExit(_TERMINATED) if number == signal.SIGTERM else KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, end)
+    # Ctrl-C is left alone where it is switched off, as in background jobs.
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -21,6 +21,7 @@ RICH_CAP_BYTES = 10_000_000
 """Size of all outputs of one cell in the notebook file; printed text has its own, smaller limit in the kernel."""
 _ERROR_CAP_CHARS = 10_000
 _IOPUB_LIMIT_S = 60
+_STOP_LIMIT_S = 120.0
 
 
 @dataclass
@@ -76,6 +77,16 @@ class LabClient(PapermillNotebookClient):
     def _cell_starts(self, cell: NotebookNode, cell_index: int) -> None:
         self.session.cell = cell_index
         self.session.on_cell(cell_index, cell)
+
+    def papermill_execute_cells(self) -> None:
+        """Run all cells. When the runner is told to stop, a training in the kernel gets the time to save."""
+        try:
+            super().papermill_execute_cells()
+        except (KeyboardInterrupt, SystemExit):
+            # The kernel is interrupted now, and asked to leave; half of this time later it gets SIGTERM, then SIGKILL.
+            if self.km is not None:
+                self.km.shutdown_wait_time = _STOP_LIMIT_S
+            raise
 
     def output(
         self, outs: list[NotebookNode], msg: dict[str, Any], display_id: str | None, cell_index: int

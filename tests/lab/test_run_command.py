@@ -18,6 +18,18 @@ from tests.lab.notebooks import write_notebook
 
 HERE = Path(__file__).parents[2]
 
+# As a trainer does it: the interruption is the wish to stop, and saving takes longer than a kernel is usually given.
+WAITS_AND_SAVES = """
+import pathlib, time
+mark = pathlib.Path({mark!r})
+mark.touch()
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    time.sleep(4)
+    mark.write_text("saved")
+"""
+
 
 def only_run(workspace: Path) -> dict[str, object]:
     (path,) = (workspace / "artifacts" / "notebooks").glob("*/run.json")
@@ -89,7 +101,7 @@ def test_what_is_refused_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
 def test_a_signal_ends_kernel_and_record(number: signal.Signals, code: int, workspace: Path) -> None:
     mark = workspace / "mark"
-    write_notebook(workspace / "nb.ipynb", f"open({str(mark)!r}, 'w').close()\nimport time\ntime.sleep(600)")
+    write_notebook(workspace / "nb.ipynb", WAITS_AND_SAVES.format(mark=str(mark)))
     command = [sys.executable, "-m", "lab", "run", "nb.ipynb"]
     # Not the test's own handling of Ctrl-C, which a runner in the background may have switched off.
     with subprocess.Popen(
@@ -106,6 +118,7 @@ def test_a_signal_ends_kernel_and_record(number: signal.Signals, code: int, work
         assert process.wait(60) == code
     record = only_run(workspace)
     assert record["status"] == "stopped"
+    assert mark.read_text() == "saved"
     assert list(processes_of(str(record["run_id"]))) == []
 
 
