@@ -82,7 +82,7 @@ def _reader(leaf: Leaf) -> Callable[[Any, Sequence[Token]], Any]:
         text = tokens[0].value
         if text.lower() == NOTHING and type(None) in typing.get_args(leaf.annotation):
             return None
-        declared = TypeAdapter(Annotated[(leaf.annotation, leaf.field)])
+        declared: TypeAdapter[Any] = TypeAdapter(Annotated[(leaf.annotation, leaf.field)])
         try:
             return declared.validate_strings(text)
         except ValidationError as error:

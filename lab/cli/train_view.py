@@ -171,6 +171,7 @@ class _Bar:
             TextColumn("left"),
             console=out,
             transient=True,
+            refresh_per_second=4,
         )
         self._task: Any = None
         self._status = out.status("reading the text, building the network ...")
