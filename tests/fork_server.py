@@ -15,15 +15,15 @@ import os
 import signal
 import sys
 import traceback
+from importlib import import_module
 from typing import Any
 
 
 def serve() -> None:
     """Answer requests until the input ends."""
-    import hrm_engine.training
-    import lab.cli.train
-    import lab.cli.train_view  # noqa: F401
-
+    # torch imports the last one when the first optimizer is made, which would take each child a second
+    for module in ("hrm_engine.training", "lab.cli.train", "lab.cli.train_view", "torch._dynamo"):
+        import_module(module)
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
@@ -72,8 +72,10 @@ def _watch(folder: str, kill_at: int | None, marks: str) -> None:
             path = str(args[1])
         elif event == "open" and isinstance(args[1], str) and "x" in args[1]:
             path = str(args[0])
-        elif event in ("os.remove", "os.rmdir") and args[1] != -1:  # within shutil.rmtree, relative to an open folder
+        elif event == "os.remove" and args[1] != -1:  # within shutil.rmtree, relative to an open folder
             path = f"{folder}/{args[0]}"
+        elif event == "os.rmdir":
+            path = str(args[0])
         else:
             return
         if not path.startswith(folder) or path.endswith(("status.json", ".lock.json", "-probe")):

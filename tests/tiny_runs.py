@@ -26,7 +26,7 @@ from hrm_engine.store.paths import Workspace
 from hrm_engine.training import TrainResult, train
 
 REPOSITORY = Path(__file__).parents[1]
-WORDS = "the a cat dog runs sleeps in house tree under over and then list value returns function called with".split()
+WORDS = ("the", "a", "cat", "dog", "runs", "sleeps", "in", "house", "tree", "under", "over", "list", "value", "returns")
 TEXT = "training_data/text.txt"
 VOCABULARY = 300
 
@@ -92,6 +92,10 @@ class Lab:
     def run_dir(self, name: str) -> Path:
         """Where a run of that name lies."""
         return self.workspace.brains / name
+
+    def output(self) -> str:
+        """The end of what commands in processes of their own have printed."""
+        return (self.root / "log").read_text(encoding="utf8")[-2000:]
 
     def train(self, name: str | None = None, **changed: Any) -> TrainResult:
         """A run from beginning to end."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from hrm_engine.data.text.documents import read_documents
@@ -88,7 +89,7 @@ def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> Sta
     """
     messages: list[str] = []
     folder = workspace.resolve(model)
-    if folder == workspace.base_model and not (folder / "config.json").is_file():
+    if folder == workspace.resolve(workspace.base_model) and not (folder / "config.json").is_file():
         report = create_implant(workspace=workspace)
         messages.append(f"no base model yet: made one from the embedded corpus at {report.base_model} (lab implant)")
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -112,9 +113,13 @@ def _load(source: str) -> tuple[Tokenizer, Tensor, Tensor]:
     try:
         with _quiet_transformers():
             fast = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-            network = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=False, use_safetensors=True)
-    except (OSError, ValueError) as problem:
-        first_line = str(problem).strip().splitlines()[0]
+            network, report = AutoModelForCausalLM.from_pretrained(
+                source, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
+        first_line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
+        if Path(source).is_dir():
+            raise ConfigError(f"--model {source} cannot be loaded: {first_line}") from problem
         raise ConfigError(
             f"--model {source} is no local folder with a model and could not be had from the hub ({first_line}). "
             "Offline, make the local default with: lab implant"
@@ -129,6 +134,10 @@ def _load(source: str) -> tuple[Tokenizer, Tensor, Tensor]:
     embeddings = network.get_input_embeddings().weight.detach()
     output = network.get_output_embeddings()
     head = embeddings if output is None else output.weight.detach()
+    taken = {embeddings.data_ptr(), head.data_ptr()}
+    absent = [name for name, tensor in network.named_parameters() if tensor.data_ptr() in taken]
+    if absent := [name for name in absent if name in report["missing_keys"]]:
+        raise ConfigError(f"--model {source}: its weights hold no {' and no '.join(absent)}; they cannot be taken over")
     return Tokenizer(fast.backend_tokenizer, roles), embeddings, head
 
 

@@ -228,7 +228,7 @@ class Trainer:
         # What has not been trained yet is no result: a run stopped early keeps what it has learned so far.
         if state.step > 0 and improved and math.isfinite(result.loss):
             state.best_loss, state.best_step = result.loss, state.step
-            write_best(self.run_dir, self.core, self._stored_weights(), self.tokenizer, state)
+            write_best(self.run_dir, self.core, self._weights(self.precision.stored), self.tokenizer, state)
         self.monitor.say("training")
         self.journal.restart_clock()
         return result
@@ -244,7 +244,7 @@ class Trainer:
             core=self.core,
             config=self.config,
             tokenizer=self.tokenizer,
-            weights=self.masters.tensors(),
+            weights=self._weights(self.precision.master),
             optimizer=self.updater.state_tensors(),
             state=self.state,
             fingerprint=self.task.facts.fingerprint,
@@ -277,7 +277,7 @@ class Trainer:
                 core=self.core,
                 config=self.config,
                 command_line=self._command_line,
-                weights=self._stored_weights(),
+                weights=self._weights(self.precision.stored),
                 tokenizer=self.tokenizer,
                 state=self.state,
                 run_id=self.run_id,
@@ -454,8 +454,8 @@ class Trainer:
             self.journal.write("oom", state.step, micro_batch_size=state.micro_batch_size, message=message)
             self.journal.say(message, warning=True)
 
-    def _stored_weights(self) -> dict[str, torch.Tensor]:
-        return {name: tensor.to(self.precision.stored) for name, tensor in self.masters.tensors().items()}
+    def _weights(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(dtype) for name, tensor in self.masters.tensors().items()}
 
     def _dataset(self) -> dict[str, Any]:
         facts = self.task.facts

@@ -1,4 +1,4 @@
-"""A run that was interrupted and continued ends exactly as one that was not: weights, optimizer, order, rows, bundle."""
+"""A run that was interrupted and continued ends exactly as one that was not, to the last bit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_interrupted_in_the_middle_of_an_epoch(lab: Lab, kind: str) -> None:
 @pytest.mark.parametrize("linear", [True, False], ids=["linear", "shuffled"])
 def test_several_interruptions_across_epochs(lab: Lab, linear: bool) -> None:
     lab.text.write_text(text(4))
-    settings = {"linear_dataset": linear, "steps": 10, "eval_every": 4, "save_every": 5, "amp": False}
+    settings = {"linear_dataset": linear, "steps": 10, "eval_every": 4, "save_every": 5, "batch_size": 4}
     lab.train("straight", **settings)
     lab.interrupted("interrupted", 1, **settings)
     for step in (4, 5, 9):  # at an evaluation, at a checkpoint, between

@@ -88,7 +88,8 @@ def test_the_numbers_of_a_step(lab: Lab) -> None:
     assert evaluation["perplexity"] == pytest.approx(math.exp(evaluation["loss"]))
     assert len(evaluation["loss_by_segment"]) == len(evaluation["token_accuracy_by_segment"]) == 3
     assert row_of(result.run_dir, "final")["loss"] == evaluation["loss"]
-    assert evaluation["loss"] < [row for row in rows(result.run_dir) if row["event"] == "eval"][0]["loss"]
+    assert result.first_eval is not None
+    assert evaluation["loss"] < result.first_eval["loss"]
 
 
 def test_the_observer_sees_what_is_written(lab: Lab) -> None:
