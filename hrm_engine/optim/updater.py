@@ -23,7 +23,7 @@ from hrm_engine.optim.masters import MasterWeights
 T = TypeVar("T")
 Backward = Callable[[Tensor], None]
 
-LARGEST_SCALE, GROWTH_INTERVAL = 2.0**16, 2000
+FIRST_SCALE, LARGEST_SCALE, GROWTH_INTERVAL = 2.0**16, 2.0**24, 2000
 BETAS, EPS = (0.9, 0.95), 1e-8
 
 
@@ -43,7 +43,7 @@ class Updater(ABC):
         self.masters = masters
         self.grad_clip = config.grad_clip
         device = next(iter(masters.by_name.values())).device
-        self.loss_scale = torch.full((), LARGEST_SCALE if loss_scaling else 1.0, device=device)
+        self.loss_scale = torch.full((), FIRST_SCALE if loss_scaling else 1.0, device=device)
         self.good_steps = torch.zeros((), device=device)
         self.loss_scaling = loss_scaling
         self.optimizer = self._make(_groups(masters, config), config)
@@ -113,7 +113,7 @@ class Updater(ABC):
         self.good_steps.copy_(torch.where(finite, self.good_steps + 1, 0.0))
         grow = self.good_steps >= GROWTH_INTERVAL
         factor = torch.where(finite, torch.where(grow, 2.0, 1.0), 0.5)
-        self.loss_scale.mul_(factor).clamp_(1.0, 2.0**24)
+        self.loss_scale.mul_(factor).clamp_(1.0, LARGEST_SCALE)
         self.good_steps.copy_(torch.where(grow, 0.0, self.good_steps))
 
 
