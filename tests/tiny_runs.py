@@ -193,7 +193,9 @@ class Child:
 
     def wait(self) -> int:
         """Its exit code; negative is the signal that ended it."""
-        return self._server.ask({"wait": self.pid}, give_up_on=self.pid)
+        code = self._server.ask({"wait": self.pid}, give_up_on=self.pid)
+        self._server.running.discard(self.pid)
+        return code
 
 
 class Forks:
@@ -201,6 +203,7 @@ class Forks:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self.running: set[int] = set()
 
     def start(
         self, root: Path, *argv: object, watch: Path | None = None, kill_at: int | None = None, log: str = "log"
@@ -214,7 +217,9 @@ class Forks:
             "kill_at": kill_at,
             "marks": str(root / "marks"),
         }
-        return Child(self, self.ask(request), root / log)
+        child = Child(self, self.ask(request), root / log)
+        self.running.add(child.pid)
+        return child
 
     def run(self, root: Path, *argv: object, **options: Any) -> int:
         """Run a command to its end; the exit code."""
@@ -239,7 +244,9 @@ class Forks:
         return int(json.loads(self._process.stdout.readline()))
 
     def close(self) -> None:
-        """End the server."""
+        """End the server, and what tests that failed have left running."""
+        for pid in self.running:
+            os.kill(pid, signal.SIGKILL)
         if self._process is not None:
             self._process.communicate()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -101,6 +102,17 @@ def write_args(path: Path, config: TextTrainConfig, command_line: list[str] | No
         "parameters": config.model_dump(mode="json"),
     }
     write_json(path / ARGS_FILE, content)
+
+
+def saved_run_id(run_dir: Path) -> str | None:
+    """The id under which the rows of a run stand; None where it has none yet."""
+    try:
+        with (run_dir / "metrics.jsonl").open(encoding="utf8") as file:
+            row = json.loads(file.readline())
+    except (OSError, ValueError):
+        return None
+    run_id = row.get("run_id") if isinstance(row, dict) else None
+    return run_id if isinstance(run_id, str) else None
 
 
 def saved_config(path: Path) -> TextTrainConfig:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import shutil
@@ -16,51 +15,26 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
-from hrm_engine.bundles.implant import starting_point
-from hrm_engine.bundles.load import build_model, read_core_config
 from hrm_engine.config import TextTrainConfig
-from hrm_engine.data.text.tokenizer import Tokenizer
-from hrm_engine.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    HRMError,
-    NonFiniteLossError,
-    OutOfMemoryError,
-)
+from hrm_engine.errors import HRMError, NonFiniteLossError, OutOfMemoryError
 from hrm_engine.inference import Evaluation
-from hrm_engine.kernels.device import (
-    choose_device,
-    choose_precision,
-    is_out_of_memory,
-    keep_freed_memory,
-    release_memory,
-)
+from hrm_engine.kernels.device import is_out_of_memory, keep_freed_memory, release_memory
 from hrm_engine.models.act import TextLosses
-from hrm_engine.models.core import RecurrentCore
-from hrm_engine.optim import MasterWeights, UpdateResult, learning_rate, make_updater
-from hrm_engine.store.clock import now_iso
+from hrm_engine.optim import UpdateResult, learning_rate
 from hrm_engine.store.files import finite
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.status import State
-from hrm_engine.training.checkpoint import (
-    Checkpoint,
-    environment_changes,
-    newest_checkpoint,
-    prune_checkpoints,
-    save_checkpoint,
-)
+from hrm_engine.training.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
 from hrm_engine.training.finish import finish_run, write_best
 from hrm_engine.training.journal import Journal, Observer, PendingStep
 from hrm_engine.training.monitor import Monitor
-from hrm_engine.training.run_folder import claim_folder, planned_folder, write_args
-from hrm_engine.training.state import TrainState
+from hrm_engine.training.run_folder import claim_folder, planned_folder, saved_run_id, write_args
+from hrm_engine.training.setup import first_setup, resumed_setup
 from hrm_engine.training.stopping import Stop, Stopper
-from hrm_engine.training.tasks.text import TextTask
 
 T = TypeVar("T")
 
@@ -73,7 +47,7 @@ class StepReport:
     lr: float
     num_tokens: int
     losses: TextLosses
-    update: UpdateResult[tuple[TextLosses, int]]
+    update: UpdateResult[TextLosses]
 
     @property
     def loss(self) -> float:
@@ -175,8 +149,8 @@ class Trainer:
             schedule=config.optim.lr_scheduler,
             min_ratio=config.optim.lr_min_ratio,
         )
-        update = self._update(lr)
-        losses, num_tokens = update.value
+        update, num_tokens = self._update(lr)
+        losses = update.value
         state.step = number
         state.rows += self.rows_per_step
         state.tokens += num_tokens
@@ -298,91 +272,30 @@ class Trainer:
 
     def _open(self) -> None:
         keep_freed_memory()
-        config = self.config
-        self.device, device_note = choose_device(config.compute.device, strict=config.compute.strict)
-        self.precision, precision_note = choose_precision(
-            self.device, amp=config.compute.amp, model_dtype=config.compute.model_dtype
-        )
+        config, workspace = self.config, self.workspace
         self.stopper = Stopper(
-            stop_file=None if config.run.stop_file is None else self.workspace.resolve(config.run.stop_file),
+            stop_file=None if config.run.stop_file is None else workspace.resolve(config.run.stop_file),
             max_minutes=config.run.max_minutes,
         )
-        messages = [note for note in (device_note, precision_note) if note]
-        checkpoint = None
         if self._resume:
-            folder = claim_folder(config, self.workspace, resume=True, fresh=self._fresh)
+            folder = claim_folder(config, workspace, resume=True, fresh=self._fresh)
             self._stack.callback(folder.lock.release)
-            messages += folder.messages
-            checkpoint = self._restore(folder.path, messages)
+            setup = resumed_setup(config, workspace, folder.path, allow_changed_data=self._allow_changed_data)
         else:
             # Whatever cannot start is found before a folder is made for it, or an old one is moved away.
-            planned_folder(config, self.workspace, resume=False, fresh=self._fresh)
-            self._begin(messages)
-            folder = claim_folder(config, self.workspace, resume=False, fresh=self._fresh)
+            planned_folder(config, workspace, resume=False, fresh=self._fresh)
+            setup = first_setup(config, workspace)
+            folder = claim_folder(config, workspace, resume=False, fresh=self._fresh)
             self._stack.callback(folder.lock.release)
             self._new_folder = folder.path
-            messages += folder.messages
             write_args(folder.path, config, self._command_line)
         self.run_dir = folder.path
-        self.tokenizer = self.task.tokenizer
+        self.device, self.precision, self.checkpointing = setup.device, setup.precision, setup.checkpointing
+        self.task, self.tokenizer, self.core = setup.task, setup.task.tokenizer, setup.core
+        self.model, self.masters, self.updater, self.state = setup.model, setup.masters, setup.updater, setup.state
         self._saved_step = self.state.step
-        self.run_id = _first_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
-        self._begin_journal(checkpoint, messages)
-
-    def _begin(self, messages: list[str]) -> None:
-        """The state before the first step."""
-        config = self.config
-        start = starting_point(config.start.model, hidden_size=config.network.hidden_size, workspace=self.workspace)
-        messages += start.messages
-        self.task = TextTask(config, start.tokenizer, self.workspace)
-        self.core = self.task.core_config(start)
-        model, parent = self.task.new_model(self.core, start, self.workspace)
-        self.state = TrainState(
-            micro_batch_size=config.run.batch_size,
-            schedule_steps=config.run.steps,
-            created=now_iso(),
-            parent=parent,
-            datasets=[self._dataset()],
-        )
-        self._prepare(model)
-
-    def _restore(self, run_dir: Path, messages: list[str]) -> Checkpoint | None:
-        """The state of the newest whole checkpoint, which is returned; without one, the state before the first step."""
-        checkpoint, warnings = newest_checkpoint(run_dir)
-        messages += warnings
-        if checkpoint is None:
-            messages.append("--resume: no checkpoint yet, starting at step 0")
-            self._begin(messages)
-            return None
-        self.state = checkpoint.state
-        if self.state.step > self.total_steps:
-            raise ConfigError(
-                f"--resume: {checkpoint.path.name} is beyond the saved --steps {self.total_steps}; "
-                f"give --steps {self.state.step} or more"
-            )
-        self.task = TextTask(self.config, Tokenizer.load(checkpoint.path), self.workspace)
-        self._check_data(checkpoint, messages)
-        messages += environment_changes(checkpoint.environment, self.device)
-        self.core = read_core_config(checkpoint.path)
-        self._prepare(build_model(self.core, checkpoint.weights, where=checkpoint.path, error=CheckpointError))
-        self.updater.load_state_tensors(checkpoint.optimizer)
-        # a kill can have interrupted the removal of an old one
-        prune_checkpoints(run_dir, keep_last=self.config.run.keep_last, newest_step=self.state.step)
-        return checkpoint
-
-    def _prepare(self, model: RecurrentCore) -> None:
-        """Bring a model with fp32 weights to the device, in the types it computes in, with its optimizer."""
-        config = self.config
-        first_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        self.model = model.to(device=self.device, dtype=self.precision.compute)
-        self.masters = MasterWeights(self.model, self.precision.master)
-        self.masters.load(first_weights)
-        self.updater = make_updater(self.masters, config.optim, loss_scaling=self.precision.loss_scaling)
-        checkpointing = config.compute.gradient_checkpointing
-        self.checkpointing = self.device.type != "cpu" if checkpointing is None else checkpointing
-        wants_compile = config.compute.compile
-        if self.device.type == "cuda" if wants_compile is None else wants_compile:
-            self.model.compile()
+        self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
+        self._begin_journal(setup.checkpoint, [*folder.messages, *setup.messages])
 
     def _begin_journal(self, checkpoint: Checkpoint | None, messages: list[str]) -> None:
         config = self.config
@@ -422,13 +335,13 @@ class Trainer:
         self.monitor.say("training")
         self.journal.restart_clock()
 
-    def _update(self, lr: float) -> UpdateResult[tuple[TextLosses, int]]:
-        def attempt(micro_batch: int) -> UpdateResult[tuple[TextLosses, int]]:
-            batches = self.task.batches(self.state.rows, self.rows_per_step, micro_batch, self.device)
-            return self.updater.update(
-                lambda backward: self.task.losses(self.model, batches, backward, checkpointing=self.checkpointing),
-                lr=lr,
+    def _update(self, lr: float) -> tuple[UpdateResult[TextLosses], int]:
+        def attempt(micro_batch: int) -> tuple[UpdateResult[TextLosses], int]:
+            rows = self.task.rows_of_step(self.state.rows, self.rows_per_step, micro_batch, self.device)
+            result = self.updater.update(
+                lambda backward: self.task.losses(self.model, rows, backward, checkpointing=self.checkpointing), lr=lr
             )
+            return result, rows.num_tokens
 
         return self._halving(attempt)
 
@@ -457,32 +370,13 @@ class Trainer:
     def _weights(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         return {name: tensor.to(dtype) for name, tensor in self.masters.tensors().items()}
 
-    def _dataset(self) -> dict[str, Any]:
-        facts = self.task.facts
-        return {
-            "dataset": str(self.config.data.dataset_file),
-            "fingerprint": facts.fingerprint,
-            "documents": facts.num_documents,
-        }
-
-    def _check_data(self, checkpoint: Checkpoint, messages: list[str]) -> None:
-        if checkpoint.fingerprint == self.task.facts.fingerprint:
-            return
-        what = f"{self.config.data.dataset_file} is not what it was when this run began (its fingerprint differs)"
-        if not self._allow_changed_data:
-            raise DataError(
-                f"{what}: the batch order would differ. Restore the data, or continue on the new data with "
-                "--allow-changed-data"
-            )
-        messages.append(f"{what}: continuing on the new data")
-        self.state.datasets[-1]["rows"] = self.state.rows
-        self.state.datasets.append(self._dataset())
-
     def _withdraw(self) -> None:
         """Nothing has begun: the name of a new run stays free, and one that was to be resumed is as it was."""
-        self._stack.close()
-        if self._new_folder is not None:
-            shutil.rmtree(self._new_folder, ignore_errors=True)
+        try:
+            self._stack.close()
+        finally:
+            if self._new_folder is not None:
+                shutil.rmtree(self._new_folder, ignore_errors=True)
 
     def _fail(self, error: BaseException) -> None:
         """Leave a word about the failure; the failure itself goes on to the caller."""
@@ -499,14 +393,3 @@ class Trainer:
             self.monitor.close(state, message)
         finally:
             self._stack.close()
-
-
-def _first_run_id(run_dir: Path) -> str | None:
-    """The id under which the rows of a run stand; None where it has none yet."""
-    try:
-        with (run_dir / "metrics.jsonl").open(encoding="utf8") as file:
-            row = json.loads(file.readline())
-    except (OSError, ValueError):
-        return None
-    run_id = row.get("run_id") if isinstance(row, dict) else None
-    return run_id if isinstance(run_id, str) else None

@@ -27,8 +27,8 @@ def command(lab: Lab, name: str, **changed: object) -> list[str]:
 
 
 def endless(lab: Lab, name: str) -> list[str]:
-    """A run that does not end by itself."""
-    return command(lab, name, steps=STEPS, save_every=STEPS, eval_every=STEPS)
+    """A run that goes on for as long as a test can need it."""
+    return command(lab, name, steps=STEPS, save_every=STEPS, eval_every=STEPS, max_minutes=2)
 
 
 def wait_for(run_dir: Path, event: str, count: int = 1) -> None:

@@ -14,7 +14,7 @@ from hrm_engine.errors import OutOfMemoryError
 from hrm_engine.inference import Evaluation
 from hrm_engine.store.status import read_status
 from hrm_engine.training import Trainer
-from hrm_engine.training.tasks.text import TextTask
+from hrm_engine.training.tasks.text import StepRows, TextTask
 from tests.tiny_runs import Lab, lasting_rows, row_of, rows
 
 IMPOSSIBLE_BYTES = 1 << 55
@@ -25,13 +25,14 @@ class HungryTask(TextTask):
 
     most_rows = 1
 
-    def losses(self, model: Any, batches: Any, backward: Any, *, checkpointing: bool) -> Any:
-        for batch in batches:
+    def losses(self, model: Any, rows: Any, backward: Any, *, checkpointing: bool) -> Any:
+        for batch in rows.batches:
             # the gradients of the first half are there already when memory runs out
             if len(batch.inputs) > self.most_rows:
-                super().losses(model, batches[:1], backward, checkpointing=checkpointing)
+                first = StepRows(rows.batches[:1], rows.num_tokens)
+                super().losses(model, first, backward, checkpointing=checkpointing)
                 torch.empty(IMPOSSIBLE_BYTES, dtype=torch.uint8)
-        return super().losses(model, batches, backward, checkpointing=checkpointing)
+        return super().losses(model, rows, backward, checkpointing=checkpointing)
 
     def evaluate(self, model: Any, micro_batch: int, device: Any) -> Evaluation | None:
         if micro_batch > self.most_rows:

@@ -16,7 +16,7 @@ from hrm_engine.bundles.weights import check_shapes, load_file, load_tensors
 from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
 from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
 from hrm_engine.data.text.order import RowOrder
-from hrm_engine.data.text.packing import Batch, PackedRows, dataset_fingerprint, pack
+from hrm_engine.data.text.packing import IGNORE, Batch, PackedRows, dataset_fingerprint, pack
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
 from hrm_engine.errors import BundleError, ConfigError
@@ -39,6 +39,14 @@ class DatasetFacts:
     num_held_out: int
     num_rows: int
     messages: list[str]
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """The rows of one optimizer step, and their label tokens: counted before they go to the device."""
+
+    batches: list[TextBatch]
+    num_tokens: int
 
 
 class TextTask:
@@ -96,31 +104,29 @@ class TextTask:
             return model, None
         return model, _load_student(model, self.config.start.student_init, workspace)
 
-    def batches(self, position: int, num_rows: int, micro_batch: int, device: torch.device) -> list[TextBatch]:
+    def rows_of_step(self, position: int, num_rows: int, micro_batch: int, device: torch.device) -> StepRows:
         """The rows after ``position`` consumed ones, in micro-batches on the device."""
         indices = self.order.indices(position, num_rows)
-        parts = (indices[start : start + micro_batch] for start in range(0, num_rows, micro_batch))
-        return [on_device(self.rows.batch(part), device) for part in parts]
+        parts = [self.rows.batch(indices[start : start + micro_batch]) for start in range(0, num_rows, micro_batch)]
+        num_tokens = sum(int((part.labels != IGNORE).sum()) for part in parts)
+        return StepRows([on_device(part, device) for part in parts], num_tokens)
 
-    def losses(
-        self, model: RecurrentCore, batches: list[TextBatch], backward: Backward, *, checkpointing: bool
-    ) -> tuple[TextLosses, int]:
-        """Gradients of one optimizer step's rows; sums of their losses, and their label tokens."""
-        num_tokens = sum(int((batch.labels >= 0).sum()) for batch in batches)
+    def losses(self, model: RecurrentCore, rows: StepRows, backward: Backward, *, checkpointing: bool) -> TextLosses:
+        """Gradients of one optimizer step's rows, and the sums of their losses."""
         total: TextLosses | None = None
-        for batch in batches:
+        for batch in rows.batches:
             part = accumulate_gradients(
                 model,
                 batch,
                 num_segments=self.num_segments,
-                normaliser=max(1, num_tokens),
+                normaliser=max(1, rows.num_tokens),
                 backward=backward,
                 checkpointing=checkpointing,
             )
             total = part if total is None else total + part
         if total is None:
             raise ConfigError("a step needs at least one row")
-        return total, num_tokens
+        return total
 
     @property
     def num_segments(self) -> int:
