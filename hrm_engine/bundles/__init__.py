@@ -1,6 +1,6 @@
 """Bundles: finished run folders that can be loaded, checked and listed; and what training starts from."""
 
-from hrm_engine.bundles.implant import ImplantReport, StartingPoint, create_implant, starting_point
+from hrm_engine.bundles.implant import ImplantReport, StartingPoint, create_implant, embedded_corpus, starting_point
 from hrm_engine.bundles.listing import BundleInfo, find_run, list_bundles, verify_bundle
 from hrm_engine.bundles.load import Bundle, load_bundle
 
@@ -10,6 +10,7 @@ __all__ = [
     "ImplantReport",
     "StartingPoint",
     "create_implant",
+    "embedded_corpus",
     "find_run",
     "list_bundles",
     "load_bundle",

@@ -75,7 +75,7 @@ def create_implant(
 
 def embedded_corpus(workspace: Workspace) -> Path:
     """Folder of the embedded corpus (train.jsonl, validation.jsonl), built first where it is missing."""
-    folder = workspace.training_data / "curated_datasets" / "python_docs"
+    folder = workspace.embedded_corpus
     if not (folder / "train.jsonl").is_file() or not (folder / "validation.jsonl").is_file():
         build_python_docs(folder)
     return folder

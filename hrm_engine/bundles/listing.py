@@ -15,7 +15,6 @@ from hrm_engine.store.status import live_state
 
 METADATA_FILE = "metadata.json"
 METADATA_SCHEMA = 1
-CONFIG_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> 
 def _weight_problems(path: Path) -> list[str]:
     import torch
 
-    from hrm_engine.bundles.load import read_core_config
+    from hrm_engine.bundles.core_config import read_core_config
     from hrm_engine.bundles.weights import check_shapes, tensor_shapes
     from hrm_engine.data.text.tokenizer import Tokenizer
     from hrm_engine.models.core import RecurrentCore

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
-from hrm_engine.bundles.listing import CONFIG_SCHEMA, METADATA_FILE, find_run, folder_problems
+from hrm_engine.bundles.core_config import read_core_config
+from hrm_engine.bundles.listing import METADATA_FILE, find_run, folder_problems
 from hrm_engine.bundles.weights import check_shapes, load_tensors
 from hrm_engine.config import CoreConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
-from hrm_engine.errors import BundleError, CheckpointError, HRMError
+from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.kernels.device import choose_device
 from hrm_engine.models.core import RecurrentCore
-from hrm_engine.store.files import read_json, write_json
-from hrm_engine.store.manifest import MANIFEST_FILE, schema_problem
+from hrm_engine.store.files import read_json
+from hrm_engine.store.manifest import MANIFEST_FILE
 from hrm_engine.store.paths import Workspace
-
-KIND = "actv1"
 
 
 @dataclass(frozen=True)
@@ -79,23 +77,3 @@ def build_model(
         tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     model.load_state_dict(tensors, assign=True)
     return model
-
-
-def write_core_config(folder: Path, config: CoreConfig) -> None:
-    """Write ``config.json``. Raises StorageError."""
-    write_json(folder / "config.json", {"schema_version": CONFIG_SCHEMA, "kind": KIND, **config.model_dump()})
-
-
-def read_core_config(folder: Path, *, error: type[HRMError] = CheckpointError) -> CoreConfig:
-    """Read ``config.json``. Raises ``error`` for another kind, a newer version or fields that do not fit."""
-    path = folder / "config.json"
-    content = read_json(path, error)
-    if problem := schema_problem(content.pop("schema_version", None), known=CONFIG_SCHEMA, where=path):
-        raise error(f"{folder}: {problem}")
-    if (kind := content.pop("kind", None)) != KIND:
-        raise error(f"{path} describes a bundle of kind {kind!r}; this command needs kind {KIND!r}")
-    try:
-        return CoreConfig.model_validate(content)
-    except ValidationError as problem:
-        fields = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problem.errors())
-        raise error(f"{path} does not describe a model that this version knows: {fields}") from problem

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from hrm_engine.bundles.core_config import KIND, write_core_config
 from hrm_engine.bundles.listing import METADATA_FILE, METADATA_SCHEMA
-from hrm_engine.bundles.load import KIND, write_core_config
 from hrm_engine.bundles.weights import save_tensors
 from hrm_engine.config import CoreConfig
 from hrm_engine.data.text.tokenizer import Tokenizer

@@ -108,6 +108,10 @@ class Workspace:
         return self.artifacts / "agent"
 
     @property
+    def embedded_corpus(self) -> Path:
+        return self.training_data / "curated_datasets" / "python_docs"
+
+    @property
     def base_model(self) -> Path:
         return self.artifacts / "hf_implant" / "base_model"
 

@@ -165,7 +165,8 @@ def _dataset(config: TextTrainConfig, task: TextTask) -> dict[str, Any]:
 def _check_data(config: TextTrainConfig, task: TextTask, checkpoint: Checkpoint, allow_changed_data: bool) -> list[str]:
     if checkpoint.fingerprint == task.facts.fingerprint:
         return []
-    what = f"{config.data.dataset_file} is not what it was when this run began (its fingerprint differs)"
+    files = " or ".join(str(file) for file in (config.data.dataset_file, config.evaluation.eval_file) if file)
+    what = f"{files} is not what it was when this run began (its fingerprint differs)"
     if not allow_changed_data:
         raise DataError(
             f"{what}: the batch order would differ. Restore the data, or continue on the new data with "

@@ -295,7 +295,7 @@ class Trainer:
         self.model, self.masters, self.updater, self.state = setup.model, setup.masters, setup.updater, setup.state
         self._saved_step = self.state.step
         self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
-        self._begin_journal(setup.checkpoint, [*folder.messages, *setup.messages])
+        self._begin_journal(setup.checkpoint, [*setup.messages, *folder.messages])
 
     def _begin_journal(self, checkpoint: Checkpoint | None, messages: list[str]) -> None:
         config = self.config

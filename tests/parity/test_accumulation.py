@@ -33,11 +33,11 @@ def test_the_size_of_the_micro_batch_does_not_matter(task: TextTask, arch: str, 
 
     def step(size: int) -> tuple[list[int], Tensor, dict[str, Tensor]]:
         core.zero_grad(set_to_none=True)
-        batches = task.batches(0, 8, size, CPU)
-        losses, num_tokens = task.losses(core, batches, lambda loss: loss.backward(), checkpointing=False)
-        labels = [int((batch.labels >= 0).sum()) for batch in batches]
-        assert sum(labels) == num_tokens
-        return labels, losses.ce_by_segment / num_tokens, gradients(core)
+        rows = task.rows_of_step(0, 8, size, CPU)
+        losses = task.losses(core, rows, lambda loss: loss.backward(), checkpointing=False)
+        labels = [int((batch.labels >= 0).sum()) for batch in rows.batches]
+        assert sum(labels) == rows.num_tokens
+        return labels, losses.ce_by_segment / rows.num_tokens, gradients(core)
 
     _, whole_loss, whole = step(8)
     labels, loss, summed = step(micro_batch)
