@@ -152,7 +152,7 @@ def test_data_that_changed_is_refused_unless_it_is_allowed(lab: Lab) -> None:
     assert read_status(run_dir) == status
     result = lab.resume("run", allow_changed_data=True)
     assert result.state == "finished"
-    assert "continuing on the new data" in row_of(run_dir, "resume")["messages"][0]
+    assert "continuing on the new data" in " ".join(row_of(run_dir, "resume")["messages"])
     history = json.loads((run_dir / "metadata.json").read_text())["dataset_history"]
     assert [(entry["dataset"], entry["rows"]) for entry in history] == [(TEXT, 6), (TEXT, 12)]
     assert history[0]["fingerprint"] != history[1]["fingerprint"]
