@@ -47,10 +47,22 @@ def matmul_rate(device: torch.device, *, runs: int = 15) -> float:
     return 2 * size**3 / median_s(lambda: left @ right, device, runs=runs, warmup=1)
 
 
+def restart_peak(device: torch.device) -> None:
+    """Let :func:`peak_memory_bytes` begin anew (on Linux and on a GPU; elsewhere it is the process's own peak)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif (control := Path("/proc/self/clear_refs")).exists():
+        control.write_text("5")
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """Largest memory of this process so far: on the GPU where there is one, else resident."""
+    """Largest memory since :func:`restart_peak`: allocated on the GPU where there is one, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
