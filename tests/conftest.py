@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.chromium import HOW_TO_GET, find_chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Set before torch or a library of Hugging Face is imported, and inherited by the processes that tests start. One
 # thread: a second makes small tensors no faster, waits for its turn by spinning (a dry run beside other work, on 2
@@ -38,6 +43,18 @@ def chromium_path() -> Path:
             pytest.fail(HOW_TO_GET)
         pytest.skip(HOW_TO_GET)
     return found
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_path: Path) -> Iterator[Browser]:
+    """One Chromium for all browser tests: playwright's loop runs once in a process."""
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium_path, args=flags)
+        yield started
+        started.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import sysconfig
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -71,8 +72,11 @@ def test_every_declared_dependency_is_pinned() -> None:
 
 
 def test_pins_are_the_installed_versions() -> None:
+    # Only the environment's own folder: importing setuptools adds its private copies of some libraries to sys.path.
+    folders = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
     installed = {
-        requirement_name(found.metadata["Name"]): found.version.partition("+")[0] for found in metadata.distributions()
+        requirement_name(found.metadata["Name"]): found.version.partition("+")[0]
+        for found in metadata.distributions(path=folders)
     }
     ours = {"hrm-lab", "pip", "wheel"}
     # CUDA libraries come with torch's CUDA build, which pins them itself; other systems have packages of their own.

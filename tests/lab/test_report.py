@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from bs4 import BeautifulSoup
@@ -15,6 +16,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from lab.runner.record import CellError, RunRecord
 from lab.runner.report import report_html
 from lab.runner.sanitize import clean_html
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 FIGURE = {
     "data": [{"type": "scatter", "x": [1, 2, 3], "y": [3, 1, 2]}],
@@ -147,22 +151,18 @@ def test_cleaning(html: object, expected: str) -> None:
 
 
 @pytest.mark.browser
-def test_a_browser_draws_the_figure_and_runs_nothing_else(tmp_path: Path, chromium_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_a_browser_draws_the_figure_and_runs_nothing_else(tmp_path: Path, browser: Browser) -> None:
     file = tmp_path / "page.html"
     file.write_text(page(tmp_path, {"application/vnd.plotly.v1+json": FIGURE}, *HOSTILE), encoding="utf8")
     requests: list[str] = []
     problems: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path)
-        view = browser.new_page()
-        view.on("request", lambda request: requests.append(request.url))
-        view.on("pageerror", lambda error: problems.append(str(error)))
-        view.goto(file.as_uri())
-        view.wait_for_selector("svg.main-svg path.js-line")
-        title = view.title()
-        browser.close()
+    view = browser.new_page()
+    view.on("request", lambda request: requests.append(request.url))
+    view.on("pageerror", lambda error: problems.append(str(error)))
+    view.goto(file.as_uri())
+    view.wait_for_selector("svg.main-svg path.js-line")
+    title = view.title()
+    view.close()
     assert title == "a-1"
     assert problems == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
