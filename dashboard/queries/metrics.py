@@ -27,7 +27,7 @@ MAX_POINTS = 1500
 MAX_EVALUATIONS = 2000
 MAX_SAMPLES = 200
 MAX_INCIDENTS = 200
-INCIDENTS = ("nan", "spike", "oom", "alert", "lr_adjustment", "resume", "stop")
+INCIDENTS = ("nan", "spike", "oom", "resume", "stop")
 _PACE_ROWS = 30
 _KEPT_FRAMES = 48
 
@@ -291,8 +291,6 @@ def _told(event: str, row: dict[str, Any]) -> str:
         return said
     if event == "spike":
         return f"loss {finite(row.get('loss'))}, median of the last 50 rows {finite(row.get('median'))}"
-    if event == "lr_adjustment":
-        return f"learning rate {finite(row.get('old_lr'))} to {finite(row.get('lr'))}"
     if event == "resume":
         return "training went on from here; later rows of the session before do not count"
     return ""

@@ -28,8 +28,6 @@ _NOTICES = {
     "oom": "yellow",
     "nan": "yellow",
     "spike": "yellow",
-    "alert": "yellow",
-    "lr_adjustment": "cyan",
     "stop": "cyan",
 }
 _UNTOLD = {"ts", "run_id", "event", "step", "message", "nonfinite"}

@@ -225,7 +225,7 @@ def test_garbage_between_rows_is_counted_and_the_rest_shown(open_app: OpenApp, r
 def test_names_and_samples_are_never_markup(open_app: OpenApp, lab: Workspace) -> None:
     name = "b <img src=x onerror=alert(1)> **bold** :red[x] $y$ '\""
     run = write_run(lab.root, name, last=50, state="failed", message="<b>why</b> *it* failed")
-    append_events(run / "metrics.jsonl", [("alert", 50, {"message": "<i>hot</i>"})])
+    append_events(run / "metrics.jsonl", [("oom", 50, {"message": "<i>hot</i>"})])
     for page, tab in (("runs", ""), ("run", "Curves"), ("run", "Evaluation"), ("run", "Parameters"), ("run", "Log")):
         app = open_app(page, run=f"brains/actv1/{name}", tab=tab)
         assert_clean(app)
