@@ -11,6 +11,7 @@ Shapes: B batch, S sequence, D hidden, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,8 @@ from hrm_engine.kernels.attention import plan_attention
 from hrm_engine.kernels.rope import rope_tables
 from hrm_engine.models.cache import KeyValueCache
 from hrm_engine.models.layers import Context, Module
+
+MAX_COMPILED_SHAPES = 64
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,13 @@ class RecurrentCore(nn.Module):
         """Next-token logits (B, S, V) of a high-level state."""
         return self.lm_head(z_h)
 
-    def compile(self) -> None:  # type: ignore[override]
-        """Compile the modules' uncached path."""
+    def compile(self, *, backend: str | Callable[..., object] = "inductor") -> None:  # type: ignore[override]
+        """Compile the layers' uncached path, with and without gradient, anew for each shape of batch."""
+        # Whole and partial batches, of training and evaluation, with and without document boundaries, and again each
+        # time that the micro-batch halves: more shapes than the library's limit of 8, beyond which it refuses.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_COMPILED_SHAPES)
         for module in {self.H_module, self.L_module}:
-            module.compile_run()
+            module.compile_layers(backend)
 
 
 def _truncated_normal(shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:

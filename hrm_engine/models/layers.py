@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -99,28 +100,26 @@ class Module(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Layer(config) for _ in range(num_layers))
         self.exit_eps = config.norm_eps if config.exit_norm else None
-        self.run: Callable[[Tensor, Context], Tensor] = self._run
+        self._compiled: Callable[[Layer, Tensor, Context], Tensor] | None = None
 
     def forward(self, state: Tensor, context: Context, caches: list[CacheSlots] | None = None) -> Tensor:
         """(B, S, D) state with its injection already added, to the new state. ``caches`` has one entry a layer."""
-        if caches is not None:
-            for layer, cache in zip(self.layers, caches, strict=True):
-                state = layer(state, context, cache)
-            return self._exit(state)
-        if context.checkpointing and torch.is_grad_enabled():
-            for layer in self.layers:
-                state = checkpoint(layer, state, context, use_reentrant=False, preserve_rng_state=False)
-            return self._exit(state)
-        return self.run(state, context)
-
-    def compile_run(self) -> None:
-        """Compile the uncached path; gradient-free and gradient calls become two regions of their own."""
-        self.run = torch.compile(self._run, fullgraph=True, dynamic=False)
-
-    def _run(self, state: Tensor, context: Context) -> Tensor:
-        for layer in self.layers:
-            state = layer(state, context)
-        return self._exit(state)
-
-    def _exit(self, state: Tensor) -> Tensor:
+        checkpointing = context.checkpointing and torch.is_grad_enabled()
+        for number, layer in enumerate(self.layers):
+            if caches is not None:
+                state = layer(state, context, caches[number])
+                continue
+            run = layer if self._compiled is None else partial(self._compiled, layer)
+            if checkpointing:
+                state = checkpoint(run, state, context, use_reentrant=False, preserve_rng_state=False)
+            else:
+                state = run(state, context)
         return state if self.exit_eps is None else rms_norm(state, self.exit_eps)
+
+    def compile_layers(self, backend: str | Callable[..., object]) -> None:
+        """Compile the uncached path of a layer; all layers share what is compiled, and checkpointing goes around it."""
+        self._compiled = torch.compile(_apply, fullgraph=True, dynamic=False, backend=backend)
+
+
+def _apply(layer: Layer, state: Tensor, context: Context) -> Tensor:
+    return layer(state, context)
