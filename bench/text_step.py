@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -84,16 +85,16 @@ def _measure(
     restart_peak(device)
     inside: list[float] = []
     with Trainer(config, workspace=workspace) as trainer:
-        update = trainer._update
+        update = trainer.updater.update
 
-        def timed(lr: float):
+        def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
-            result = update(lr)
+            result = update(*args, **kwargs)
             wait(device)
             inside.append(time.perf_counter() - start)
             return result
 
-        trainer._update = timed  # type: ignore[method-assign]
+        trainer.updater.update = timed  # type: ignore[method-assign]
         whole, tokens, rates = [], [], []
         for _ in range(STEPS):
             # beside every step, because a shared machine's speed drifts while it is measured

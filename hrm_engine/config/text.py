@@ -35,6 +35,8 @@ class DataConfig(Config):
     document_separator: str | None = Field(
         None, description="Line that separates documents in .txt files. Default: <|endoftext|>, else blank lines."
     )
+    text_field: str = Field("text", min_length=1, description="Field or column with the text (.csv, .json, .jsonl).")
+    skip_bad_records: bool = Field(False, description="Skip and count records that cannot be read.")
     max_seq_len: int = Field(128, ge=2, le=1_048_576, description="Row length in tokens.")
     linear_dataset: bool = Field(True, description="Rows in the order of the data; off: a new permutation each epoch.")
     dataset_start_offset: int = Field(0, ge=0, description="Row of the dataset to begin with.")

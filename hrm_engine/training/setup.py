@@ -159,6 +159,7 @@ def _dataset(config: TextTrainConfig, task: TextTask) -> dict[str, Any]:
         "dataset": str(config.data.dataset_file),
         "fingerprint": task.facts.fingerprint,
         "documents": task.facts.num_documents,
+        **task.facts.counts,
     }
 
 

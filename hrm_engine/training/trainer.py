@@ -166,16 +166,13 @@ class Trainer:
             "epoch": self.task.order.epoch(state.rows),
         }
         self.journal.add(PendingStep(losses, update.grad_norm, update.stepped, num_tokens, counters), state)
-        if state.nonfinite_in_a_row >= config.run.nan_patience:
-            raise NonFiniteLossError(
-                f"the loss was not finite {state.nonfinite_in_a_row} times in a row up to step {number} "
-                f"(--nan-patience {config.run.nan_patience}). Checkpoints are intact; try a smaller --lr"
-            )
+        self._check_losses()
         return StepReport(number, lr, num_tokens, losses, update)
 
     def evaluate(self) -> Evaluation | None:
         """Measure on held-out text, write the row, a sample, and ``best/`` where it is the best so far."""
         self.journal.read(self.state)
+        self._check_losses()
         self.monitor.say("evaluating")
         started = time.perf_counter()
         state = self.state
@@ -210,6 +207,7 @@ class Trainer:
     def save(self) -> Path:
         """Write a checkpoint of this moment and drop the ones beyond ``keep_last``. Raises StorageError."""
         self.journal.read(self.state)
+        self._check_losses()
         self.journal.metrics.flush()
         self.monitor.say("saving")
         started = time.perf_counter()
@@ -242,6 +240,7 @@ class Trainer:
         if self.state.step > 0 and self._saved_step != self.state.step:
             self.save()
         self.journal.read(self.state)
+        self._check_losses()
         message = "finished" if stop is None else stop.reason
         if self.state.step > 0:
             self.monitor.say("writing the bundle")
@@ -366,6 +365,15 @@ class Trainer:
             message = f"memory ran out: the micro-batch is {state.micro_batch_size} rows now, same effective batch"
             self.journal.write("oom", state.step, micro_batch_size=state.micro_batch_size, message=message)
             self.journal.say(message, warning=True)
+
+    def _check_losses(self) -> None:
+        """Stop where too many losses in a row were not finite; called whenever losses have been read."""
+        in_a_row, patience = self.state.nonfinite_in_a_row, self.config.run.nan_patience
+        if in_a_row >= patience:
+            raise NonFiniteLossError(
+                f"the loss was not finite {in_a_row} times in a row up to step {self.state.step} "
+                f"(--nan-patience {patience}). Checkpoints are intact; try a smaller --lr"
+            )
 
     def _weights(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         return {name: tensor.to(dtype) for name, tensor in self.masters.tensors().items()}

@@ -46,11 +46,10 @@ def test_help_lists_every_group_and_loads_nothing_heavy() -> None:
         assert f" {name} " in result.stdout
 
 
-def test_module_and_scripts_are_the_same_program() -> None:
-    here = Path(__file__).parents[2]
+def test_module_and_scripts_are_the_same_program(tmp_path: Path) -> None:
     for words in (["-m", "lab", "train", "actv1"], ["-m", "aios.cli.aios", "hrm-hf", "train-actv1"]):
         command = [sys.executable, *words, "--stepz", "1"]
-        result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 2
         assert "--stepz" in result.stderr
         assert "lab train actv1 --help" in result.stderr

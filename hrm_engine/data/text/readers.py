@@ -46,7 +46,7 @@ class FileReading:
         """Count one bad record, or raise the `DataError` that names file, line and problem."""
         sentence = f"{self.path}, line {line}: {problem}"
         if not self.skip_bad:
-            raise DataError(f"{sentence}. Correct the record, or ask for bad records to be skipped (skip_bad).")
+            raise DataError(f"{sentence}. Correct the record, or skip bad ones with --skip-bad-records.")
         self.num_skipped_records += 1
         if self.num_skipped_records <= _MAX_NOTED_PROBLEMS:
             self.notes.append(f"skipped: {sentence}")

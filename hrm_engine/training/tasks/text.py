@@ -38,6 +38,8 @@ class DatasetFacts:
     num_documents: int
     num_held_out: int
     num_rows: int
+    counts: dict[str, int]
+    """What was replaced, dropped and skipped on reading."""
     messages: list[str]
 
 
@@ -71,6 +73,11 @@ class TextTask:
             num_documents=len(train),
             num_held_out=len(held_out),
             num_rows=len(self.rows),
+            counts={
+                "replaced_bytes": corpus.num_replaced_bytes,
+                "dropped_lines": corpus.num_dropped_lines,
+                "skipped_records": corpus.num_skipped_records,
+            },
             messages=_messages(corpus) + ([] if eval_corpus is None else _messages(eval_corpus)),
         )
         self._num_eval_rows = min(len(self.held_out_rows), config.evaluation.eval_batches * config.run.batch_size)
@@ -171,12 +178,21 @@ def on_device(batch: Batch, device: torch.device) -> TextBatch:
 
 def _documents(config: TextTrainConfig, workspace: Workspace) -> tuple[Corpus, list[str], list[str], Corpus | None]:
     data = config.data
-    options = {"ascii_only": data.ascii_only, "document_separator": data.document_separator}
-    corpus = read_documents(workspace.resolve(data.dataset_file), **options)
+
+    def read(file: Path) -> Corpus:
+        return read_documents(
+            workspace.resolve(file),
+            ascii_only=data.ascii_only,
+            document_separator=data.document_separator,
+            text_field=data.text_field,
+            skip_bad=data.skip_bad_records,
+        )
+
+    corpus = read(data.dataset_file)
     if config.evaluation.eval_file is None:
         train, held_out = split_holdout(corpus.documents)
         return corpus, train, held_out, None
-    eval_corpus = read_documents(workspace.resolve(config.evaluation.eval_file), **options)
+    eval_corpus = read(config.evaluation.eval_file)
     return corpus, corpus.documents, eval_corpus.documents, eval_corpus
 
 
@@ -191,6 +207,8 @@ def _messages(corpus: Corpus) -> list[str]:
         messages.append(f"{corpus.num_replaced_bytes} bytes that are not UTF-8 were replaced")
     if corpus.num_dropped_lines:
         messages.append(f"{corpus.num_dropped_lines} lines with non-ASCII characters were dropped (--ascii-only)")
+    if corpus.num_skipped_records:
+        messages.append(f"{corpus.num_skipped_records} bad records were skipped (--skip-bad-records)")
     return messages
 
 
