@@ -49,7 +49,7 @@ def find_run(path_or_name: str | Path, workspace: Workspace) -> Path:
                 inside(parent, parent / name)
                 return parent / name
     candidate = workspace.resolve(path_or_name)
-    if candidate.is_dir() and (candidate / "config.json").is_file() | (candidate / "training_args.json").is_file():
+    if candidate.is_dir() and ((candidate / "config.json").is_file() or (candidate / "training_args.json").is_file()):
         return candidate
     known = ", ".join(sorted(path.name for path in workspace.run_dirs())[:20])
     raise BundleError(f"no bundle {text!r} in {workspace.root}. Runs here: {known or 'none; train one first'}")

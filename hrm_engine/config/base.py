@@ -101,8 +101,8 @@ def load_preset(name_or_file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"--config {name_or_file}: no such preset or YAML file. Presets: {known}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not plain YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} is not plain YAML that can be read: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of configuration groups, found {type(content).__name__}")
     return content

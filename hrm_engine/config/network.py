@@ -89,17 +89,19 @@ class CoreConfig(Config):
     """Everything that rebuilds the model; written as ``config.json``."""
 
     arch: str = Field(description="Name of the architecture that the settings came from.")
-    vocab_size: int = Field(ge=2, description="Rows of the token embedding and of the output head.")
-    max_seq_len: int = Field(ge=1, description="Context in tokens.")
-    hidden_size: int = Field(ge=8, description="Width D.")
-    intermediate_size: int = Field(ge=1, description="SwiGLU inner width.")
-    num_heads: int = Field(ge=1, description="Attention heads.")
-    h_layers: int = Field(ge=1, description="Layers in the high-level module.")
-    l_layers: int = Field(ge=1, description="Layers in the low-level module.")
-    h_cycles: int = Field(ge=1, description="High-level cycles in a segment.")
-    l_cycles: int = Field(ge=1, description="Low-level calls in each high-level cycle.")
+    vocab_size: int = Field(ge=2, le=1 << 22, description="Rows of the token embedding and of the output head.")
+    max_seq_len: int = Field(ge=1, le=1 << 20, description="Context in tokens.")
+    hidden_size: int = Field(ge=8, le=1 << 14, description="Width D.")
+    intermediate_size: int = Field(ge=1, le=1 << 18, description="SwiGLU inner width.")
+    num_heads: int = Field(ge=1, le=256, description="Attention heads.")
+    h_layers: int = Field(ge=1, le=64, description="Layers in the high-level module.")
+    l_layers: int = Field(ge=1, le=64, description="Layers in the low-level module.")
+    h_cycles: int = Field(ge=1, le=64, description="High-level cycles in a segment.")
+    l_cycles: int = Field(
+        ge=0, le=64, description="Low-level calls in each high-level cycle; 0 leaves one stack, a transformer."
+    )
     grad_calls: int = Field(ge=1, description="Last module calls of a segment that carry gradient.")
-    halt_max_steps: int = Field(ge=1, description="ACT segments the model was trained for.")
+    halt_max_steps: int = Field(ge=1, le=64, description="ACT segments the model was trained for.")
     norm: Literal["pre", "post"] = Field(description="Where the RMS norm stands in a layer.")
     norm_eps: float = Field(gt=0, description="Added to the mean square inside the RMS norm.")
     exit_norm: bool = Field(description="Whether a module ends with a norm of its own.")
@@ -114,6 +116,14 @@ class CoreConfig(Config):
     rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary frequencies.")
     window_size: int | None = Field(None, ge=1, description="Sliding window in tokens, the token itself included.")
     embedding_scale: float = Field(gt=0, description="Factor on the token embedding.")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> CoreConfig:
+        if self.hidden_size % self.num_heads or (self.pos_encodings == "rope" and self.head_size % 2):
+            raise ValueError(f"width {self.hidden_size} does not give {self.num_heads} heads of even width")
+        if self.grad_calls > self.num_calls:
+            raise ValueError(f"grad_calls {self.grad_calls} of {self.num_calls} module calls")
+        return self
 
     @property
     def num_calls(self) -> int:

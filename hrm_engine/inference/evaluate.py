@@ -53,4 +53,4 @@ def evaluate(core: RecurrentCore, batches: Iterable[TextBatch], *, num_segments:
     count = int(num_tokens)
     if losses is None or correct is None or count == 0:
         raise DataError("the held-out text has no token to predict; use a longer --eval-file")
-    return Evaluation((losses / count).tolist(), (correct.double() / count).tolist(), count)
+    return Evaluation((losses.cpu().double() / count).tolist(), (correct.cpu().double() / count).tolist(), count)

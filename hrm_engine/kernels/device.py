@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -39,7 +41,10 @@ def choose_device(name: str, *, strict: bool = False) -> tuple[torch.device, str
             if _available(kind):
                 return torch.device(kind), None
         return torch.device("cpu"), None
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name}: use auto, cpu, cuda, cuda:N, mps or xpu") from error
     present = _available(device.type)
     if present and device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         present = False
@@ -67,6 +72,12 @@ def choose_precision(device: torch.device, *, amp: bool, model_dtype: str) -> tu
     return Precision(master, torch.float32, stored, False), "no bf16 arithmetic on this processor: computing in fp32"
 
 
+def can_compile(device: torch.device) -> bool:
+    """Whether ``torch.compile`` can work on a device: it needs a C compiler, and Triton on a GPU."""
+    has_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang", "cl"))
+    return has_compiler and (device.type == "cpu" or find_spec("triton") is not None)
+
+
 def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks for reuse instead of returning them to the system; True where that was possible."""
     if sys.platform != "linux":
@@ -75,7 +86,8 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
+    kept = [mallopt(M_MMAP_THRESHOLD, 1 << 30), mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)]
+    return all(kept)
 
 
 def allocated_bytes(device: torch.device) -> int | None:
@@ -87,8 +99,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out (the CPU allocator raises a plain RuntimeError)."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # what the CPU allocator says on Windows, and elsewhere
-    words = ("not enough memory", "can't allocate memory")
+    # what the CPU allocator says on Windows and elsewhere, and what CUDA's libraries say
+    words = ("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
@@ -110,7 +122,8 @@ def _available(kind: str) -> bool:
 
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        # torch's own question counts emulation, which is slower than fp16
+        return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() or _arm_bf16()
     return device.type == "xpu"

@@ -48,7 +48,8 @@ class RecurrentCore(nn.Module):
         learned = config.pos_encodings == "learned"
         self.embed_positions = nn.Embedding(config.max_seq_len, config.hidden_size) if learned else None
         self.H_module = Module(config, config.h_layers)
-        self.L_module = self.H_module if config.shared_modules else Module(config, config.l_layers)
+        has_low_level = config.l_cycles > 0 and not config.shared_modules
+        self.L_module = Module(config, config.l_layers) if has_low_level else None
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         # Logit, read at a token, that another segment is worth its cost for this token.
         self.halt_head = nn.Linear(config.hidden_size, 1) if config.halt_max_steps > 1 else None
@@ -121,6 +122,7 @@ class RecurrentCore(nn.Module):
     ) -> Carry:
         """One segment: all cycles, the last ``grad_calls`` calls with gradient. ``index`` is the segment's number."""
         config, z_h, z_l = self.config, carry.z_h, carry.z_l
+        low_module = self.H_module if self.L_module is None else self.L_module
         first_with_grad = config.num_calls - config.grad_calls
         grad_enabled = torch.is_grad_enabled()
         for call in range(config.num_calls):
@@ -128,7 +130,7 @@ class RecurrentCore(nn.Module):
             with torch.set_grad_enabled(grad_enabled and call >= first_with_grad):
                 if call % (config.l_cycles + 1) < config.l_cycles:
                     state = z_l + z_h + x if config.inject_input else z_l + z_h
-                    z_l = self.L_module(state, context, caches)
+                    z_l = low_module(state, context, caches)
                 else:
                     z_h = self.H_module(z_h + z_l, context, caches)
         return Carry(z_h, z_l)
@@ -142,8 +144,9 @@ class RecurrentCore(nn.Module):
         # Whole and partial batches, of training and evaluation, with and without document boundaries, and again each
         # time that the micro-batch halves: more shapes than the library's limit of 8, beyond which it refuses.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_COMPILED_SHAPES)
-        for module in {self.H_module, self.L_module}:
-            module.compile_layers(backend)
+        self.H_module.compile_layers(backend)
+        if self.L_module is not None:
+            self.L_module.compile_layers(backend)
 
 
 def _truncated_normal(shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from hrm_engine.config.text import OptimConfig
-from hrm_engine.errors import CheckpointError, MissingExtraError
+from hrm_engine.errors import CheckpointError, MissingExtraError, OutOfMemoryError
+from hrm_engine.kernels.device import is_out_of_memory
 from hrm_engine.optim.masters import MasterWeights
 
 T = TypeVar("T")
@@ -69,7 +70,15 @@ class Updater(ABC):
         if self.grad_clip:
             divisor = divisor * (norm / self.grad_clip).clamp_min(1.0)
         with torch.no_grad():
-            self._step(divisor, finite)
+            try:
+                self._step(divisor, finite)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                # Some weights may be updated already, so a smaller micro-batch must not repeat the step.
+                raise OutOfMemoryError(
+                    "memory ran out in the optimizer's update; use --use-8bit-optimizer or a smaller model"
+                ) from error
             self._adapt_scale(finite)
         self.masters.publish()
         return UpdateResult(value, norm, finite)
@@ -156,8 +165,8 @@ def make_updater(masters: MasterWeights, config: OptimConfig, *, loss_scaling: b
     Raises:
         MissingExtraError: the optional package it needs is not installed.
     """
-    rule = AdamW8bit if config.use_8bit_optimizer else AdamW
-    return rule(masters, config, loss_scaling=loss_scaling)
+    rules: dict[str, type[Updater]] = {"adamw": AdamW8bit if config.use_8bit_optimizer else AdamW}
+    return rules[config.optimizer](masters, config, loss_scaling=loss_scaling)
 
 
 def _groups(masters: MasterWeights, config: OptimConfig) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,9 +97,7 @@ class Journal:
         pending, self._pending = self._pending, []
         numbers = torch.stack(
             [
-                torch.cat(
-                    (p.losses.ce_by_segment.double(), torch.stack((p.losses.halt, p.grad_norm, p.stepped)).double())
-                )
+                torch.cat((p.losses.ce_by_segment, torch.stack((p.losses.halt, p.grad_norm, p.stepped.float()))))
                 for p in pending
             ]
         ).tolist()
@@ -115,7 +114,9 @@ class Journal:
     def fail(self, state: TrainState, message: str, exit_code: int) -> None:
         """The last row of a run that ends by an error; the watcher, which may be what failed, is not told."""
         self._observer = None
-        self.read(state)
+        # A device that has failed gives nothing back; the numbers of its last steps are lost with it.
+        with suppress(RuntimeError):
+            self.read(state)
         self.write("stop", state.step, reason=message, exit_code=exit_code)
         self.say(message, warning=True)
 

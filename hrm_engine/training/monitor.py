@@ -68,7 +68,9 @@ class Monitor:
                 write_status(self.run_dir, RunStatus.of_this_process("running", self._step(), self._message))
                 if time.monotonic() >= next_system:
                     next_system += SYSTEM_S
-                    self._write("system", self._step(), **system_figures(self.run_dir, self.device))
+                    with suppress(OSError):  # a figure that cannot be read is no reason to stop
+                        figures = system_figures(self.run_dir, self.device)
+                        self._write("system", self._step(), **figures)
             except HRMError as problem:
                 self.failure = problem
                 return
@@ -85,7 +87,7 @@ def system_figures(folder: Path, device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         figures["gpu_memory_bytes"] = total - free
-        # utilisation needs NVIDIA's management library, which not every installation has
-        with suppress(ModuleNotFoundError, RuntimeError):
+        # Utilisation needs NVIDIA's management library, which has errors of its own where it is missing or forbidden.
+        with suppress(Exception):
             figures["gpu_percent"] = torch.cuda.utilization(device)
     return figures

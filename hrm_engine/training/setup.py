@@ -14,7 +14,7 @@ from hrm_engine.bundles.load import build_model
 from hrm_engine.config import CoreConfig, TextTrainConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import CheckpointError, ConfigError, DataError
-from hrm_engine.kernels.device import Precision, choose_device, choose_precision
+from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim import MasterWeights, Updater, make_updater
 from hrm_engine.store.clock import now_iso
@@ -120,6 +120,9 @@ def _setup(
     masters.load(first_weights)
     updater = make_updater(masters, config.optim, loss_scaling=precision.loss_scaling)
     checkpointing, compiled = config.compute.gradient_checkpointing, config.compute.compile
+    if compiled is None and device.type == "cuda" and not can_compile(device):
+        messages.append("torch.compile needs Triton and a C compiler, which are not here: running without it, slower")
+        compiled = False
     if device.type == "cuda" if compiled is None else compiled:
         model.compile()
     return Setup(

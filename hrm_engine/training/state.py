@@ -14,7 +14,7 @@ SPIKE_WINDOW = 50
 
 @dataclass
 class TrainState:
-    """Counters of a run; see ``contracts`` for the words (rows are fresh rows, tokens are label tokens)."""
+    """Counters of a run; ``rows`` are fresh rows, ``tokens`` fresh label tokens."""
 
     step: int = 0
     rows: int = 0

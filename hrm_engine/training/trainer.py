@@ -173,6 +173,8 @@ class Trainer:
         """Measure on held-out text, write the row, a sample, and ``best/`` where it is the best so far."""
         self.journal.read(self.state)
         self._check_losses()
+        if self.task.unigram_loss is None:
+            return None
         self.monitor.say("evaluating")
         started = time.perf_counter()
         state = self.state
@@ -327,7 +329,7 @@ class Trainer:
             messages=[*messages, *facts.messages],
         )
         for message in (*messages, *facts.messages):
-            self.journal.say(message, warning=True)
+            self.journal.say(message)
         self.monitor = Monitor(self.run_dir, self.device, step=lambda: self.state.step, write=self.journal.write)
         self._stack.enter_context(self.monitor)
         self._stack.enter_context(self.stopper)
@@ -389,11 +391,13 @@ class Trainer:
     def _fail(self, error: BaseException) -> None:
         """Leave a word about the failure; the failure itself goes on to the caller."""
         message = str(error) or type(error).__name__
-        # a full disk may be what failed
-        with suppress(HRMError):
-            self.journal.fail(self.state, message, getattr(error, "exit_code", 1))
-        with suppress(HRMError):
-            self._end("failed", message)
+        try:
+            # a full disk may be what failed
+            with suppress(HRMError):
+                self.journal.fail(self.state, message, getattr(error, "exit_code", 1))
+        finally:
+            with suppress(HRMError):
+                self._end("failed", message)
 
     def _end(self, state: State, message: str) -> None:
         """The last word in ``status.json``, then everything is released."""

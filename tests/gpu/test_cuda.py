@@ -13,7 +13,11 @@ from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer, train
 from tests.tiny_runs import Lab, assert_same_end, interrupter, make_source
 
-pytestmark = pytest.mark.gpu
+# The compiler warns about calls of its own, and the debug mode about being a prototype.
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),
+]
 
 CUDA = torch.device("cuda")
 

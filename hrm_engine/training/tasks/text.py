@@ -213,8 +213,10 @@ def _messages(corpus: Corpus) -> list[str]:
 
 
 def _prompt(document: str, tokenizer: Tokenizer, seq_len: int) -> str | None:
-    tokens = tokenizer.encode(document[:2000])[: min(PROMPT_TOKENS, seq_len - 2)]
-    return tokenizer.decode(tokens) if len(tokens) else None
+    room = seq_len - 2  # the begin token, and one to be written
+    prompt = tokenizer.decode(tokenizer.encode(document[:2000])[: min(PROMPT_TOKENS, room)])
+    # a character that was cut through is another one now, with other tokens
+    return prompt if 0 < len(tokenizer.encode(prompt)) <= room else None
 
 
 def _load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> dict[str, str]:
