@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +24,8 @@ from hrm_engine.data.text.tokenizer import BOS, EOS, PAD, Tokenizer, train_token
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.files import new_folder
 from hrm_engine.store.paths import Workspace
+
+HUB_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,15 @@ def _load(source: str) -> tuple[Tokenizer, Tensor, Tensor]:
 
     try:
         with _quiet_transformers():
-            fast = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            # Without a network the library tries for a minute before it says so.
+            local = Path(source).is_dir() or not _hub_answers()
+            fast = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
             network, report = AutoModelForCausalLM.from_pretrained(
-                source, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+                source,
+                trust_remote_code=False,
+                local_files_only=local,
+                use_safetensors=True,
+                output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
         first_line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
@@ -165,6 +175,20 @@ def _write_base_model(folder: Path, tokenizer: Tokenizer, hidden_size: int, seed
         LlamaForCausalLM(config).save_pretrained(folder)
 
 
+def _hub_answers() -> bool:
+    """Whether the hub's server can be reached; taken for granted behind a proxy, which only the library knows."""
+    from huggingface_hub.constants import ENDPOINT
+
+    if any(name in os.environ for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    address = urlsplit(ENDPOINT)
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 443), timeout=HUB_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
+
+
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Its progress bars and advice would tear the trainer's own display."""
@@ -173,12 +197,8 @@ def _quiet_transformers() -> Iterator[None]:
     level = library_logging.get_verbosity()
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()
-    previous = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         yield
     finally:
         library_logging.set_verbosity(level)
         library_logging.enable_progress_bar()
-        if previous is None:
-            os.environ.pop("TOKENIZERS_PARALLELISM", None)

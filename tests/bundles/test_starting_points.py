@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.training import Trainer
-from tests.tiny_runs import TEXT, VOCABULARY, Lab, assert_same_end, row_of
+from tests.tiny_runs import TEXT, VOCABULARY, Lab, assert_same_end, flags, row_of
 
 
 def base_model(source: Path) -> Path:
@@ -195,3 +198,15 @@ def test_half_precision_weights_are_taken(lab: Lab) -> None:
     with Trainer(lab.config(brain_name="run", student_init="half.safetensors"), workspace=lab.workspace) as trainer:
         assert all(torch.equal(tensor, tensors[name].float()) for name, tensor in trainer.masters.tensors().items())
         trainer.step()
+
+
+def test_a_hub_that_does_not_answer_is_said_at_once(lab: Lab) -> None:
+    # Port 9 of this machine is closed; the library itself would try again for a minute, and say so each time.
+    hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    environment = {**os.environ, **hub, "HRM_LAB_ROOT": str(lab.root)}
+    command = [sys.executable, "-m", "lab", "train", "actv1", *flags(lab.settings(model="gpt2"))]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    assert ended.returncode == 2
+    assert "lab implant" in ended.stderr
+    assert "Retrying" not in ended.stderr
+    assert "Traceback" not in ended.stderr
