@@ -110,6 +110,12 @@ class CoreConfig(Config):
     initial_z_l: Literal["random", "zero"] = Field(description="First low-level state.")
     inject_input: bool = Field(description="Whether the input embedding x is added in each low-level call.")
     shared_modules: bool = Field(description="Whether both levels are one module.")
+    mixer: Literal["attention", "sequence_mlp"] = Field(
+        "attention", description="What mixes positions: attention, or a SwiGLU over the positions of full rows."
+    )
+    activation: Literal["swiglu", "gated_norm"] = Field(
+        "swiglu", description="Inside the feed-forward layer: silu(g) v, or sigmoid(g) RMS(g v) (arXiv 2601.19085)."
+    )
     feed_forward: Literal["dense"] = Field("dense", description="Kind of feed-forward layer.")
     causal: bool = Field(True, description="Causal attention (text) or attention to all positions (puzzles).")
     pos_encodings: PositionEncoding = Field(description="Position encoding.")
@@ -121,6 +127,8 @@ class CoreConfig(Config):
     def _sizes_fit(self) -> CoreConfig:
         if self.hidden_size % self.num_heads or (self.pos_encodings == "rope" and self.head_size % 2):
             raise ValueError(f"width {self.hidden_size} does not give {self.num_heads} heads of even width")
+        if self.mixer == "sequence_mlp" and (self.causal or self.window_size or self.pos_encodings == "rope"):
+            raise ValueError("a sequence_mlp sees whole rows: it cannot be causal, have a window, or rotate positions")
         if self.grad_calls > self.num_calls:
             raise ValueError(f"grad_calls {self.grad_calls} of {self.num_calls} module calls")
         return self

@@ -15,10 +15,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hrm_engine.config import CoreConfig
+from hrm_engine.config.network import inner_width
+from hrm_engine.errors import ConfigError
 from hrm_engine.kernels.attention import AttentionPlan, attention
 from hrm_engine.kernels.norm import rms_norm
 from hrm_engine.kernels.rope import rotate
 from hrm_engine.models.cache import CacheSlots
+
+SEQUENCE_EXPANSION = 4.0
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,39 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """``down(silu(gate(x)) * up(x))`` (Shazeer 2020, arXiv 2002.05202)."""
+    """``down(silu(gate(x)) * up(x))`` (Shazeer 2020, arXiv 2002.05202).
 
-    def __init__(self, width: int, inner: int) -> None:
+    With ``norm_eps`` the activation is ``sigmoid(gate(x)) * RMS(gate(x) * up(x))`` instead (arXiv 2601.19085).
+    """
+
+    def __init__(self, width: int, inner: int, *, norm_eps: float | None = None) -> None:
         super().__init__()
+        self.norm_eps = norm_eps
         self.gate_proj = nn.Linear(width, inner, bias=False)
         self.up_proj = nn.Linear(width, inner, bias=False)
         self.down_proj = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        return self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, value = self.gate_proj(x), self.up_proj(x)
+        if self.norm_eps is None:
+            return self.down_proj(nn.functional.silu(gate) * value)
+        return self.down_proj(torch.sigmoid(gate) * rms_norm(gate * value, self.norm_eps))
+
+
+class SequenceMLP(nn.Module):
+    """A SwiGLU over the positions of a full row, in the place of attention (TRM, arXiv 2510.04871)."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        self.length = config.max_seq_len
+        self.mlp = SwiGLU(self.length, inner_width(self.length, SEQUENCE_EXPANSION))
+
+    def forward(self, x: Tensor, context: Context, cache: CacheSlots | None = None) -> Tensor:
+        """(B, S, D) to (B, S, D); S must be the length of a full row. Raises ConfigError otherwise."""
+        if cache is not None or x.shape[1] != self.length:
+            raise ConfigError(f"this model mixes whole rows of {self.length} positions; it cannot take {x.shape[1]}")
+        return self.mlp(x.transpose(1, 2)).transpose(1, 2)
 
 
 class Layer(nn.Module):
@@ -79,8 +105,9 @@ class Layer(nn.Module):
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
-        self.self_attn = Attention(config)
-        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
+        self.self_attn = Attention(config) if config.mixer == "attention" else SequenceMLP(config)
+        inner_eps = config.norm_eps if config.activation == "gated_norm" else None
+        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size, norm_eps=inner_eps)
         self.pre_norm = config.norm == "pre"
         self.eps = config.norm_eps
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from hrm_engine.bundles.core_config import read_core_config, write_core_config
 from hrm_engine.bundles.load import build_model
 from hrm_engine.config import CoreConfig, NetworkConfig, resolve_core
-from hrm_engine.errors import CheckpointError
+from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.inference.generate import Decoder
 from hrm_engine.models.act import TextBatch, run_segments
 from hrm_engine.models.core import RecurrentCore
@@ -71,6 +71,37 @@ def test_transformer_is_one_pass_of_one_stack() -> None:
     assert not torch.equal(state, x)
 
 
+def test_sequence_mlp_mixes_positions_of_full_rows() -> None:
+    """TRM's other mixer: a SwiGLU along the row, the same for every channel."""
+    core = core_of(mixer="sequence_mlp", causal=False, pos_encodings="none", shared_modules=True, grad_calls=3)
+    layer = core.H_module.layers[0]
+    x = torch.randn(2, LENGTH, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    mixed = layer.self_attn(x, core.context(POSITIONS))
+    mlp = layer.self_attn.mlp
+    for channel in range(16):
+        row = x[:, :, channel]
+        gate, value = row @ mlp.gate_proj.weight.T, row @ mlp.up_proj.weight.T
+        expected = (gate / (1 + torch.exp(-gate)) * value) @ mlp.down_proj.weight.T
+        torch.testing.assert_close(mixed[:, :, channel], expected, atol=1e-12, rtol=1e-10)
+    last_state(core, tokens(), 2).sum().backward()
+    assert mlp.gate_proj.weight.grad is not None
+    with pytest.raises(ConfigError, match="whole rows of 9 positions"):
+        layer.self_attn(x[:, :4], core.context(POSITIONS[:, :4]))
+
+
+def test_gated_norm_is_its_equation() -> None:
+    core = core_of(activation="gated_norm")
+    mlp = core.H_module.layers[0].mlp
+    x = torch.randn(3, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    gate, value = x @ mlp.gate_proj.weight.T, x @ mlp.up_proj.weight.T
+    product = gate * value
+    normed = product / (product.square().mean(-1, keepdim=True) + core.config.norm_eps).sqrt()
+    expected = (normed / (1 + torch.exp(-gate))) @ mlp.down_proj.weight.T
+    torch.testing.assert_close(mlp(x), expected, atol=1e-12, rtol=1e-10)
+    last_state(core, tokens(), 1).sum().backward()
+    assert mlp.up_proj.weight.grad is not None
+
+
 @pytest.mark.parametrize("changed", [{"shared_modules": True}, {"l_cycles": 0, "grad_calls": 1}])
 def test_they_generate_save_and_load(tmp_path: Path, changed: dict[str, object]) -> None:
     core = core_of(**changed)
@@ -86,9 +117,17 @@ def test_they_generate_save_and_load(tmp_path: Path, changed: dict[str, object])
 
 
 @pytest.mark.parametrize(
-    "changed", [{"h_layers": 10**9}, {"hidden_size": 10**18}, {"num_heads": 3}, {"grad_calls": 99}, {"l_cycles": -1}]
+    "changed",
+    [
+        {"h_layers": 10**9},
+        {"hidden_size": 10**18},
+        {"num_heads": 3},
+        {"grad_calls": 99},
+        {"l_cycles": -1},
+        {"mixer": "sequence_mlp"},
+    ],
 )
-def test_a_hostile_description_is_refused_before_anything_is_built(tmp_path: Path, changed: dict[str, int]) -> None:
+def test_a_hostile_description_is_refused_before_anything_is_built(tmp_path: Path, changed: dict[str, object]) -> None:
     core = core_of()
     settings = {**core.config.model_dump(), **changed}
     with pytest.raises(ValidationError):
