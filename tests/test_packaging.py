@@ -15,7 +15,12 @@ OURS = {"hrm_engine", "lab", "dashboard", "aios"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
 
 # What is imported under another name than it is installed under.
-INSTALLED_AS = {"bs4": "beautifulsoup4", "jupyter_client": "jupyter-client", "yaml": "pyyaml"}
+INSTALLED_AS = {
+    "bs4": "beautifulsoup4",
+    "huggingface_hub": "huggingface-hub",
+    "jupyter_client": "jupyter-client",
+    "yaml": "pyyaml",
+}
 # Needed without an import of ours: JupyterLab is started as a program, and the progress bars that transformers draws in
 # notebooks are widgets.
 WITHOUT_IMPORT = {"jupyterlab", "ipywidgets"}
