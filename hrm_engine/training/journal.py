@@ -146,11 +146,11 @@ class Journal:
         if (memory := allocated_bytes(self.device)) is not None:
             fields["memory_gpu_bytes"] = memory
         self.write("train", step, **fields)
-        self._watch_for_trouble(step, loss, grad_norm, bool(stepped), state)
+        self._watch_for_trouble(step, loss, bool(stepped), state)
         if step % self._log_every == 0:
             self.say(f"step {step}: loss {loss:.4f}, {fields['tokens_per_s']:,.0f} tokens/s")
 
-    def _watch_for_trouble(self, step: int, loss: float, grad_norm: float, stepped: bool, state: TrainState) -> None:
+    def _watch_for_trouble(self, step: int, loss: float, stepped: bool, state: TrainState) -> None:
         overflow_only = self._loss_scaling and math.isfinite(loss)
         if not math.isfinite(loss) or (not stepped and not overflow_only):
             state.nonfinite_in_a_row += 1
