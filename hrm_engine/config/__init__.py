@@ -1,8 +1,11 @@
 """Typed configuration: every parameter of the lab is declared here, once, and never imports torch."""
 
+from hrm_engine.config.architectures import ARCHITECTURES
 from hrm_engine.config.base import Config, Leaf, build_config, flat, leaves, load_preset
-from hrm_engine.config.network import ARCHITECTURES, CoreConfig, NetworkConfig, resolve_core
+from hrm_engine.config.core import CoreConfig
+from hrm_engine.config.network import NetworkConfig, resolve_core
 from hrm_engine.config.text import TextTrainConfig
+from hrm_engine.config.training import TrainConfig
 
 __all__ = [
     "ARCHITECTURES",
@@ -11,6 +14,7 @@ __all__ = [
     "Leaf",
     "NetworkConfig",
     "TextTrainConfig",
+    "TrainConfig",
     "build_config",
     "flat",
     "leaves",

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
-from pydantic.config import JsonDict
 
 from hrm_engine.config.base import Config, build_config
 from hrm_engine.config.network import NetworkConfig
-
-MAY_CHANGE: JsonDict = {"resume": True}
+from hrm_engine.config.training import (
+    MAY_CHANGE,
+    ComputeConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    fits_together,
+    resolve_steps,
+    tenth,
+)
 
 
 class StartConfig(Config):
@@ -42,38 +49,6 @@ class DataConfig(Config):
     dataset_start_offset: int = Field(0, ge=0, description="Row of the dataset to begin with.")
 
 
-class OptimConfig(Config):
-    """The update rule and its learning rate."""
-
-    optimizer: Literal["adamw"] = Field("adamw", description="Optimizer.")
-    use_8bit_optimizer: bool = Field(False, description="bitsandbytes' AdamW8bit: optimizer state in 8 bits.")
-    lr: float = Field(2e-4, gt=0, le=10, description="Peak learning rate.")
-    weight_decay: float = Field(0.1, ge=0, le=10, description="Decoupled weight decay on matrices.")
-    warmup_steps: int | None = Field(None, ge=0, description="Linear warm-up. Default: 5 % of the steps, at most 200.")
-    lr_scheduler: Literal["constant", "linear", "cosine"] = Field("cosine", description="Decay after the warm-up.")
-    lr_min_ratio: float = Field(0.1, ge=0, le=1, description="Final learning rate as a share of the peak.")
-    grad_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 = no clipping.")
-
-
-class ComputeConfig(Config):
-    """Where and how exactly the arithmetic runs."""
-
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?)$", description="auto, cpu, cuda, cuda:N, mps or xpu."
-    )
-    strict: bool = Field(False, description="Refuse to run on another device than the one named.")
-    amp: bool = Field(True, description="Compute in bf16 (fp16 with loss scaling where a GPU has no bf16).")
-    model_dtype: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32",
-        description="Type of the kept weights. bf16: weights and optimizer state in bf16; fp16: fp32 master weights, "
-        "computed and stored in fp16.",
-    )
-    gradient_checkpointing: bool | None = Field(
-        None, description="Recompute activations in the backward pass. Default: on, except on CPU."
-    )
-    compile: bool | None = Field(None, description="torch.compile of the modules. Default: on CUDA.")
-
-
 class EvaluationConfig(Config):
     """What is measured on held-out text."""
 
@@ -84,32 +59,24 @@ class EvaluationConfig(Config):
     )
 
 
-class RunConfig(Config):
+class TextRunConfig(RunConfig):
     """How long, in which steps, and what is kept."""
 
-    steps: int = Field(200, ge=1, description="Optimizer steps.", json_schema_extra=MAY_CHANGE)
-    max_minutes: float | None = Field(
-        None, gt=0, description="Stop like the stop file after this time.", json_schema_extra=MAY_CHANGE
-    )
-    batch_size: int = Field(8, ge=1, description="Rows in a micro-batch.")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="Micro-batches in an optimizer step.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of initial weights, order and samples.")
-    nan_patience: int = Field(5, ge=1, description="Non-finite losses in a row that stop the run.")
-    save_every: int | None = Field(
-        None, ge=1, description="Steps between checkpoints. Default: a tenth of the run.", json_schema_extra=MAY_CHANGE
-    )
-    keep_last: int = Field(3, ge=1, description="Checkpoints to keep.", json_schema_extra=MAY_CHANGE)
-    log_file: Path | None = Field(
-        None, description="Additional copy of the metrics (JSONL).", json_schema_extra=MAY_CHANGE
-    )
-    stop_file: Path | None = Field(
-        None, description="When this file appears: finish the step, save, exit.", json_schema_extra=MAY_CHANGE
-    )
     brain_name: str | None = Field(None, description="Name of the run folder. Default: default, default-2, ...")
     bundle_dir: Path = Field(Path("artifacts/brains/actv1"), description="Folder that holds the run folders.")
 
+    @property
+    def name(self) -> str | None:
+        """Name of the run folder, None where the user gave none."""
+        return self.brain_name
 
-class TextTrainConfig(Config):
+    @property
+    def name_flag(self) -> str:
+        """The flag that names the run folder."""
+        return "--brain-name"
+
+
+class TextTrainConfig(TrainConfig):
     """All settings of a text training; groups of leaves whose names are the flags of ``lab train actv1``."""
 
     network: NetworkConfig = NetworkConfig()
@@ -118,30 +85,23 @@ class TextTrainConfig(Config):
     optim: OptimConfig = OptimConfig()
     compute: ComputeConfig = ComputeConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    run: RunConfig = RunConfig()
+    run: TextRunConfig = TextRunConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> TextTrainConfig:
-        if self.optim.use_8bit_optimizer and self.compute.model_dtype == "fp16":
-            raise ValueError("--use-8bit-optimizer works on fp32 or bf16 weights, not with --model-dtype fp16")
-        if self.compute.model_dtype == "fp16" and not self.compute.amp:
-            raise ValueError("--model-dtype fp16 needs --amp (loss scaling); use bf16 or fp32 without it")
+        fits_together(self)
         return self
+
+    @property
+    def eval_every(self) -> int | None:
+        """Steps between evaluations; None until it is resolved."""
+        return self.evaluation.eval_every
 
     def resolved(self) -> TextTrainConfig:
         """The same configuration with every default that depends on the number of steps written out."""
         steps = self.run.steps
-        tenth = max(1, round(steps / 10))
-        warmup = self.optim.warmup_steps
-        return self.model_copy(
-            update={
-                "optim": self.optim.model_copy(
-                    update={"warmup_steps": min(200, steps // 20) if warmup is None else warmup}
-                ),
-                "evaluation": self.evaluation.model_copy(update={"eval_every": self.evaluation.eval_every or tenth}),
-                "run": self.run.model_copy(update={"save_every": self.run.save_every or tenth}),
-            }
-        )
+        evaluation = self.evaluation.model_copy(update={"eval_every": self.evaluation.eval_every or tenth(steps)})
+        return self.model_copy(update={**resolve_steps(self, steps), "evaluation": evaluation})
 
 
 def load_config(preset: str | Path | None = None, **overrides: Any) -> TextTrainConfig:

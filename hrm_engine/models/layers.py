@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hrm_engine.config import CoreConfig
-from hrm_engine.config.network import inner_width
+from hrm_engine.config.core import inner_width
 from hrm_engine.errors import ConfigError
 from hrm_engine.kernels.attention import AttentionPlan, attention
 from hrm_engine.kernels.norm import rms_norm

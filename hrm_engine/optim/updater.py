@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from hrm_engine.config.text import OptimConfig
+from hrm_engine.config.training import OptimConfig
 from hrm_engine.errors import CheckpointError, MissingExtraError, OutOfMemoryError
 from hrm_engine.kernels.device import is_out_of_memory
 from hrm_engine.optim.masters import MasterWeights

@@ -1,0 +1,105 @@
+"""What rebuilds a model: ``config.json``.
+
+Every difference between the architectures is spelled out as a setting here, so a bundle never depends on what a name
+meant in the version that wrote it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hrm_engine.config.base import Config
+
+PositionEncoding = Literal["rope", "learned", "none"]
+
+
+class CoreConfig(Config):
+    """Everything that rebuilds the model; written as ``config.json``."""
+
+    arch: str = Field(description="Name of the architecture that the settings came from.")
+    vocab_size: int = Field(ge=2, le=1 << 22, description="Rows of the token embedding and of the output head.")
+    max_seq_len: int = Field(ge=1, le=1 << 20, description="Context in tokens.")
+    hidden_size: int = Field(ge=8, le=1 << 14, description="Width D.")
+    intermediate_size: int = Field(ge=1, le=1 << 18, description="SwiGLU inner width.")
+    num_heads: int = Field(ge=1, le=256, description="Attention heads.")
+    h_layers: int = Field(ge=1, le=64, description="Layers in the high-level module.")
+    l_layers: int = Field(ge=1, le=64, description="Layers in the low-level module.")
+    h_cycles: int = Field(ge=1, le=64, description="High-level cycles in a segment.")
+    l_cycles: int = Field(
+        ge=0, le=64, description="Low-level calls in each high-level cycle; 0 leaves one stack, a transformer."
+    )
+    grad_calls: int = Field(ge=1, description="Last module calls of a segment that carry gradient.")
+    halt_max_steps: int = Field(ge=1, le=64, description="ACT segments the model was trained for.")
+    norm: Literal["pre", "post"] = Field(description="Where the RMS norm stands in a layer.")
+    norm_eps: float = Field(gt=0, description="Added to the mean square inside the RMS norm.")
+    exit_norm: bool = Field(description="Whether a module ends with a norm of its own.")
+    attention_gate: bool = Field(description="Sigmoid gate on the attention output.")
+    initial_z_h: Literal["random", "embedding", "zero", "noise"] = Field(
+        description="First high-level state: a fixed random vector, x, zero, or fresh noise at each start."
+    )
+    initial_z_l: Literal["random", "zero", "noise"] = Field(description="First low-level state.")
+    inject_input: bool = Field(description="Whether the input embedding x is added in each low-level call.")
+    shared_modules: bool = Field(description="Whether both levels are one module.")
+    mixer: Literal["attention", "sequence_mlp"] = Field(
+        "attention", description="What mixes positions: attention, or a SwiGLU over the positions of full rows."
+    )
+    activation: Literal["swiglu", "gated_norm"] = Field(
+        "swiglu", description="Inside the feed-forward layer: silu(g) v, or sigmoid(g) RMS(g v) (arXiv 2601.19085)."
+    )
+    feed_forward: Literal["dense"] = Field("dense", description="Kind of feed-forward layer.")
+    causal: bool = Field(True, description="Causal attention (text) or attention to all positions (puzzles).")
+    pos_encodings: PositionEncoding = Field(description="Position encoding.")
+    rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary frequencies.")
+    window_size: int | None = Field(None, ge=1, description="Sliding window in tokens, the token itself included.")
+    embedding_scale: float = Field(gt=0, description="Factor on the token embedding.")
+    halting: Literal["token", "q_halt", "q_halt_continue"] = Field(
+        "token",
+        description="What decides that thinking ends: a logit per token (text), a halting logit per row (TRM), or the "
+        "Q values of halting and going on (HRM).",
+    )
+    prefix_tokens: int = Field(0, ge=0, le=1024, description="Positions before the row that hold its puzzle embedding.")
+    num_identifiers: int = Field(0, ge=0, description="Rows of the puzzle embedding.")
+    num_latents: int = Field(1, ge=1, le=64, description="Latent states run in parallel for each row (2601.19085).")
+    damping: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of a module's output in the new state; the rest is the old one (2605.21488).",
+    )
+    state_noise: float = Field(0.0, ge=0, le=1, description="Noise on states in training (2605.21488).")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> CoreConfig:
+        if self.hidden_size % self.num_heads or (self.pos_encodings == "rope" and self.head_size % 2):
+            raise ValueError(f"width {self.hidden_size} does not give {self.num_heads} heads of even width")
+        if self.mixer == "sequence_mlp" and (self.causal or self.window_size or self.pos_encodings == "rope"):
+            raise ValueError("a sequence_mlp sees whole rows: it cannot be causal, have a window, or rotate positions")
+        if self.prefix_tokens >= self.max_seq_len:
+            raise ValueError(f"prefix_tokens {self.prefix_tokens} leave no room in max_seq_len {self.max_seq_len}")
+        if (self.prefix_tokens == 0) != (self.num_identifiers == 0):
+            raise ValueError("a puzzle embedding needs both prefix_tokens and num_identifiers")
+        if self.grad_calls > self.num_calls:
+            raise ValueError(f"grad_calls {self.grad_calls} of {self.num_calls} module calls")
+        return self
+
+    @property
+    def num_calls(self) -> int:
+        """Module calls in one segment: each high-level cycle is ``l_cycles`` low-level calls and one high-level."""
+        return self.h_cycles * (self.l_cycles + 1)
+
+    @property
+    def trains_embeddings(self) -> bool:
+        """Whether a gradient of the first segment reaches the token embeddings."""
+        return self.grad_calls >= (2 if self.inject_input else self.num_calls - self.l_cycles)
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+
+def inner_width(hidden_size: int, expansion: float) -> int:
+    """SwiGLU inner width of the HRM papers: ``round(expansion * D * 2/3)`` up to a multiple of 256."""
+    return -(-round(expansion * hidden_size * 2 / 3) // 256) * 256
