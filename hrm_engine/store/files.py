@@ -154,8 +154,8 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def clean_temporaries(folder: Path) -> list[str]:
-    """Put away what killed writers left in ``folder``; one sentence for each thing done.
+def clean_temporaries(folder: Path, *, name: str | None = None) -> list[str]:
+    """Put away what killed writers left in ``folder``, or only what they left of ``name``; one sentence for each.
 
     A folder that was moved aside and never replaced gets its name back; everything else temporary is removed. Leftovers
     of processes that still run are not touched. Call it while holding the folder's lock.
@@ -167,7 +167,7 @@ def clean_temporaries(folder: Path) -> list[str]:
         return done
     for entry in entries:
         match = _TEMPORARY.fullmatch(entry.name)
-        if match is None:
+        if match is None or name not in (None, match["name"]):
             continue
         pid = int(match["pid"])
         if pid != own_pid() and is_alive(pid):

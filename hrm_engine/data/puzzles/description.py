@@ -1,0 +1,93 @@
+"""What a puzzle dataset says about itself: ``dataset.json`` of each split, and our ``about.json`` beside the splits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hrm_engine.data.puzzles.boards import Kind
+from hrm_engine.errors import DataError
+from hrm_engine.store.files import read_json
+from hrm_engine.store.manifest import schema_problem
+
+INFO_FILE = "dataset.json"
+ABOUT_FILE = "about.json"
+IDENTIFIERS_FILE = "identifiers.json"
+SPLITS = ("train", "test")
+BLANK_IDENTIFIER = "<blank>"
+SCHEMA_VERSION = 1
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class DatasetInfo(BaseModel):
+    """``dataset.json`` of one split, with exactly the fields of the reference implementation; others are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    pad_id: int = Field(ge=0)
+    ignore_label_id: int | None
+    blank_identifier_id: int = Field(ge=0)
+    vocab_size: int = Field(ge=1)
+    seq_len: int = Field(ge=1)
+    num_puzzle_identifiers: int = Field(ge=1)
+    total_groups: int = Field(ge=0)
+    mean_puzzle_examples: float = Field(ge=0)
+    sets: list[str] = Field(min_length=1)
+
+
+class About(BaseModel):
+    """``about.json``: what the reference format does not say."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: Kind
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    description: str = ""
+    seed: int | None = None
+    is_proxy: bool = Field(default=False, description="stands in for a published dataset that is not at hand")
+    fingerprints: Mapping[str, str] = Field(
+        default_factory=dict, description="SHA-256 by split, as it was written; see PuzzleDataset.fingerprint"
+    )
+    schema_version: int = SCHEMA_VERSION
+
+
+def read_info(path: Path) -> DatasetInfo:
+    """``dataset.json`` of a split. Raises DataError naming the file and the fields that are missing or wrong."""
+    return _read(DatasetInfo, path)
+
+
+def read_about(path: Path) -> About:
+    """``about.json``. Raises DataError naming the file and the fields that are missing or wrong."""
+    about = _read(About, path)
+    if problem := schema_problem(about.schema_version, known=SCHEMA_VERSION, where=path):
+        raise DataError(f"{path.parent}: {problem}")
+    return about
+
+
+def derived_about(info: DatasetInfo) -> About:
+    """What the board of a dataset without ``about.json`` must be, by its vocabulary and sequence length."""
+    side = math.isqrt(info.seq_len)
+    square = side * side == info.seq_len
+    kind: Kind = "other"
+    if (info.vocab_size, info.seq_len) == (11, 81):
+        kind = "sudoku"
+    elif (info.vocab_size, info.seq_len) == (12, 900):
+        kind = "arc"
+    elif info.vocab_size == 6 and square:
+        kind = "maze"
+    return About(kind=kind, height=side if square else 1, width=side if square else info.seq_len)
+
+
+def _read(model: type[M], path: Path) -> M:
+    content = read_json(path, DataError)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise DataError(f"{path} does not describe a puzzle dataset: {problems}") from error
