@@ -17,6 +17,7 @@ from hrm_engine.store.manifest import schema_problem
 INFO_FILE = "dataset.json"
 ABOUT_FILE = "about.json"
 IDENTIFIERS_FILE = "identifiers.json"
+TEST_PUZZLES_FILE = "test_puzzles.json"
 SPLITS = ("train", "test")
 BLANK_IDENTIFIER = "<blank>"
 SCHEMA_VERSION = 1

