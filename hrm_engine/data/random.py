@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+_WORD = (1 << 64) - 1
 
 
 def _key(seed: int, name: str, counter: int) -> int:
@@ -31,3 +35,18 @@ def permutation(seed: int, name: str, counter: int, size: int) -> np.ndarray:
     """
     bits = np.random.Philox(key=_key(seed, name, counter)).random_raw(size)
     return np.argsort(bits, kind="stable").astype(np.int64, copy=False)
+
+
+def row_words(seed: int, name: str, rows: npt.NDArray[Any], num_words: int) -> npt.NDArray[np.uint64]:
+    """``num_words`` random 64-bit words for each of the numbered ``rows``: uint64 (n, num_words).
+
+    For many small draws at once, where a generator for each row would cost more than what is done with the numbers.
+    Word j of row r is SplitMix64 (Steele, Lea and Flood 2014) keyed by seed and name, at place r * num_words + j.
+    """
+    first = np.asarray(rows).astype(np.int64)[:, None] * num_words
+    place: npt.NDArray[np.uint64] = (first + np.arange(1, num_words + 1)).astype(np.uint64)
+    word: npt.NDArray[np.uint64] = np.uint64(_key(seed, name, 0) & _WORD) + place * np.uint64(0x9E3779B97F4A7C15)
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    word ^= word >> np.uint64(31)
+    return word
