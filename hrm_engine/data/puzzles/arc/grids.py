@@ -6,6 +6,7 @@ where the grid lies, 1 (end) along its right and lower border as far as the boar
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,15 @@ def parse_grid(value: Any, place: str) -> Grid:
     for number, row in enumerate(value, start=1):
         if len(row) != width:
             raise DataError(f"{place}, row {number}: {len(row)} cells, and row 1 has {width}")
-        for column, colour in enumerate(row, start=1):
-            if type(colour) is not int or not 0 <= colour < NUM_COLOURS:
-                raise DataError(f"{place}, row {number}, column {column}: {colour!r} is not a colour 0 to 9")
-    return np.array(value, dtype=np.uint8)
+    cells = list(chain.from_iterable(value))
+    if set(map(type, cells)) != {int} or min(cells) < 0 or max(cells) >= NUM_COLOURS:
+        wrong = (
+            position for position, cell in enumerate(cells) if type(cell) is not int or not 0 <= cell < NUM_COLOURS
+        )
+        position = next(wrong)
+        row, column = divmod(position, width)
+        raise DataError(f"{place}, row {row + 1}, column {column + 1}: {cells[position]!r} is not a colour 0 to 9")
+    return np.array(cells, dtype=np.uint8).reshape(height, width)
 
 
 def encode(grid: Grid, row: int = 0, column: int = 0) -> npt.NDArray[np.uint8]:
