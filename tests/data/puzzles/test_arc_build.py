@@ -182,26 +182,20 @@ def test_order_variants_permute_the_demonstrations_of_augmentations(source: Path
 def test_tasks_without_answers_and_without_evaluation(tmp_path: Path) -> None:
     folder = tmp_path / "kaggle"
     folder.mkdir()
-    task = arc_tasks.task_json(0)
-    del task["test"][0]["output"]
-    for part in ("training", "test"):
-        (folder / f"{part}_challenges.json").write_text(
-            json.dumps({part: {**task, "train": task["train"][: len(part) - 3]}})
-        )
+    for seed, part in enumerate(("training", "test")):
+        task = arc_tasks.task_json(seed)
+        del task["test"][0]["output"]
+        (folder / f"{part}_challenges.json").write_text(json.dumps({part: task}))
     build_arc(tmp_path / "both", [str(folder)], num_aug=2)
     train, test = (open_dataset(tmp_path / "both", split) for split in ("train", "test"))
     assert not np.any(test.sets[0].labels)  # padding carries no loss
     assert np.all(np.any(test.sets[0].inputs, axis=1))
     assert np.all(np.any(train.sets[0].labels, axis=1))
-    assert train.num_rows == 3 * (1 + 3)
+    assert train.num_rows == 3 * (3 + 3)
     (folder / "test_challenges.json").unlink()
     report = build_arc(tmp_path / "training", [str(folder)], num_aug=2)
     assert (report.evaluation_tasks, report.test_rows) == (0, 0)
-    assert sorted(path.name for path in (tmp_path / "training").iterdir()) == [
-        "about.json",
-        "identifiers.json",
-        "train",
-    ]
+    assert {path.name for path in (tmp_path / "training").iterdir()} == {"about.json", "identifiers.json", "train"}
 
 
 def test_short_tasks_are_counted(tmp_path: Path) -> None:

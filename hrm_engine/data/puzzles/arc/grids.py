@@ -35,10 +35,7 @@ def parse_grid(value: Any, place: str) -> Grid:
             raise DataError(f"{place}, row {number}: {len(row)} cells, and row 1 has {width}")
     cells = list(chain.from_iterable(value))
     if set(map(type, cells)) != {int} or min(cells) < 0 or max(cells) >= NUM_COLOURS:
-        wrong = (
-            position for position, cell in enumerate(cells) if type(cell) is not int or not 0 <= cell < NUM_COLOURS
-        )
-        position = next(wrong)
+        position = next(at for at, cell in enumerate(cells) if type(cell) is not int or not 0 <= cell < NUM_COLOURS)
         row, column = divmod(position, width)
         raise DataError(f"{place}, row {row + 1}, column {column + 1}: {cells[position]!r} is not a colour 0 to 9")
     return np.array(cells, dtype=np.uint8).reshape(height, width)
