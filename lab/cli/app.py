@@ -40,7 +40,7 @@ COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
         _PREPARE,
         "Check this machine and installation.",
     ),
-    ("data", "lab.cli.data:app", _PREPARE, "Build text corpora."),
+    ("data", "lab.cli.data:app", _PREPARE, "Build and show training data."),
     ("implant", "lab.cli.implant:implant", _PREPARE, "Train the tokenizer and write the base model for --model."),
     ("train", "lab.cli.train:app", _TRAIN, "Train a brain."),
     ("generate", "lab.cli.generate:generate", _TRAIN, "Continue a prompt with a trained brain."),

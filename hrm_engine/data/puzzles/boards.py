@@ -10,6 +10,7 @@ ARC: 0 padding, 1 end of the grid, colour + 2. These are the ones of the referen
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -150,17 +151,31 @@ def are_valid(kind: Kind, inputs: Tokens, predictions: Tokens) -> npt.NDArray[np
 def lines(kind: Kind, tokens: Tokens, height: int, width: int) -> list[list[Piece]]:
     """A board as lines of pieces (text, cell number), with frames around a Sudoku's boxes (cell number None).
 
-    Joined, the texts of a line are the plain form. A maze's cell is two characters wide, so that it looks square.
+    Joined, the texts of a line are the plain form. A cell of mazes and ARC grids is two characters wide, so that it
+    looks square; their padding is empty.
     """
     texts = [cell_text(kind, int(token)) for token in tokens]
     if kind == "sudoku" and height == width and height in BOX_SHAPES:
         return _framed(texts, height)
     if kind in ("maze", "arc"):
-        texts = [text * 2 if kind == "maze" and text in "# " else f"{text} " for text in texts]
+        shown = {"#": "##", "?": "  "} if kind == "maze" else {"?": "  "}
+        texts = [shown.get(text, f"{text} ") for text in texts]
     else:
         wide = max(len(text) for text in texts)
         texts = [f"{text:>{wide}} " for text in texts]
     return [[(texts[cell], cell) for cell in range(row * width, (row + 1) * width)] for row in range(height)]
+
+
+def extent(boards: Sequence[Tokens], height: int, width: int) -> tuple[slice, slice]:
+    """The rows and columns that hold more than padding on any of several boards (S,): what is worth showing.
+
+    All of them where every board is padding alone.
+    """
+    used = np.any([np.asarray(board).reshape(height, width) != PAD for board in boards], axis=0)
+    rows, columns = (np.flatnonzero(used.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return slice(0, height), slice(0, width)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def colour(kind: Kind, token: int) -> str | None:

@@ -1,20 +1,17 @@
-"""``lab data``: build text corpora."""
+"""``lab data build-python-docs``: a text corpus that needs no network."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from hrm_engine.store.paths import Workspace
 
 PYTHON_DOCS = Path("training_data/curated_datasets/python_docs")
 
-app = App(name="data", help="Build text corpora.")
 
-
-@app.command(name="build-python-docs")
 def build_python_docs(
     *,
     output_dir: Annotated[Path, Parameter(help="Folder for train.jsonl and validation.jsonl.")] = PYTHON_DOCS,

@@ -1,0 +1,126 @@
+"""``lab data show``: one row of a puzzle dataset, drawn in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from hrm_engine.store.paths import Workspace
+from lab.cli.console import console, printable, show_facts, show_json
+from lab.cli.places import relative
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from hrm_engine.data.puzzles.boards import Kind, Tokens
+    from hrm_engine.data.puzzles.format import PuzzleDataset
+
+_GAP = "    "
+
+
+def show(
+    dataset: Annotated[Path, Parameter(help="Folder of a puzzle dataset.")],
+    /,
+    *,
+    index: Annotated[int, Parameter(help="Number of the row, from 0.")] = 0,
+    split: Annotated[Literal["train", "test"], Parameter(help="Which part of the dataset.")] = "train",
+    json: Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")] = False,
+) -> int:
+    """Draw one row: the puzzle beside its solution. In colour, what the puzzle gives is bold."""
+    from hrm_engine.data.puzzles.boards import is_valid, to_text
+    from hrm_engine.data.puzzles.format import open_dataset
+
+    workspace = Workspace.find()
+    opened = open_dataset(workspace.resolve(dataset), split, check_tokens=False)
+    part, row = opened.row(index)
+    inputs, labels = part.inputs[row], part.labels[row]
+    facts = _facts(opened, index)
+    if opened.about.kind in ("sudoku", "maze"):
+        facts["solution_is_valid"] = is_valid(opened.about.kind, inputs, labels)
+    if json:
+        boards = {"input": to_text(opened.about.kind, inputs), "solution": to_text(opened.about.kind, labels)}
+        show_json({"dataset": str(opened.folder), **facts, **boards})
+        return 0
+    if opened.about.is_proxy:
+        console().print("PROXY: results on this dataset are not comparable with published ones.", style="yellow")
+    shown = {name.replace("_", " "): value for name, value in facts.items() if value not in (None, "", False)}
+    show_facts([("dataset", relative(opened.folder, workspace)), *shown.items()])
+    console().print()
+    _draw(opened, inputs, labels)
+    return 0
+
+
+def _facts(opened: PuzzleDataset, index: int) -> dict[str, Any]:
+    import numpy as np
+
+    part, row = opened.row(index)
+    about = opened.about
+    puzzle = int(np.searchsorted(part.puzzle_indices, row, side="right")) - 1
+    group = int(np.searchsorted(part.group_indices, puzzle, side="right")) - 1
+    identifier = int(part.puzzle_identifiers[puzzle])
+    return {
+        "kind": about.kind,
+        "board": f"{about.height} x {about.width}",
+        "description": about.description,
+        "is_proxy": about.is_proxy,
+        "split": opened.split,
+        "set": part.name,
+        "index": index,
+        "rows": opened.num_rows,
+        "puzzle": puzzle,
+        "group": group,
+        "variant": puzzle - int(part.group_indices[group]),
+        "identifier": identifier if opened.identifiers is None else opened.identifiers[identifier],
+        "rating": None if part.ratings is None else part.ratings[row].item(),
+    }
+
+
+def _draw(opened: PuzzleDataset, inputs: Tokens, labels: Tokens) -> None:
+    from hrm_engine.data.puzzles.boards import extent
+
+    about = opened.about
+    rows, columns = extent([inputs, labels], about.height, about.width)
+    boards = [board.reshape(about.height, about.width)[rows, columns] for board in (inputs, labels)]
+    given = boards[0] if about.kind in ("sudoku", "maze") else None
+    left, right = (_lines(about.kind, board, given) for board in boards)
+    wide = max((line.cell_len for line in left), default=0)
+    out = console()
+    if out.is_terminal and wide + len(_GAP) + max(line.cell_len for line in right) > out.width:
+        for line in (*left, "", *right):
+            out.print(line)
+        return
+    for one, other in zip(left, right, strict=True):
+        one.pad_right(wide - one.cell_len)
+        out.print(one.append(_GAP).append_text(other))
+
+
+def _lines(kind: Kind, board: Tokens, given: Tokens | None) -> list[Text]:
+    """The lines of a board; cells that differ from ``given`` are the answer and stand out."""
+    from rich.text import Text
+
+    from hrm_engine.data.puzzles.boards import lines
+
+    tokens = board.reshape(-1)
+    found = []
+    for pieces in lines(kind, tokens, *board.shape):
+        line = Text()
+        for text, cell in pieces:
+            is_given = cell is None or given is None or given.reshape(-1)[cell] == tokens[cell]
+            line.append(printable(text), "dim" if cell is None else _style(kind, int(tokens[cell]), is_given=is_given))
+        found.append(line)
+    return found
+
+
+def _style(kind: Kind, token: int, *, is_given: bool) -> str:
+    from hrm_engine.data.puzzles.boards import BLANK, colour
+
+    if kind == "sudoku":
+        return "dim" if token <= BLANK else ("bold" if is_given else "green")
+    back = colour(kind, token)
+    if back is None:
+        return "dim"
+    red, green, blue = (int(back[start : start + 2], 16) for start in (1, 3, 5))
+    front = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 120 else "white"
+    return f"{front} on {back}"
