@@ -176,3 +176,16 @@ def test_narrow_types_stay_near(form: str, dtype: torch.dtype) -> None:
     assert found.dtype is dtype
     tolerance = 1e-5 if dtype is torch.float32 else 5e-2
     torch.testing.assert_close(found.double(), attention_reference(*exact, plan64), rtol=0, atol=tolerance)
+
+
+@every_form
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_first_positions_alone(form: str, count: int) -> None:
+    """The Q target reads position 0 only: its queries see all keys and are computed without the others."""
+    size = 82
+    q, k, v = heads(2, size, size)
+    whole = plan_attention(num_queries=size, num_keys=size, device=CPU, dtype=q.dtype, causal=False)
+    some = plan_attention(num_queries=count, num_keys=size, device=CPU, dtype=q.dtype, causal=False)
+    assert some.visible is None
+    found, wanted = FORMS[form](q[:, :count], k, v, some), FORMS[form](q, k, v, whole)[:, :count]
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
