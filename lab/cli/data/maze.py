@@ -73,10 +73,23 @@ def build_maze(
     ] = None,
     csv: Annotated[
         tuple[Path, ...],
-        Parameter(group=_FILES, consume_multiple=True, help="Files to train on: source,question,answer,rating."),
+        Parameter(
+            group=_FILES,
+            consume_multiple=True,
+            negative="",
+            show_default=False,
+            help="Files to train on: source,question,answer,rating.",
+        ),
     ] = (),
     test_csv: Annotated[
-        tuple[Path, ...], Parameter(group=_FILES, consume_multiple=True, help="Files to evaluate on.")
+        tuple[Path, ...],
+        Parameter(
+            group=_FILES,
+            consume_multiple=True,
+            negative="",
+            show_default=False,
+            help="Files to evaluate on.",
+        ),
     ] = (),
     subsample_size: Annotated[
         int | None, Parameter(group=_FILES, validator=_AT_LEAST_1, help="Draw so many training mazes. Default: all.")

@@ -68,12 +68,12 @@ def moved_back(rows: tuple[np.ndarray, np.ndarray]) -> tuple[list[np.ndarray], t
 def test_report_and_shape(built: tuple[Path, ArcReport]) -> None:
     folder, report = built
     train, test = (open_dataset(folder, split) for split in ("train", "test"))
-    assert (report.training_tasks, report.evaluation_tasks, report.copies_left_out) == (2, 2, 0)
-    assert report.puzzles == 4 * (NUM_AUG + 1) == train.info.num_puzzle_identifiers - 1
-    assert report.train_rows == train.num_rows == (3 + 1 + 3 + 1 + 3 + 3) * (NUM_AUG + 1)
-    assert report.test_rows == test.num_rows == (1 + 2) * (NUM_AUG + 1)
-    assert (train.num_groups, test.num_groups, report.short_tasks) == (4, 2, 0)
-    assert report.bytes == sum(map(len, files_of(folder).values()))
+    assert (report.num_training_tasks, report.num_evaluation_tasks, report.num_copies) == (2, 2, 0)
+    assert report.num_puzzles == 4 * (NUM_AUG + 1) == train.info.num_puzzle_identifiers - 1
+    assert report.num_train_rows == train.num_rows == (3 + 1 + 3 + 1 + 3 + 3) * (NUM_AUG + 1)
+    assert report.num_test_rows == test.num_rows == (1 + 2) * (NUM_AUG + 1)
+    assert (train.num_groups, test.num_groups, report.num_short) == (4, 2, 0)
+    assert report.num_bytes == sum(map(len, files_of(folder).values()))
     for dataset in (train, test):
         assert (dataset.info.vocab_size, dataset.info.seq_len) == (12, 900)
         assert dataset.info.pad_id == dataset.info.ignore_label_id == dataset.info.blank_identifier_id == 0
@@ -194,7 +194,7 @@ def test_tasks_without_answers_and_without_evaluation(tmp_path: Path) -> None:
     assert train.num_rows == 3 * (3 + 3)
     (folder / "test_challenges.json").unlink()
     report = build_arc(tmp_path / "training", [str(folder)], num_aug=2)
-    assert (report.evaluation_tasks, report.test_rows) == (0, 0)
+    assert (report.num_evaluation_tasks, report.num_test_rows) == (0, 0)
     assert {path.name for path in (tmp_path / "training").iterdir()} == {"about.json", "identifiers.json", "train"}
 
 
@@ -203,8 +203,8 @@ def test_short_tasks_are_counted(tmp_path: Path) -> None:
     pair = {"input": [[1]], "output": [[1]]}
     (tmp_path / "tasks" / "dot.json").write_text(json.dumps({"train": [pair], "test": [pair]}))
     report = build_arc(tmp_path / "built", [str(tmp_path / "tasks")], num_aug=20)
-    assert (report.short_tasks, report.puzzles, report.train_rows) == (1, 9, 18)
-    assert build_arc(tmp_path / "none", [str(tmp_path / "tasks")], num_aug=0).short_tasks == 0
+    assert (report.num_short, report.num_puzzles, report.num_train_rows) == (1, 9, 18)
+    assert build_arc(tmp_path / "none", [str(tmp_path / "tasks")], num_aug=0).num_short == 0
 
 
 def test_an_interrupted_build_leaves_nothing(source: Path, tmp_path: Path) -> None:

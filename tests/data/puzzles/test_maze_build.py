@@ -50,7 +50,7 @@ class TestGenerated:
     def test_report_and_dataset(self, tmp_path: Path) -> None:
         report = build_generated(tmp_path / "mazes", num_aug=8, min_path=9, **SMALL)
         train, test = (open_dataset(tmp_path / "mazes", split) for split in ("train", "test"))
-        assert (report.train_mazes, report.train_rows, report.test_mazes) == (12, 96, 5)
+        assert (report.num_train_mazes, report.num_train_rows, report.num_test_mazes) == (12, 96, 5)
         assert (train.num_groups, train.num_rows, test.num_groups, test.num_rows) == (12, 96, 5, 5)
         assert train.info.vocab_size == 6
         assert train.info.ignore_label_id == train.info.pad_id == 0
@@ -61,7 +61,7 @@ class TestGenerated:
             assert are_valid("maze", part.inputs, part.labels).all()
             assert part.ratings is not None
             np.testing.assert_array_equal(part.ratings, (part.labels == PATH).sum(axis=1) + 1)
-            assert part.ratings.min() >= report.shortest_path >= 9
+            assert part.ratings.min() >= report.shortest >= 9
             assert np.diff(part.puzzle_indices).tolist() == [1] * part.num_rows
             assert not part.puzzle_identifiers.any()
         assert np.diff(train.sets[0].group_indices).tolist() == [8] * 12
@@ -142,7 +142,7 @@ class TestFromCsv:
         ]
         tested = write_csv(tmp_path / "test.csv", csv_rows(mazes[17:]))
         report = build_from_csv(tmp_path / "mazes", csv=files, test_csv=[tested], num_aug=2)
-        assert (report.train_mazes, report.train_rows, report.test_mazes) == (17, 34, 3)
+        assert (report.num_train_mazes, report.num_train_rows, report.num_test_mazes) == (17, 34, 3)
         (train,), (test,) = (open_dataset(tmp_path / "mazes", split).sets for split in ("train", "test"))
         np.testing.assert_array_equal(train.inputs[::2], mazes.inputs[:17])
         np.testing.assert_array_equal(train.labels[::2], mazes.labels[:17])
@@ -171,7 +171,7 @@ class TestFromCsv:
         turned = Mazes(mazes.inputs[:4, cells], mazes.labels[:4, cells], mazes.lengths[:4])
         train, test = (write_csv(tmp_path / f"{n}.csv", csv_rows(m)) for n, m in (("train", mazes), ("test", turned)))
         report = build_from_csv(tmp_path / "mazes", csv=[train], test_csv=[test])
-        assert (report.left_out_as_test_mazes, report.train_mazes, report.test_mazes) == (4, 16, 4)
+        assert (report.num_left_out, report.num_train_mazes, report.num_test_mazes) == (4, 16, 4)
         with pytest.raises(DataError, match="every training maze"):
             build_from_csv(tmp_path / "none", csv=[test], test_csv=[train])
 

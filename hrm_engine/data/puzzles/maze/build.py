@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,23 +31,29 @@ _CHUNK_MAZES = 1024
 
 @dataclass(frozen=True)
 class MazeReport:
-    """What was written."""
+    """What was built. ``shortest``, ``mean``, ``longest``: steps from start to goal.
 
-    output_dir: Path
-    train_mazes: int
-    train_rows: int
-    test_mazes: int
-    shortest_path: int
-    mean_path: float
-    longest_path: int
-    several_shortest_paths: int
-    skipped_rows: int
-    left_out_as_test_mazes: int
+    ``num_several`` mazes have several shortest paths, ``num_skipped`` bad rows were left out, and ``num_left_out``
+    training mazes, because they are test mazes as well (generated ones never are).
+    """
+
+    folder: Path
+    description: str
+    is_proxy: bool
+    num_train_mazes: int
+    num_train_rows: int
+    num_test_mazes: int
+    num_left_out: int
+    num_several: int
+    num_skipped: int
+    shortest: int
+    mean: float
+    longest: int
     seconds: float
 
 
 def build_generated(
-    output_dir: Path,
+    folder: Path,
     *,
     size: int = 30,
     count: int = 1000,
@@ -57,6 +63,7 @@ def build_generated(
     loops: float = DEFAULT_LOOPS,
     num_aug: int = 1,
     replace: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> MazeReport:
     """Generate mazes with one shortest path each; see ``generate.py``. ``min_path`` is the size if not given.
 
@@ -65,8 +72,8 @@ def build_generated(
 
     Raises:
         ConfigError: a setting is out of its range.
-        DataError: ``output_dir`` exists and ``replace`` is not given; such mazes are too rare.
-        StorageError: ``output_dir`` cannot be written.
+        DataError: ``folder`` exists and ``replace`` is not given; such mazes are too rare.
+        StorageError: ``folder`` cannot be written.
     """
     begun = time.perf_counter()
     _check(count, test_count, num_aug)
@@ -80,16 +87,18 @@ def build_generated(
         is_proxy=size == _PUBLISHED_SIZE,
         description=f"generated mazes, one shortest path of at least {min_path} steps, loops {loops}",
     )
-    with _writer(output_dir, about, replace) as writer:
+    with _writer(folder, about, replace) as writer:
         seen: set[bytes] = set()
-        test = generate_mazes(kind, count=test_count, name="test", seen=seen) if test_count else None
-        train = generate_mazes(kind, count=count, name="train", seen=seen)
+        test = None
+        if test_count:
+            test = generate_mazes(kind, count=test_count, name="test", seen=seen, progress=progress)
+        train = generate_mazes(kind, count=count, name="train", seen=seen, progress=progress)
         _write(writer, train, test, num_aug, seed)
-    return _report(output_dir, train, test, num_aug, begun)
+    return _report(folder, about, train, test, num_aug, begun)
 
 
 def build_from_csv(
-    output_dir: Path,
+    folder: Path,
     *,
     csv: Sequence[Path],
     test_csv: Sequence[Path] = (),
@@ -110,8 +119,8 @@ def build_from_csv(
 
     Raises:
         ConfigError: a setting is out of its range, or asks for more than there is.
-        DataError: a bad file or row; ``output_dir`` exists and ``replace`` is not given.
-        StorageError: ``output_dir`` cannot be written.
+        DataError: a bad file or row; ``folder`` exists and ``replace`` is not given.
+        StorageError: ``folder`` cannot be written.
     """
     begun = time.perf_counter()
     _check(1, test_count, num_aug)
@@ -134,11 +143,12 @@ def build_from_csv(
         train = train[np.sort(permutation(seed, "maze/subsample", 0, len(train))[:subsample_size])]
     names = ", ".join(path.name for path in (*csv, *test_csv))
     about = About(kind="maze", height=size, width=size, seed=seed, description=f"mazes from {names}")
-    with _writer(output_dir, about, replace) as writer:
+    with _writer(folder, about, replace) as writer:
         _write(writer, train, test, num_aug, seed)
     parts = [found, held_out] if held_out else [found]
     return _report(
-        output_dir,
+        folder,
+        about,
         train,
         test,
         num_aug,
@@ -158,9 +168,9 @@ def _check(count: int, test_count: int, num_aug: int) -> None:
         raise ConfigError(f"--num-aug {num_aug}: a maze has 1 to {NUM_DIHEDRAL} orientations, itself included")
 
 
-def _writer(output_dir: Path, about: About, replace: bool) -> DatasetWriter:
+def _writer(folder: Path, about: About, replace: bool) -> DatasetWriter:
     return DatasetWriter(
-        output_dir, about=about, vocab_size=VOCAB_SIZE, seq_len=about.height * about.width, replace=replace
+        folder, about=about, vocab_size=VOCAB_SIZE, seq_len=about.height * about.width, replace=replace
     )
 
 
@@ -204,7 +214,8 @@ def _without(train: Mazes, test: Mazes | None) -> tuple[Mazes, int]:
 
 
 def _report(
-    output_dir: Path,
+    folder: Path,
+    about: About,
     train: Mazes,
     test: Mazes | None,
     num_aug: int,
@@ -216,15 +227,17 @@ def _report(
 ) -> MazeReport:
     lengths = train.lengths if test is None else np.concatenate([train.lengths, test.lengths])
     return MazeReport(
-        output_dir=output_dir,
-        train_mazes=len(train),
-        train_rows=len(train) * num_aug,
-        test_mazes=0 if test is None else len(test),
-        shortest_path=int(lengths.min()),
-        mean_path=round(float(lengths.mean()), 1),
-        longest_path=int(lengths.max()),
-        several_shortest_paths=num_several,
-        skipped_rows=num_skipped,
-        left_out_as_test_mazes=num_left_out,
-        seconds=round(time.perf_counter() - begun, 1),
+        folder=folder,
+        description=about.description,
+        is_proxy=about.is_proxy,
+        num_train_mazes=len(train),
+        num_train_rows=len(train) * num_aug,
+        num_test_mazes=0 if test is None else len(test),
+        num_left_out=num_left_out,
+        num_several=num_several,
+        num_skipped=num_skipped,
+        shortest=int(lengths.min()),
+        mean=float(lengths.mean()),
+        longest=int(lengths.max()),
+        seconds=time.perf_counter() - begun,
     )

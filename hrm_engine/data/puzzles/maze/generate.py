@@ -13,7 +13,7 @@ several right answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,12 +79,15 @@ class MazeKind:
             raise ConfigError(f"--min-path {self.min_path}: a path has at least 1 step")
 
 
-def generate_mazes(kind: MazeKind, *, count: int, name: str, seen: set[bytes]) -> Mazes:
+def generate_mazes(
+    kind: MazeKind, *, count: int, name: str, seen: set[bytes], progress: Callable[[int, int], None] | None = None
+) -> Mazes:
     """``count`` mazes, none a rotation or reflection of another one or of one already ``seen``.
 
     Args:
         name: of the random stream ("train", "test"), so that one set does not depend on the size of the other.
         seen: keys (``canonical_keys``) of mazes that must not come; the keys of the new ones are added to it.
+        progress: called with the number of mazes found and ``count``.
 
     Raises:
         DataError: mazes of this size with this path length are too rare, or all have been drawn.
@@ -99,6 +102,8 @@ def generate_mazes(kind: MazeKind, *, count: int, name: str, seen: set[bytes]) -
                 new.append(position)
         parts.append(mazes[np.array(new, dtype=np.int64)])
         num, num_drawn, longest = num + len(new), num_drawn + _BATCH, max(longest, longest_now)
+        if progress is not None:
+            progress(num, count)
         if num == count:
             break
         idle = 0 if new else idle + 1
