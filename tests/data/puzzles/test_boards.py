@@ -1,0 +1,191 @@
+"""Boards as text, what may be typed, and whether a prediction follows the rules."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrm_engine.data.puzzles.boards import (
+    ARC_COLOURS,
+    CHARACTERS,
+    Kind,
+    are_valid,
+    cell_text,
+    colour,
+    conflicts,
+    extent,
+    is_valid,
+    lines,
+    parse_sudoku,
+    to_text,
+    to_tokens,
+    units,
+)
+from hrm_engine.errors import DataError
+
+SOLVED_6 = "123456456123231564564231312645645312"
+SOLVED_9 = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+PUZZLE_9 = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+MAZE = "S #  \n# #  \n  # G\n #   \n     "
+WAY = "So#  \n#o#  \n o# G\n #  o\n    o"
+
+
+def maze(text: str) -> np.ndarray:
+    return to_tokens("maze", text.replace("\n", ""))
+
+
+@given(st.sampled_from(["sudoku", "maze"]), st.data())
+def test_text_and_tokens_are_inverse(kind: Kind, data: st.DataObject) -> None:
+    text = data.draw(st.text(CHARACTERS[kind][1:], max_size=100))
+    tokens = to_tokens(kind, text)
+    assert (tokens.dtype, to_text(kind, tokens)) == (np.uint8, text)
+
+
+def test_text_of_every_kind() -> None:
+    assert to_text("arc", np.array([0, 1, 2, 11])) == "?|09"
+    assert to_text("other", np.array([0, 37])) == "0 37"
+    assert [cell_text("sudoku", token) for token in (0, 1, 2, 10, 11)] == ["?", ".", "1", "9", "11"]
+    with pytest.raises(DataError, match="have no text form"):
+        to_tokens("other", "1 2")
+    with pytest.raises(DataError, match="character 3 is 'x': a maze .* ' #GSo'"):
+        to_tokens("maze", "# x")
+
+
+def test_a_typed_sudoku() -> None:
+    tokens = parse_sudoku(PUZZLE_9)
+    assert to_text("sudoku", tokens) == PUZZLE_9
+    framed = "\n".join("".join(text for text, _ in line) for line in lines("sudoku", tokens, 9, 9))
+    np.testing.assert_array_equal(parse_sudoku(framed.replace(".", "0")), tokens)
+    assert len(parse_sudoku("." * 16)) == 16
+    assert len(parse_sudoku(SOLVED_6)) == 36
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (PUZZLE_9[:-1], "not 80"),
+        ("", "not 0"),
+        ("." * 25, "not 25"),
+        (PUZZLE_9[:-1] + "x", "character 81 is 'x'"),
+        (PUZZLE_9[:-1] + "?", "character 81 is '\\?'"),
+        ("7" + "." * 35, r"row 1, column 1 is 7: a 6x6 Sudoku has 1 to 6"),
+        ("." * 9 + "1.1" + "." * 4, r"digit 1 in row 3, column 2 stands twice"),
+    ],
+)
+def test_what_cannot_be_a_sudoku_is_refused(text: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        parse_sudoku(text)
+
+
+@pytest.mark.parametrize(("size", "box"), [(4, [0, 1, 4, 5]), (6, [0, 1, 2, 6, 7, 8]), (9, [0, 1, 2, 9, 10, 11])])
+def test_units_cover_every_cell_three_times(size: int, box: list[int]) -> None:
+    found = units(size)
+    assert found.shape == (3 * size, size)
+    assert found[2 * size, :4].tolist() == box[:4]
+    assert sorted(found[2 * size].tolist()) == sorted(box + [18, 19, 20] * (size == 9))
+    assert np.bincount(found.ravel()).tolist() == [3] * size * size
+
+
+def test_conflicts_mark_both_cells() -> None:
+    tokens = to_tokens("sudoku", "1..1" + "." * 8 + "1...")
+    assert np.flatnonzero(conflicts(tokens)).tolist() == [0, 3, 12]
+    assert not conflicts(parse_sudoku(SOLVED_6)).any()
+
+
+def test_a_solution_must_keep_the_givens_and_the_rules() -> None:
+    puzzle, solved = parse_sudoku(PUZZLE_9), parse_sudoku(SOLVED_9)
+    assert is_valid("sudoku", puzzle, solved) is True
+    assert is_valid("sudoku", puzzle, puzzle) is False
+    relabelled = np.where(solved == 2, 3, np.where(solved == 3, 2, solved))
+    assert is_valid("sudoku", np.ones_like(puzzle), relabelled) is True
+    assert is_valid("sudoku", puzzle, relabelled) is False
+    for cell in range(81):
+        wrong = solved.copy()
+        wrong[cell] = 2 + (solved[cell] - 1) % 9
+        assert is_valid("sudoku", puzzle, wrong) is False
+    assert is_valid("sudoku", parse_sudoku(SOLVED_6), parse_sudoku(SOLVED_6)) is True
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_many_rows_are_judged_as_one(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    puzzle, solved = parse_sudoku(PUZZLE_9), parse_sudoku(SOLVED_9)
+    predictions = np.repeat(solved[None], 6, axis=0)
+    changed = draw.integers(0, 81, size=6)
+    predictions[np.arange(6), changed] = draw.integers(0, 12, size=6)
+    inputs = np.repeat(puzzle[None], 6, axis=0)
+    expected = (predictions == solved).all(axis=1)
+    np.testing.assert_array_equal(are_valid("sudoku", inputs, predictions), expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "valid"),
+    [
+        ("So#  \n#o#  \noo# G\no#  o\nooooo", True),  # the shortest way
+        ("So#  \n#o#  \noo#oG\no#oo \nooo  ", True),  # another of the same length
+        ("So#  \n#o#oo\noo#oG\no#oo \nooo  ", False),  # past the goal and back: a part of it is a way already
+        (MAZE, False),  # nothing marked
+        (WAY, False),  # not connected
+        ("So#  \n#o#  \noo#oG\no#ooo\nooooo", False),  # more than a way
+        ("So#  \n#o# o\noo# G\no#  o\nooooo", False),  # a cell left over
+        ("Soo G\n# #  \n  # G\n #   \n     ", False),  # through a wall, and a second goal
+        ("So#  \n#o#  \noo# o\no#  o\nooooo", False),  # over the goal
+        ("oo#  \n#o#  \noo# G\no#  o\nooooo", False),  # over the start
+        ("So   \n#o#  \noo# G\no#  o\nooooo", False),  # a wall less
+    ],
+)
+def test_a_way_through_a_maze(answer: str, valid: bool) -> None:
+    assert is_valid("maze", maze(MAZE), maze(answer)) is valid
+    assert are_valid("maze", maze(MAZE)[None], maze(answer)[None]).tolist() == [valid]
+
+
+def test_a_way_need_not_be_the_shortest() -> None:
+    empty = "S   G" + " " * 20
+    assert is_valid("maze", maze(empty), maze("SoooG" + " " * 20)) is True
+    assert is_valid("maze", maze(empty), maze("S   Go   oooooo" + " " * 10)) is True
+
+
+def test_start_beside_the_goal_needs_no_mark_and_padding_is_never_right() -> None:
+    beside = maze("SG##")
+    assert is_valid("maze", beside, beside) is True
+    assert is_valid("maze", beside, np.zeros_like(beside)) is False
+    assert is_valid("maze", maze("S #G"), maze("S #G")) is False
+
+
+def test_no_rule_says_whether_an_arc_grid_is_right() -> None:
+    grid = np.zeros(900, dtype=np.uint8)
+    assert is_valid("arc", grid, grid) is None
+    assert is_valid("other", grid, grid) is None
+    with pytest.raises(ValueError, match="no rules"):
+        are_valid("arc", grid[None], grid[None])
+    with pytest.raises(ValueError, match="one shape"):
+        are_valid("sudoku", grid[None], grid)
+
+
+def test_lines_name_every_cell_once() -> None:
+    for kind, height, width in (("sudoku", 4, 4), ("sudoku", 6, 6), ("maze", 3, 3), ("arc", 2, 5), ("other", 2, 3)):
+        tokens = np.arange(height * width) % 5 + 1
+        cells = [cell for line in lines(kind, tokens, height, width) for _, cell in line if cell is not None]
+        assert cells == list(range(height * width))
+    plain = ["".join(text for text, _ in line) for line in lines("sudoku", parse_sudoku(SOLVED_6), 6, 6)]
+    assert plain[:4] == ["+-------+-------+", "| 1 2 3 | 4 5 6 |", "| 4 5 6 | 1 2 3 |", "+-------+-------+"]
+    assert len({len(line) for line in plain}) == 1
+    drawn = ["".join(text for text, _ in line) for line in lines("maze", maze("S#G "), 2, 2)]
+    assert drawn == ["S ##", "G   "]
+
+
+def test_extent_cuts_padding_off() -> None:
+    board = np.zeros((5, 6), dtype=np.uint8)
+    board[1:3, 2:4] = 3
+    other = np.zeros_like(board)
+    other[2, 5] = 1
+    assert extent([board.ravel(), other.ravel()], 5, 6) == (slice(1, 3), slice(2, 6))
+    assert extent([np.zeros(30)], 5, 6) == (slice(0, 5), slice(0, 6))
+
+
+def test_colours() -> None:
+    assert [colour("arc", token) for token in (0, 1, 2, 11, 12)] == [None, None, ARC_COLOURS[0], ARC_COLOURS[9], None]
+    assert len({colour("maze", token) for token in range(1, 6)}) == 5
+    assert colour("sudoku", 3) is None
