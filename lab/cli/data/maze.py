@@ -146,10 +146,10 @@ def build_maze(
         ("training", f"{report.num_train_mazes:,} mazes, {report.num_train_rows:,} rows with their orientations"),
         ("test", f"{report.num_test_mazes:,} mazes"),
         ("path, in steps", f"{report.shortest} to {report.longest}, mean {report.mean:.1f}"),
-        ("left out", f"{report.num_left_out:,} training mazes that are test mazes"),
     ]
     if csv:
         facts += [
+            ("left out", f"{report.num_left_out:,} training mazes that are test mazes"),
             ("several shortest paths", f"{report.num_several:,} mazes; the given path is the label"),
             ("bad rows", f"{report.num_skipped:,} skipped"),
         ]

@@ -85,7 +85,7 @@ def build_generated(
         width=size,
         seed=seed,
         is_proxy=size == _PUBLISHED_SIZE,
-        description=f"generated mazes, one shortest path of at least {min_path} steps, loops {loops}",
+        description=f"generated {size}x{size} mazes, one shortest path of at least {min_path} steps, loops {loops}",
     )
     with _writer(folder, about, replace) as writer:
         seen: set[bytes] = set()
