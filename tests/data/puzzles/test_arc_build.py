@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.errors import ConfigError, DataError
 from tests import arc_tasks
 
+ROOT = Path(__file__).parents[3]
 NUM_AUG = 12
 
 
@@ -235,3 +238,22 @@ def test_bad_settings(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder"):
         build.build_arc(tmp_path / "built", ["nowhere"], root=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_build_is_put_away_by_the_next_which_is_whole(source: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from hrm_engine.data.puzzles.arc.build import build_arc\n"
+        "build_arc(Path(sys.argv[1]), [sys.argv[2]], num_aug=400, progress=lambda *done: print(done, flush=True))"
+    )
+    build_dir = tmp_path / "work"
+    words = [sys.executable, "-c", code, str(build_dir / "arc"), str(source)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=ROOT) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == b"(1, 4)\n"
+        killed.kill()
+    (left,) = build_dir.iterdir()
+    assert left.name.startswith(".tmp-")
+    build_arc(build_dir / "arc", [str(source)], num_aug=NUM_AUG)
+    assert [path.name for path in build_dir.iterdir()] == ["arc"]
+    build_arc(tmp_path / "straight", [str(source)], num_aug=NUM_AUG)
+    assert files_of(build_dir / "arc") == files_of(tmp_path / "straight")
