@@ -11,23 +11,40 @@ from hrm_engine.errors import CheckpointError, HRMError
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.manifest import schema_problem
 
-KIND = "actv1"
+TEXT_KIND = "actv1"
+PUZZLE_KIND = "puzzle"
+KINDS = (TEXT_KIND, PUZZLE_KIND)
 CONFIG_SCHEMA = 1
 
 
-def write_core_config(folder: Path, config: CoreConfig) -> None:
+def write_core_config(folder: Path, config: CoreConfig, kind: str) -> None:
     """Write ``config.json``. Raises StorageError."""
-    write_json(folder / "config.json", {"schema_version": CONFIG_SCHEMA, "kind": KIND, **config.model_dump()})
+    write_json(folder / "config.json", {"schema_version": CONFIG_SCHEMA, "kind": kind, **config.model_dump()})
 
 
-def read_core_config(folder: Path, *, error: type[HRMError] = CheckpointError) -> CoreConfig:
-    """Read ``config.json``. Raises ``error`` for another kind, a newer version or fields that do not fit."""
+def read_kind(folder: Path, *, error: type[HRMError] = CheckpointError) -> str:
+    """The kind of bundle that ``config.json`` describes. Raises ``error`` where it cannot be read."""
+    return str(read_json(folder / "config.json", error).get("kind"))
+
+
+def read_core_config(folder: Path, *, kind: str | None = None, error: type[HRMError] = CheckpointError) -> CoreConfig:
+    """Read ``config.json``.
+
+    Args:
+        kind: the one that is needed; None takes any that this version knows.
+
+    Raises:
+        ``error``: another kind, a newer version, or fields that do not fit.
+    """
     path = folder / "config.json"
     content = read_json(path, error)
     if problem := schema_problem(content.pop("schema_version", None), known=CONFIG_SCHEMA, where=path):
         raise error(f"{folder}: {problem}")
-    if (kind := content.pop("kind", None)) != KIND:
-        raise error(f"{path} describes a bundle of kind {kind!r}; this command needs kind {KIND!r}")
+    found = content.pop("kind", None)
+    if found not in (KINDS if kind is None else (kind,)):
+        raise error(
+            f"{path} describes a bundle of kind {found!r}; this command needs kind {kind or ' or '.join(KINDS)!r}"
+        )
     try:
         return CoreConfig.model_validate(content)
     except ValidationError as problem:

@@ -113,22 +113,26 @@ def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> 
 def _weight_problems(path: Path) -> list[str]:
     import torch
 
-    from hrm_engine.bundles.core_config import read_core_config
+    from hrm_engine.bundles.core_config import PUZZLE_KIND, read_core_config, read_kind
+    from hrm_engine.bundles.puzzle_card import PuzzleCard
     from hrm_engine.bundles.weights import check_shapes, tensor_shapes
     from hrm_engine.data.text.tokenizer import Tokenizer
     from hrm_engine.models.core import RecurrentCore
 
     try:
         config = read_core_config(path, error=BundleError)
-        tokenizer = Tokenizer.load(path)
+        if read_kind(path, error=BundleError) == PUZZLE_KIND:
+            num_tokens, source = PuzzleCard.load(path).vocab_size, "puzzle.json"
+        else:
+            num_tokens, source = Tokenizer.load(path).vocab_size, "tokenizer.json"
         found = tensor_shapes(path, "model")
     except HRMError as problem:
         return [str(problem)]
     with torch.device("meta"):
         wanted = {name: tuple(tensor.shape) for name, tensor in RecurrentCore(config).state_dict().items()}
     problems = check_shapes(found, wanted, where=path / "model.safetensors")
-    if tokenizer.vocab_size > config.vocab_size:
-        problems.append(f"tokenizer.json has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}")
+    if num_tokens > config.vocab_size:
+        problems.append(f"{source} has {num_tokens} tokens, the model only {config.vocab_size}")
     return problems
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from hrm_engine.bundles.core_config import read_core_config
+from hrm_engine.bundles.core_config import PUZZLE_KIND, TEXT_KIND, read_core_config
 from hrm_engine.bundles.listing import METADATA_FILE, find_run, folder_problems
+from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.weights import check_shapes, load_tensors
 from hrm_engine.config import CoreConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
@@ -23,12 +24,23 @@ from hrm_engine.store.paths import Workspace
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained model ready to use: its folder, configuration, weights, tokenizer and history."""
+    """A trained text model ready to use: its folder, configuration, weights, tokenizer and history."""
 
     path: Path
     config: CoreConfig
     model: RecurrentCore
     tokenizer: Tokenizer
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PuzzleBundle:
+    """A trained solver ready to use: its folder, configuration, weights, what its boards are, and history."""
+
+    path: Path
+    config: CoreConfig
+    model: RecurrentCore
+    card: PuzzleCard
     metadata: dict[str, Any]
 
 
@@ -39,7 +51,7 @@ def load_bundle(
     dtype: torch.dtype | None = None,
     workspace: Workspace | None = None,
 ) -> Bundle:
-    """Load a bundle by name or folder, or a single checkpoint by its folder.
+    """Load a text bundle by name or folder, or a single checkpoint by its folder.
 
     Args:
         dtype: type of the weights in memory; by default as they are stored.
@@ -47,15 +59,34 @@ def load_bundle(
     Raises:
         BundleError: missing, unfinished, damaged, of another kind or version. The message names the file and the cure.
     """
+    folder, config, model, metadata = _load(path_or_name, TEXT_KIND, device, dtype, workspace)
+    return Bundle(folder, config, model, Tokenizer.load(folder), metadata)
+
+
+def load_puzzle_bundle(
+    path_or_name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+    workspace: Workspace | None = None,
+) -> PuzzleBundle:
+    """Load a solver as :func:`load_bundle` loads a text model. Raises BundleError."""
+    folder, config, model, metadata = _load(path_or_name, PUZZLE_KIND, device, dtype, workspace)
+    return PuzzleBundle(folder, config, model, PuzzleCard.load(folder), metadata)
+
+
+def _load(
+    path_or_name: str | Path, kind: str, device: str, dtype: torch.dtype | None, workspace: Workspace | None
+) -> tuple[Path, CoreConfig, RecurrentCore, dict[str, Any]]:
     folder = find_run(path_or_name, workspace or Workspace.find())
     if problems := folder_problems(folder):
         raise BundleError(f"{folder} cannot be loaded: {'; '.join(problems)}")
     is_checkpoint = (folder / MANIFEST_FILE).is_file()
     metadata = {} if is_checkpoint else read_json(folder / METADATA_FILE, BundleError)
-    config = read_core_config(folder, error=BundleError)
+    config = read_core_config(folder, kind=kind, error=BundleError)
     model = build_model(config, load_tensors(folder, "model"), where=folder, dtype=dtype)
     target, _ = choose_device(device, strict=device != "auto")
-    return Bundle(folder, config, model.to(target).eval(), Tokenizer.load(folder), metadata)
+    return folder, config, model.to(target).eval(), metadata
 
 
 def build_model(

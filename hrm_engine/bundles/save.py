@@ -4,33 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from hrm_engine.bundles.core_config import KIND, write_core_config
+from hrm_engine.bundles.core_config import write_core_config
 from hrm_engine.bundles.listing import METADATA_FILE, METADATA_SCHEMA
 from hrm_engine.bundles.weights import save_tensors
 from hrm_engine.config import CoreConfig
-from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.store.files import write_json
 from hrm_engine.store.manifest import file_entries
 
-TOP_LEVEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "training_args.json")
+TOP_LEVEL = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "puzzle.json",
+    "identifiers.json",
+    "training_args.json",
+)
 
 
-def write_model(folder: Path, config: CoreConfig, tensors: Mapping[str, Tensor], tokenizer: Tokenizer) -> list[str]:
-    """Configuration, weights and tokenizer: what rebuilds the model. Returns the weight files' names."""
-    write_core_config(folder, config)
+class Companions(Protocol):
+    """What a bundle holds beside configuration and weights: a tokenizer, a puzzle card."""
+
+    def save_to(self, folder: Path) -> None:
+        """Write the files. Raises StorageError."""
+        ...
+
+
+def write_model(
+    folder: Path, kind: str, config: CoreConfig, tensors: Mapping[str, Tensor], companions: Companions
+) -> list[str]:
+    """Configuration, weights and what belongs to them: what rebuilds the model. Returns the weight files' names."""
+    write_core_config(folder, config, kind)
     names = save_tensors(folder, "model", tensors)
-    tokenizer.save(folder / "tokenizer.json")
+    companions.save_to(folder)
     return names
 
 
-def seal_bundle(folder: Path, weight_files: list[str], facts: Mapping[str, Any]) -> None:
+def seal_bundle(folder: Path, kind: str, weight_files: list[str], facts: Mapping[str, Any]) -> None:
     """Write ``metadata.json`` last: with sizes and hashes of everything that makes the bundle, ``best/*`` included."""
     names = [name for name in TOP_LEVEL if (folder / name).is_file()] + weight_files
     if (folder / "best").is_dir():
         names += sorted(f"best/{path.name}" for path in (folder / "best").iterdir() if path.is_file())
-    content = {"schema_version": METADATA_SCHEMA, "kind": KIND, **facts, "files": file_entries(folder, names)}
+    content = {"schema_version": METADATA_SCHEMA, "kind": kind, **facts, "files": file_entries(folder, names)}
     write_json(folder / METADATA_FILE, content)

@@ -4,6 +4,8 @@ from hrm_engine.config.architectures import ARCHITECTURES
 from hrm_engine.config.base import Config, Leaf, build_config, flat, leaves, load_preset
 from hrm_engine.config.core import CoreConfig
 from hrm_engine.config.network import NetworkConfig, resolve_core
+from hrm_engine.config.puzzle import PuzzleTrainConfig
+from hrm_engine.config.puzzle_network import PuzzleNetworkConfig, resolve_puzzle_core
 from hrm_engine.config.text import TextTrainConfig
 from hrm_engine.config.training import TrainConfig
 
@@ -13,6 +15,8 @@ __all__ = [
     "CoreConfig",
     "Leaf",
     "NetworkConfig",
+    "PuzzleNetworkConfig",
+    "PuzzleTrainConfig",
     "TextTrainConfig",
     "TrainConfig",
     "build_config",
@@ -20,4 +24,5 @@ __all__ = [
     "leaves",
     "load_preset",
     "resolve_core",
+    "resolve_puzzle_core",
 ]

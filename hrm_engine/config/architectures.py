@@ -21,7 +21,7 @@ _TRM = {**_HRM, "shared_modules": True}
 ARCHITECTURES: dict[str, dict[str, object]] = {
     "hrm": _HRM,
     "trm": _TRM,
-    "trm-mlp": {**_TRM, "mixer": "sequence_mlp"},
+    "trm-mlp": {**_TRM, "mixer": "sequence_mlp", "mixer_norm": "sequence"},
     "trm-fast": {**_TRM, "mixer": "sequence_mlp", "activation": "gated_norm"},
     "hrm-text": {
         "norm": "pre",

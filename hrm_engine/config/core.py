@@ -45,6 +45,11 @@ class CoreConfig(Config):
     mixer: Literal["attention", "sequence_mlp"] = Field(
         "attention", description="What mixes positions: attention, or a SwiGLU over the positions of full rows."
     )
+    mixer_norm: Literal["hidden", "sequence"] = Field(
+        "hidden",
+        description="What the norm of a sequence_mlp averages over: the hidden width, or the positions, as in TRM's "
+        "published code.",
+    )
     activation: Literal["swiglu", "gated_norm"] = Field(
         "swiglu", description="Inside the feed-forward layer: silu(g) v, or sigmoid(g) RMS(g v) (arXiv 2601.19085)."
     )
@@ -61,6 +66,12 @@ class CoreConfig(Config):
     )
     prefix_tokens: int = Field(0, ge=0, le=1024, description="Positions before the row that hold its puzzle embedding.")
     num_identifiers: int = Field(0, ge=0, description="Rows of the puzzle embedding.")
+    identifier_width: int | None = Field(
+        None,
+        ge=1,
+        description="Columns of the puzzle embedding; zeros fill the rest of its positions. None: all of them, "
+        "prefix_tokens x hidden_size.",
+    )
     num_latents: int = Field(1, ge=1, le=64, description="Latent states run in parallel for each row (2601.19085).")
     damping: float = Field(
         1.0,
@@ -80,9 +91,16 @@ class CoreConfig(Config):
             raise ValueError(f"prefix_tokens {self.prefix_tokens} leave no room in max_seq_len {self.max_seq_len}")
         if (self.prefix_tokens == 0) != (self.num_identifiers == 0):
             raise ValueError("a puzzle embedding needs both prefix_tokens and num_identifiers")
+        if (self.identifier_width or 0) > self.prefix_width:
+            raise ValueError(f"identifier_width {self.identifier_width} is more than its {self.prefix_width} places")
         if self.grad_calls > self.num_calls:
             raise ValueError(f"grad_calls {self.grad_calls} of {self.num_calls} module calls")
         return self
+
+    @property
+    def prefix_width(self) -> int:
+        """Numbers that the positions of the puzzle embedding hold."""
+        return self.prefix_tokens * self.hidden_size
 
     @property
     def num_calls(self) -> int:

@@ -79,6 +79,8 @@ class TextRunConfig(RunConfig):
 class TextTrainConfig(TrainConfig):
     """All settings of a text training; groups of leaves whose names are the flags of ``lab train actv1``."""
 
+    kind = "actv1"
+
     network: NetworkConfig = NetworkConfig()
     start: StartConfig = StartConfig()
     data: DataConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 from pydantic.config import JsonDict
@@ -106,6 +106,9 @@ class TrainConfig(Config):
     Subclasses declare these three groups and ``network``, ``data``, ``start`` and ``evaluation``, in the order of their
     documentation.
     """
+
+    kind: ClassVar[str]
+    """Of the bundles that the training leaves."""
 
     if TYPE_CHECKING:
         optim: OptimConfig

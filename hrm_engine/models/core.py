@@ -24,6 +24,7 @@ from hrm_engine.models.cache import KeyValueCache
 from hrm_engine.models.layers import Context, Module
 
 MAX_COMPILED_SHAPES = 64
+Q_BIAS = -5.0
 
 
 @dataclass(frozen=True)
@@ -51,23 +52,34 @@ class RecurrentCore(nn.Module):
         has_low_level = config.l_cycles > 0 and not config.shared_modules
         self.L_module = Module(config, config.l_layers) if has_low_level else None
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        # Logit, read at a token, that another segment is worth its cost for this token.
-        self.halt_head = nn.Linear(config.hidden_size, 1) if config.halt_max_steps > 1 else None
-        self.register_buffer("z_H_init", torch.zeros(config.hidden_size))
-        self.register_buffer("z_L_init", torch.zeros(config.hidden_size))
+        # Text: logit, read at a token, that another segment is worth its cost for this token.
+        per_token = config.halting == "token" and config.halt_max_steps > 1
+        self.halt_head = nn.Linear(config.hidden_size, 1) if per_token else None
+        # Puzzles: values of halting and, with Q-learning, of going on, read at the first position of the row.
+        q_values = {"token": 0, "q_halt": 1, "q_halt_continue": 2}[config.halting]
+        self.q_head = nn.Linear(config.hidden_size, q_values) if q_values else None
+        self.puzzle_embedding = (
+            PuzzleEmbedding(config.num_identifiers, config.identifier_width or config.prefix_width)
+            if config.prefix_tokens
+            else None
+        )
+        shape = (config.hidden_size,) if config.num_latents == 1 else (config.num_latents, config.hidden_size)
+        self.register_buffer("z_H_init", torch.zeros(shape))
+        self.register_buffer("z_L_init", torch.zeros(shape))
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Draw initial weights: truncated normal with standard deviation 1/sqrt(fan in), halting head zero.
+        """Draw initial weights: truncated normal with standard deviation 1/sqrt(fan in), halting heads zero.
 
-        The fixed initial states of ``random`` are truncated normal with standard deviation 1. Embeddings have the
+        Q values begin at -5, which is halting almost never (2506.21734); puzzle embeddings are zero. The fixed initial
+        states of ``random`` are truncated normal with standard deviation 1. Embeddings have the
         standard deviation that ``embedding_scale`` brings to 1. Drawn on the CPU in fp32 from ``seed`` alone, so they
         do not depend on the device.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
-            if name.startswith("halt_head"):
-                parameter.zero_()
+            if name.startswith(("halt_head", "q_head")):
+                parameter.fill_(Q_BIAS if name == "q_head.bias" else 0.0)
                 continue
             std = 1 / self.config.embedding_scale if "embed" in name else 1 / math.sqrt(parameter.shape[-1])
             parameter.copy_(_truncated_normal(parameter.shape, std, generator))
@@ -105,39 +117,98 @@ class RecurrentCore(nn.Module):
             cos, sin = rope_tables(positions, config.head_size, config.rope_theta, dtype)
         return Context(plan, cos, sin, checkpointing)
 
-    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Input x (B, S, D) from token ids (B, S): scaled to unit variance; learned positions as in HRM."""
+    def embed(self, tokens: Tensor, positions: Tensor, *, puzzle: Tensor | None = None) -> Tensor:
+        """Input x (B, S, D) from token ids: scaled to unit variance; learned positions as in HRM.
+
+        Args:
+            tokens: (B, S), or (B, S - P) where P positions before them hold the puzzle embedding.
+            puzzle: (B, P * D) rows of the puzzle embedding, or narrower ones; needed where the model has one.
+        """
         x = self.embed_tokens(tokens)
+        if puzzle is not None:
+            puzzle = nn.functional.pad(puzzle, (0, self.config.prefix_width - puzzle.shape[1]))
+            x = torch.cat((puzzle.to(x.dtype).unflatten(1, (-1, self.config.hidden_size)), x), dim=1)
         if self.embed_positions is not None:
             return self.config.embedding_scale * 0.5**0.5 * (x + self.embed_positions(positions))
         return self.config.embedding_scale * x
 
-    def initial_carry(self, x: Tensor) -> Carry:
-        """States before the first segment."""
-        z_l = self.z_L_init.to(x.dtype).expand_as(x)
-        return Carry(x if self.config.initial_z_h == "embedding" else self.z_H_init.to(x.dtype).expand_as(x), z_l)
+    def initial_carry(self, x: Tensor, *, generator: torch.Generator | None = None) -> Carry:
+        """States before the first segment; ``generator`` draws those that are noise (variance 1, else a fixed seed).
+
+        With several latents the rows of ``x`` are in groups of ``num_latents``, one initial state each.
+        """
+        return Carry(
+            self._initial(x, self.config.initial_z_h, self.z_H_init, generator),
+            self._initial(x, self.config.initial_z_l, self.z_L_init, generator),
+        )
+
+    def _initial(self, x: Tensor, kind: str, fixed: Tensor, generator: torch.Generator | None) -> Tensor:
+        if kind == "embedding":
+            return x
+        if kind == "noise":
+            if generator is None:
+                generator = torch.Generator(x.device).manual_seed(0)
+            return torch.randn(x.shape, generator=generator, device=x.device, dtype=torch.float32).to(x.dtype)
+        fixed = fixed.to(x.dtype)
+        if fixed.ndim == 1:
+            return fixed.expand_as(x)
+        return fixed[:, None].expand(-1, x.shape[1], -1).repeat(x.shape[0] // len(fixed), 1, 1)
 
     def segment(
-        self, carry: Carry, x: Tensor, context: Context, *, cache: KeyValueCache | None = None, index: int = 0
+        self,
+        carry: Carry,
+        x: Tensor,
+        context: Context,
+        *,
+        cache: KeyValueCache | None = None,
+        index: int = 0,
+        cycles: tuple[int, int] | None = None,
+        noise: torch.Generator | None = None,
     ) -> Carry:
-        """One segment: all cycles, the last ``grad_calls`` calls with gradient. ``index`` is the segment's number."""
+        """One segment: all cycles, the last ``grad_calls`` calls with gradient.
+
+        Args:
+            index: the segment's number, for the cache.
+            cycles: (high-level cycles, low-level calls in each) where fewer than the full depth are wanted.
+            noise: draws what ``state_noise`` adds after each call; without it nothing is added.
+        """
         config, z_h, z_l = self.config, carry.z_h, carry.z_l
         low_module = self.H_module if self.L_module is None else self.L_module
-        first_with_grad = config.num_calls - config.grad_calls
+        h_cycles, l_cycles = cycles or (config.h_cycles, config.l_cycles)
+        num_calls = h_cycles * (l_cycles + 1)
+        first_with_grad = num_calls - config.grad_calls
         grad_enabled = torch.is_grad_enabled()
-        for call in range(config.num_calls):
+        for call in range(num_calls):
             caches = None if cache is None else cache.slots(index, call)
             with torch.set_grad_enabled(grad_enabled and call >= first_with_grad):
-                if call % (config.l_cycles + 1) < config.l_cycles:
+                if call % (l_cycles + 1) < l_cycles:
                     state = z_l + z_h + x if config.inject_input else z_l + z_h
-                    z_l = low_module(state, context, caches)
+                    z_l = self._settled(low_module(state, context, caches), z_l, noise)
                 else:
-                    z_h = self.H_module(z_h + z_l, context, caches)
+                    # without a low level the input has no other way in
+                    below = x if l_cycles == 0 and config.inject_input else z_l
+                    z_h = self._settled(self.H_module(z_h + below, context, caches), z_h, noise)
         return Carry(z_h, z_l)
 
+    def _settled(self, new: Tensor, old: Tensor, noise: torch.Generator | None) -> Tensor:
+        """Damping and noise of equilibrium training (2605.21488), where they are on."""
+        if self.config.damping < 1:
+            new = torch.lerp(old, new, self.config.damping)
+        if noise is not None and self.config.state_noise:
+            drawn = torch.randn(new.shape, generator=noise, device=new.device, dtype=torch.float32)
+            new = new + self.config.state_noise * drawn.to(new.dtype)
+        return new
+
+    def q_values(self, z_h: Tensor) -> Tensor:
+        """Values (B, 1 or 2), fp32 at least, of halting and of going on, from a high-level state at position 0."""
+        if self.q_head is None:
+            raise ValueError("this model has no Q head: it halts by token")
+        values = self.q_head(z_h[:, 0])
+        return values if values.dtype == torch.float64 else values.float()
+
     def logits(self, z_h: Tensor) -> Tensor:
-        """Next-token logits (B, S, V) of a high-level state."""
-        return self.lm_head(z_h)
+        """Logits (B, S - P, V) of a high-level state (B, S, D), without the P positions of the puzzle embedding."""
+        return self.lm_head(z_h[:, self.config.prefix_tokens :])
 
     def compile(self, *, backend: str | Callable[..., object] = "inductor") -> None:  # type: ignore[override]
         """Compile the layers' uncached path, with and without gradient, anew for each shape of batch."""
@@ -147,6 +218,30 @@ class RecurrentCore(nn.Module):
         self.H_module.compile_layers(backend)
         if self.L_module is not None:
             self.L_module.compile_layers(backend)
+
+
+class PuzzleEmbedding(nn.Module):
+    """A learned vector for each puzzle identifier (2506.21734), updated by an optimizer of its own.
+
+    The table stays in fp32 whatever the model computes in: it is the master, and a row is cast when it is used. It is a
+    buffer, because the dense optimizer must not see it: most rows have no gradient in a step.
+    """
+
+    weight: Tensor
+
+    def __init__(self, num_identifiers: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(num_identifiers, width))
+
+    def forward(self, identifiers: Tensor) -> Tensor:
+        """Rows (B, width) of identifiers (B,)."""
+        return self.weight[identifiers]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PuzzleEmbedding:
+        before = self.weight
+        super()._apply(fn, recurse)
+        self.weight = before.to(self.weight.device) if before.is_floating_point() else self.weight
+        return self
 
 
 def _truncated_normal(shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:

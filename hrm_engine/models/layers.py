@@ -109,15 +109,19 @@ class Layer(nn.Module):
         inner_eps = config.norm_eps if config.activation == "gated_norm" else None
         self.mlp = SwiGLU(config.hidden_size, config.intermediate_size, norm_eps=inner_eps)
         self.pre_norm = config.norm == "pre"
+        self.norms_positions = config.mixer == "sequence_mlp" and config.mixer_norm == "sequence"
         self.eps = config.norm_eps
 
     def forward(self, x: Tensor, context: Context, cache: CacheSlots | None = None) -> Tensor:
         """(B, S, D) to (B, S, D)."""
         if self.pre_norm:
-            x = x + self.self_attn(rms_norm(x, self.eps), context, cache)
+            x = x + self.self_attn(self._mixer_norm(x), context, cache)
             return x + self.mlp(rms_norm(x, self.eps))
-        x = rms_norm(x + self.self_attn(x, context, cache), self.eps)
+        x = self._mixer_norm(x + self.self_attn(x, context, cache))
         return rms_norm(x + self.mlp(x), self.eps)
+
+    def _mixer_norm(self, x: Tensor) -> Tensor:
+        return rms_norm(x.mT, self.eps).mT if self.norms_positions else rms_norm(x, self.eps)
 
 
 class Module(nn.Module):

@@ -56,7 +56,11 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "command_line": Metric("", "the command line; null if the trainer was called from Python", _SESSION),
         "total_steps": Metric("optimizer steps", "the step at which the run will end", _SESSION),
         "num_parameters": Metric("1", "trainable parameters", _SESSION),
-        "num_rows": Metric("rows", "packed rows of the training data", _SESSION),
+        "num_rows": Metric(
+            "rows", "start, resume: rows of the training data; eval: rows evaluated", (*_SESSION, "eval")
+        ),
+        "num_groups": Metric("puzzles", "puzzles of the training data, augmentations of one counted once", _SESSION),
+        "num_test_rows": Metric("rows", "rows of the test split", _SESSION),
         "num_documents": Metric("documents", "documents trained on", _SESSION),
         "num_held_out_documents": Metric("documents", "documents kept for evaluation", _SESSION),
         "device": Metric("", "the device trained on", _SESSION),
@@ -69,11 +73,18 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         # train and eval
         "loss": Metric(
             "nats/token",
-            "train, spike: what is minimised, all parts together; eval, final: cross-entropy of the deepest segment",
+            "text: nats/token, puzzles: nats/cell; train, spike: what is minimised, all parts together; eval, final: cross-entropy of the deepest segment",
             ("train", "eval", "spike", "final"),
         ),
-        "ce": Metric("nats/token", "cross-entropy of the next token, weighted over the segments", _TRAIN),
-        "halt_loss": Metric("nats/token", "binary cross-entropy of a halting decision", _TRAIN),
+        "ce": Metric("nats/token", "cross-entropy: text of the next token, puzzles of a cell", _TRAIN),
+        "halt_loss": Metric("nats", "binary cross-entropy of a halting decision", _TRAIN),
+        "continue_loss": Metric("nats", "puzzles: binary cross-entropy of the value of going on", _TRAIN),
+        "num_halted": Metric("rows", "puzzles: slots that halted in this step; the accuracies are theirs", _TRAIN),
+        "cell_accuracy": Metric("share", "puzzles: cells filled rightly, mean over rows", ("train", "eval")),
+        "exact_accuracy": Metric("share", "puzzles: rows with every cell right", ("train", "eval")),
+        "halt_accuracy": Metric(
+            "share", "puzzles: rows whose halting logit says rightly whether they are solved", ("train", "eval")
+        ),
         "lr": Metric("1", "learning rate of the step", _TRAIN),
         "grad_norm": Metric("1", "norm of the gradient before clipping", _TRAIN),
         "tokens": Metric("tokens", "fresh label tokens since the run began", _TRAIN),
@@ -81,8 +92,14 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "rows": Metric("rows", "fresh rows since the run began", _TRAIN),
         "tokens_per_s": Metric("tokens/s", "fresh label tokens per second", _TRAIN),
         "token_segments_per_s": Metric("tokens/s", "label tokens times segments run, per second", _TRAIN),
+        "rows_per_s": Metric("rows/s", "puzzles: fresh rows per second", _TRAIN),
+        "row_segments_per_s": Metric("rows/s", "puzzles: rows times segments run, per second", _TRAIN),
         "step_time_s": Metric("s", "time of one optimizer step", _TRAIN),
-        "act_steps_mean": Metric("segments", "segments run per token, on average", _TRAIN),
+        "act_steps_mean": Metric(
+            "segments",
+            "text: segments run per token; puzzles: segments until a row halts by itself, on average",
+            ("train", "eval"),
+        ),
         "effective_batch_size": Metric("rows", "rows of one optimizer step, accumulation included", _TRAIN),
         "dataset_position": Metric("rows", "position of the data cursor within the epoch", _TRAIN),
         "epoch": Metric("1", "how often the data set was used up", _TRAIN),
@@ -95,6 +112,22 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "token_accuracy_by_segment": Metric("share", "token accuracy after each segment, a list", _EVAL),
         "num_tokens": Metric("tokens", "label tokens of the evaluation", _EVAL),
         "unigram_loss": Metric("nats/token", "loss of a model that knows only token frequencies, same tokens", _EVAL),
+        "exact_accuracy_when_halting": Metric(
+            "share", "puzzles: rows that are right at the segment at which they halt by themselves", _EVAL
+        ),
+        "exact_accuracy_by_segment": Metric("share", "puzzles: exact accuracy after each segment, a list", _EVAL),
+        "cell_accuracy_by_segment": Metric("share", "puzzles: cell accuracy after each segment, a list", _EVAL),
+        "copy_cell_accuracy": Metric("share", "puzzles: cells that answering the input gets right", _EVAL),
+        "copy_exact_accuracy": Metric("share", "puzzles: rows that answering the input gets right", _EVAL),
+        "padding_cell_accuracy": Metric("share", "puzzles: cells that answering padding gets right", _EVAL),
+        "padding_exact_accuracy": Metric("share", "puzzles: rows that answering padding gets right", _EVAL),
+        "majority_cell_accuracy": Metric(
+            "share", "puzzles: cells that the most frequent training label of each cell gets right", _EVAL
+        ),
+        "majority_exact_accuracy": Metric(
+            "share", "puzzles: rows that the most frequent training label of each cell gets right", _EVAL
+        ),
+        "full": Metric("", "true: the finished bundle on all held-out data", _EVAL),
         "eval_time_s": Metric("s", "time of the evaluation", _EVAL),
         # sample
         "prompt": Metric("", "what the text was generated from", ("sample",)),

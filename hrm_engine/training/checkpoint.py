@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.save import write_model
+from hrm_engine.bundles.save import Companions, write_model
 from hrm_engine.bundles.weights import load_tensors, save_tensors
-from hrm_engine.config import CoreConfig, TextTrainConfig
-from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.config import CoreConfig, TrainConfig
 from hrm_engine.errors import CheckpointError
 from hrm_engine.store.files import new_folder, read_json, write_json
 from hrm_engine.store.manifest import (
@@ -42,6 +41,8 @@ class Checkpoint:
     path: Path
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    task: dict[str, Tensor]
+    """What the task carries from step to step; empty where it carries nothing."""
     state: TrainState
     fingerprint: str
     environment: dict[str, Any]
@@ -51,10 +52,11 @@ def save_checkpoint(
     run_dir: Path,
     *,
     core: CoreConfig,
-    config: TextTrainConfig,
-    tokenizer: Tokenizer,
+    config: TrainConfig,
+    companions: Companions,
     weights: dict[str, Tensor],
     optimizer: dict[str, Tensor],
+    task: dict[str, Tensor],
     state: TrainState,
     fingerprint: str,
     device: torch.device,
@@ -62,8 +64,10 @@ def save_checkpoint(
     """Write the state of the run after ``state.step``; one of the same step is replaced. Raises StorageError."""
     path = run_dir / CHECKPOINTS_FOLDER / f"step_{state.step:08d}"
     with new_folder(path, replace=True) as folder:
-        write_model(folder, core, weights, tokenizer)
+        write_model(folder, config.kind, core, weights, companions)
         save_tensors(folder, "optimizer", optimizer)
+        if task:
+            save_tensors(folder, "task", task)
         write_args(folder, config, None)
         content = {
             "schema_version": STATE_SCHEMA,
@@ -104,6 +108,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         path=path,
         weights=load_tensors(path, "model", error=CheckpointError),
         optimizer=load_tensors(path, "optimizer", error=CheckpointError),
+        task=load_tensors(path, "task", error=CheckpointError) if (path / "task.safetensors").is_file() else {},
         state=TrainState.from_json(content["state"]),
         fingerprint=content["dataset_fingerprint"],
         environment=content["environment"],

@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.save import seal_bundle, write_model
+from hrm_engine.bundles.save import Companions, seal_bundle, write_model
 from hrm_engine.bundles.weights import load_tensors
-from hrm_engine.config import CoreConfig, TextTrainConfig
-from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.config import CoreConfig, TrainConfig
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import new_folder, read_json, write_json
 from hrm_engine.store.manifest import check_manifest, write_manifest
@@ -25,11 +25,11 @@ LIBRARIES = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "bit
 
 
 def write_best(
-    run_dir: Path, core: CoreConfig, weights: dict[str, Tensor], tokenizer: Tokenizer, state: TrainState
+    run_dir: Path, kind: str, core: CoreConfig, weights: dict[str, Tensor], companions: Companions, state: TrainState
 ) -> None:
     """Replace ``best/`` by the weights of this moment. Raises StorageError."""
     with new_folder(run_dir / BEST_FOLDER, replace=True) as folder:
-        write_model(folder, core, weights, tokenizer)
+        write_model(folder, kind, core, weights, companions)
         write_json(folder / EVALUATION_FILE, state.last_eval or {})
         write_manifest(folder)
 
@@ -38,23 +38,21 @@ def finish_run(
     run_dir: Path,
     *,
     core: CoreConfig,
-    config: TextTrainConfig,
+    config: TrainConfig,
     command_line: list[str] | None,
     weights: dict[str, Tensor],
-    tokenizer: Tokenizer,
+    which: dict[str, Any],
+    companions: Companions,
     state: TrainState,
     run_id: str,
     device: torch.device,
 ) -> None:
-    """Write the bundle: weights of the best evaluation if there is one, else the last; ``metadata.json`` last."""
-    which = {"which": "last", "step": state.step}
-    best = _best_weights(run_dir, state)
-    if best is not None:
-        weights, which = best, {"which": "best", "step": state.best_step}
-    weight_files = write_model(run_dir, core, weights, tokenizer)
+    """Write the bundle, ``metadata.json`` last; ``which`` says there what the weights are."""
+    weight_files = write_model(run_dir, config.kind, core, weights, companions)
     write_args(run_dir, config, command_line)
     seal_bundle(
         run_dir,
+        config.kind,
         weight_files,
         {
             "run_id": run_id,
@@ -72,6 +70,7 @@ def finish_run(
             "dataset_history": state.datasets,
             "last_metrics": state.last_eval,
             "first_metrics": state.first_eval,
+            "full_evaluation": state.full_eval,
             "trained_s": round(state.trained_s, 3),
         },
     )
@@ -85,7 +84,8 @@ def library_version(name: str) -> str | None:
         return None
 
 
-def _best_weights(run_dir: Path, state: TrainState) -> dict[str, Tensor] | None:
+def best_weights(run_dir: Path, state: TrainState) -> dict[str, Tensor] | None:
+    """Weights of the best evaluation of this run, None where there is none."""
     folder = run_dir / BEST_FOLDER
     if state.best_step is None or check_manifest(folder):
         return None

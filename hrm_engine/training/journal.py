@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from hrm_engine.kernels.device import allocated_bytes
-from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextLosses
 from hrm_engine.store.files import storage_error
 from hrm_engine.store.metrics import MetricsWriter
 from hrm_engine.training.state import SPIKE_WINDOW, TrainState
+from hrm_engine.training.task import Measured, Task
 
 SPIKE_FACTOR = 10.0
 GPU_INTERVAL = 10
@@ -36,11 +36,11 @@ Observer = Callable[[dict[str, Any]], None]
 class PendingStep:
     """One step whose numbers are still on the device."""
 
-    losses: TextLosses
+    step: int
+    lr: float
+    measured: Measured
     grad_norm: Tensor
     stepped: Tensor
-    num_tokens: int
-    counters: dict[str, Any]
 
 
 class Journal:
@@ -50,6 +50,7 @@ class Journal:
         self,
         run_dir: Path,
         run_id: str,
+        task: Task,
         *,
         copies: tuple[Path, ...],
         observer: Observer | None,
@@ -59,6 +60,7 @@ class Journal:
     ) -> None:
         self.metrics = MetricsWriter(run_dir / "metrics.jsonl", run_id, copies)
         self.run_id = run_id
+        self._task = task
         self.device = device
         self._loss_scaling = loss_scaling
         self._log_every = log_every
@@ -90,16 +92,18 @@ class Journal:
         if len(self._pending) >= self._interval:
             self.read(state)
 
+    @property
+    def num_pending(self) -> int:
+        """Steps whose numbers have not been read yet."""
+        return len(self._pending)
+
     def read(self, state: TrainState) -> None:
         """Read all pending steps, write their rows, and count spikes and non-finite losses in ``state``."""
         if not self._pending:
             return
         pending, self._pending = self._pending, []
         numbers = torch.stack(
-            [
-                torch.cat((p.losses.ce_by_segment, torch.stack((p.losses.halt, p.grad_norm, p.stepped.float()))))
-                for p in pending
-            ]
+            [torch.cat((p.measured.numbers, torch.stack((p.grad_norm, p.stepped.float())))) for p in pending]
         ).tolist()
         step_time = (time.perf_counter() - self._since) / len(pending)
         self._since = time.perf_counter()
@@ -125,21 +129,13 @@ class Journal:
         self.metrics.close()
 
     def _write_step(self, pending: PendingStep, row: list[float], step_time: float, state: TrainState) -> None:
-        *by_segment, halt, grad_norm, stepped = row
-        count = max(1, pending.num_tokens)
-        ce = sum(by_segment) / len(by_segment) / count
-        loss = ce + HALT_LOSS_WEIGHT * halt / count
-        counters = pending.counters
-        step = counters["step"]
+        *numbers, grad_norm, stepped = row
+        described = self._task.describe(numbers, pending.measured.counts, step_time, state)
+        step, loss = pending.step, described["loss"]
         fields = {
-            "loss": loss,
-            "ce": ce,
-            "halt_loss": halt / count / max(1, len(by_segment) - 1),
+            **described,
+            "lr": pending.lr,
             "grad_norm": grad_norm,
-            **{name: value for name, value in counters.items() if name != "step"},
-            "act_steps_mean": float(len(by_segment)),
-            "tokens_per_s": pending.num_tokens / step_time,
-            "token_segments_per_s": pending.num_tokens * len(by_segment) / step_time,
             "step_time_s": step_time,
             "memory_rss_bytes": self._process.memory_info().rss,
         }
@@ -148,7 +144,7 @@ class Journal:
         self.write("train", step, **fields)
         self._watch_for_trouble(step, loss, bool(stepped), state)
         if step % self._log_every == 0:
-            self.say(f"step {step}: loss {loss:.4f}, {fields['tokens_per_s']:,.0f} tokens/s")
+            self.say(f"step {step}: loss {loss:.4f}, {self._task.speed(fields)}")
 
     def _watch_for_trouble(self, step: int, loss: float, stepped: bool, state: TrainState) -> None:
         overflow_only = self._loss_scaling and math.isfinite(loss)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.config import TextTrainConfig, flat, leaves
+from hrm_engine.config import TrainConfig, flat, leaves
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.journal import Observer
 from hrm_engine.training.run_folder import resumed_config
@@ -30,7 +30,7 @@ class TrainResult:
 
 
 def train(
-    config: TextTrainConfig,
+    config: TrainConfig,
     *,
     resume: bool = False,
     fresh: bool = False,
@@ -43,7 +43,7 @@ def train(
     """Train to ``config.run.steps``, evaluating and saving on the way.
 
     Args:
-        resume: continue the run that ``brain_name`` names, exactly.
+        resume: continue the run that ``run.name`` names, exactly.
         given: the leaf values that must equal the saved ones on resuming; by default all that are not defaults.
         observer: is handed every metrics row as it is written.
 
@@ -52,8 +52,9 @@ def train(
     """
     if resume:
         config = resumed_config(
+            type(config),
             _chosen(config) if given is None else given,
-            brain_name=config.run.brain_name,
+            name=config.run.name,
             bundle_dir=config.run.bundle_dir,
             workspace=workspace,
         )
@@ -81,11 +82,9 @@ def train(
     return _result(trainer, stop)
 
 
-def _chosen(config: TextTrainConfig) -> dict[str, Any]:
+def _chosen(config: TrainConfig) -> dict[str, Any]:
     return {
-        name: value
-        for name, value in flat(config).items()
-        if value != leaves(TextTrainConfig)[name].field.get_default()
+        name: value for name, value in flat(config).items() if value != leaves(type(config))[name].field.get_default()
     }
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hrm_engine.config import TextTrainConfig, build_config, flat, leaves
+from hrm_engine.config import TextTrainConfig, TrainConfig, build_config, flat, leaves
 from hrm_engine.errors import CheckpointError, ConfigError, LockedError
 from hrm_engine.store.files import (
     clean_temporaries,
@@ -27,6 +27,8 @@ ARGS_FILE = "training_args.json"
 ARGS_SCHEMA = 1
 DEFAULT_NAME = "default"
 
+C = TypeVar("C", bound=TrainConfig)
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -37,7 +39,7 @@ class RunFolder:
     messages: list[str]
 
 
-def claim_folder(config: TextTrainConfig, workspace: Workspace, *, resume: bool, fresh: bool) -> RunFolder:
+def claim_folder(config: TrainConfig, workspace: Workspace, *, resume: bool, fresh: bool) -> RunFolder:
     """Claim and lock the folder that the configuration names.
 
     Raises:
@@ -47,7 +49,7 @@ def claim_folder(config: TextTrainConfig, workspace: Workspace, *, resume: bool,
     path = planned_folder(config, workspace, resume=resume, fresh=fresh)
     if resume:
         return _lock(path, [])
-    if config.run.brain_name is None and not fresh:
+    if config.run.name is None and not fresh:
         return _lock(_next_free(path), [])
     messages = [f"moved the old run to {_archive(path)}"] if path.exists() and not _is_unused(path) else []
     try:
@@ -57,11 +59,11 @@ def claim_folder(config: TextTrainConfig, workspace: Workspace, *, resume: bool,
     folder = _lock(path, messages)
     if not _is_unused(path):
         folder.lock.release()
-        raise ConfigError(f"{path} was taken by another process just now; choose another --brain-name")
+        raise ConfigError(f"{path} was taken by another process just now; choose another {config.run.name_flag}")
     return folder
 
 
-def planned_folder(config: TextTrainConfig, workspace: Workspace, *, resume: bool, fresh: bool) -> Path:
+def planned_folder(config: TrainConfig, workspace: Workspace, *, resume: bool, fresh: bool) -> Path:
     """The folder that a run will claim (without a name: the first of ``default``, ``default-2``, ... it will try).
 
     Raises what :func:`claim_folder` raises for a name that cannot be used, before anything expensive is done.
@@ -70,34 +72,35 @@ def planned_folder(config: TextTrainConfig, workspace: Workspace, *, resume: boo
     if resume and fresh:
         raise ConfigError("--resume and --fresh exclude each other")
     if resume:
-        return existing_run(config.run.brain_name, parent)
+        return existing_run(config.run.name, parent, name_flag=config.run.name_flag)
     ensure_writable(parent)
-    name = config.run.brain_name
-    path = _named(parent, DEFAULT_NAME if name is None else name)
+    name, flag = config.run.name, config.run.name_flag
+    path = _named(parent, DEFAULT_NAME if name is None else name, flag)
     if name is not None and not fresh and path.exists() and not _is_unused(path):
         raise ConfigError(
-            f"{path} exists: continue it with --resume, move it away with --fresh, or choose another --brain-name"
+            f"{path} exists: continue it with --resume, move it away with --fresh, or choose another {flag}"
         )
     return path
 
 
-def existing_run(name: str | None, parent: Path) -> Path:
+def existing_run(name: str | None, parent: Path, *, name_flag: str) -> Path:
     """The folder that ``--resume`` continues. Raises ConfigError where there is none, or more than one fits."""
     if name is None:
         found = sorted(path.name for path in parent.glob(f"{DEFAULT_NAME}*") if (path / ARGS_FILE).is_file())
         if len(found) > 1:
-            raise ConfigError(f"--resume: say which run with --brain-name: {', '.join(found)}")
+            raise ConfigError(f"--resume: say which run with {name_flag}: {', '.join(found)}")
         name = found[0] if found else DEFAULT_NAME
-    path = _named(parent, name)
+    path = _named(parent, name, name_flag)
     if not (path / ARGS_FILE).is_file():
         raise ConfigError(f"--resume: there is no run {name!r} in {parent}; start it without --resume")
     return path
 
 
-def write_args(path: Path, config: TextTrainConfig, command_line: list[str] | None) -> None:
+def write_args(path: Path, config: TrainConfig, command_line: list[str] | None) -> None:
     """Write ``training_args.json``: every parameter, resolved, and the command line."""
     content = {
         "schema_version": ARGS_SCHEMA,
+        "kind": config.kind,
         "command_line": command_line,
         "parameters": config.model_dump(mode="json"),
     }
@@ -115,42 +118,52 @@ def saved_run_id(run_dir: Path) -> str | None:
     return run_id if isinstance(run_id, str) else None
 
 
-def saved_config(path: Path) -> TextTrainConfig:
-    """The configuration that a run was started with. Raises CheckpointError where it cannot be read."""
+def saved_config(path: Path, kind: type[C]) -> C:
+    """The configuration that a run of this kind was started with.
+
+    Raises:
+        CheckpointError: it cannot be read, or the run is of another kind.
+    """
     content = read_json(path / ARGS_FILE, CheckpointError)
     if problem := schema_problem(content.get("schema_version"), known=ARGS_SCHEMA, where=path / ARGS_FILE):
         raise CheckpointError(f"{path}: {problem}")
     parameters = content.get("parameters")
     if not isinstance(parameters, dict):
         raise CheckpointError(f"{path / ARGS_FILE} holds no parameters")
-    return build_config(TextTrainConfig, preset=parameters)
+    if (found := content.get("kind", TextTrainConfig.kind)) != kind.kind:
+        raise CheckpointError(f"{path} is a run of `lab train {found}`; resume it with that command")
+    return build_config(kind, preset=parameters)
 
 
 def resumed_config(
+    kind: type[C],
     given: Mapping[str, Any],
     *,
-    brain_name: str | None = None,
+    name: str | None = None,
     bundle_dir: Path | None = None,
     workspace: Workspace | None = None,
-) -> TextTrainConfig:
+) -> C:
     """The configuration of a run that is continued: the saved one, with the few changes that are allowed.
 
     Args:
+        kind: the configuration model of the training.
         given: leaf values that the user gave.
+        name: of the run folder; None where there is only one unnamed run.
 
     Raises:
         ConfigError: a value differs from the saved one and may not; both are named, for all such values at once.
     """
     workspace = workspace or Workspace.find()
-    bundle_dir = bundle_dir or TextTrainConfig.model_fields["run"].default.bundle_dir
-    path = existing_run(brain_name, workspace.resolve(bundle_dir))
-    saved = saved_config(path)
-    known = leaves(TextTrainConfig)
+    default = kind.model_fields["run"].default
+    bundle_dir = bundle_dir or default.bundle_dir
+    path = existing_run(name, workspace.resolve(bundle_dir), name_flag=default.name_flag)
+    saved = saved_config(path, kind)
+    known = leaves(kind)
     before = flat(saved)
     # The folder itself says where it is: it may have been renamed, and an unnamed run has no name in its arguments.
-    place = {"brain_name": path.name, "bundle_dir": str(bundle_dir)}
+    place = {default.name_flag[2:].replace("-", "_"): path.name, "bundle_dir": str(bundle_dir)}
     changed = {name: value for name, value in given.items() if name not in place}
-    resumed = build_config(TextTrainConfig, preset=saved.model_dump(mode="json"), overrides={**changed, **place})
+    resumed = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**changed, **place})
     wanted = flat(resumed)
     problems = [
         f"{known[name].flag} is {before[name]} in the saved run, {wanted[name]} was given"
@@ -169,8 +182,8 @@ def _may_become(name: str, before: Mapping[str, Any], wanted: Mapping[str, Any])
     return name != "steps" or wanted[name] > before[name]
 
 
-def _named(parent: Path, name: str) -> Path:
-    path = parent / check_name(name, "--brain-name")
+def _named(parent: Path, name: str, flag: str) -> Path:
+    path = parent / check_name(name, flag)
     inside(parent, path)
     return path
 

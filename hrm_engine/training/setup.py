@@ -8,33 +8,35 @@ from typing import Any
 
 import torch
 
-from hrm_engine.bundles.core_config import read_core_config
-from hrm_engine.bundles.implant import embedded_corpus, starting_point
+from hrm_engine.bundles.core_config import PUZZLE_KIND, TEXT_KIND, read_core_config
 from hrm_engine.bundles.load import build_model
-from hrm_engine.config import CoreConfig, TextTrainConfig
-from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.config import TrainConfig
 from hrm_engine.errors import CheckpointError, ConfigError, DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
 from hrm_engine.models.core import RecurrentCore
-from hrm_engine.optim import MasterWeights, Updater, make_updater
+from hrm_engine.optim import MasterWeights, Updater, WeightAverage, make_updater
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.checkpoint import Checkpoint, environment_changes, newest_checkpoint, prune_checkpoints
 from hrm_engine.training.state import TrainState
+from hrm_engine.training.task import Task
+from hrm_engine.training.tasks.puzzle import PuzzleTask
 from hrm_engine.training.tasks.text import TextTask
+
+TASKS: dict[str, type[Task]] = {TEXT_KIND: TextTask, PUZZLE_KIND: PuzzleTask}
 
 
 @dataclass
 class Setup:
     """All that steps, evaluations and saves work on. ``messages`` are sentences for the user."""
 
-    config: TextTrainConfig
+    config: TrainConfig
     device: torch.device
     precision: Precision
-    task: TextTask
-    core: CoreConfig
+    task: Task
     model: RecurrentCore
     masters: MasterWeights
+    average: WeightAverage | None
     updater: Updater
     state: TrainState
     checkpointing: bool
@@ -42,34 +44,26 @@ class Setup:
     messages: list[str] = field(default_factory=list)
 
 
-def first_setup(config: TextTrainConfig, workspace: Workspace) -> Setup:
+def first_setup(config: TrainConfig, workspace: Workspace) -> Setup:
     """The state before the first step.
 
     Raises:
         ConfigError, DataError, BundleError: the device, base model, data or initial weights cannot be had.
     """
     device, precision, messages = _hardware(config)
-    messages += _embedded_data(config, workspace)
-    start = starting_point(config.start.model, hidden_size=config.network.hidden_size, workspace=workspace)
-    messages += start.messages
-    task = TextTask(config, start.tokenizer, workspace)
-    core = task.core_config(start)
-    if not core.trains_embeddings:
-        messages.append(
-            f"with --grad-calls {core.grad_calls} no gradient reaches the token embeddings: they stay as they start"
-        )
-    model, parent = task.new_model(core, start, workspace)
+    task, notes = TASKS[config.kind].first(config, workspace)
+    model, parent = task.first_model(workspace)
     state = TrainState(
         micro_batch_size=config.run.batch_size,
         schedule_steps=config.run.steps,
         created=now_iso(),
         parent=parent,
-        datasets=[_dataset(config, task)],
+        datasets=[_dataset(task)],
     )
-    return _setup(config, device, precision, task, core, model, state, messages)
+    return _setup(config, device, precision, task, model, state, messages + notes)
 
 
-def resumed_setup(config: TextTrainConfig, workspace: Workspace, run_dir: Path, *, allow_changed_data: bool) -> Setup:
+def resumed_setup(config: TrainConfig, workspace: Workspace, run_dir: Path, *, allow_changed_data: bool) -> Setup:
     """The state of the newest whole checkpoint; where there is none yet, the state before the first step.
 
     Raises:
@@ -89,26 +83,33 @@ def resumed_setup(config: TextTrainConfig, workspace: Workspace, run_dir: Path, 
             f"--resume: {checkpoint.path.name} is beyond the saved --steps {config.run.steps}; "
             f"give --steps {state.step} or more"
         )
-    messages += _embedded_data(config, workspace)
-    task = TextTask(config, Tokenizer.load(checkpoint.path), workspace)
-    messages += _check_data(config, task, checkpoint, allow_changed_data)
+    task, notes = TASKS[config.kind].resumed(config, workspace, checkpoint.path)
+    messages += notes
+    messages += _check_data(task, checkpoint, allow_changed_data)
     messages += environment_changes(checkpoint.environment, device)
-    core = read_core_config(checkpoint.path)
-    model = build_model(core, checkpoint.weights, where=checkpoint.path, error=CheckpointError)
-    setup = _setup(config, device, precision, task, core, model, state, messages)
+    task.core = read_core_config(checkpoint.path, kind=config.kind)
+    model = build_model(task.core, checkpoint.weights, where=checkpoint.path, error=CheckpointError)
+    setup = _setup(config, device, precision, task, model, state, messages)
     setup.checkpoint = checkpoint
-    setup.updater.load_state_tensors(checkpoint.optimizer)
+    setup.updater.load_state_tensors({k: t for k, t in checkpoint.optimizer.items() if not k.startswith(EMA_PREFIX)})
+    if setup.average is not None:
+        setup.average.load_state_tensors(
+            {k.removeprefix(EMA_PREFIX): t for k, t in checkpoint.optimizer.items() if k.startswith(EMA_PREFIX)}
+        )
+    task.load_state_tensors(checkpoint.task)
     # a kill can have interrupted the removal of an old one
     prune_checkpoints(run_dir, keep_last=config.run.keep_last, newest_step=state.step)
     return setup
 
 
+EMA_PREFIX = "ema/"
+
+
 def _setup(
-    config: TextTrainConfig,
+    config: TrainConfig,
     device: torch.device,
     precision: Precision,
-    task: TextTask,
-    core: CoreConfig,
+    task: Task,
     model: RecurrentCore,
     state: TrainState,
     messages: list[str],
@@ -118,21 +119,25 @@ def _setup(
     model = model.to(device=device, dtype=precision.compute)
     masters = MasterWeights(model, precision.master)
     masters.load(first_weights)
-    updater = make_updater(masters, config.optim, loss_scaling=precision.loss_scaling)
+    updater = make_updater(masters, config.optim, loss_scaling=precision.loss_scaling, decay_all=task.decay_all)
+    average = None
+    if config.optim.ema_decay:
+        average = WeightAverage(masters, decay=config.optim.ema_decay, start_step=config.optim.ema_start_step)
     checkpointing, compiled = config.compute.gradient_checkpointing, config.compute.compile
     if compiled is None and device.type == "cuda" and not can_compile(device):
         messages.append("torch.compile needs Triton and a C compiler, which are not here: running without it, slower")
         compiled = False
     if device.type == "cuda" if compiled is None else compiled:
         model.compile()
+    task.begin(model, device, state)
     return Setup(
         config=config,
         device=device,
         precision=precision,
         task=task,
-        core=core,
         model=model,
         masters=masters,
+        average=average,
         updater=updater,
         state=state,
         checkpointing=device.type != "cpu" if checkpointing is None else checkpointing,
@@ -140,37 +145,21 @@ def _setup(
     )
 
 
-def _hardware(config: TextTrainConfig) -> tuple[torch.device, Precision, list[str]]:
+def _hardware(config: TrainConfig) -> tuple[torch.device, Precision, list[str]]:
     compute = config.compute
     device, device_note = choose_device(compute.device, strict=compute.strict)
     precision, precision_note = choose_precision(device, amp=compute.amp, model_dtype=compute.model_dtype)
     return device, precision, [note for note in (device_note, precision_note) if note]
 
 
-def _embedded_data(config: TextTrainConfig, workspace: Workspace) -> list[str]:
-    """Build the corpus that the presets name, where it is asked for and not there yet."""
-    asked = {workspace.resolve(file) for file in (config.data.dataset_file, config.evaluation.eval_file) if file}
-    folder = workspace.resolve(workspace.embedded_corpus)
-    if any(file.is_relative_to(folder) and not file.exists() for file in asked):
-        embedded_corpus(workspace)
-        return [f"no embedded corpus yet: built it at {folder} (lab data build-python-docs)"]
-    return []
+def _dataset(task: Task) -> dict[str, Any]:
+    return {"fingerprint": task.facts.fingerprint, **task.facts.history}
 
 
-def _dataset(config: TextTrainConfig, task: TextTask) -> dict[str, Any]:
-    return {
-        "dataset": str(config.data.dataset_file),
-        "fingerprint": task.facts.fingerprint,
-        "documents": task.facts.num_documents,
-        **task.facts.counts,
-    }
-
-
-def _check_data(config: TextTrainConfig, task: TextTask, checkpoint: Checkpoint, allow_changed_data: bool) -> list[str]:
+def _check_data(task: Task, checkpoint: Checkpoint, allow_changed_data: bool) -> list[str]:
     if checkpoint.fingerprint == task.facts.fingerprint:
         return []
-    files = " or ".join(str(file) for file in (config.data.dataset_file, config.evaluation.eval_file) if file)
-    what = f"{files} is not what it was when this run began (its fingerprint differs)"
+    what = f"{task.facts.source} is not what it was when this run began (its fingerprint differs)"
     if not allow_changed_data:
         raise DataError(
             f"{what}: the batch order would differ. Restore the data, or continue on the new data with "
@@ -178,5 +167,5 @@ def _check_data(config: TextTrainConfig, task: TextTask, checkpoint: Checkpoint,
         )
     state = checkpoint.state
     state.datasets[-1]["rows"] = state.rows
-    state.datasets.append(_dataset(config, task))
+    state.datasets.append(_dataset(task))
     return [f"{what}: continuing on the new data"]

@@ -25,10 +25,16 @@ class TrainState:
     """Length of the learning-rate schedule; a run that is extended keeps the one it began with."""
     nonfinite_in_a_row: int = 0
     recent_losses: list[float] = field(default_factory=list)
+    recent_exact: list[list[float]] = field(default_factory=list)
+    """Puzzles: (rows that halted, rows that were right) of the last steps; kept only where a stop depends on it."""
     best_step: int | None = None
-    best_loss: float | None = None
+    best_score: list[float] | None = None
+    """Of the best evaluation; lower is better, later entries decide between equals."""
+    evals_since_best: int = 0
     first_eval: dict[str, Any] | None = None
     last_eval: dict[str, Any] | None = None
+    full_eval: dict[str, Any] | None = None
+    """Evaluation of the finished bundle on all held-out data."""
     last_sample: str | None = None
     trained_s: float = 0.0
     created: str = ""
@@ -45,5 +51,7 @@ class TrainState:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> TrainState:
         """Read back; fields of newer versions are ignored, missing ones keep their default."""
+        if content.get("best_loss") is not None:  # its name in version 1
+            content = {"best_score": [content["best_loss"]], **content}
         names = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in content.items() if name in names})

@@ -10,8 +10,8 @@ import math
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,22 +19,23 @@ from typing import TypeVar
 
 import torch
 
-from hrm_engine.config import TextTrainConfig
+from hrm_engine.config import TrainConfig
 from hrm_engine.errors import HRMError, NonFiniteLossError, OutOfMemoryError
-from hrm_engine.inference import Evaluation
 from hrm_engine.kernels.device import is_out_of_memory, keep_freed_memory, release_memory
-from hrm_engine.models.act import TextLosses
 from hrm_engine.optim import UpdateResult, learning_rate
-from hrm_engine.store.files import finite
+from hrm_engine.store.files import finite, write_text
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.status import State
 from hrm_engine.training.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
-from hrm_engine.training.finish import finish_run, write_best
+from hrm_engine.training.finish import best_weights, finish_run, write_best
 from hrm_engine.training.journal import Journal, Observer, PendingStep
 from hrm_engine.training.monitor import Monitor
 from hrm_engine.training.run_folder import claim_folder, planned_folder, saved_run_id, write_args
-from hrm_engine.training.setup import first_setup, resumed_setup
+from hrm_engine.training.setup import EMA_PREFIX, TASKS, first_setup, resumed_setup
 from hrm_engine.training.stopping import Stop, Stopper
+from hrm_engine.training.task import Evaluated, Measured, StepWork
+
+EVALUATION_FOLDER = "evaluation"
 
 T = TypeVar("T")
 
@@ -45,14 +46,12 @@ class StepReport:
 
     step: int
     lr: float
-    num_tokens: int
-    losses: TextLosses
-    update: UpdateResult[TextLosses]
+    update: UpdateResult[Measured]
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy in nats per token over the segments."""
-        return float(self.losses.ce_by_segment.mean()) / max(1, self.num_tokens)
+        """Loss of the step: for text the mean cross-entropy in nats per token over the segments."""
+        return float(self.update.value.loss)
 
 
 class Trainer:
@@ -67,7 +66,7 @@ class Trainer:
 
     def __init__(
         self,
-        config: TextTrainConfig,
+        config: TrainConfig,
         *,
         resume: bool = False,
         fresh: bool = False,
@@ -77,7 +76,7 @@ class Trainer:
         observer: Observer | None = None,
     ) -> None:
         self.workspace = workspace or Workspace.find()
-        self.config = config.resolved()
+        self.config = config.resolved() if resume else TASKS[config.kind].resolve(config, self.workspace)
         self._resume = resume
         self._fresh = fresh
         self._allow_changed_data = allow_changed_data
@@ -123,7 +122,7 @@ class Trainer:
     @property
     def eval_every(self) -> int:
         """Steps between evaluations."""
-        return self.config.evaluation.eval_every or self.total_steps
+        return self.config.eval_every or self.total_steps
 
     @property
     def save_every(self) -> int:
@@ -139,72 +138,58 @@ class Trainer:
         """
         if self.monitor.failure is not None:
             raise self.monitor.failure
-        state, config = self.state, self.config
+        state, optim = self.state, self.config.optim
         number = state.step + 1
-        lr = learning_rate(
+        if self.task.must_read(state, self.journal.num_pending):
+            self.journal.read(state)
+        lr_factor = learning_rate(
             number,
-            peak=config.optim.lr,
+            peak=1.0,
             total_steps=state.schedule_steps,
-            warmup_steps=config.optim.warmup_steps or 0,
-            schedule=config.optim.lr_scheduler,
-            min_ratio=config.optim.lr_min_ratio,
+            warmup_steps=optim.warmup_steps or 0,
+            schedule=optim.lr_scheduler,
+            min_ratio=optim.lr_min_ratio,
         )
-        update, num_tokens = self._update(lr)
-        losses = update.value
+        update = self._update(lr_factor)
         state.step = number
-        state.rows += self.rows_per_step
-        state.tokens += num_tokens
-        state.token_segments += num_tokens * self.task.num_segments
-        counters = {
-            "step": number,
-            "lr": lr,
-            "rows": state.rows,
-            "tokens": state.tokens,
-            "token_segments": state.token_segments,
-            "effective_batch_size": self.rows_per_step,
-            "dataset_position": (self.task.order.start_offset + state.rows) % len(self.task.rows),
-            "epoch": self.task.order.epoch(state.rows),
-        }
-        self.journal.add(PendingStep(losses, update.grad_norm, update.stepped, num_tokens, counters), state)
+        lr = optim.lr * lr_factor
+        self.journal.add(PendingStep(number, lr, update.value, update.grad_norm, update.stepped), state)
         self._check_losses()
-        return StepReport(number, lr, num_tokens, losses, update)
+        return StepReport(number, lr, update)
 
-    def evaluate(self) -> Evaluation | None:
-        """Measure on held-out text, write the row, a sample, and ``best/`` where it is the best so far."""
+    def evaluate(self) -> Evaluated | None:
+        """Measure on held-out data, write the row, a sample, and ``best/`` where it is the best so far."""
         self.journal.read(self.state)
         self._check_losses()
-        if self.task.unigram_loss is None:
-            return None
+        state = self.state
         self.monitor.say("evaluating")
         started = time.perf_counter()
-        state = self.state
-        result = self._halving(lambda rows: self.task.evaluate(self.model, rows, self.device))
-        if result is None:
-            return None
-        fields = {
-            "loss": result.loss,
-            "perplexity": result.perplexity,
-            "token_accuracy": result.token_accuracy,
-            "loss_by_segment": result.loss_by_segment,
-            "token_accuracy_by_segment": result.token_accuracy_by_segment,
-            "num_tokens": result.num_tokens,
-            "unigram_loss": self.task.unigram_loss,
-        }
-        self.journal.write("eval", state.step, **fields, eval_time_s=time.perf_counter() - started)
-        self.journal.say(f"step {state.step}: validation loss {result.loss:.4f} (unigram {self.task.unigram_loss:.4f})")
-        state.last_eval = finite({"step": state.step, **fields})
-        state.first_eval = state.first_eval or state.last_eval
-        if (sample := self.task.sample(self.model, self.core)) is not None:
-            state.last_sample = sample.prompt + sample.text
-            self.journal.write("sample", state.step, prompt=sample.prompt, text=sample.text)
-        improved = state.best_loss is None or result.loss < state.best_loss
-        # What has not been trained yet is no result: a run stopped early keeps what it has learned so far.
-        if state.step > 0 and improved and math.isfinite(result.loss):
-            state.best_loss, state.best_step = result.loss, state.step
-            write_best(self.run_dir, self.core, self._weights(self.precision.stored), self.tokenizer, state)
+        with self._usable_weights():
+            result = self._halving(lambda rows: self.task.evaluate(rows))
+            if result is None:
+                return None
+            self.journal.write("eval", state.step, **result.fields, eval_time_s=time.perf_counter() - started)
+            self.journal.say(f"step {state.step}: {result.summary}")
+            state.last_eval = finite({"step": state.step, **result.fields})
+            state.first_eval = state.first_eval or state.last_eval
+            if (sample := self.task.sample()) is not None:
+                state.last_sample = "".join(sample.values())
+                self.journal.write("sample", state.step, **sample)
+        self._keep_if_best(result)
         self.monitor.say("training")
         self.journal.restart_clock()
         return result
+
+    def _keep_if_best(self, result: Evaluated) -> None:
+        state = self.state
+        improved = state.best_score is None or result.score < state.best_score
+        # What has not been trained yet is no result: a run stopped early keeps what it has learned so far.
+        if state.step > 0 and improved and all(math.isfinite(part) for part in result.score):
+            state.best_score, state.best_step, state.evals_since_best = result.score, state.step, 0
+            weights = self._weights(self.precision.stored)
+            write_best(self.run_dir, self.config.kind, self.core, weights, self.task.companions, state)
+        elif state.step > 0:
+            state.evals_since_best += 1
 
     def save(self) -> Path:
         """Write a checkpoint of this moment and drop the ones beyond ``keep_last``. Raises StorageError."""
@@ -217,9 +202,10 @@ class Trainer:
             self.run_dir,
             core=self.core,
             config=self.config,
-            tokenizer=self.tokenizer,
-            weights=self._weights(self.precision.master),
-            optimizer=self.updater.state_tensors(),
+            companions=self.task.companions,
+            weights={name: tensor.to(self.precision.master) for name, tensor in self.masters.tensors().items()},
+            optimizer=self._optimizer_tensors(),
+            task=self.task.state_tensors(),
             state=self.state,
             fingerprint=self.task.facts.fingerprint,
             device=self.device,
@@ -247,17 +233,7 @@ class Trainer:
         if self.state.step > 0:
             self.monitor.say("writing the bundle")
             self.state.datasets[-1]["rows"] = self.state.rows
-            finish_run(
-                self.run_dir,
-                core=self.core,
-                config=self.config,
-                command_line=self._command_line,
-                weights=self._weights(self.precision.stored),
-                tokenizer=self.tokenizer,
-                state=self.state,
-                run_id=self.run_id,
-                device=self.device,
-            )
+            self._write_bundle(evaluate=stop is None)
         if stop is None:
             self.journal.write("final", self.state.step, message=message, loss=(self.state.last_eval or {}).get("loss"))
         else:
@@ -267,9 +243,53 @@ class Trainer:
         self._finished = True
         self._end("finished" if stop is None else "stopped", message)
 
+    def _write_bundle(self, *, evaluate: bool) -> None:
+        """The weights of the best evaluation if there is one, else the last, measured on all held-out data."""
+        weights, which = best_weights(self.run_dir, self.state), {"which": "best", "step": self.state.best_step}
+        if weights is None:
+            weights, which = self._weights(self.precision.stored), {"which": "last", "step": self.state.step}
+        if self.average is not None:
+            which["average"] = self.config.optim.ema_decay
+        if evaluate:
+            self._evaluate_fully(weights)
+        finish_run(
+            self.run_dir,
+            core=self.core,
+            config=self.config,
+            command_line=self._command_line,
+            weights=weights,
+            which=which,
+            companions=self.task.companions,
+            state=self.state,
+            run_id=self.run_id,
+            device=self.device,
+        )
+
+    def _evaluate_fully(self, weights: dict[str, torch.Tensor]) -> None:
+        started = time.perf_counter()
+        kept = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(weights)
+        try:
+            result = self._halving(lambda rows: self.task.evaluate(rows, full=True))
+        finally:
+            self.model.load_state_dict(kept)
+        if result is None:
+            return
+        step = self.state.step
+        self.journal.write("eval", step, **result.fields, full=True, eval_time_s=time.perf_counter() - started)
+        self.journal.say(f"the bundle on all held-out data: {result.summary}")
+        self.state.full_eval = finite(result.fields)
+        for name, text in result.files.items():
+            path = self.run_dir / EVALUATION_FOLDER / name
+            path.parent.mkdir(exist_ok=True)
+            write_text(path, text)
+
     def check_stop(self) -> Stop | None:
         """Why the run should stop now, if there is a reason."""
-        return self.stopper.check()
+        stop = self.stopper.check()
+        if stop is None and (reason := self.task.stop_reason(self.state)) is not None:
+            return Stop(reason, 0)
+        return stop
 
     def _open(self) -> None:
         keep_freed_memory()
@@ -292,8 +312,9 @@ class Trainer:
             write_args(folder.path, config, self._command_line)
         self.run_dir = folder.path
         self.device, self.precision, self.checkpointing = setup.device, setup.precision, setup.checkpointing
-        self.task, self.tokenizer, self.core = setup.task, setup.task.tokenizer, setup.core
-        self.model, self.masters, self.updater, self.state = setup.model, setup.masters, setup.updater, setup.state
+        self.task, self.core, self.model = setup.task, setup.task.core, setup.model
+        self.masters, self.average, self.updater = setup.masters, setup.average, setup.updater
+        self.state = setup.state
         self._saved_step = self.state.step
         self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
         self._begin_journal(setup.checkpoint, [*setup.messages, *folder.messages])
@@ -304,6 +325,7 @@ class Trainer:
         self.journal = Journal(
             self.run_dir,
             self.run_id,
+            self.task,
             copies=() if log_file is None else (self.workspace.resolve(log_file),),
             observer=self._observer,
             device=self.device,
@@ -318,9 +340,7 @@ class Trainer:
             run_dir=str(self.run_dir),
             total_steps=config.run.steps,
             num_parameters=sum(p.numel() for p in self.model.parameters()),
-            num_rows=facts.num_rows,
-            num_documents=facts.num_documents,
-            num_held_out_documents=facts.num_held_out,
+            **facts.counts,
             device=str(self.device),
             dtype=str(self.precision.compute).removeprefix("torch."),
             num_threads=torch.get_num_threads(),
@@ -336,15 +356,25 @@ class Trainer:
         self.monitor.say("training")
         self.journal.restart_clock()
 
-    def _update(self, lr: float) -> tuple[UpdateResult[TextLosses], int]:
-        def attempt(micro_batch: int) -> tuple[UpdateResult[TextLosses], int]:
-            rows = self.task.rows_of_step(self.state.rows, self.rows_per_step, micro_batch, self.device)
-            result = self.updater.update(
-                lambda backward: self.task.losses(self.model, rows, backward, checkpointing=self.checkpointing), lr=lr
-            )
-            return result, rows.num_tokens
+    def _update(self, lr_factor: float) -> UpdateResult[Measured]:
+        def attempt(micro_batch: int) -> tuple[UpdateResult[Measured], StepWork]:
+            work = self.task.work(self.state, micro_batch, checkpointing=self.checkpointing)
+            return self.updater.update(work.run, lr_factor=lr_factor), work
 
-        return self._halving(attempt)
+        update, work = self._halving(attempt)
+        work.commit(update.stepped, lr_factor)
+        if self.average is not None:
+            self.average.update(self.state.step + 1, update.stepped)
+        return update
+
+    @contextmanager
+    def _usable_weights(self) -> Iterator[None]:
+        """The weights that are evaluated and kept: their moving average, if there is one."""
+        if self.average is None:
+            yield
+            return
+        with self.average.applied():
+            yield
 
     def _halving(self, work: Callable[[int], T]) -> T:
         """``work(micro_batch)``, with half the micro-batch after each time that memory ran out."""
@@ -357,7 +387,7 @@ class Trainer:
                     raise
                 if state.micro_batch_size == 1:
                     raise OutOfMemoryError(
-                        "memory ran out with a micro-batch of one row; use a smaller --max-seq-len or model, "
+                        "memory ran out with a micro-batch of one row; use a smaller model or shorter rows, "
                         "--gradient-checkpointing, or --use-8bit-optimizer"
                     ) from error
             # outside of the handler, where the failed attempt's tensors are still alive
@@ -378,7 +408,12 @@ class Trainer:
             )
 
     def _weights(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        return {name: tensor.to(dtype) for name, tensor in self.masters.tensors().items()}
+        source = self.masters if self.average is None else self.average
+        return {name: tensor.to(dtype) for name, tensor in source.tensors().items()}
+
+    def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
+        average = {} if self.average is None else self.average.state_tensors()
+        return {**self.updater.state_tensors(), **{EMA_PREFIX + name: tensor for name, tensor in average.items()}}
 
     def _withdraw(self) -> None:
         """Nothing has begun: the name of a new run stays free, and one that was to be resumed is as it was."""

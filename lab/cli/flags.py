@@ -27,7 +27,7 @@ def config_flags(model: type[Config], groups: Mapping[str, str]) -> Callable[[Ca
 
     Args:
         model: the configuration; its groups are the first part of each leaf's path.
-        groups: titles of the groups by their field name, in the order of the help.
+        groups: titles of the groups by their field name, in the order of the help; those it does not have are left out.
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
@@ -49,6 +49,7 @@ def _parameters(model: type[Config], groups: Mapping[str, str]) -> list[inspect.
     sections = {
         name: Group(title, help=_first_line(model, name), sort_key=position)
         for position, (name, title) in enumerate(groups.items(), start=10)
+        if name in model.model_fields
     }
     return [
         inspect.Parameter(

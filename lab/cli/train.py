@@ -5,74 +5,101 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, Group, Parameter
 
-from hrm_engine.config import TextTrainConfig, build_config, leaves, load_preset
+from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, build_config, leaves, load_preset
 from hrm_engine.store.paths import Workspace
 from lab.cli.flags import config_flags
 
-app = App(name="train", help="Train a brain.")
+app = App(name="train", help="Train a brain or a puzzle solver.")
+
+C = TypeVar("C", bound=TrainConfig)
 
 _ABSENT = object()
 
 _START = Group("Run", help="Which configuration, and whether a run begins or goes on.", sort_key=1)
 
-# Titles of the configuration's groups, in the order of the help page.
+# Titles of the configurations' groups, in the order of the help page.
 _TITLES = {
     "data": "Data",
     "run": "Length, batch and folders",
     "optim": "Optimizer",
     "network": "Network",
+    "objective": "Objective",
     "start": "Initial weights",
     "evaluation": "Evaluation",
     "compute": "Device and precision",
 }
+
+Preset = Annotated[str | None, Parameter(group=_START, help="Preset or YAML file to start from; flags go on top.")]
+Resume = Annotated[
+    bool, Parameter(group=_START, negative="", show_default=False, help="Go on with the run of that name.")
+]
+Fresh = Annotated[
+    bool,
+    Parameter(
+        group=_START,
+        negative="",
+        show_default=False,
+        help="Begin anew: an existing run of that name moves to .archive.",
+    ),
+]
+AllowChangedData = Annotated[
+    bool,
+    Parameter(group=_START, negative="", show_default=False, help="With --resume: accept a dataset that has changed."),
+]
 
 
 @app.command(name="actv1")
 @config_flags(TextTrainConfig, _TITLES)
 def actv1(
     *,
-    config: Annotated[
-        str | None,
-        Parameter(group=_START, help="Preset (text-small) or YAML file to start from; flags go on top."),
-    ] = None,
-    resume: Annotated[
-        bool,
-        Parameter(group=_START, negative="", show_default=False, help="Go on with the run named by --brain-name."),
-    ] = False,
-    fresh: Annotated[
-        bool,
-        Parameter(
-            group=_START,
-            negative="",
-            show_default=False,
-            help="Begin anew: an existing run of that name moves to .archive.",
-        ),
-    ] = False,
-    allow_changed_data: Annotated[
-        bool,
-        Parameter(
-            group=_START, negative="", show_default=False, help="With --resume: accept a dataset that has changed."
-        ),
-    ] = False,
+    config: Preset = None,
+    resume: Resume = False,
+    fresh: Fresh = False,
+    allow_changed_data: AllowChangedData = False,
     **given: Any,
 ) -> int:
     """Train a causal text model that thinks in segments (ACTv1).
 
-    --dataset-file FILE or --config PRESET is all it needs; flags go on top of a
-    preset, and the value "none" takes back what the preset says. It leaves a run
-    folder, artifacts/brains/actv1/NAME, that every other command can use.
+    --dataset-file FILE or --config text-small is all it needs; flags go on top of
+    a preset, and the value "none" takes back what the preset says. It leaves a
+    run folder, artifacts/brains/actv1/NAME, that every other command can use.
     """
+    return _train(TextTrainConfig, config, resume, fresh, allow_changed_data, given)
+
+
+@app.command(name="puzzle")
+@config_flags(PuzzleTrainConfig, _TITLES)
+def puzzle(
+    *,
+    config: Preset = None,
+    resume: Resume = False,
+    fresh: Fresh = False,
+    allow_changed_data: AllowChangedData = False,
+    **given: Any,
+) -> int:
+    """Train a solver of Sudoku, mazes or ARC grids that decides itself how long it thinks.
+
+    --data-path FOLDER or --config sudoku-4x4 is all it needs (lab data build-sudoku
+    makes a dataset). It leaves a run folder, artifacts/runs/NAME, that lab solve
+    and every other command can use.
+    """
+    return _train(PuzzleTrainConfig, config, resume, fresh, allow_changed_data, given)
+
+
+def _train(
+    kind: type[C], preset_name: str | None, resume: bool, fresh: bool, allow_changed_data: bool, given: dict[str, Any]
+) -> int:
     workspace = Workspace.find()
-    preset = {} if config is None else load_preset(_preset_place(config, workspace))
+    preset = {} if preset_name is None else load_preset(_preset_place(preset_name, workspace))
     if resume:
-        given = {**_leaf_values(preset), **given}
-        settings = _settings_to_resume(given, workspace)
+        given = {**_leaf_values(kind, preset), **given}
+        settings = _settings_to_resume(kind, given, workspace)
     else:
-        settings = build_config(TextTrainConfig, preset=preset, overrides=given)
+        settings = build_config(kind, preset=preset, overrides=given)
 
     # Only now: a wrong setting should not wait for torch.
     from hrm_engine.training import train
@@ -93,19 +120,22 @@ def actv1(
     return result.exit_code
 
 
-def _settings_to_resume(given: dict[str, Any], workspace: Workspace) -> TextTrainConfig:
+def _settings_to_resume(kind: type[C], given: dict[str, Any], workspace: Workspace) -> C:
     """The saved settings of the run that is named, with what may change; needs no --dataset-file."""
     from hrm_engine.training import resumed_config
 
-    place = {name: given[name] for name in ("brain_name", "bundle_dir") if given.get(name) is not None}
-    saved = resumed_config(given, **place, workspace=workspace)
-    return build_config(TextTrainConfig, preset=saved.model_dump(mode="json"), overrides=place)
+    name_leaf = kind.model_fields["run"].default.name_flag[2:].replace("-", "_")
+    place = {name: given[name] for name in (name_leaf, "bundle_dir") if given.get(name) is not None}
+    saved = resumed_config(
+        kind, given, name=place.get(name_leaf), bundle_dir=place.get("bundle_dir"), workspace=workspace
+    )
+    return build_config(kind, preset=saved.model_dump(mode="json"), overrides=place)
 
 
-def _leaf_values(preset: Mapping[str, Any]) -> dict[str, Any]:
+def _leaf_values(kind: type[TrainConfig], preset: Mapping[str, Any]) -> dict[str, Any]:
     """What a preset says, by leaf name."""
     values: dict[str, Any] = {}
-    for leaf in leaves(TextTrainConfig).values():
+    for leaf in leaves(kind).values():
         branch: Any = preset
         for part in leaf.path:
             branch = branch.get(part, _ABSENT) if isinstance(branch, Mapping) else _ABSENT

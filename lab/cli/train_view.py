@@ -30,6 +30,10 @@ _NOTICES = {
     "spike": "yellow",
     "stop": "cyan",
 }
+_TRAIN = {
+    "actv1": "lab train actv1 --resume --brain-name",
+    "puzzle": "lab train puzzle --resume --run-name",
+}
 _UNTOLD = {"ts", "run_id", "event", "step", "message", "nonfinite"}
 
 
@@ -40,6 +44,7 @@ class TrainView:
         self._workspace = workspace
         self._bar = bar
         self._out = bar.console if bar else console()
+        self._kind = "actv1"
         self._total = 0
         self._first_step = 0
         self._began = time.monotonic()
@@ -71,13 +76,20 @@ class TrainView:
             return
         if result.first_eval and result.last_eval:
             self._out.print(Text("validation  " + before_and_after(result.first_eval, result.last_eval)))
-        name = result.run_dir.name if result.run_dir.parent == self._workspace.brains.absolute() else place
-        facts = [("bundle", place), ("try it", f'lab generate --bundle {shlex.quote(name)} --prompt "The "')]
+        facts = [("bundle", place), ("try it", self._next_command(result.run_dir))]
         if result.state != "finished":
-            facts.append(("go on", f"lab train actv1 --resume --brain-name {shlex.quote(result.run_dir.name)}"))
+            facts.append(("go on", f"{_TRAIN[self._kind]} {shlex.quote(result.run_dir.name)}"))
         show_facts([*facts, ("look at it", "lab dashboard")], indent="  ")
 
+    def _next_command(self, run_dir: Path) -> str:
+        homes = (self._workspace.brains.absolute(), self._workspace.runs.absolute())
+        name = shlex.quote(run_dir.name if run_dir.parent in homes else relative(run_dir, self._workspace))
+        if self._kind == "puzzle":
+            return f"lab solve --bundle {name} --trace"
+        return f'lab generate --bundle {name} --prompt "The "'
+
     def _start(self, row: Mapping[str, Any]) -> None:
+        self._kind = "actv1" if "num_documents" in row else "puzzle"
         self._total = int(row.get("total_steps") or 0)
         self._first_step = int(row.get("step") or 0)
         self._began = time.monotonic()
@@ -85,7 +97,7 @@ class TrainView:
             ("run folder", relative(Path(str(row.get("run_dir"))), self._workspace)),
             ("device", f"{row.get('device')}, {row.get('dtype')}"),
             ("parameters", human_count(row.get("num_parameters") or 0)),
-            ("data", f"{row.get('num_rows'):,} rows from {row.get('num_documents'):,} documents"),
+            ("data", _data_line(row)),
             ("steps", f"{self._total:,}"),
         ]
         if row.get("from_checkpoint"):
@@ -99,7 +111,7 @@ class TrainView:
     def _progress(self, row: Mapping[str, Any]) -> None:
         step = int(row.get("step") or 0)
         if self._bar:
-            self._bar.move(step, f"loss {_number(row.get('loss'))}", f"{_number(row.get('tokens_per_s'), 0)} tokens/s")
+            self._bar.move(step, f"loss {_number(row.get('loss'))}", _speed(row))
             return
         now = time.monotonic()
         if step < self._total and now - self._last_line < _PLAIN_INTERVAL_S:
@@ -108,8 +120,7 @@ class TrainView:
         done = step - self._first_step
         left = (now - self._began) / done * (self._total - step) if done > 0 else 0.0
         self._out.print(
-            f"step {step}/{self._total}  loss {_number(row.get('loss'))}  "
-            f"{_number(row.get('tokens_per_s'), 0)} tokens/s  {human_seconds(left)} left"
+            f"step {step}/{self._total}  loss {_number(row.get('loss'))}  {_speed(row)}  {human_seconds(left)} left"
         )
 
     def _step(self, row: Mapping[str, Any]) -> Text:
@@ -132,7 +143,9 @@ def train_view(workspace: Workspace) -> Iterator[TrainView]:
 
 
 def evaluation_line(row: Mapping[str, Any]) -> str:
-    """``validation loss 4.1 (unigram 6.2)  perplexity 61  accuracy 28.4 %  by depth 4.3 4.1``."""
+    """``validation loss 4.1 (unigram 6.2)  perplexity 61  accuracy 28.4 %  by depth 4.3 4.1``, or what puzzles have."""
+    if "exact_accuracy" in row:
+        return _puzzle_line(row)
     parts = [f"validation loss {_number(row.get('loss'))}"]
     if row.get("unigram_loss") is not None:
         parts[0] += f" (unigram {_number(row['unigram_loss'])})"
@@ -146,10 +159,37 @@ def evaluation_line(row: Mapping[str, Any]) -> str:
 
 def before_and_after(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
     """``loss 9.0 before, 4.1 after; a unigram model has 6.2``."""
+    if "exact_accuracy" in last:
+        before, after = (100 * (row.get("exact_accuracy") or 0.0) for row in (first, last))
+        return f"{after:.1f} % solved exactly, {before:.1f} % before"
     text = f"loss {_number(first.get('loss'))} before, {_number(last.get('loss'))} after"
     if last.get("unigram_loss") is not None:
         text += f"; a unigram model has {_number(last['unigram_loss'])}"
     return text
+
+
+def _puzzle_line(row: Mapping[str, Any]) -> str:
+    share = {
+        name: f"{100 * value:.1f} %" for name, value in row.items() if name.endswith("accuracy") and value is not None
+    }
+    solved = f"exact {share.get('exact_accuracy', '-')}"
+    if "exact_accuracy_when_halting" in row:
+        halting = f"{100 * row['exact_accuracy_when_halting']:.1f} %"
+        solved += f" (halting by itself {halting} after {_number(row.get('act_steps_mean'), 1)} segments)"
+    baselines = "  ".join(f"{name} {share[f'{name}_cell_accuracy']}" for name in ("copy", "padding", "majority"))
+    return f"{solved}  cells {share.get('cell_accuracy', '-')} ({baselines})  {row.get('num_rows'):,} puzzles"
+
+
+def _data_line(row: Mapping[str, Any]) -> str:
+    if "num_documents" in row:
+        return f"{row.get('num_rows'):,} rows from {row.get('num_documents'):,} documents"
+    return f"{row.get('num_groups'):,} puzzles, {row.get('num_rows'):,} rows; {row.get('num_test_rows'):,} to test on"
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    if "row_segments_per_s" in row:
+        return f"{_number(row['row_segments_per_s'], 0)} row segments/s"
+    return f"{_number(row.get('tokens_per_s'), 0)} tokens/s"
 
 
 class _Bar:
@@ -172,7 +212,7 @@ class _Bar:
             refresh_per_second=4,
         )
         self._task: Any = None
-        self._status = out.status("reading the text, building the network ...")
+        self._status = out.status("reading the data, building the network ...")
 
     def prepare(self) -> None:
         """Show that work goes on before there is anything to count."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.config import flat
+from hrm_engine.config import TextTrainConfig, flat
 from hrm_engine.training.run_folder import saved_config
 from tests.tiny_runs import Lab, assert_same_end, lasting_rows, row_of, rows, text
 
@@ -88,7 +88,7 @@ def test_more_steps_keep_the_schedule_that_the_run_began_with(lab: Lab) -> None:
     rates = {row["step"]: row["lr"] for row in after if row["event"] == "train"}
     assert list(rates) == list(range(1, 10))
     assert rates[7] == rates[9] == rates[6] == pytest.approx(3e-4)
-    saved = saved_config(result.run_dir)
+    saved = saved_config(result.run_dir, TextTrainConfig)
     assert (saved.run.steps, saved.evaluation.eval_every) == (9, 3)
 
 
@@ -111,7 +111,7 @@ def test_another_number_of_threads_is_a_warning(lab: Lab) -> None:
     torch.set_num_threads(2)
     lab.resume("run")
     messages = row_of(stopped.run_dir, "resume")["messages"]
-    assert messages == ["num_threads was 1 before and is 2 now: the continuation may differ in the last bits"]
+    assert "num_threads was 1 before and is 2 now: the continuation may differ in the last bits" in messages
     assert "num_threads was 1" in (stopped.run_dir / "run.log").read_text()
 
 
@@ -123,4 +123,4 @@ def test_each_row_of_an_uninterrupted_run_comes_once(lab: Lab) -> None:
         *[("eval", 3), ("sample", 3), ("train", 4), ("checkpoint", 4), ("train", 5), ("train", 6)],
         *[("eval", 6), ("sample", 6), ("checkpoint", 6), ("final", 6)],
     ]
-    assert flat(saved_config(result.run_dir))["save_every"] == 2
+    assert flat(saved_config(result.run_dir, TextTrainConfig))["save_every"] == 2

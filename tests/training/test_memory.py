@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from hrm_engine.errors import OutOfMemoryError
-from hrm_engine.inference import Evaluation
 from hrm_engine.store.status import read_status
 from hrm_engine.training import Trainer
+from hrm_engine.training.task import Evaluated
 from hrm_engine.training.tasks.text import StepRows, TextTask
 from tests.tiny_runs import Lab, lasting_rows, row_of, rows
 
@@ -34,10 +34,10 @@ class HungryTask(TextTask):
                 torch.empty(IMPOSSIBLE_BYTES, dtype=torch.uint8)
         return super().losses(model, rows, backward, checkpointing=checkpointing)
 
-    def evaluate(self, model: Any, micro_batch: int, device: Any) -> Evaluation | None:
+    def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
         if micro_batch > self.most_rows:
             torch.empty(IMPOSSIBLE_BYTES, dtype=torch.uint8)
-        return super().evaluate(model, micro_batch, device)
+        return super().evaluate(micro_batch, full=full)
 
 
 @contextmanager
@@ -104,13 +104,13 @@ def test_an_evaluation_that_needs_too_much_halves_too(lab: Lab) -> None:
     assert result is not None
     assert whole is not None
     assert [row["micro_batch_size"] for row in rows(lab.run_dir("run")) if row["event"] == "oom"] == [2]
-    assert result.num_tokens == whole.num_tokens
-    assert result.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert result.fields["num_tokens"] == whole.fields["num_tokens"]
+    assert result.fields["loss"] == pytest.approx(whole.fields["loss"], rel=1e-6)
 
 
 def test_at_one_row_the_run_ends_with_its_own_exit_code(lab: Lab) -> None:
     with (
-        pytest.raises(OutOfMemoryError, match=r"micro-batch of one row.*--max-seq-len.*--use-8bit-optimizer") as raised,
+        pytest.raises(OutOfMemoryError, match=r"micro-batch of one row.*shorter rows.*--use-8bit-optimizer") as raised,
         hungry(lab, "run", 0, batch_size=2) as trainer,
     ):
         trainer.step()

@@ -89,6 +89,10 @@ class Tokenizer:
             raise DataError(f"{file}: not a tokenizer that this version can read ({str(error)[:200]}).") from error
         return cls(backend, _read_roles(file.parent))
 
+    def save_to(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and what belongs to it into a bundle. Raises StorageError."""
+        self.save(folder / "tokenizer.json")
+
     def save(self, path: str | Path) -> None:
         """Write ``tokenizer.json`` (a folder means that name inside it), atomically.
 

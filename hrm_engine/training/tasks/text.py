@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles import Bundle, StartingPoint, find_run
-from hrm_engine.bundles.listing import folder_problems, parent_record
-from hrm_engine.bundles.weights import check_shapes, load_file, load_tensors
-from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
+from hrm_engine.bundles import Bundle, StartingPoint
+from hrm_engine.bundles.core_config import TEXT_KIND
+from hrm_engine.bundles.implant import embedded_corpus, starting_point
+from hrm_engine.bundles.student import load_student
+from hrm_engine.config import TextTrainConfig, resolve_core
 from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
 from hrm_engine.data.text.order import RowOrder
 from hrm_engine.data.text.packing import IGNORE, Batch, PackedRows, dataset_fingerprint, pack
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
-from hrm_engine.errors import BundleError, ConfigError
-from hrm_engine.inference import Evaluation, Generation, evaluate, generate
-from hrm_engine.models.act import TextBatch, TextLosses, accumulate_gradients
+from hrm_engine.errors import ConfigError
+from hrm_engine.inference import evaluate, generate
+from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accumulate_gradients
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training.state import TrainState
+from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
 
 PROMPT_TOKENS = 8
 SAMPLE_TOKENS = 60
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What is worth telling about the data, and what identifies it."""
-
-    fingerprint: str
-    num_documents: int
-    num_held_out: int
-    num_rows: int
-    counts: dict[str, int]
-    """What was replaced, dropped and skipped on reading."""
-    messages: list[str]
 
 
 @dataclass(frozen=True)
@@ -51,12 +42,36 @@ class StepRows:
     num_tokens: int
 
 
-class TextTask:
-    """Rows, losses, evaluation and samples of one text training. Knows nothing of steps, files or optimizers."""
+class TextStep:
+    """The next rows of a text training."""
 
-    def __init__(self, config: TextTrainConfig, tokenizer: Tokenizer, workspace: Workspace) -> None:
+    def __init__(self, task: TextTask, state: TrainState, rows: StepRows, *, checkpointing: bool) -> None:
+        self._task, self._state, self._rows, self._checkpointing = task, state, rows, checkpointing
+
+    def run(self, backward: Backward) -> Measured:
+        """Forward and backward passes of all micro-batches."""
+        losses = self._task.losses(self._task.model, self._rows, backward, checkpointing=self._checkpointing)
+        num_tokens = self._rows.num_tokens
+        counts = {"num_tokens": num_tokens, "rows": self._state.rows + self._task.rows_per_step}
+        loss = losses.ce_by_segment.mean() / max(1, num_tokens)
+        return Measured(torch.cat((losses.ce_by_segment, losses.halt[None])), loss, counts)
+
+    def commit(self, stepped: Tensor, lr_factor: float) -> None:
+        """The rows are consumed."""
+        self._state.rows += self._task.rows_per_step
+
+
+class TextTask(Task):
+    """Rows, losses, evaluation and samples of one text training."""
+
+    kind = TEXT_KIND
+
+    def __init__(
+        self, config: TextTrainConfig, tokenizer: Tokenizer, workspace: Workspace, start: StartingPoint | None = None
+    ) -> None:
         self.config = config
-        self.tokenizer = tokenizer
+        self.tokenizer = self.companions = tokenizer
+        self._start = start
         corpus, train, held_out, eval_corpus = _documents(config, workspace)
         seq_len = config.data.max_seq_len
         self.rows = PackedRows(pack(train, tokenizer), seq_len)
@@ -68,12 +83,17 @@ class TextTask:
             linear=config.data.linear_dataset,
             start_offset=config.data.dataset_start_offset,
         )
-        self.facts = DatasetFacts(
+        self.facts = DataFacts(
             fingerprint=_fingerprint(corpus, eval_corpus, tokenizer, seq_len),
-            num_documents=len(train),
-            num_held_out=len(held_out),
-            num_rows=len(self.rows),
+            source=" or ".join(str(file) for file in (config.data.dataset_file, config.evaluation.eval_file) if file),
             counts={
+                "num_rows": len(self.rows),
+                "num_documents": len(train),
+                "num_held_out_documents": len(held_out),
+            },
+            history={
+                "dataset": str(config.data.dataset_file),
+                "documents": len(train),
                 "replaced_bytes": corpus.num_replaced_bytes,
                 "dropped_lines": corpus.num_dropped_lines,
                 "skipped_records": corpus.num_skipped_records,
@@ -82,34 +102,93 @@ class TextTask:
         )
         self._num_eval_rows = min(len(self.held_out_rows), config.evaluation.eval_batches * config.run.batch_size)
         self.unigram_loss = self._unigram_loss()
-
-    def core_config(self, start: StartingPoint) -> CoreConfig:
-        """Settings of the model; taken-over embeddings bring their own scale."""
-        scale = None if start.embeddings is None else 1.0 / float(start.embeddings.std())
-        return resolve_core(
-            self.config.network,
-            vocab_size=self.tokenizer.vocab_size,
-            max_seq_len=self.config.data.max_seq_len,
-            embedding_scale=scale,
+        # taken-over embeddings bring their own scale
+        taken = None if start is None else start.embeddings
+        self.core = resolve_core(
+            config.network,
+            vocab_size=tokenizer.vocab_size,
+            max_seq_len=seq_len,
+            embedding_scale=None if taken is None else 1.0 / float(taken.std()),
         )
 
-    def new_model(
-        self, core: CoreConfig, start: StartingPoint, workspace: Workspace
-    ) -> tuple[RecurrentCore, dict[str, str] | None]:
-        """A model with its first weights, fp32, on the CPU; and the bundle or file they came from, with its hash.
+    @classmethod
+    def first(cls, config: TextTrainConfig, workspace: Workspace) -> tuple[TextTask, list[str]]:
+        """The task of a new run: tokenizer and, where they fit, embeddings of the base model."""
+        messages = _embedded_data(config, workspace)
+        start = starting_point(config.start.model, hidden_size=config.network.hidden_size, workspace=workspace)
+        task = cls(config, start.tokenizer, workspace, start)
+        messages += start.messages
+        if not task.core.trains_embeddings:
+            messages.append(
+                f"with --grad-calls {task.core.grad_calls} no gradient reaches the token embeddings: they stay as they "
+                "start"
+            )
+        return task, messages
+
+    @classmethod
+    def resumed(cls, config: TextTrainConfig, workspace: Workspace, checkpoint: Path) -> tuple[TextTask, list[str]]:
+        """The task of a run that goes on, with the tokenizer it began with."""
+        messages = _embedded_data(config, workspace)
+        return cls(config, Tokenizer.load(checkpoint), workspace), messages
+
+    def first_model(self, workspace: Workspace) -> tuple[RecurrentCore, dict[str, str] | None]:
+        """A model with its first weights.
 
         A taken-over head is brought to standard deviation ``1/sqrt(D)``, as a fresh one has: its network fed it states
         of another size, and directions are what it knows.
         """
-        model = RecurrentCore(core)
+        model, start = RecurrentCore(self.core), self._start
         model.initialise(self.config.run.seed)
         with torch.no_grad():
-            if start.embeddings is not None and start.head is not None:
+            if start is not None and start.embeddings is not None and start.head is not None:
                 model.embed_tokens.weight.copy_(start.embeddings)
-                model.lm_head.weight.copy_(start.head / (start.head.std() * core.hidden_size**0.5))
+                model.lm_head.weight.copy_(start.head / (start.head.std() * self.core.hidden_size**0.5))
         if self.config.start.student_init is None:
             return model, None
-        return model, _load_student(model, self.config.start.student_init, workspace)
+        return model, load_student(model, self.config.start.student_init, workspace)
+
+    def begin(self, model: RecurrentCore, device: torch.device, state: TrainState) -> None:
+        """Keep the model; a text step needs nothing else beside it."""
+        self.model, self.device = model, device
+
+    @property
+    def rows_per_step(self) -> int:
+        """Effective batch size: rows of an optimizer step, accumulation included."""
+        return self.config.run.batch_size * self.config.run.gradient_accumulation_steps
+
+    def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool) -> TextStep:
+        """The next rows."""
+        rows = self.rows_of_step(state.rows, self.rows_per_step, micro_batch, self.device)
+        return TextStep(self, state, rows, checkpointing=checkpointing)
+
+    def describe(
+        self, numbers: list[float], counts: Mapping[str, int], step_time: float, state: TrainState
+    ) -> dict[str, Any]:
+        """Losses per token, counters and throughput of a step."""
+        *by_segment, halt = numbers
+        num_tokens, rows = counts["num_tokens"], counts["rows"]
+        count = max(1, num_tokens)
+        ce = sum(by_segment) / len(by_segment) / count
+        state.tokens += num_tokens
+        state.token_segments += num_tokens * len(by_segment)
+        return {
+            "loss": ce + HALT_LOSS_WEIGHT * halt / count,
+            "ce": ce,
+            "halt_loss": halt / count / max(1, len(by_segment) - 1),
+            "rows": rows,
+            "tokens": state.tokens,
+            "token_segments": state.token_segments,
+            "effective_batch_size": self.rows_per_step,
+            "dataset_position": (self.order.start_offset + rows) % len(self.rows),
+            "epoch": self.order.epoch(rows),
+            "act_steps_mean": float(len(by_segment)),
+            "tokens_per_s": num_tokens / step_time,
+            "token_segments_per_s": num_tokens * len(by_segment) / step_time,
+        }
+
+    def speed(self, fields: Mapping[str, Any]) -> str:
+        """Fresh tokens per second."""
+        return f"{fields['tokens_per_s']:,.0f} tokens/s"
 
     def rows_of_step(self, position: int, num_rows: int, micro_batch: int, device: torch.device) -> StepRows:
         """The rows after ``position`` consumed ones, in micro-batches on the device."""
@@ -140,19 +219,31 @@ class TextTask:
         """ACT segments of a training step."""
         return self.config.network.halt_max_steps
 
-    def evaluate(self, model: RecurrentCore, micro_batch: int, device: torch.device) -> Evaluation | None:
+    def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
         """Loss and accuracy at every depth on the first held-out rows; None where evaluation is off."""
-        if not self._num_eval_rows:
+        if not self._num_eval_rows or full:
             return None
-        batches = (on_device(batch, device) for batch in self._held_out_batches(micro_batch))
-        return evaluate(model, batches, num_segments=self.num_segments)
+        batches = (on_device(batch, self.device) for batch in self._held_out_batches(micro_batch))
+        result = evaluate(self.model, batches, num_segments=self.num_segments)
+        fields = {
+            "loss": result.loss,
+            "perplexity": result.perplexity,
+            "token_accuracy": result.token_accuracy,
+            "loss_by_segment": result.loss_by_segment,
+            "token_accuracy_by_segment": result.token_accuracy_by_segment,
+            "num_tokens": result.num_tokens,
+            "unigram_loss": self.unigram_loss,
+        }
+        summary = f"validation loss {result.loss:.4f} (unigram {self.unigram_loss:.4f})"
+        return Evaluated(fields, [result.loss], summary)
 
-    def sample(self, model: RecurrentCore, core: CoreConfig) -> Generation | None:
+    def sample(self) -> dict[str, str] | None:
         """Greedy continuation of the beginning of a held-out document; None where rows are too short for one."""
         if self.prompt is None:
             return None
-        bundle = Bundle(Path(), core, model, self.tokenizer, {})
-        return generate(bundle, self.prompt, max_new_tokens=SAMPLE_TOKENS, temperature=0.0)
+        bundle = Bundle(Path(), self.core, self.model, self.tokenizer, {})
+        sample = generate(bundle, self.prompt, max_new_tokens=SAMPLE_TOKENS, temperature=0.0)
+        return {"prompt": sample.prompt, "text": sample.text}
 
     def _held_out_batches(self, size: int) -> Iterator[Batch]:
         count = self._num_eval_rows
@@ -219,18 +310,11 @@ def _prompt(document: str, tokenizer: Tokenizer, seq_len: int) -> str | None:
     return prompt if 0 < len(tokenizer.encode(prompt)) <= room else None
 
 
-def _load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> dict[str, str]:
-    path = workspace.resolve(source)
-    if path.is_file():
-        tensors = load_file(path)
-    else:
-        path = find_run(path, workspace)
-        if damage := folder_problems(path):
-            raise BundleError(f"--student-init {path} cannot be loaded: {'; '.join(damage)}")
-        tensors = load_tensors(path, "model")
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, wanted, where=path)
-    if problems:
-        raise BundleError("--student-init does not fit this model: " + "; ".join(problems))
-    model.load_state_dict(tensors)
-    return parent_record(path)
+def _embedded_data(config: TextTrainConfig, workspace: Workspace) -> list[str]:
+    """Build the corpus that the presets name, where it is asked for and not there yet."""
+    asked = {workspace.resolve(file) for file in (config.data.dataset_file, config.evaluation.eval_file) if file}
+    folder = workspace.resolve(workspace.embedded_corpus)
+    if any(file.is_relative_to(folder) and not file.exists() for file in asked):
+        embedded_corpus(workspace)
+        return [f"no embedded corpus yet: built it at {folder} (lab data build-python-docs)"]
+    return []

@@ -1,0 +1,87 @@
+"""``puzzle.json``: what a puzzle bundle was trained on, which is what reading and drawing its boards needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hrm_engine.data.puzzles.boards import Kind
+from hrm_engine.data.puzzles.description import IDENTIFIERS_FILE
+from hrm_engine.data.puzzles.format import PuzzleDataset
+from hrm_engine.errors import BundleError, HRMError
+from hrm_engine.store.files import read_json, write_json, write_text
+from hrm_engine.store.manifest import schema_problem
+
+CARD_FILE = "puzzle.json"
+CARD_SCHEMA = 1
+
+
+class PuzzleCard(BaseModel):
+    """Board and vocabulary of a solver."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    puzzle: Kind = Field(description="Kind of puzzle.")
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    vocab_size: int = Field(ge=2)
+    pad_id: int = Field(ge=0)
+    ignore_label_id: int | None = None
+    blank_identifier_id: int = Field(0, ge=0)
+    dataset: str = Field("", description="Description of the dataset.")
+    is_proxy: bool = Field(False, description="Trained on a stand-in for a published dataset.")
+    symmetries: bool = Field(False, description="Trained with a fresh symmetry for each row.")
+    identifiers: tuple[str, ...] | None = Field(None, exclude=True, description="Name of each puzzle identifier.")
+
+    @classmethod
+    def of(cls, dataset: PuzzleDataset, *, symmetries: bool = False) -> PuzzleCard:
+        """The card of a solver trained on this dataset."""
+        info, about = dataset.info, dataset.about
+        return cls(
+            puzzle=about.kind,
+            height=about.height,
+            width=about.width,
+            vocab_size=info.vocab_size,
+            pad_id=info.pad_id,
+            ignore_label_id=info.ignore_label_id,
+            blank_identifier_id=info.blank_identifier_id,
+            dataset=about.description or dataset.folder.name,
+            is_proxy=about.is_proxy,
+            symmetries=symmetries,
+            identifiers=None if dataset.identifiers is None else tuple(dataset.identifiers),
+        )
+
+    def save_to(self, folder: Path) -> None:
+        """Write ``puzzle.json`` and, where there are any, ``identifiers.json``. Raises StorageError."""
+        write_json(folder / CARD_FILE, {"schema_version": CARD_SCHEMA, **self.model_dump()})
+        if self.identifiers is not None:
+            write_text(folder / IDENTIFIERS_FILE, json.dumps(list(self.identifiers), ensure_ascii=False))
+
+    @classmethod
+    def load(cls, folder: Path, *, error: type[HRMError] = BundleError) -> PuzzleCard:
+        """Read it from a bundle. Raises ``error``: missing, of a newer version, or not a card."""
+        path = folder / CARD_FILE
+        content = read_json(path, error)
+        if problem := schema_problem(content.get("schema_version"), known=CARD_SCHEMA, where=path):
+            raise error(f"{folder}: {problem}")
+        try:
+            card = cls.model_validate(content)
+        except ValidationError as problem:
+            fields = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problem.errors())
+            raise error(f"{path} is no puzzle card: {fields}") from problem
+        names = folder / IDENTIFIERS_FILE
+        if not names.is_file():
+            return card
+        return card.model_copy(update={"identifiers": tuple(_read_names(names, error))})
+
+
+def _read_names(path: Path, error: type[HRMError]) -> list[str]:
+    try:
+        names = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError) as problem:
+        raise error(f"{path} cannot be read: {problem}") from problem
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise error(f"{path} is no list of names")
+    return names

@@ -1,0 +1,172 @@
+"""The configuration of ``lab train puzzle``: a solver of grids with ACT in slots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hrm_engine.config.base import Config
+from hrm_engine.config.puzzle_network import PuzzleNetworkConfig
+from hrm_engine.config.training import (
+    MAY_CHANGE,
+    ComputeConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    fits_together,
+    resolve_steps,
+    tenth,
+)
+
+
+class PuzzleStartConfig(Config):
+    """What training starts from."""
+
+    student_init: Path | None = Field(
+        None, description="Start from the weights of a bundle folder or a safetensors file."
+    )
+
+
+class PuzzleDataConfig(Config):
+    """Which puzzles."""
+
+    data_path: Path = Field(description="Dataset folder with train/ and test/ (lab data build-sudoku, ...).")
+    symmetries: bool = Field(
+        False,
+        description="A fresh symmetry for each row drawn (Sudoku: digits, bands, stacks, rows, columns, "
+        "transpose; maze: rotations and reflections).",
+    )
+
+
+class ObjectiveConfig(Config):
+    """What is minimised, and how halting is explored."""
+
+    loss: Literal["stablemax", "softmax"] = Field("stablemax", description="Cross-entropy of the cells.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the label spread over all tokens.")
+    halt_loss_weight: float = Field(0.5, ge=0, le=10, description="Weight of the halting losses.")
+    halt_exploration_prob: float = Field(
+        0.1, ge=0, le=1, description="Share of rows that must think a random number of segments before they may halt."
+    )
+    depth_curriculum: str | None = Field(
+        None,
+        pattern=r"^0(\.0+)?:\d+x\d+(,0?\.\d+:\d+x\d+)*$",
+        description="Fewer cycles early (CGAR, 2511.08653), as share:HxL; 0:1x2,0.3:2x4,0.6:3x6 runs 1 high-level "
+        "cycle of 2 low-level calls at first, 3 of 6 from 60 % of the steps on.",
+    )
+
+
+class PuzzleOptimConfig(OptimConfig):
+    """The update rules and their learning rates."""
+
+    optimizer: str = Field(
+        "adam_atan2",
+        pattern=r"^[a-z0-9_]+$",
+        description="Update rule: adamw, adam_atan2, muon, or another name of `lab optim list`.",
+    )
+    lr: float = Field(1e-4, gt=0, le=10, description="Peak learning rate.")
+    weight_decay: float = Field(1.0, ge=0, le=10, description="Decoupled weight decay on all weights.")
+    puzzle_lr: float = Field(1e-4, gt=0, le=10, description="Peak learning rate of the puzzle embedding (sign-SGD).")
+    puzzle_weight_decay: float = Field(1.0, ge=0, le=10, description="Weight decay of the puzzle embedding.")
+    lr_scheduler: Literal["constant", "linear", "cosine"] = Field("constant", description="Decay after the warm-up.")
+    grad_clip: float = Field(0.0, ge=0, description="Largest gradient norm; 0 = no clipping.")
+
+
+class PuzzleEvaluationConfig(Config):
+    """What is measured on the test split."""
+
+    eval_rows: int = Field(
+        512, ge=0, description="Rows of the periodic evaluation, a fixed subset; 0 = no evaluation at all."
+    )
+    full_eval: bool = Field(True, description="Evaluate all test rows at the end.")
+    eval_every: int | None = Field(
+        None, ge=1, description="Steps between evaluations. Default: a tenth of the run.", json_schema_extra=MAY_CHANGE
+    )
+    eval_segments: int | None = Field(
+        None, ge=1, le=64, description="Segments of an evaluation. Default: --halt-max-steps."
+    )
+    early_stopping: int | None = Field(
+        None, ge=1, description="Stop after so many evaluations in a row without a better one."
+    )
+    stop_at_train_accuracy: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Stop when so many of the last 1,000 halted training rows were solved exactly: "
+        "late in training on few puzzles Q-learning can become unstable.",
+    )
+
+
+class PuzzleRunConfig(RunConfig):
+    """How long, in which steps, and what is kept."""
+
+    steps: int = Field(2000, ge=1, description="Optimizer steps, one segment each.", json_schema_extra=MAY_CHANGE)
+    epochs: float | None = Field(
+        None,
+        gt=0,
+        description="Length in epochs instead of steps: steps = epochs x puzzle groups / batch, as published.",
+    )
+    batch_size: int = Field(64, ge=1, description="Slots in a micro-batch.")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, description="Micro-batches in an optimizer step; each has its own slots."
+    )
+    run_name: str | None = Field(None, description="Name of the run folder. Default: default, default-2, ...")
+
+    @property
+    def name(self) -> str | None:
+        """Name of the run folder, None where the user gave none."""
+        return self.run_name
+
+    @property
+    def name_flag(self) -> str:
+        """The flag that names the run folder."""
+        return "--run-name"
+
+
+class PuzzleTrainConfig(TrainConfig):
+    """All settings of a puzzle training; groups of leaves whose names are the flags of ``lab train puzzle``."""
+
+    kind = "puzzle"
+
+    network: PuzzleNetworkConfig = PuzzleNetworkConfig()
+    start: PuzzleStartConfig = PuzzleStartConfig()
+    data: PuzzleDataConfig
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optim: PuzzleOptimConfig = PuzzleOptimConfig()
+    compute: ComputeConfig = ComputeConfig()
+    evaluation: PuzzleEvaluationConfig = PuzzleEvaluationConfig()
+    run: PuzzleRunConfig = PuzzleRunConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PuzzleTrainConfig:
+        fits_together(self)
+        for h_cycles, l_cycles in self.curriculum.values():
+            full_h, full_l = (int(str(self.network.settings()[name])) for name in ("h_cycles", "l_cycles"))
+            if not (1 <= h_cycles <= full_h and min(1, full_l) <= l_cycles <= full_l):
+                raise ValueError(f"--depth-curriculum {h_cycles}x{l_cycles}: the network has {full_h}x{full_l} cycles")
+        return self
+
+    @property
+    def curriculum(self) -> dict[float, tuple[int, int]]:
+        """(high-level cycles, low-level calls) by the share of the run from which they hold; empty without one."""
+        stages = (part.split(":") for part in (self.objective.depth_curriculum or "").split(",") if part)
+        return {float(share): (int(cycles.split("x")[0]), int(cycles.split("x")[1])) for share, cycles in stages}
+
+    @property
+    def eval_every(self) -> int | None:
+        """Steps between evaluations; None until it is resolved."""
+        return self.evaluation.eval_every
+
+    def resolved(self, *, groups: int | None = None) -> PuzzleTrainConfig:
+        """The same configuration with every default that depends on the number of steps written out.
+
+        Args:
+            groups: puzzle groups of the dataset, from which ``epochs`` become steps.
+        """
+        steps = self.run.steps
+        if self.run.epochs is not None and groups is not None:
+            batch = self.run.batch_size * self.run.gradient_accumulation_steps
+            steps = max(1, int(self.run.epochs * groups / batch))
+        evaluation = self.evaluation.model_copy(update={"eval_every": self.evaluation.eval_every or tenth(steps)})
+        return self.model_copy(update={**resolve_steps(self, steps), "evaluation": evaluation})

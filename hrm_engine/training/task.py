@@ -1,0 +1,163 @@
+"""What differs between trainings, as the trainer sees it.
+
+A task owns its data, its model's first weights, its losses and its evaluation. It knows nothing of optimizers, files of
+the run, stopping or resuming: those are written once, in the trainer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from hrm_engine.config import CoreConfig
+from hrm_engine.models.core import RecurrentCore
+from hrm_engine.optim.updater import Backward
+from hrm_engine.store.paths import Workspace
+from hrm_engine.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What is worth telling about the data, and what identifies it."""
+
+    fingerprint: str
+    source: str
+    """What the user named, for messages and the dataset history."""
+    counts: dict[str, int]
+    """Fields of the ``start`` row: ``num_rows`` and what else there is to count."""
+    history: dict[str, Any] = field(default_factory=dict)
+    """What else the dataset history of the bundle keeps."""
+    messages: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Sums of one step, on the device; the task knows what they are."""
+
+    numbers: Tensor
+    """(n,) without graph."""
+    loss: Tensor
+    """Scalar without graph: the loss in the unit of the metrics, for whoever drives the trainer by hand."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """What the host knows of the step without asking the device."""
+
+
+class StepWork(Protocol):
+    """One optimizer step, not yet made; may be thrown away and prepared anew with a smaller micro-batch."""
+
+    def run(self, backward: Backward) -> Measured:
+        """Forward and backward passes of all micro-batches."""
+        ...
+
+    def commit(self, stepped: Tensor, lr_factor: float) -> None:
+        """The update has been made (``stepped``, bool on the device, says whether it was finite): keep what follows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation."""
+
+    fields: dict[str, Any]
+    """Of the ``eval`` row."""
+    score: list[float]
+    """Lower is better; later entries decide between equals."""
+    summary: str
+    """One line for the log."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Text files that a full evaluation leaves in ``evaluation/`` of the run folder, by name."""
+
+
+class Companions(Protocol):
+    """What a bundle holds beside configuration and weights: a tokenizer, a puzzle card."""
+
+    def save_to(self, folder: Path) -> None:
+        """Write the files."""
+        ...
+
+
+class Task(ABC):
+    """Data, model, losses and evaluation of one training."""
+
+    kind: ClassVar[str]
+    """Of the bundles it leaves."""
+    facts: DataFacts
+    core: CoreConfig
+    companions: Companions
+    decay_all: ClassVar[bool] = False
+    """Whether weight decay is on all weights, or on matrices that are no embedding."""
+
+    @classmethod
+    def resolve(cls, config: Any, workspace: Workspace) -> Any:
+        """The configuration of a new run with every default written out that depends on steps or data."""
+        return config.resolved()
+
+    @classmethod
+    @abstractmethod
+    def first(cls, config: Any, workspace: Workspace) -> tuple[Task, list[str]]:
+        """The task of a new run, and sentences for the user.
+
+        Raises:
+            ConfigError, DataError, BundleError: the data or what the model starts from cannot be had.
+        """
+
+    @classmethod
+    @abstractmethod
+    def resumed(cls, config: Any, workspace: Workspace, checkpoint: Path) -> tuple[Task, list[str]]:
+        """The task of a run that is continued from the folder of a checkpoint, and sentences for the user."""
+
+    @abstractmethod
+    def first_model(self, workspace: Workspace) -> tuple[RecurrentCore, dict[str, str] | None]:
+        """A model with its first weights, fp32, on the CPU; and the bundle or file they came from, with its hash."""
+
+    @abstractmethod
+    def begin(self, model: RecurrentCore, device: torch.device, state: TrainState) -> None:
+        """The model is on its device in the types it computes in: make what steps need beside it."""
+
+    @abstractmethod
+    def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool) -> StepWork:
+        """The step after ``state.step``, in parts of ``micro_batch`` rows."""
+
+    @abstractmethod
+    def describe(
+        self, numbers: list[float], counts: Mapping[str, int], step_time: float, state: TrainState
+    ) -> dict[str, Any]:
+        """Fields of a ``train`` row from what :class:`Measured` holds; counts rows and tokens in ``state``.
+
+        ``loss`` must be among them. Called once for each step, in order, when the numbers have been read.
+        """
+
+    @abstractmethod
+    def speed(self, fields: Mapping[str, Any]) -> str:
+        """Throughput in words, from a ``train`` row."""
+
+    @abstractmethod
+    def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
+        """Measure the model on held-out data, all of it if ``full``; None where evaluation is off."""
+
+    def sample(self) -> dict[str, str] | None:
+        """Fields of a ``sample`` row, where the model can show what it does in a few words."""
+        return None
+
+    def stop_reason(self, state: TrainState) -> str | None:
+        """Why the task has nothing more to gain, if so."""
+        return None
+
+    def must_read(self, state: TrainState, num_pending: int) -> bool:
+        """Whether pending numbers must be read before another step can be prepared."""
+        return False
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What of the task itself must be in a checkpoint."""
+        return {}
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what :meth:`state_tensors` gave, after :meth:`begin`."""
+        if tensors:
+            raise ValueError(f"this task keeps no tensors, and the checkpoint has {sorted(tensors)}")

@@ -1,0 +1,315 @@
+"""Puzzles with ACT in slots: the task behind ``lab train puzzle``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hrm_engine.bundles.core_config import PUZZLE_KIND
+from hrm_engine.bundles.puzzle_card import PuzzleCard
+from hrm_engine.bundles.student import load_student
+from hrm_engine.config import PuzzleTrainConfig, resolve_puzzle_core
+from hrm_engine.data.puzzles.augment import check_symmetries
+from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
+from hrm_engine.data.random import stream
+from hrm_engine.errors import DataError
+from hrm_engine.inference.puzzles import evaluate_puzzles
+from hrm_engine.models.core import RecurrentCore
+from hrm_engine.models.slots import NUMBERS, Objective, Rows, Slots, empty_slots, join, refill, think
+from hrm_engine.optim.sparse_sign import sparse_sign_update
+from hrm_engine.optim.updater import Backward
+from hrm_engine.store.paths import Workspace
+from hrm_engine.training.state import TrainState
+from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
+from hrm_engine.training.tasks.puzzle_report import baselines, describe_evaluation
+from hrm_engine.training.tasks.puzzle_rows import RowArrays, RowQueue
+
+RECENT_ROWS = 1000
+
+
+class PuzzleStep:
+    """One segment of all slots."""
+
+    def __init__(self, task: PuzzleTask, state: TrainState, micro_batch: int, *, checkpointing: bool) -> None:
+        self._task, self._step, self._size, self._checkpointing = task, state.step + 1, micro_batch, checkpointing
+        self._cycles = task.cycles(state)
+
+    def run(self, backward: Backward) -> Measured:
+        """Refill, think and learn, ``micro_batch`` slots at a time: each part has slots of its own."""
+        task, model, count = self._task, self._task.model, self._task.num_slots
+        slots, self.cursor = refill(task.slots, task.queue.ring, task.cursor)
+        min_steps = task.exploration(self._step)
+        context = model.context(task.positions, checkpointing=self._checkpointing)
+        self.identifiers = slots.rows.identifiers.long()
+        puzzle = None if model.puzzle_embedding is None else model.puzzle_embedding(self.identifiers).requires_grad_()
+        self.puzzle = puzzle
+        parts, numbers = [], torch.zeros(len(NUMBERS), device=task.device)
+        for start in range(0, count, self._size):
+            stop = min(start + self._size, count)
+            thought = think(
+                model,
+                slots.part(start, stop),
+                context,
+                task.objective,
+                num_slots=count,
+                min_steps=min_steps[start:stop],
+                puzzle=None if puzzle is None else puzzle[start:stop],
+                cycles=self._cycles,
+                noise=task.noise(self._step, start),
+            )
+            backward(thought.loss)
+            parts.append(thought.slots)
+            numbers = numbers + thought.numbers
+        self.slots = join(parts)
+        return Measured(numbers, numbers[0] / count)
+
+    def commit(self, stepped: Tensor, lr_factor: float) -> None:
+        """Carry the states on, move the cursor, update the puzzle embedding."""
+        task, optim = self._task, self._task.config.optim
+        task.slots, task.cursor = self.slots, self.cursor
+        if self.puzzle is not None and self.puzzle.grad is not None and task.model.puzzle_embedding is not None:
+            sparse_sign_update(
+                task.model.puzzle_embedding.weight,
+                self.identifiers,
+                self.puzzle.grad,
+                lr=optim.puzzle_lr * lr_factor,
+                weight_decay=optim.puzzle_weight_decay,
+                finite=stepped,
+            )
+
+
+class PuzzleTask(Task):
+    """Rows, slots, losses and evaluation of one puzzle training."""
+
+    kind = PUZZLE_KIND
+    decay_all = True
+
+    def __init__(self, config: PuzzleTrainConfig, workspace: Workspace) -> None:
+        self.config = config
+        folder = workspace.resolve(config.data.data_path)
+        self.train_set = open_dataset(folder, "train")
+        self.test_set = self._test_set(folder)
+        about, info = self.train_set.about, self.train_set.info
+        if config.data.symmetries:
+            check_symmetries(about)
+        self.core = resolve_puzzle_core(
+            config.network,
+            vocab_size=info.vocab_size,
+            seq_len=info.seq_len,
+            num_identifiers=info.num_puzzle_identifiers,
+        )
+        self.companions = self.card = PuzzleCard.of(self.train_set, symmetries=config.data.symmetries)
+        self.objective = Objective(
+            config.objective.loss,
+            config.objective.label_smoothing,
+            config.objective.halt_loss_weight,
+            info.ignore_label_id,
+        )
+        self.num_slots = config.run.batch_size * config.run.gradient_accumulation_steps
+        counts = {"num_rows": self.train_set.num_rows, "num_groups": self.train_set.num_groups}
+        counts["num_test_rows"] = 0 if self.test_set is None else self.test_set.num_rows
+        proxy = ["this dataset stands in for a published one: results are not comparable with published ones"]
+        self.facts = DataFacts(
+            fingerprint=self.train_set.fingerprint,
+            source=str(config.data.data_path),
+            counts=counts,
+            history={"dataset": str(config.data.data_path), "groups": self.train_set.num_groups},
+            messages=proxy if about.is_proxy else [],
+        )
+
+    @classmethod
+    def resolve(cls, config: PuzzleTrainConfig, workspace: Workspace) -> PuzzleTrainConfig:
+        """The configuration with every default written out; epochs become steps by the groups of the dataset."""
+        if config.run.epochs is None:
+            return config.resolved()
+        folder = workspace.resolve(config.data.data_path)
+        return config.resolved(groups=open_dataset(folder, "train", check_tokens=False).num_groups)
+
+    @classmethod
+    def first(cls, config: PuzzleTrainConfig, workspace: Workspace) -> tuple[PuzzleTask, list[str]]:
+        """The task of a new run."""
+        return cls(config, workspace), []
+
+    @classmethod
+    def resumed(cls, config: PuzzleTrainConfig, workspace: Workspace, checkpoint: Path) -> tuple[PuzzleTask, list[str]]:
+        """The task of a run that goes on."""
+        return cls(config, workspace), []
+
+    def first_model(self, workspace: Workspace) -> tuple[RecurrentCore, dict[str, str] | None]:
+        """A model with its first weights."""
+        model = RecurrentCore(self.core)
+        model.initialise(self.config.run.seed)
+        if self.config.start.student_init is None:
+            return model, None
+        return model, load_student(model, self.config.start.student_init, workspace)
+
+    def begin(self, model: RecurrentCore, device: torch.device, state: TrainState) -> None:
+        """Make the queue of rows and the slots, all of them waiting for a row."""
+        self.model, self.device = model, device
+        self.queue = RowQueue(
+            self.train_set,
+            num_slots=self.num_slots,
+            seed=self.config.run.seed,
+            symmetries=self.config.data.symmetries,
+            device=device,
+        )
+        self.slots = empty_slots(model, self.num_slots, self.queue.ring)
+        self.cursor = torch.zeros((), dtype=torch.int64, device=device)
+        self.positions = torch.arange(self.core.max_seq_len, device=device)[None]
+        self._pending = 0
+
+    def must_read(self, state: TrainState, num_pending: int) -> bool:
+        """Whether the ring of rows could run empty before the counter is looked at."""
+        self._pending = 0 if not self.queue.lasts(num_pending) else num_pending
+        return not self.queue.lasts(num_pending)
+
+    def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool) -> PuzzleStep:
+        """The next segment of all slots."""
+        self.queue.fill(state.rows, self._pending)
+        return PuzzleStep(self, state, micro_batch, checkpointing=checkpointing)
+
+    def cycles(self, state: TrainState) -> tuple[int, int] | None:
+        """Cycles of the next step under the depth curriculum; None where there is none."""
+        share = state.step / max(1, state.schedule_steps)
+        reached = [cycles for start, cycles in sorted(self.config.curriculum.items()) if share >= start]
+        return reached[-1] if reached else None
+
+    def exploration(self, step: int) -> Tensor:
+        """(B,) segments that each slot must think in this step before it may halt; 0 for most."""
+        most, share = self.core.halt_max_steps, self.config.objective.halt_exploration_prob
+        bits = stream(self.config.run.seed, "exploration", step)
+        draws, lengths = bits.random(self.num_slots), bits.random(self.num_slots)
+        least = 2 + (lengths * (most - 1)).astype(np.int32)
+        return torch.from_numpy(np.where((draws < share) & (most > 1), least, 0)).to(self.device, non_blocking=True)
+
+    def noise(self, step: int, part: int) -> torch.Generator | None:
+        """What draws initial states and state noise of a part of the slots in a step, where the model has any."""
+        if self.core.initial_z_h != "noise" and not self.core.state_noise:
+            return None
+        seed = int(stream(self.config.run.seed, "state-noise", step).integers(0, 2**62)) + part
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def describe(
+        self, numbers: list[float], counts: Mapping[str, int], step_time: float, state: TrainState
+    ) -> dict[str, Any]:
+        """Losses per slot, results of the slots that halted, counters and throughput."""
+        sums = dict(zip(NUMBERS, numbers, strict=True))
+        slots, halted = self.num_slots, sums["num_halted"]
+        state.rows += int(sums["fresh_rows"])
+        state.tokens += int(sums["fresh_tokens"])
+        state.token_segments += int(sums["tokens"])
+        self._remember(state, sums)
+        epoch = self.queue.order.epoch_of(state.rows)
+        fields: dict[str, Any] = {
+            "loss": sums["loss"] / slots,
+            "ce": sums["ce"] / slots,
+            "halt_loss": sums["halt_loss"] / slots,
+            "rows": state.rows,
+            "tokens": state.tokens,
+            "token_segments": state.token_segments,
+            "effective_batch_size": slots,
+            "epoch": epoch.number,
+            "dataset_position": state.rows - epoch.start,
+            "num_halted": int(halted),
+            "rows_per_s": sums["fresh_rows"] / step_time,
+            "row_segments_per_s": slots / step_time,
+            "tokens_per_s": sums["fresh_tokens"] / step_time,
+            "token_segments_per_s": sums["tokens"] / step_time,
+        }
+        if self.core.halting == "q_halt_continue":
+            fields["continue_loss"] = sums["continue_loss"] / slots
+        if halted:
+            fields |= {
+                "cell_accuracy": sums["cell_accuracy"] / halted,
+                "exact_accuracy": sums["exact_accuracy"] / halted,
+                "halt_accuracy": sums["halt_accuracy"] / halted,
+                "act_steps_mean": sums["segments"] / halted,
+            }
+        return fields
+
+    def speed(self, fields: Mapping[str, Any]) -> str:
+        """Segments of rows per second."""
+        return f"{fields['row_segments_per_s']:,.0f} row segments/s"
+
+    def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
+        """Accuracies on a fixed subset of the test split, or on all of it."""
+        settings = self.config.evaluation
+        if self.test_set is None or not settings.eval_rows or (full and not settings.full_eval):
+            return None
+        rows = np.arange(self.test_set.num_rows) if full else self.subset
+        arrays = RowArrays(self.test_set)
+        result = evaluate_puzzles(
+            self.model,
+            _batches(arrays, rows, max(micro_batch, min(256, self.num_slots)), self.device),
+            self.objective,
+            num_segments=settings.eval_segments or self.core.halt_max_steps,
+        )
+        return describe_evaluation(result, self.test_set, rows, arrays, self.baselines(rows, arrays), full=full)
+
+    @property
+    def subset(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Rows of the test split that periodic evaluations use: always the same ones."""
+        assert self.test_set is not None
+        count, wanted = self.test_set.num_rows, self.config.evaluation.eval_rows
+        if count <= wanted:
+            return np.arange(count)
+        bits = stream(0, "evaluation-subset", 0)  # the same for every seed of the run, so that runs compare
+        return np.sort(bits.choice(count, wanted, replace=False))
+
+    def baselines(self, rows: np.ndarray[Any, Any], arrays: RowArrays) -> dict[str, float]:
+        """What answers without a model score on these rows of the test split."""
+        inputs, labels, _ = arrays.take(rows)
+        return baselines(self.train_set, inputs, labels)
+
+    def stop_reason(self, state: TrainState) -> str | None:
+        """Early stopping, on the evaluations or on the training accuracy."""
+        patience, wanted = self.config.evaluation.early_stopping, self.config.evaluation.stop_at_train_accuracy
+        if patience is not None and state.evals_since_best >= patience:
+            return f"no better evaluation in {patience} (--early-stopping)"
+        rows = sum(count for count, _ in state.recent_exact)
+        if wanted is not None and rows >= RECENT_ROWS:
+            share = sum(exact for _, exact in state.recent_exact) / rows
+            if share >= wanted:
+                return f"{share:.3f} of the last {rows:.0f} training rows were right (--stop-at-train-accuracy)"
+        return None
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Slots, the number of rows taken, and the epoch that the next one belongs to."""
+        epoch = self.queue.order.epoch_of(int(self.cursor))
+        place = torch.tensor([epoch.number, epoch.start], dtype=torch.int64)
+        return {**self.slots.tensors(), "cursor": self.cursor, "epoch": place}
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what :meth:`state_tensors` gave."""
+        moved = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        number, start = tensors["epoch"].tolist()
+        self.cursor = moved["cursor"]
+        self.queue.restart(int(self.cursor), number, start)
+        self.slots = Slots.from_tensors(moved)
+
+    def _remember(self, state: TrainState, sums: Mapping[str, float]) -> None:
+        """Keep the results of the last rows, where a stop depends on them."""
+        if self.config.evaluation.stop_at_train_accuracy is None or not sums["num_halted"]:
+            return
+        recent = [*state.recent_exact, [sums["num_halted"], sums["exact_accuracy"]]]
+        while len(recent) > 1 and sum(count for count, _ in recent[1:]) >= RECENT_ROWS:
+            recent.pop(0)
+        state.recent_exact = recent
+
+    def _test_set(self, folder: Path) -> PuzzleDataset | None:
+        if not self.config.evaluation.eval_rows:
+            return None
+        if not (folder / "test").is_dir():
+            raise DataError(f"{folder} has no test split to evaluate on; add one, or train without: --eval-rows 0")
+        return open_dataset(folder, "test")
+
+
+def _batches(arrays: RowArrays, rows: np.ndarray[Any, Any], size: int, device: torch.device) -> Iterator[Rows]:
+    for start in range(0, len(rows), size):
+        columns = arrays.take(rows[start : start + size])
+        yield Rows(*(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns))
