@@ -204,8 +204,8 @@ def _load_indices(path: Path, end: int, what: str) -> npt.NDArray[np.int64]:
 
 def _check_range(path: Path, array: IntArray, end: int, name: str) -> None:
     for start, block in _blocks(array):
-        outside = (block < 0) | (block >= end)
-        if outside.any():
+        if block.min() < 0 or block.max() >= end:
+            outside = (block < 0) | (block >= end)
             row = start + int(np.argmax(outside.reshape(len(block), -1).any(axis=1)))
             raise DataError(
                 f"{path}, row {row}: the value {block[outside][0]} is not below {name} = {end} of {INFO_FILE}; correct "

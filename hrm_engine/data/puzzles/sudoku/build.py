@@ -1,7 +1,8 @@
 """Build Sudoku datasets: generated, from CSV files, or the hard proxy.
 
 No puzzle stands in both splits, and no variant of a training puzzle is a test puzzle. "The same" means cell for cell:
-at 4x4 nearly every puzzle is a relabelled or permuted form of some training puzzle, because there are so few.
+at 4x4 there are so few puzzles that most test puzzles are a relabelled or permuted form of a training puzzle (9 blanks,
+1,000 to train on: 382 of 500), so a 4x4 score says little about puzzles of a new kind. At 6x6 none of 100 was.
 """
 
 from __future__ import annotations

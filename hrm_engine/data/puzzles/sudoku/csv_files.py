@@ -133,9 +133,11 @@ def _read_rows(path: Path) -> Iterator[tuple[list[list[str]], list[int]]]:
                     rows, lines = [], []
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: give the CSV file of the puzzles") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        line = f", line {reader.line_num}" if reader is not None else ""
-        raise DataError(f"{path}{line}: cannot be read as CSV ({problem})") from problem
+    except csv.Error as problem:
+        raise _refusal(path, reader.line_num if reader else 1, f"cannot be read as CSV ({problem})") from problem
+    except (OSError, UnicodeDecodeError) as problem:
+        place = f"{path}, after line {reader.line_num}" if reader else str(path)
+        raise DataError(f"{place}: cannot be read ({problem})") from problem
     if rows:
         yield rows, lines
 

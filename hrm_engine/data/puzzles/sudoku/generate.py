@@ -136,11 +136,14 @@ def candidate_blocks(
 
 def make_block(size: int, start: int, end: int, *, blanks: int | None, seed: int) -> Puzzles:
     """The candidates ``start`` to ``end`` (not included); failed ones have rating -1 and no meaning else."""
-    from hrm_engine.data.puzzles.sudoku.search import make_candidates, units_and_peers
+    from hrm_engine.data.puzzles.sudoku.search import board_arrays, make_candidates
 
-    words = row_words(seed, f"sudoku-{size}", np.arange(start, end), 2 * size * size)
+    words = row_words(seed, f"sudoku-{size}", np.arange(start, end), 2 * size * size).reshape(-1, 2, size * size)
+    orders = np.argsort(words, axis=2, kind="stable")
     boards = np.zeros((end - start, size * size), dtype=np.uint8)
     solutions = np.zeros_like(boards)
     ratings = np.zeros(end - start, dtype=np.int64)
-    make_candidates(words, blanks or 0, *units_and_peers(size), boards, solutions, ratings)
+    make_candidates(
+        np.ascontiguousarray(words[:, 0]), orders, blanks or 0, *board_arrays(size), boards, solutions, ratings
+    )
     return Puzzles(boards + np.uint8(BLANK), solutions + np.uint8(BLANK), ratings)

@@ -2,7 +2,7 @@
 
 Boards here are digits (0 blank) in reading order, uint8 (S,); bit d - 1 of a mask stands for digit d. ``solve`` and
 ``generate`` alone import this module, and only when they are used: numba takes half a second to load, and some seconds
-to compile the first time (the result is cached on the disk).
+to compile the first time (the result is cached on the disk). Signatures are spelled out, so that it compiles once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,23 @@ _NUM_BITS = np.array([bin(mask).count("1") for mask in range(512)], dtype=np.uin
 
 
 @cache
-def units_and_peers(size: int) -> tuple[Array, Array]:
-    """Cells of every unit, (3 * size, size), and of every cell the others in its units, (S, peers)."""
+def board_arrays(size: int) -> tuple[Array, Array, Array, Array]:
+    """What a search over boards of this size takes besides them: order, turns, units, peers.
+
+    The reading order of the cells (S,), turns of zero (S,), the cells of every unit (3 * size, size), for every cell
+    also the others in its units (S, peers).
+    """
     units = units_of(size)
     peers = [np.setdiff1d(units[(units == cell).any(axis=1)], [cell]) for cell in range(size * size)]
-    return units.astype(np.int64), np.array(peers, dtype=np.int64)
+    order, turns = np.arange(size * size, dtype=np.int64), np.zeros(size * size, dtype=np.uint64)
+    return order, turns, units.astype(np.int64), np.array(peers, dtype=np.int64)
 
 
-@njit(cache=True, nogil=True)
+@njit(
+    "boolean(uint16[::1], uint8[::1], int64[::1], int64, int64[:, ::1], int64[:, ::1], int64)",
+    cache=True,
+    nogil=True,
+)
 def _propagate(marks: Array, fixed: Array, queue: Array, waiting: int, units: Array, peers: Array, full: int) -> bool:
     """Fix the ``waiting`` cells of the queue and all that follows by singles; False if a cell or unit is left without.
 
@@ -77,7 +86,7 @@ def _propagate(marks: Array, fixed: Array, queue: Array, waiting: int, units: Ar
             return True
 
 
-@njit(cache=True, nogil=True)
+@njit("int64(uint16[::1], int64[::1])", cache=True, nogil=True)
 def _choose(marks: Array, order: Array) -> int:
     """The cell with the fewest candidates, at least two, the earliest in ``order`` of several; -1 if all are fixed."""
     best = -1
@@ -92,7 +101,12 @@ def _choose(marks: Array, order: Array) -> int:
     return best
 
 
-@njit(cache=True, nogil=True)
+@njit(
+    "UniTuple(int64, 2)(uint8[::1], int64, int64, int64, "
+    "int64[::1], uint64[::1], int64[:, ::1], int64[:, ::1], uint8[::1])",
+    cache=True,
+    nogil=True,
+)
 def _search(
     board: Array,
     barred: int,
@@ -113,13 +127,14 @@ def _search(
     num_cells = board.shape[0]
     full = (1 << units.shape[1]) - 1
     marks = np.empty((num_cells + 1, num_cells), dtype=np.uint16)
-    fixed = np.zeros((num_cells + 1, num_cells), dtype=np.uint8)
+    fixed = np.empty((num_cells + 1, num_cells), dtype=np.uint8)
     queue = np.empty(2 * num_cells, dtype=np.int64)
     cells = np.empty(num_cells + 1, dtype=np.int64)
     left = np.empty(num_cells + 1, dtype=np.uint16)
     waiting = 0
     for cell in range(num_cells):
         marks[0, cell] = full
+        fixed[0, cell] = 0
         if board[cell]:
             marks[0, cell] = 1 << (board[cell] - 1)
             queue[waiting] = cell
@@ -148,8 +163,9 @@ def _search(
         mask &= ~(mask - 1)
         left[depth] &= ~mask
         guesses += 1
-        marks[depth + 1] = marks[depth]
-        fixed[depth + 1] = fixed[depth]
+        for place in range(num_cells):  # assigning a slice would triple the time to compile
+            marks[depth + 1, place] = marks[depth, place]
+            fixed[depth + 1, place] = fixed[depth, place]
         marks[depth + 1, cell] = mask
         queue[0] = cell
         if not _propagate(marks[depth + 1], fixed[depth + 1], queue, 1, units, peers, full):
@@ -169,51 +185,75 @@ def _search(
     return num_solutions, guesses
 
 
-@njit(cache=True, nogil=True)
+@njit(
+    "void(uint8[:, ::1], int64, int64[::1], uint64[::1], int64[:, ::1], int64[:, ::1], uint8[:, ::1], int64[::1], "
+    "int64[::1])",
+    cache=True,
+    nogil=True,
+)
 def count_solutions(
-    boards: Array, limit: int, units: Array, peers: Array, solutions: Array, counts: Array, guesses: Array
+    boards: Array,
+    limit: int,
+    order: Array,
+    turns: Array,
+    units: Array,
+    peers: Array,
+    solutions: Array,
+    counts: Array,
+    guesses: Array,
 ) -> None:
     """``_search`` for boards (n, S); fills solutions (n, S), counts (n,) and guesses (n,)."""
-    num_cells = boards.shape[1]
-    order = np.arange(num_cells)
-    turns = np.zeros(num_cells, dtype=np.uint64)
     for row in range(boards.shape[0]):
         counts[row], guesses[row] = _search(boards[row], -1, 0, limit, order, turns, units, peers, solutions[row])
 
 
-@njit(cache=True, nogil=True)
+@njit(
+    "void(uint64[:, ::1], int64[:, :, ::1], int64, int64[::1], uint64[::1], "
+    "int64[:, ::1], int64[:, ::1], uint8[:, ::1], uint8[:, ::1], int64[::1])",
+    cache=True,
+    nogil=True,
+)
 def make_candidates(
-    words: Array, blanks: int, units: Array, peers: Array, boards: Array, solutions: Array, guesses: Array
+    turns: Array,
+    orders: Array,
+    blanks: int,
+    order: Array,
+    no_turns: Array,
+    units: Array,
+    peers: Array,
+    boards: Array,
+    solutions: Array,
+    guesses: Array,
 ) -> None:
-    """From random words (n, 2 S) a puzzle each: boards (n, S), solutions (n, S), guesses (n,), -1 if there is none.
+    """A puzzle of each row of random words: boards (n, S), solutions (n, S), guesses (n,), -1 if there is none.
 
-    A grid is filled by the search with its choices drawn, then cells are emptied in a drawn order wherever the puzzle
-    keeps a single solution, until ``blanks`` are empty. With ``blanks`` 0 every cell is tried: no given can then be
-    spared. The number of guesses is that of a full search, which proves once more that the solution is the only one.
+    A grid is filled by the search, ``turns`` (n, S) and the first of ``orders`` (n, 2, S) making its choices. Then
+    cells are emptied in the second order wherever the puzzle keeps a single solution, until ``blanks`` are empty. With
+    ``blanks`` 0 every cell is tried: no given can then be spared. The number of guesses is that of a full search, which
+    proves once more that the solution is the only one.
     """
     num_cells = units.shape[1] * units.shape[1]
-    nothing = np.zeros(num_cells, dtype=np.uint8)
-    reading = np.arange(num_cells)
-    no_turns = np.zeros(num_cells, dtype=np.uint64)
     other = np.empty(num_cells, dtype=np.uint8)
-    for row in range(words.shape[0]):
-        turns = words[row, :num_cells]
-        _search(nothing, -1, 0, 1, np.argsort(turns), turns, units, peers, solutions[row])
+    for row in range(turns.shape[0]):
         board = boards[row]
-        board[:] = solutions[row]
+        for cell in range(num_cells):
+            board[cell] = 0
+        _search(board, -1, 0, 1, orders[row, 0], turns[row], units, peers, solutions[row])
+        for cell in range(num_cells):
+            board[cell] = solutions[row, cell]
         emptied = 0
-        for cell in np.argsort(words[row, num_cells:]):
+        for cell in orders[row, 1]:
             if emptied == blanks and blanks > 0:
                 break
             digit = board[cell]
             board[cell] = 0
-            found, _ = _search(board, cell, 1 << (digit - 1), 1, reading, no_turns, units, peers, other)
+            found, _ = _search(board, cell, 1 << (digit - 1), 1, order, no_turns, units, peers, other)
             if found:
                 board[cell] = digit
             else:
                 emptied += 1
         guesses[row] = -1
         if emptied == blanks or blanks == 0:
-            count, tried = _search(board, -1, 0, 2, reading, no_turns, units, peers, other)
+            count, tried = _search(board, -1, 0, 2, order, no_turns, units, peers, other)
             if count == 1:
                 guesses[row] = tried

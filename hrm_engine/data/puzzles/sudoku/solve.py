@@ -39,7 +39,7 @@ def solve(inputs: Rows) -> Solved:
         DataError: the boards have not the cells of a Sudoku.
         ValueError: a token is neither blank nor a digit of this size.
     """
-    from hrm_engine.data.puzzles.sudoku.search import count_solutions, units_and_peers
+    from hrm_engine.data.puzzles.sudoku.search import board_arrays, count_solutions
 
     size = sudoku_size(inputs.shape[1])
     if inputs.size and (inputs.min() < BLANK or inputs.max() > size + BLANK):
@@ -49,6 +49,6 @@ def solve(inputs: Rows) -> Solved:
     solutions = np.zeros_like(boards)
     counts = np.zeros(len(boards), dtype=np.int64)
     guesses = np.zeros(len(boards), dtype=np.int64)
-    count_solutions(boards, ENOUGH, *units_and_peers(size), solutions, counts, guesses)
+    count_solutions(boards, ENOUGH, *board_arrays(size), solutions, counts, guesses)
     solutions[counts > 0] += np.uint8(BLANK)
     return Solved(solutions, counts, guesses)
