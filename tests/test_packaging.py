@@ -19,6 +19,7 @@ INSTALLED_AS = {
     "bs4": "beautifulsoup4",
     "huggingface_hub": "huggingface-hub",
     "jupyter_client": "jupyter-client",
+    "pytorch_optimizer": "pytorch-optimizer",
     "yaml": "pyyaml",
 }
 # Needed without an import of ours: JupyterLab is started as a program, and the progress bars that transformers draws in

@@ -1,7 +1,21 @@
-"""Update rules, parameter groups and learning-rate schedules."""
+"""Update rules, parameter groups, averages of weights and learning-rate schedules."""
 
+from hrm_engine.optim.ema import WeightAverage
 from hrm_engine.optim.masters import MasterWeights
+from hrm_engine.optim.registry import Rule, check_name, list_rules, make_updater
 from hrm_engine.optim.schedules import learning_rate
-from hrm_engine.optim.updater import Updater, UpdateResult, make_updater
+from hrm_engine.optim.sparse_sign import sparse_sign_update
+from hrm_engine.optim.updater import Updater, UpdateResult
 
-__all__ = ["MasterWeights", "UpdateResult", "Updater", "learning_rate", "make_updater"]
+__all__ = [
+    "MasterWeights",
+    "Rule",
+    "UpdateResult",
+    "Updater",
+    "WeightAverage",
+    "check_name",
+    "learning_rate",
+    "list_rules",
+    "make_updater",
+    "sparse_sign_update",
+]

@@ -7,6 +7,9 @@ however often a module is called. Gradients are summed in the masters' dtype as 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +55,26 @@ class MasterWeights:
             masters, copies = zip(*self._pairs, strict=True)
             with torch.no_grad():
                 torch._foreach_copy_(list(copies), list(masters))
+
+    @contextmanager
+    def replaced(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within it the model computes with other values of its parameters, rounded to the type it computes in.
+
+        Afterwards everything is what it was, bit for bit. Masters that are no parameters of the model stay as they are.
+        """
+        copies = {id(master): copy for master, copy in self._pairs}
+        own = {name: master for name, master in self.by_name.items() if id(master) not in copies}
+        kept = [master.detach().clone() for master in own.values()]
+        with torch.no_grad():
+            for name, master in self.by_name.items():
+                copies.get(id(master), master).copy_(values[name])
+        try:
+            yield
+        finally:
+            if own:
+                with torch.no_grad():
+                    torch._foreach_copy_(list(own.values()), kept)
+            self.publish()
 
     @staticmethod
     def _collector(master: nn.Parameter):

@@ -38,9 +38,16 @@ def objective(model: nn.Module, number: int) -> Tensor:
 
 
 def updater_of(
-    model: nn.Module, *, master: torch.dtype = torch.float32, loss_scaling: bool = False, **optim: object
+    model: nn.Module,
+    *,
+    master: torch.dtype = torch.float32,
+    loss_scaling: bool = False,
+    decay_all: bool = False,
+    **optim: object,
 ) -> Updater:
-    return make_updater(MasterWeights(model, master), OptimConfig.model_validate(optim), loss_scaling=loss_scaling)
+    """With a peak learning rate of 1 unless another is given, so that ``lr_factor`` is the learning rate."""
+    config = OptimConfig.model_validate({"lr": 1.0, **optim})
+    return make_updater(MasterWeights(model, master), config, loss_scaling=loss_scaling, decay_all=decay_all)
 
 
 def one_pass(model: nn.Module, number: int) -> Callable[[Backward], None]:

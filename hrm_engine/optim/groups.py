@@ -1,0 +1,84 @@
+"""Which parameters are updated how: weight decay, and what Muon leaves to AdamW.
+
+A pattern that matches no parameter is an error: the setting it carries would do nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hrm_engine.config.training import OptimConfig
+from hrm_engine.errors import ConfigError
+
+Group = dict[str, Any]
+# A hundredth of Muon's rate is Adam's in the recipes that use both.
+ADAM_SHARE = 0.01
+
+
+def decay_groups(parameters: Mapping[str, Tensor], config: OptimConfig, *, decay_all: bool) -> list[Group]:
+    """Decay on matrices; none on embeddings (rows that a batch does not touch must not shrink) and vectors.
+
+    Args:
+        decay_all: decay on everything, as HRM was trained on puzzles.
+
+    Raises:
+        ConfigError: no parameter is a matrix.
+    """
+    return _split_by_decay(parameters, config.lr, config.weight_decay, decay_all=decay_all)
+
+
+def muon_groups(
+    parameters: Mapping[str, Tensor], config: OptimConfig, *, decay_all: bool
+) -> tuple[list[Group], list[Group]]:
+    """Groups for Muon (hidden matrices) and for AdamW (embeddings, heads, biases, vectors).
+
+    Raises:
+        ConfigError: the model has no hidden matrix, or nothing else.
+    """
+    hidden = _matching(parameters, _is_hidden_matrix, "hidden matrices, which Muon is for")
+    rest = {name: parameter for name, parameter in parameters.items() if not _is_hidden_matrix(name, parameter)}
+    adam_lr = config.lr * ADAM_SHARE if config.adam_lr is None else config.adam_lr
+    adam_decay = config.weight_decay if config.adam_weight_decay is None else config.adam_weight_decay
+    if not rest:
+        return [_group(hidden, config.lr, config.weight_decay)], []
+    # Heads are matrices; a model whose head is its embedding has none left, which is no mistake of the settings.
+    heads = any(_is_decayed(name, parameter) for name, parameter in rest.items())
+    adam = (
+        _split_by_decay(rest, adam_lr, adam_decay, decay_all=decay_all)
+        if heads or decay_all
+        else [_group(rest, adam_lr, 0.0)]
+    )
+    return [_group(hidden, config.lr, config.weight_decay)], adam
+
+
+def _split_by_decay(parameters: Mapping[str, Tensor], lr: float, decay: float, *, decay_all: bool) -> list[Group]:
+    if decay_all:
+        return [_group(parameters, lr, decay)]
+    decayed = _matching(parameters, _is_decayed, "matrices, which weight decay is for")
+    free = {name: parameter for name, parameter in parameters.items() if name not in decayed}
+    groups = [_group(decayed, lr, decay)]
+    return [*groups, _group(free, lr, 0.0)] if free else groups
+
+
+def _matching(parameters: Mapping[str, Tensor], pattern: Callable[[str, Tensor], bool], what: str) -> dict[str, Tensor]:
+    found = {name: parameter for name, parameter in parameters.items() if pattern(name, parameter)}
+    if not found:
+        raise ConfigError(
+            f"the model has no {what}: its parameters are {', '.join(sorted(parameters)[:8])}; use another --optimizer"
+        )
+    return found
+
+
+def _is_decayed(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim > 1 and "embed" not in name
+
+
+def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim == 2 and "embed" not in name and "head" not in name
+
+
+def _group(parameters: Mapping[str, Tensor], lr: float, decay: float) -> Group:
+    return {"params": list(parameters.values()), "lr": lr, "base_lr": lr, "weight_decay": decay}

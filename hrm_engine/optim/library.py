@@ -1,0 +1,352 @@
+"""Any optimizer of pytorch_optimizer that runs on ``backward(); step()`` and can be continued exactly.
+
+Whatever a rule draws at random is drawn from the number of its updates, so that a resumed run draws the same.
+Before training, a rule is tried out on a few small tensors of the types that it will have: three steps, and the third
+again from the saved state of the second.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hrm_engine.config.training import OptimConfig
+from hrm_engine.errors import CheckpointError, ConfigError
+from hrm_engine.optim.groups import Group, decay_groups, muon_groups
+from hrm_engine.optim.rules import AskingUpdater
+from hrm_engine.optim.state_tree import NotStateError, as_tensor, flatten, from_tensor, rebuild
+from hrm_engine.optim.updater import SCALE_NAMES
+
+_SECOND_ORDER = "it needs second derivatives of the loss"
+_OWN_BACKWARD = "it updates inside the backward pass and takes the model apart itself"
+_CLOSURE = "it reads the loss, or evaluates it again, within its step"
+_PROCESSES = "it needs several processes"
+_SHAPES = "it is only for parameters of special shapes"
+
+REFUSED = {
+    "adahessian": _SECOND_ORDER,
+    "sophiah": _SECOND_ORDER,
+    "lomo": _OWN_BACKWARD,
+    "adalomo": _OWN_BACKWARD,
+    "adammini": "it needs the model and the names of its parts",
+    "muonclip": "it needs the attention logits of the model",
+    "alig": _CLOSURE,
+    "bsam": _CLOSURE,
+    "lbfgs": _CLOSURE,
+    "emofact": _CLOSURE,
+    "emolynx": _CLOSURE,
+    "emonavi": _CLOSURE,
+    "demo": _PROCESSES,
+    "distributedmuon": _PROCESSES,
+    "asgd": "it sets the learning rate itself",
+    "ranger21": "it has a learning-rate schedule of its own",
+    "sara": "it trains only the weights that are nearly zero",
+    "magma": "it wraps another optimizer",
+    "lorarite": _SHAPES,
+    "spectralsphere": _SHAPES,
+    "spam": "its state holds a scheduler, which cannot be saved",
+}
+_MUON_GROUPS = {"adago", "adamuon", "normuon"}
+# Of a parameter group, what the configuration says; everything else in it is state.
+_CONFIGURED = {"params", "lr", "base_lr", "weight_decay"}
+_LIBRARY_STATE = "library"
+_SHAPES_TRIED = ((7, 6), (8, 6), (1, 6), (8,), (1,))
+
+
+def names() -> list[str]:
+    """All names of the library."""
+    return list(_library().get_supported_optimizers())
+
+
+def refusal(name: str) -> str:
+    """Why a rule of the library cannot be used; empty where it can."""
+    return REFUSED.get(name, "")
+
+
+def takes_muon_groups(name: str) -> bool:
+    """Whether a rule is a kind of Muon, which leaves what is no hidden matrix to AdamW."""
+    return name in _MUON_GROUPS
+
+
+def describe(name: str) -> str:
+    """What of the configuration a rule does not take, and whether it averages the weights."""
+    kind, parts = _kind(name), []
+    if takes_muon_groups(name):
+        parts.append("a Muon: takes --adam-lr")
+    elif name not in REFUSED:
+        parts += _not_taken(kind)
+    if _has_modes(kind):
+        parts.append("averages the weights itself")
+    return ", ".join(parts)
+
+
+class LibraryUpdater(AskingUpdater):
+    """One optimizer of pytorch_optimizer."""
+
+    def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
+        self.name, self.num_updates = config.optimizer, 0
+        kind = _kind(self.name)
+        if takes_muon_groups(self.name):
+            hidden, rest = muon_groups(self.masters.by_name, config, decay_all=decay_all)
+            groups = [{**group, "use_muon": group in hidden} for group in (*hidden, *rest)]
+        else:
+            groups = decay_groups(self.masters.by_name, config, decay_all=decay_all)
+            for setting in _not_taken(kind):
+                self.messages.append(f"--optimizer {self.name} takes {setting}")
+        _try_out(self.name, config, {(m.dtype, m.device) for m in self.masters.by_name.values()})
+        return [_build(self.name, groups, config)]
+
+    @classmethod
+    def averages_weights_of(cls, config: OptimConfig) -> bool:
+        """See :meth:`Updater.averages_weights_of`."""
+        return _has_modes(_kind(config.optimizer))
+
+    def _step(self, divisor: Tensor, finite: Tensor) -> None:
+        if not bool(finite):
+            return
+        with _drawing_from(self.num_updates, self.device):
+            super()._step(divisor, finite)
+        self.num_updates += 1
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """See :meth:`Updater.evaluating`."""
+        (optimizer,) = self.optimizers
+        # before the first update there is no average
+        if not _has_modes(type(optimizer)) or self.num_updates == 0:
+            yield
+            return
+        masters = [master.detach() for master in self.masters.by_name.values()]
+        kept = [master.clone() for master in masters]
+        with _updated_ones(optimizer):
+            optimizer.eval()  # type: ignore[attr-defined]
+        self.masters.publish()
+        try:
+            yield
+        finally:
+            with _updated_ones(optimizer):
+                optimizer.train()  # type: ignore[attr-defined]
+            torch._foreach_copy_(masters, kept)  # the library's way back rounds
+            self.masters.publish()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Tensors by ``parameter.key``; what is no tensor is described in one of bytes."""
+        (optimizer,) = self.optimizers
+        tensors, description = _taken_apart(optimizer, self.masters.by_name)
+        scales = {name: getattr(self, name) for name in SCALE_NAMES}
+        return {**scales, _LIBRARY_STATE: as_tensor({**description, "num_updates": self.num_updates}), **tensors}
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """See :meth:`Updater.load_state_tensors`."""
+        if _LIBRARY_STATE not in tensors:
+            raise CheckpointError(f"the optimizer state is not one of --optimizer {self.name}")
+        for name in SCALE_NAMES:
+            getattr(self, name).copy_(tensors[name])
+        description = from_tensor(tensors[_LIBRARY_STATE])
+        self.num_updates = description["num_updates"]
+        (optimizer,) = self.optimizers
+        _put_together(optimizer, self.masters.by_name, description, tensors, self.device)
+
+
+@contextmanager
+def _updated_ones(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within it the groups have no parameters that never had a gradient: some rules expect an average of each."""
+    everything = [group["params"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["params"] = [parameter for parameter in group["params"] if optimizer.state.get(parameter)]
+    try:
+        yield
+    finally:
+        for group, parameters in zip(optimizer.param_groups, everything, strict=True):
+            group["params"] = parameters
+
+
+def _library() -> Any:
+    import pytorch_optimizer
+
+    return pytorch_optimizer
+
+
+def _kind(name: str) -> type[torch.optim.Optimizer]:
+    return _library().load_optimizer(name)  # type: ignore[no-any-return]
+
+
+def _settings(kind: type[torch.optim.Optimizer]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(kind.__init__).parameters)
+
+
+def _has_modes(kind: type[torch.optim.Optimizer]) -> bool:
+    return callable(getattr(kind, "eval", None)) and callable(getattr(kind, "train", None))
+
+
+def _takes_two_betas(kind: type[torch.optim.Optimizer]) -> bool:
+    setting = _settings(kind).get("betas")
+    return setting is not None and isinstance(setting.default, tuple) and len(setting.default) == 2
+
+
+def _not_taken(kind: type[torch.optim.Optimizer]) -> list[str]:
+    parts = [] if _takes_two_betas(kind) else ["no --beta1 and --beta2"]
+    return parts if "weight_decay" in _settings(kind) else [*parts, "no --weight-decay"]
+
+
+def _build(name: str, groups: list[Group], config: OptimConfig) -> torch.optim.Optimizer:
+    kind, betas = _kind(name), (config.beta1, config.beta2)
+    settings, chosen = _settings(kind), {}
+    if takes_muon_groups(name):
+        chosen["adamw_betas"] = betas
+    elif _takes_two_betas(kind):
+        chosen["betas"] = betas
+    if "weight_decouple" in settings:
+        chosen["weight_decouple"] = True
+    if "weight_decay" not in settings:
+        groups = [{key: value for key, value in group.items() if key != "weight_decay"} for group in groups]
+    made: Callable[..., torch.optim.Optimizer] = kind
+    optimizer = made(groups, lr=config.lr, **chosen)
+    if _has_modes(kind):
+        optimizer.train()  # type: ignore[attr-defined]
+    return optimizer
+
+
+def _taken_apart(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors: dict[str, Tensor] = {}
+    state = {name: flatten(optimizer.state[p], name, tensors) for name, p in parameters.items() if p in optimizer.state}
+    others = {key: value for key, value in optimizer.state.items() if not isinstance(key, Tensor)}
+    return tensors, {
+        "state": state,
+        "others": flatten(others, "optimizer.state", tensors),
+        "groups": [
+            _savable(
+                {key: value for key, value in group.items() if key not in _CONFIGURED},
+                f"optimizer.groups.{index}",
+                tensors,
+            )
+            for index, group in enumerate(optimizer.param_groups)
+        ],
+        "attributes": _savable(_attributes(optimizer), "optimizer.attributes", tensors),
+    }
+
+
+def _put_together(
+    optimizer: torch.optim.Optimizer,
+    parameters: dict[str, nn.Parameter],
+    description: dict[str, Any],
+    tensors: dict[str, Tensor],
+    device: torch.device,
+) -> None:
+    unknown = sorted(description["state"].keys() - parameters.keys())
+    if unknown:
+        raise CheckpointError(f"the optimizer state has {unknown[0]!r}, which this model does not have")
+    optimizer.state.clear()
+    for name, tree in description["state"].items():
+        optimizer.state[parameters[name]] = rebuild(tree, tensors, device)
+    for key, value in rebuild(description["others"], tensors, device).items():
+        optimizer.state[key] = value
+    for group, trees in zip(optimizer.param_groups, description["groups"], strict=True):
+        group.update({key: rebuild(tree, tensors, device) for key, tree in trees.items()})
+    for key, tree in description["attributes"].items():
+        setattr(optimizer, key, rebuild(tree, tensors, device))
+
+
+def _attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What an optimizer keeps on itself; the hooks and the like of torch's base class begin with an underscore."""
+    known = {"defaults", "state", "param_groups"}
+    return {key: value for key, value in vars(optimizer).items() if key not in known and not key.startswith("_")}
+
+
+def _savable(values: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Settings of a type that cannot be saved (functions, types) are left out: building the rule sets them again."""
+    trees = {}
+    for key, value in values.items():
+        found: dict[str, Tensor] = {}
+        try:
+            trees[key] = flatten(value, f"{name}.{key}", found)
+        except NotStateError:
+            continue
+        tensors |= found
+    return trees
+
+
+@contextmanager
+def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    devices = [device] if device.type == "cuda" else []
+    plain, numbers = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(plain)
+            np.random.set_state(numbers)
+
+
+def _try_out(name: str, config: OptimConfig, places: set[tuple[torch.dtype, torch.device]]) -> None:
+    """Raise ConfigError where the rule does not run on such weights, or does not go on exactly from its state."""
+    for dtype, device in places:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                problem = _trial(name, config, dtype, device)
+        except Exception as error:
+            # whatever a library raises here, it would raise in the first steps of the training
+            problem = f"it fails on {str(dtype).removeprefix('torch.')} weights ({type(error).__name__}: {error})"
+        if problem:
+            raise ConfigError(f"--optimizer {name} cannot be used: {problem}; 'lab optim list' shows others")
+
+
+def _trial(name: str, config: OptimConfig, dtype: torch.dtype, device: torch.device) -> str:
+    draws = torch.Generator().manual_seed(0)
+
+    def drawn() -> list[Tensor]:
+        return [torch.randn(shape, generator=draws).to(device, dtype) for shape in _SHAPES_TRIED]
+
+    def start(values: list[Tensor]) -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
+        parameters = {str(index): nn.Parameter(value.clone()) for index, value in enumerate(values)}
+        group = {"lr": config.lr, "base_lr": config.lr, "weight_decay": config.weight_decay}
+        split = [list(parameters.values())[:2], list(parameters.values())[2:]]
+        marks = [{"use_muon": True}, {"use_muon": False}] if takes_muon_groups(name) else [{}, {}]
+        groups = [{**group, "params": part, **mark} for part, mark in zip(split, marks, strict=True)]
+        return parameters, _build(name, groups, config)
+
+    def step(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, number: int) -> None:
+        for parameter, gradient in zip(parameters.values(), gradients[number], strict=True):
+            parameter.grad = gradient.clone()
+        with _drawing_from(number, device), torch.no_grad():
+            optimizer.step()
+        changed.extend(group["lr"] != group["base_lr"] for group in optimizer.param_groups)
+
+    changed: list[bool] = []
+    first, gradients = drawn(), [drawn() for _ in range(4)]
+    straight, optimizer = start(first)
+    for number in range(2):
+        step(straight, optimizer, number)
+    tensors, description = _taken_apart(optimizer, straight)
+    saved = {key: tensor.clone() for key, tensor in tensors.items()}
+    resumed, other = start([parameter.detach() for parameter in straight.values()])
+    _put_together(other, resumed, from_tensor(as_tensor(description)), saved, device)
+    step(straight, optimizer, 2)
+    step(resumed, other, 2)
+    if any(changed):
+        return "it sets the learning rate itself"
+    if not all(parameter.isfinite().all() for parameter in straight.values()):
+        return f"three steps on {str(dtype).removeprefix('torch.')} weights lead to what is not finite"
+    if not all(torch.equal(straight[key], resumed[key]) for key in straight):
+        return "it does not go on exactly from its saved state"
+    if config.lr_scheduler != "constant" and config.lr_min_ratio == 0:
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        step(straight, optimizer, 3)
+        if not all(parameter.isfinite().all() for parameter in straight.values()):
+            return "it does not bear the learning rate of zero that --lr-min-ratio 0 ends with"
+    return ""
