@@ -1,6 +1,6 @@
 """Write the pages that are made from declarations in the code: `python docs/generate.py`, or `make docs`.
 
-flags.md comes from the configuration models, metrics.md from the table of metrics. A test fails when a page and its
+flags.md and puzzle-flags.md come from the configuration models, metrics.md from the table of metrics. A test fails when a page and its
 declaration differ, so neither is edited by hand.
 """
 
@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import types
 import typing
+from functools import partial
 from pathlib import Path
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic_core import PydanticUndefined
 
-from hrm_engine.config import Leaf, TextTrainConfig, leaves
-from hrm_engine.config.base import PRESETS
+from hrm_engine.config import Leaf, PuzzleTrainConfig, TextTrainConfig, TrainConfig, leaves
+from hrm_engine.config.base import presets_of
 from hrm_engine.store.metrics import docs_table
 
 DOCS = Path(__file__).parent
 HEAD = "| flag | values | default | resume | meaning |\n|---|---|---|---|---|\n"
 NOTE = "<!-- made by docs/generate.py; edit the declaration in the code, then run: make docs -->\n"
 
-FLAGS_INTRO = """# Flags of `lab train actv1`
+FLAGS_INTRO = """# Flags of `lab train {kind}`
 
 Every setting is declared once, in [`hrm_engine/config/`](../hrm_engine/config). The same names are keys of the YAML
 files for `--config`, parameters of the library and entries of `training_args.json`; on the command line `--batch-size`
@@ -35,21 +36,22 @@ Flags that are not settings of the training:
 | flag | meaning |
 |---|---|
 | `--config NAME\\|FILE` | start from a preset or a YAML file. Presets: {presets} |
-| `--resume` | continue the run named by `--brain-name` from its newest valid checkpoint |
+| `--resume` | continue the run named by `{name_flag}` from its newest valid checkpoint |
 | `--allow-changed-data` | with `--resume`: go on although the data is not what it was |
 | `--fresh` | begin again under a name that exists; the old folder moves to `.archive/` |
 """
 
 
-def flags_page() -> str:
-    """flags.md: one table for each group of the configuration."""
-    presets = ", ".join(f"`{path.stem}`" for path in sorted(PRESETS.glob("*.yaml")))
-    parts = [NOTE, FLAGS_INTRO.format(presets=presets)]
+def flags_page(config: type[TrainConfig]) -> str:
+    """One table for each group of a configuration."""
+    presets = ", ".join(f"`{name}`" for name in presets_of(config))
+    name_flag = config.model_fields["run"].default.name_flag
+    parts = [NOTE, FLAGS_INTRO.format(presets=presets, kind=config.kind, name_flag=name_flag)]
     group = ""
-    for leaf in leaves(TextTrainConfig).values():
+    for leaf in leaves(config).values():
         if leaf.path[0] != group:
             group = leaf.path[0]
-            model = TextTrainConfig.model_fields[group].annotation
+            model = config.model_fields[group].annotation
             parts.append(f"\n## {group}\n\n{model.__doc__}\n\n{HEAD}")
         resume = "R" if leaf.may_change_on_resume else ""
         cells = (f"`{leaf.flag}`", _values(leaf), _default(leaf), resume, leaf.description)
@@ -100,7 +102,11 @@ def _default(leaf: Leaf) -> str:
     return f"`{leaf.default}`"
 
 
-PAGES = {"flags.md": flags_page, "metrics.md": metrics_page}
+PAGES = {
+    "flags.md": partial(flags_page, TextTrainConfig),
+    "puzzle-flags.md": partial(flags_page, PuzzleTrainConfig),
+    "metrics.md": metrics_page,
+}
 
 
 def main() -> None:

@@ -161,8 +161,10 @@ def lasting_rows(run_dir: Path) -> list[dict[str, Any]]:
 def final_files(run_dir: Path) -> dict[str, bytes]:
     """Everything that two equal runs must have in common at their end, byte by byte."""
     newest = max((run_dir / "checkpoints").glob("step_*"))
-    found = {"model.safetensors", "config.json", "tokenizer.json"}
-    paths = [run_dir / name for name in found] + [newest / name for name in (*found, "optimizer.safetensors")]
+    wanted = ("model.safetensors", "config.json", "tokenizer.json", "puzzle.json")
+    found = [name for name in wanted if (run_dir / name).exists()]
+    states = [name for name in ("optimizer.safetensors", "task.safetensors") if (newest / name).exists()]
+    paths = [run_dir / name for name in found] + [newest / name for name in (*found, *states)]
     paths += [path for path in sorted((run_dir / "best").glob("*")) if path.name != "MANIFEST.json"]
     content = {path.relative_to(run_dir).as_posix(): path.read_bytes() for path in paths}
     state = json.loads((newest / "state.json").read_text())

@@ -108,6 +108,17 @@ def load_preset(name_or_file: str | Path) -> dict[str, Any]:
     return content
 
 
+def presets_of(model: type[Config]) -> list[str]:
+    """Names of the shipped presets for a training configuration: those that name data as it does."""
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    return [name for name in names if _is_for(load_preset(name), model)]
+
+
+def _is_for(preset: Mapping[str, Any], model: type[Config]) -> bool:
+    data = model.model_fields["data"].annotation
+    return data is not None and set(preset.get("data", {})) <= set(data.model_fields)
+
+
 def build_config(
     model: type[C],
     *,

@@ -21,7 +21,7 @@ from hrm_engine.models.slots import Objective, Rows, embed_rows, repeat_latents,
 
 @dataclass(frozen=True)
 class PuzzleEvaluation:
-    """Results by row, after each segment: ``exact`` and ``cells`` (N, T), ``halt`` (N, T) whether it would stop there."""
+    """Results by row and segment (N, T): ``exact`` and ``cells`` accuracy, ``halt`` whether it would stop there."""
 
     exact: npt.NDArray[np.bool_]
     cells: npt.NDArray[np.float64]

@@ -73,7 +73,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         # train and eval
         "loss": Metric(
             "nats/token",
-            "text: nats/token, puzzles: nats/cell; train, spike: what is minimised, all parts together; eval, final: cross-entropy of the deepest segment",
+            "nats/cell for puzzles; train, spike: what is minimised, all parts together; eval, final: cross-entropy of "
+            "the deepest segment",
             ("train", "eval", "spike", "final"),
         ),
         "ce": Metric("nats/token", "cross-entropy: text of the next token, puzzles of a cell", _TRAIN),

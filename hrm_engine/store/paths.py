@@ -112,6 +112,10 @@ class Workspace:
         return self.training_data / "curated_datasets" / "python_docs"
 
     @property
+    def puzzles(self) -> Path:
+        return self.training_data / "puzzles"
+
+    @property
     def base_model(self) -> Path:
         return self.artifacts / "hf_implant" / "base_model"
 

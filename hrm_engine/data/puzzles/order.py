@@ -86,8 +86,9 @@ class PuzzleOrder:
 
     def _make(self, number: int, start: int) -> Epoch:
         groups = permutation(self.seed, "order", number, len(self._group_starts))
-        chosen = row_words(self.seed, f"variant-{number}", groups, 1)[:, 0] % self._group_sizes[groups].astype(np.uint64)
-        puzzles = self._group_starts[groups] + chosen.astype(np.int64)
+        words = row_words(self.seed, f"variant-{number}", groups, 1)[:, 0]
+        variants = words % self._group_sizes[groups].astype(np.uint64)
+        puzzles = self._group_starts[groups] + variants.astype(np.int64)
         sizes = self._puzzle_sizes[puzzles]
         place = np.repeat(np.arange(len(puzzles)), sizes)
         within = np.arange(len(place)) - np.repeat(np.cumsum(sizes) - sizes, sizes)

@@ -15,6 +15,7 @@ from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.student import load_student
 from hrm_engine.config import PuzzleTrainConfig, resolve_puzzle_core
 from hrm_engine.data.puzzles.augment import check_symmetries
+from hrm_engine.data.puzzles.embedded import build_embedded
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.data.random import stream
 from hrm_engine.errors import DataError
@@ -128,12 +129,16 @@ class PuzzleTask(Task):
         if config.run.epochs is None:
             return config.resolved()
         folder = workspace.resolve(config.data.data_path)
+        build_embedded(folder, workspace.puzzles)
         return config.resolved(groups=open_dataset(folder, "train", check_tokens=False).num_groups)
 
     @classmethod
     def first(cls, config: PuzzleTrainConfig, workspace: Workspace) -> tuple[PuzzleTask, list[str]]:
-        """The task of a new run."""
-        return cls(config, workspace), []
+        """The task of a new run; a dataset that the lab can make by itself is built where it is missing."""
+        folder = workspace.resolve(config.data.data_path)
+        built = build_embedded(folder, workspace.puzzles)
+        note = [] if built is None else [f"no dataset at {config.data.data_path} yet: built it ({built.description})"]
+        return cls(config, workspace), note
 
     @classmethod
     def resumed(cls, config: PuzzleTrainConfig, workspace: Workspace, checkpoint: Path) -> tuple[PuzzleTask, list[str]]:

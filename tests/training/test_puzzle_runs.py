@@ -1,0 +1,202 @@
+"""Puzzle trainings: exact continuation with slots, average and embedding; what a run leaves; what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hrm_engine.bundles import load_bundle, load_puzzle_bundle, verify_bundle
+from hrm_engine.bundles.weights import load_tensors
+from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataError
+from hrm_engine.training import Trainer
+from tests.tiny_puzzles import DATASET, PuzzleLab, make_puzzles
+from tests.tiny_runs import assert_same_end, lasting_rows, row_of, rows
+
+KINDS: dict[str, dict[str, Any]] = {
+    "trm": {},
+    "hrm with Q-continue": {"arch": "hrm", "optimizer": "adam_atan2"},
+    "moving average and symmetries": {"ema_decay": 0.9, "symmetries": True},
+    "average that starts late": {"ema_decay": 0.9, "ema_start_step": 4},
+    "slots in two parts": {"gradient_accumulation_steps": 2, "batch_size": 4},
+    "mixer of positions": {"arch": "trm-mlp", "optimizer": "muon"},
+    "noise and damping": {"initial_state": "noise", "state_noise": 0.01, "damping": 0.95},
+    "three latents": {"num_latents": 3},
+    "curriculum": {"depth_curriculum": "0:1x1,0.5:1x2"},
+    "transformer": {"arch": "transformer", "h_layers": 2},
+    "gradient checkpointing": {"gradient_checkpointing": True},
+    "softmax": {"loss": "softmax", "label_smoothing": 0.1},
+    "fp32": {"amp": False},
+}
+
+
+@pytest.fixture(scope="session")
+def puzzle_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset, built once."""
+    return make_puzzles(tmp_path_factory.mktemp("puzzles") / "tiny")
+
+
+@pytest.fixture
+def lab(workspace: Path, puzzle_source: Path) -> PuzzleLab:
+    """A workspace with the dataset."""
+    return PuzzleLab(workspace, puzzle_source)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_run_ends_as_a_straight_one(lab: PuzzleLab, kind: str) -> None:
+    lab.train("straight", **KINDS[kind])
+    stopped = lab.interrupted("interrupted", 3, **KINDS[kind])
+    assert (stopped.state, stopped.step) == ("stopped", 3)
+    resumed = lab.resume("interrupted")
+    assert (resumed.state, resumed.step) == ("finished", 6)
+    assert_same_end(lab.run_dir("straight"), lab.run_dir("interrupted"))
+
+
+def test_the_checkpoint_holds_slots_average_and_embedding(lab: PuzzleLab) -> None:
+    result = lab.train("run", ema_decay=0.9, puzzle_lr=0.1)
+    newest = result.run_dir / "checkpoints" / "step_00000006"
+    task = load_tensors(newest, "task")
+    assert task["z_h"].shape == (8, 17, 32)
+    assert task["inputs"].shape == (8, 16)
+    assert int(task["cursor"]) == row_of(result.run_dir, "train")["rows"] > 8
+    optimizer = load_tensors(newest, "optimizer")
+    assert any(name.startswith("ema/") for name in optimizer)
+    weights = load_tensors(newest, "model")
+    # row 0 is the blank identifier, which all Sudokus share
+    assert weights["puzzle_embedding.weight"].abs().max() > 0
+
+
+def test_rows_are_counted_as_slots_take_them(lab: PuzzleLab) -> None:
+    result = lab.train("run", halt_max_steps=2, steps=8, eval_rows=0, halt_exploration_prob=0.0)
+    taken = [row["rows"] for row in rows(result.run_dir) if row["event"] == "train"]
+    # nothing halts by itself so early: every slot takes a row in every second step
+    assert taken == [8, 8, 16, 16, 24, 24, 32, 32]
+    last = row_of(result.run_dir, "train")
+    assert (last["epoch"], last["dataset_position"]) == (1, 8)
+    assert last["act_steps_mean"] == 2.0
+
+
+def test_parts_of_the_slots_add_up_to_the_whole(lab: PuzzleLab) -> None:
+    losses = []
+    for name, settings in (
+        ("whole", {"batch_size": 8}),
+        ("parts", {"batch_size": 2, "gradient_accumulation_steps": 4}),
+    ):
+        with Trainer(lab.config(run_name=name, amp=False, **settings), workspace=lab.workspace) as trainer:
+            losses.append([trainer.step().loss for _ in range(4)])
+            trainer.finish()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_the_bundle_is_the_average_of_the_best_evaluation(lab: PuzzleLab) -> None:
+    result = lab.train("run", ema_decay=0.5)
+    bundle = load_puzzle_bundle("run", workspace=lab.workspace)
+    assert verify_bundle(result.run_dir) == []
+    assert (bundle.card.puzzle, bundle.card.height) == ("sudoku", 4)
+    metadata = json.loads((result.run_dir / "metadata.json").read_text())
+    assert metadata["kind"] == "puzzle"
+    assert metadata["weights"]["average"] == 0.5
+    assert metadata["full_evaluation"]["num_rows"] == 16
+    lines = [json.loads(line) for line in (result.run_dir / "evaluation" / "rows.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines] == list(range(16))
+    assert {"exact", "segments", "rating", "confidence"} <= lines[0].keys()
+    newest = result.run_dir / "checkpoints" / "step_00000006"
+    last = load_tensors(newest, "model")["lm_head.weight"]
+    assert not torch.equal(bundle.model.lm_head.weight, last)
+
+
+def test_evaluations_stand_beside_their_baselines(lab: PuzzleLab) -> None:
+    result = lab.train("run")
+    row = row_of(result.run_dir, "eval")
+    assert row["full"] is True
+    assert len(row["exact_accuracy_by_segment"]) == 3
+    for name in ("copy", "padding", "majority"):
+        assert 0 <= row[f"{name}_cell_accuracy"] <= 1
+    assert row["copy_cell_accuracy"] == pytest.approx(10 / 16)  # 6 of 16 cells are blank
+    assert row["padding_cell_accuracy"] == 0.0
+
+
+def test_a_solver_learns(lab: PuzzleLab) -> None:
+    result = lab.train("run", steps=150, eval_every=150, symmetries=True, batch_size=16, lr=5e-3)
+    cells = result.last_eval["cell_accuracy"] if result.last_eval else 0.0
+    assert result.first_eval is not None
+    assert cells > result.first_eval["cell_accuracy"] + 0.2
+
+
+def test_training_stops_where_it_was_asked_to(lab: PuzzleLab) -> None:
+    config = {"steps": 60, "eval_every": 2, "early_stopping": 2, "lr": 1e-30, "weight_decay": 0.0}
+    result = lab.train("run", **config)
+    assert (result.state, result.exit_code) == ("stopped", 0)
+    assert "--early-stopping" in result.message
+    assert result.step < 60
+
+
+def test_steps_follow_from_epochs(lab: PuzzleLab) -> None:
+    result = lab.train("run", epochs=2.0)
+    assert result.step == 2 * 24 // 8
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_another(lab: PuzzleLab) -> None:
+    lab.train("one", symmetries=True)
+    lab.train("two", symmetries=True)
+    assert_same_end(lab.run_dir("one"), lab.run_dir("two"))
+    lab.train("three", symmetries=True, seed=1)
+    assert lasting_rows(lab.run_dir("three")) != lasting_rows(lab.run_dir("one"))
+
+
+def test_a_dataset_without_an_array_is_refused(lab: PuzzleLab) -> None:
+    (lab.root / DATASET / "train" / "all__labels.npy").unlink()
+    with pytest.raises(DataError, match=r"all__labels\.npy is missing"):
+        lab.train("run")
+    assert not lab.run_dir("run").exists()
+
+
+def test_tokens_outside_the_vocabulary_are_refused(lab: PuzzleLab) -> None:
+    path = lab.root / DATASET / "train" / "all__inputs.npy"
+    inputs = np.load(path)
+    inputs[3, 5] = 77
+    np.save(path, inputs)
+    with pytest.raises(DataError, match="77"):
+        lab.train("run")
+
+
+def test_another_dataset_is_not_resumed_on(lab: PuzzleLab) -> None:
+    lab.interrupted("run", 3)
+    path = lab.root / DATASET / "train" / "all__inputs.npy"
+    inputs = np.load(path)
+    inputs[0] = inputs[1]
+    np.save(path, inputs)
+    with pytest.raises(DataError, match="--allow-changed-data"):
+        lab.resume("run")
+
+
+def test_text_and_puzzles_are_not_confused(lab: PuzzleLab) -> None:
+    lab.train("run")
+    with pytest.raises(BundleError, match="'puzzle'.*needs kind 'actv1'"):
+        load_bundle("run", workspace=lab.workspace)
+    args = lab.run_dir("run") / "training_args.json"
+    content = json.loads(args.read_text())
+    args.write_text(json.dumps({**content, "kind": "actv1"}))
+    with pytest.raises(CheckpointError, match="lab train actv1"):
+        lab.resume("run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "adamv"}, "adamv"),
+        ({"arch": "trm", "mixer": "sequence_mlp", "pos_encodings": "rope"}, "sequence_mlp"),
+        ({"depth_curriculum": "0:9x9"}, "--depth-curriculum"),
+        ({"q_continue": True, "halt_max_steps": 1}, "--q-continue"),
+        ({"grad_calls": 99}, "--grad-calls"),
+        ({"num_heads": 5}, "--num-heads"),
+    ],
+)
+def test_settings_that_cannot_be_had_are_refused(lab: PuzzleLab, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        lab.train("run", **settings)
+    assert not lab.run_dir("run").exists()
