@@ -37,7 +37,7 @@ HARD_PROXY = HardSet(
     num_candidates=1_000_000,
     num_train=1_000,
     num_test=10_000,
-    sha256="",
+    sha256="2d87a5b95b9f3a751606ef16115176d6c93095474dadd243e3678ee46468b63c",
 )
 
 
