@@ -239,7 +239,7 @@ class SplitWriter:
     def finish(self, num_identifiers: int) -> None:
         """Complete the arrays. Raises DataError for a set without rows and for identifiers without a name."""
         if not self.num_rows:
-            raise DataError(f"{self._place.name}: the set {self._set_name!r} has no rows, so nothing was written")
+            raise DataError(f"no rows were left for the {self._place.name} split, so nothing was written")
         self._check_not_empty()
         if max(self._identifiers) >= num_identifiers:
             raise DataError(f"puzzle identifier {max(self._identifiers)} has no name, there are {num_identifiers}")

@@ -326,7 +326,7 @@ def test_wrong_use_of_the_writer_is_refused(tmp_path: Path) -> None:
             attempt(use)
     with pytest.raises(DataError, match="identifier 3 has no name"):
         attempt(lambda part: part.add_puzzles(good, good, identifier=3))
-    with pytest.raises(DataError, match="has no rows"):
+    with pytest.raises(DataError, match="no rows were left for the train split"):
         attempt(lambda part: None)
     with pytest.raises(ValueError, match="has not 5 cells"):
         DatasetWriter(tmp_path / "d", about=about, vocab_size=5, seq_len=5)

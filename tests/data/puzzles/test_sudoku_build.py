@@ -137,6 +137,12 @@ def test_a_csv_file_needs_something_to_evaluate_on(csv: Path, tmp_path: Path) ->
         build.build_from_csv(tmp_path / "d", csv)
     with pytest.raises(DataError, match="has 45 puzzles to choose from, 46"):
         build.build_from_csv(tmp_path / "d", csv, test_count=5, subsample_size=46)
+    with pytest.raises(DataError, match="no rows were left for the test split"):
+        build.build_from_csv(tmp_path / "d", csv, test_csv=csv, min_difficulty=50)
+    with pytest.raises(DataError, match="no rows were left for the train split"):
+        build.build_from_csv(tmp_path / "d", csv, test_csv=csv)
+    with pytest.raises(ConfigError, match="each split needs 1"):
+        build.build_generated(tmp_path / "d", size=4, count=1, test_count=0)
     csv.write_text(csv.read_text().replace("made", "x", 1) + "made,1,1,1\n")
     with pytest.raises(DataError, match=r"train\.csv, line 52: the question has 1 characters"):
         build.build_from_csv(tmp_path / "d", csv, test_count=5)

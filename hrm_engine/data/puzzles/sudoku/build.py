@@ -15,7 +15,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.data.puzzles.description import About
+from hrm_engine.data.puzzles.description import SPLITS, About
 from hrm_engine.data.puzzles.sudoku.csv_files import Selection
 from hrm_engine.data.puzzles.sudoku.generate import Progress, Puzzles, check_blanks, generate
 from hrm_engine.data.puzzles.sudoku.hard import HARD_PROXY, NAME, HardSet, make_hard_set
@@ -65,11 +65,13 @@ def build_generated(
     ``count`` changes, then ``count`` to train on, each with ``num_aug`` variants.
 
     Raises:
-        ConfigError: ``blanks`` or ``size`` cannot be.
+        ConfigError: ``blanks`` or ``size`` cannot be, or a split would be empty.
         DataError: the folder exists, or the puzzles asked for are too rare.
         StorageError: the folder cannot be written.
     """
     check_blanks(size, blanks)
+    if min(count, test_count) < 1:
+        raise ConfigError(f"--count {count}, --test-count {test_count}: each split needs 1 puzzle or more")
     emptied = f"{blanks} blanks" if blanks else "no given to spare"
     hard = f", {min_difficulty} guesses or more" if min_difficulty else ""
     about = _about(size, seed, f"generated {size}x{size} Sudokus, {emptied}{hard}")
@@ -184,6 +186,8 @@ class _Build:
 
     def __enter__(self) -> _Build:
         self._writer.__enter__()
+        for split in SPLITS:  # both are there, or the writer refuses to finish
+            self._writer.split(split)
         return self
 
     def __exit__(
