@@ -15,8 +15,8 @@ from torch import Tensor
 
 from hrm_engine.optim.conditional import Condition, ConditionalOptimizer, host_knows
 
-# Five arrays of them are a megabyte or less.
-CACHED_NUMBERS = 50_000
+# Three arrays of them fit a cache; two threads share them (torch gives each at least 32,768).
+CACHED_NUMBERS = 2**16
 
 
 class AdamATan2(ConditionalOptimizer):
@@ -34,21 +34,17 @@ class AdamATan2(ConditionalOptimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+        self._packs: dict[tuple[int, ...], _Pack] = {}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Apply the gradients; parameters without one stay as they are, decay included."""
+        condition = self._condition()
+        if condition is None:
+            return
         for group in self.param_groups:
             for parameters in self._equally_old(group["params"]):
-                prepared = self._gradients(parameters)
-                if prepared is None:
-                    return
-                gradients, condition = prepared
-                step = self.state[parameters[0]]["step"]
-                step += condition.share(1.0)
-                correction = _bias_correction(step, *group["betas"])
-                for part in _parts(parameters):
-                    self._update(group, parameters[part], gradients[part], condition, correction)
+                self._update(group, parameters, condition)
 
     def share_steps(self) -> None:
         """Let parameters of one age share their counter again, after states have been put in one by one."""
@@ -82,54 +78,68 @@ class AdamATan2(ConditionalOptimizer):
                 self.state[parameter]["step"] = own
         return list(lists.values())
 
-    def _update(
-        self,
-        group: dict[str, Any],
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        condition: Condition,
-        correction: float | Tensor,
-    ) -> None:
-        lr, (beta1, beta2) = group["lr"], group["betas"]
-        means = [self.state[parameter]["exp_avg"] for parameter in parameters]
-        squares = [self.state[parameter]["exp_avg_sq"] for parameter in parameters]
-        torch._foreach_mul_(means, 1 - condition.share(1 - beta1))
-        torch._foreach_add_(means, gradients, alpha=1 - beta1)
-        torch._foreach_mul_(squares, 1 - condition.share(1 - beta2))
-        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
+    def _moments(self, parameters: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Both moments of all parameters, each in one piece of memory that their states are views of."""
+        key = tuple(map(id, parameters))
+        pack = self._packs.get(key)
+        if pack is None or any(
+            self.state[p]["exp_avg"] is not mean or self.state[p]["exp_avg_sq"] is not square
+            for p, mean, square in zip(parameters, pack.means, pack.squares, strict=True)
+        ):
+            pack = _Pack(parameters, [self.state[p] for p in parameters])
+            # other lists with one of these parameters are packed anew when it is their turn
+            self._packs = {other: kept for other, kept in self._packs.items() if not set(other) & set(key)}
+            self._packs[key] = pack
+            for parameter, mean, square in zip(parameters, pack.means, pack.squares, strict=True):
+                self.state[parameter] |= {"exp_avg": mean, "exp_avg_sq": square}
+        return pack.all_means, pack.all_squares
 
-        # The root is never negative, so the arc tangent of the quotient is the one of the two numbers. Where the
-        # square has vanished, the smallest number in its place gives zero or a right angle, as it must be.
-        roots = torch._foreach_sqrt(squares)
-        torch._foreach_clamp_min_(roots, torch.finfo(roots[0].dtype).tiny)
-        angles = torch._foreach_div(means, roots)
-        torch._foreach_mul_(angles, correction)
-        torch._foreach_atan_(angles)
+    def _update(self, group: dict[str, Any], parameters: list[Tensor], condition: Condition) -> None:
+        lr, (beta1, beta2) = group["lr"], group["betas"]
+        step = self.state[parameters[0]]["step"]
+        step += condition.share(1.0)
+        root_correction = _root_correction(step, beta1, beta2)
+        all_gradients = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
+        self._prepare([all_gradients], condition)
+        for mean, square, gradient in zip(*map(_parts, (*self._moments(parameters), all_gradients)), strict=True):
+            mean.mul_(1 - condition.share(1 - beta1)).add_(gradient, alpha=1 - beta1)
+            square.mul_(1 - condition.share(1 - beta2)).addcmul_(gradient, gradient, value=1 - beta2)
+            # the gradient's place is free now: it takes the corrected root, then the angle
+            torch.sqrt(square, out=gradient)
+            gradient.mul_(root_correction)
+            torch.atan2(mean, gradient, out=gradient)
+            gradient.mul_(condition.share(lr))
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - condition.share(lr * group["weight_decay"]))
-        torch._foreach_mul_(angles, condition.share(lr))
-        torch._foreach_sub_(parameters, angles)
+        torch._foreach_sub_(parameters, _views(all_gradients, parameters))
 
 
-def _bias_correction(step: Tensor, beta1: float, beta2: float) -> float | Tensor:
-    """What turns the quotient of the plain moments into the one of the corrected moments."""
+class _Pack:
+    """Moments of several parameters, one after the other in memory: an operation on all of them is one call."""
+
+    def __init__(self, parameters: list[Tensor], states: list[dict[str, Tensor]]) -> None:
+        self.all_means = torch.cat([state["exp_avg"].reshape(-1) for state in states])
+        self.all_squares = torch.cat([state["exp_avg_sq"].reshape(-1) for state in states])
+        self.means = _views(self.all_means, parameters)
+        self.squares = _views(self.all_squares, parameters)
+
+
+def _views(flat: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    pieces = flat.split([parameter.numel() for parameter in parameters])
+    return [piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters, strict=True)]
+
+
+def _root_correction(step: Tensor, beta1: float, beta2: float) -> float | Tensor:
+    """Factor of sqrt(v) that makes its ratio to m the one of the two corrected moments; the angle knows only that."""
     if host_knows(step.device):
         age = float(step)
-        return math.sqrt(1 - beta2**age) / (1 - beta1**age)
+        return (1 - beta1**age) / math.sqrt(1 - beta2**age)
     # before the first step that happens the counter is still 0
     ages = step.clamp_min(1)
-    correction: Tensor = (1 - beta2**ages).sqrt() / (1 - beta1**ages)
+    correction: Tensor = (1 - beta1**ages) / (1 - beta2**ages).sqrt()
     return correction
 
 
-def _parts(parameters: list[Tensor]) -> list[slice]:
+def _parts(flat: Tensor) -> tuple[Tensor, ...]:
     """Parts that a CPU works through while they are in its cache; all at once elsewhere."""
-    if not host_knows(parameters[0].device):
-        return [slice(None)]
-    starts, size = [0], 0
-    for index, parameter in enumerate(parameters):
-        if size and size + parameter.numel() > CACHED_NUMBERS:
-            starts.append(index)
-            size = 0
-        size += parameter.numel()
-    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(parameters)], strict=True)]
+    return flat.split(CACHED_NUMBERS) if host_knows(flat.device) else (flat,)

@@ -36,24 +36,23 @@ class ConditionalOptimizer(torch.optim.Optimizer):
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
 
-    def _gradients(self, parameters: list[Tensor]) -> tuple[list[Tensor], Condition] | None:
-        """Divided gradients, zero where the step must not happen; None where that is known already."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        finite = None
-        if self.found_inf is not None:
-            if host_knows(self.found_inf.device):
-                if self.found_inf:
-                    return None
-            else:
-                finite = 1 - self.found_inf
+    def _condition(self) -> Condition | None:
+        """Of the step that is to be made; None where it is known already that nothing must change."""
+        if self.found_inf is None:
+            return Condition(None)
+        if host_knows(self.found_inf.device):
+            return None if self.found_inf else Condition(None)
+        return Condition(1 - self.found_inf)
+
+    def _prepare(self, gradients: list[Tensor], condition: Condition) -> None:
+        """In place: divided, and zero where the step must not happen."""
         if self.grad_scale is not None:
             torch._foreach_div_(gradients, self.grad_scale)
-        if finite is not None:
+        if condition.finite is not None:
             # nothing else turns what is not a number into one
-            bad = finite == 0
+            bad = condition.finite == 0
             for gradient in gradients:
                 gradient.masked_fill_(bad, 0.0)
-        return gradients, Condition(finite)
 
 
 @contextmanager

@@ -36,14 +36,15 @@ class Muon(ConditionalOptimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Apply the gradients; parameters without one stay as they are."""
+        condition = self._condition()
+        if condition is None:
+            return
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            prepared = self._gradients(parameters)
-            if prepared is None:
-                return
             if not parameters:
                 continue
-            gradients, condition = prepared
+            gradients = [parameter.grad for parameter in parameters]
+            self._prepare(gradients, condition)
             lr, momentum = group["lr"], group["momentum"]
             for parameter in parameters:
                 if not self.state[parameter]:

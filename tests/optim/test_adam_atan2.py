@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from hrm_engine.bundles.weights import load_tensors, save_tensors
 from hrm_engine.optim import adam_atan2, conditional
 from hrm_engine.optim.adam_atan2 import AdamATan2
 from hrm_engine.optim.conditional import stepping
@@ -100,13 +102,14 @@ def test_the_first_step_is_an_eighth_of_a_turn_whatever_the_size_of_the_gradient
     assert parameter.tolist() == pytest.approx([wanted, 0.0], rel=1e-4)
 
 
-def test_restored_state_goes_on_bit_for_bit_and_shares_its_counters() -> None:
+def test_restored_state_goes_on_bit_for_bit_and_shares_its_counters(tmp_path: Path) -> None:
     model = net()
     straight = updater_of(model, optimizer="adam_atan2", weight_decay=0.1)
     for number in range(3):
         straight.update(one_pass(model, number), lr_factor=1e-2)
     weights = {name: t.detach().clone() for name, t in straight.masters.tensors().items()}
-    state = {name: t.clone() for name, t in straight.state_tensors().items()}
+    save_tensors(tmp_path, "optimizer", straight.state_tensors())  # the moments are views of one piece of memory
+    state = load_tensors(tmp_path, "optimizer")
     assert float(state["inner.weight.step"]) == 3
     assert state.keys() >= {"inner.weight.exp_avg", "inner.bias.exp_avg_sq"}
     other = net()
