@@ -1,10 +1,11 @@
-"""``lab bundle``: list, show and verify brains."""
+"""``lab bundle``: list, show and verify brains; exchange them with the reference implementations."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -15,10 +16,14 @@ from lab.cli.places import relative
 
 _PARTS = ("metadata", "config", "training_args")
 
-app = App(name="bundle", help="List, show and verify brains.")
+app = App(name="bundle", help="List, show, verify, import and export brains.")
 
 Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
 Name = Annotated[str, Parameter(help="Name of a brain, or the path of its folder.")]
+Format = Annotated[
+    Literal["sapient-hrm", "trm"],
+    Parameter(name="--format", help="Whose checkpoint: sapientinc/HRM, or TRM (SamsungSAILMontreal)."),
+]
 
 
 @app.command(name="list")
@@ -88,6 +93,94 @@ def verify(name: Name, /, *, json: Json = False) -> int:
     else:
         console().print(f"{relative(folder, workspace)}: every file is as it was saved.")
     return 2 if problems else 0
+
+
+@app.command(name="import")
+def import_(
+    path: Annotated[Path, Parameter(help="Checkpoint: a state dict written by torch.save.")],
+    /,
+    *,
+    kind: Format,
+    name: Annotated[str, Parameter(help="Name of the new brain, under artifacts/runs.")],
+    data_path: Annotated[Path | None, Parameter(help="Dataset that it was trained on.")] = None,
+    model_config: Annotated[
+        Path | None, Parameter(help="Its configuration. Default: all_config.yaml beside the checkpoint.")
+    ] = None,
+    seq_len: Annotated[int | None, Parameter(help="Cells of a row, where there is no dataset.")] = None,
+    num_heads: Annotated[int | None, Parameter(help="Attention heads. Default: its configuration, else 8.")] = None,
+    h_cycles: Annotated[
+        int | None, Parameter(help="High-level cycles. Default: its configuration, else 2; trm 3.")
+    ] = None,
+    l_cycles: Annotated[
+        int | None, Parameter(help="Low-level calls in a cycle. Default: its configuration, else 2; trm 6.")
+    ] = None,
+    halt_max_steps: Annotated[int | None, Parameter(help="Segments. Default: its configuration, else 16.")] = None,
+    puzzle_tokens: Annotated[
+        int | None, Parameter(help="Positions of trm's puzzle embedding. Default: its configuration, else 16.")
+    ] = None,
+    pos_encodings: Annotated[
+        Literal["rope", "learned", "none"] | None,
+        Parameter(help="Position encoding. Default: its weights or configuration, else rope."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Make a brain of a checkpoint of the reference implementations: the same logits from the same puzzle."""
+    from hrm_engine.bundles.exchange import Told, import_checkpoint
+    from lab.cli.reports import show_report
+
+    workspace = Workspace.find()
+    report = import_checkpoint(
+        path,
+        kind,
+        name=name,
+        workspace=workspace,
+        data_path=data_path,
+        model_config=model_config,
+        told=Told(
+            seq_len=seq_len,
+            num_heads=num_heads,
+            h_cycles=h_cycles,
+            l_cycles=l_cycles,
+            halt_max_steps=halt_max_steps,
+            puzzle_tokens=puzzle_tokens,
+            pos_encodings=pos_encodings,
+        ),
+        command_line=sys.argv,
+    )
+    if json:
+        show_json({field: str(value) if isinstance(value, Path) else value for field, value in asdict(report).items()})
+    else:
+        show_report(report, workspace)
+    return 0
+
+
+@app.command
+def export(
+    name: Name,
+    path: Annotated[Path, Parameter(help="Checkpoint to write.")],
+    /,
+    *,
+    kind: Format,
+    forward_dtype: Annotated[
+        Literal["bfloat16", "float16", "float32"] | None,
+        Parameter(help="What theirs computes in. Default: as it was when imported, else bfloat16."),
+    ] = None,
+    compiled: Annotated[
+        bool | None, Parameter(help="Names as of a compiled network. Default: as they were when imported, else yes.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Write a solver as a checkpoint of a reference implementation, with its architecture in all_config.yaml."""
+    from hrm_engine.bundles.exchange import export_checkpoint
+    from lab.cli.reports import show_report
+
+    workspace = Workspace.find()
+    report = export_checkpoint(name, kind, path, workspace=workspace, forward_dtype=forward_dtype, is_compiled=compiled)
+    if json:
+        show_json({field: str(value) if isinstance(value, Path) else value for field, value in asdict(report).items()})
+    else:
+        show_report(report, workspace)
+    return 0
 
 
 def _lines(value: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:

@@ -1,0 +1,230 @@
+"""Checkpoints of the reference implementations become bundles with equal logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrm_engine.bundles.core_config import PUZZLE_KIND
+from hrm_engine.bundles.exchange.checkpoint import CONFIG_FILE, read_arch, read_checkpoint
+from hrm_engine.bundles.exchange.names import COMPILED, Format, to_ours, to_theirs
+from hrm_engine.bundles.exchange.sizes import Told, core_of
+from hrm_engine.bundles.puzzle_card import PuzzleCard
+from hrm_engine.bundles.save import seal_bundle, write_model
+from hrm_engine.bundles.weights import check_shapes, save_tensors
+from hrm_engine.config import CoreConfig
+from hrm_engine.data.puzzles.description import INFO_FILE, SPLITS, DatasetInfo, derived_about
+from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
+from hrm_engine.errors import BundleError, ConfigError
+from hrm_engine.models.core import RecurrentCore
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.files import new_folder, sha256_file, write_json
+from hrm_engine.store.paths import Workspace, check_name, inside
+from hrm_engine.store.status import RunStatus, write_status
+
+UNUSED_STEM = "unused"
+"""Weights that TRM keeps and does not use (its value of going on), so that an export gives back every bit."""
+ARGS_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of a checkpoint; ``assumed`` are published settings that nothing has confirmed."""
+
+    bundle: Path
+    arch: str
+    num_parameters: int
+    assumed: str
+
+
+def import_checkpoint(
+    path: Path,
+    kind: Format,
+    *,
+    name: str,
+    workspace: Workspace,
+    data_path: Path | None = None,
+    model_config: Path | None = None,
+    told: Told | None = None,
+    command_line: list[str] | None = None,
+) -> ImportReport:
+    """Write the bundle ``artifacts/runs/NAME`` from a checkpoint.
+
+    Args:
+        data_path: the dataset it was trained on; says what its boards are and how its identifiers are called.
+        model_config: an ``all_config.yaml``; by default the one beside the checkpoint, if there is one.
+        told: what a user says about the network; it goes before the configuration.
+
+    Raises:
+        BundleError: the checkpoint, its configuration or its sizes are not what the format says; weights are missing
+            or too many (all are named). ConfigError: the name is taken or not allowed. DataError: no such dataset.
+        StorageError: cannot write.
+    """
+    told = told or Told()
+    target = workspace.runs / check_name(name, "--name")
+    inside(workspace.runs, target)
+    if target.exists():
+        raise ConfigError(f"{target} exists: choose another --name")
+    path = workspace.resolve(path)
+    tensors, prefix = read_checkpoint(path)
+    beside = path.with_name(CONFIG_FILE) if model_config is None else workspace.resolve(model_config)
+    arch = read_arch(beside, kind) if model_config is not None or beside.is_file() else {}
+    dataset = None if data_path is None else _open(workspace.resolve(data_path))
+    if dataset is not None:
+        told = _with_dataset(told, dataset)
+    config, assumed = core_of(tensors, kind, told=told, arch=arch, where=path)
+    _check(tensors, config, kind, path)
+    card = _card(config, dataset, path)
+    ours, unused = _split_unused(to_ours(tensors, kind), config)
+    states_dtype = ours["z_H_init"].dtype
+    for state in ("z_H_init", "z_L_init"):
+        ours[state] = ours[state].to(ours["embed_tokens.weight"].dtype)
+    source = {"path": str(path), "sha256": sha256_file(path)}
+    origin = {
+        "format": kind,
+        "is_compiled": prefix.startswith(COMPILED),
+        "forward_dtype": str(states_dtype).removeprefix("torch."),
+        "assumed": assumed,
+    }
+    with new_folder(target) as folder:
+        files = write_model(folder, PUZZLE_KIND, config, ours, card)
+        if unused:
+            files += save_tensors(folder, UNUSED_STEM, unused)
+        _write_history(folder, path, source, origin, arch, command_line, files)
+    count = sum(tensor.numel() for name, tensor in ours.items() if not name.endswith("_init"))
+    told_not = ", ".join(f"{name} {value}" for name, value in assumed.items()) or "nothing"
+    return ImportReport(target, config.arch, count, told_not)
+
+
+def theirs_of(tensors: dict[str, Tensor], config: CoreConfig, kind: Format, unused: dict[str, Tensor]) -> Any:
+    """Our tensors under their names, with TRM's second Q value, which it has and does not use."""
+    if kind == "trm" and config.halting == "q_halt":
+        tensors = dict(tensors)
+        for name in ("q_head.weight", "q_head.bias"):
+            own = tensors[name]
+            first = torch.zeros_like(own) if name == "q_head.weight" else torch.full_like(own, -5.0)
+            tensors[name] = torch.cat((own, unused.get(name, first).to(own)))
+    return to_theirs(tensors, kind)
+
+
+def _split_unused(tensors: dict[str, Tensor], config: CoreConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    if config.halting != "q_halt":
+        return tensors, {}
+    names = ("q_head.weight", "q_head.bias")
+    unused = {name: tensors[name][1:].clone() for name in names}
+    return tensors | {name: tensors[name][:1].clone() for name in names}, unused
+
+
+def _check(tensors: dict[str, Tensor], config: CoreConfig, kind: Format, path: Path) -> None:
+    with torch.device("meta"):
+        wanted = theirs_of(RecurrentCore(config).state_dict(), config, kind, {})
+    problems = check_shapes(
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {name: tuple(tensor.shape) for name, tensor in wanted.items()},
+        where=path,
+    )
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise BundleError(f"not a checkpoint of --format {kind}: {'; '.join(problems[:8])}{more}")
+
+
+def _open(folder: Path) -> PuzzleDataset:
+    split = next((split for split in SPLITS if (folder / split / INFO_FILE).is_file()), SPLITS[0])
+    return open_dataset(folder, split, check_tokens=False)
+
+
+def _with_dataset(told: Told, dataset: PuzzleDataset) -> Told:
+    if told.seq_len not in (None, dataset.info.seq_len):
+        raise ConfigError(f"--seq-len {told.seq_len}: the rows of {dataset.folder} have {dataset.info.seq_len} cells")
+    fields = {name: getattr(told, name) for name in Told.__dataclass_fields__}
+    return Told(**{**fields, "seq_len": dataset.info.seq_len})
+
+
+def _card(config: CoreConfig, dataset: PuzzleDataset | None, path: Path) -> PuzzleCard:
+    if dataset is not None:
+        info = dataset.info
+        problems = [f"{info.vocab_size} tokens"] if info.vocab_size != config.vocab_size else []
+        if config.num_identifiers not in (0, info.num_puzzle_identifiers):
+            problems.append(f"{info.num_puzzle_identifiers} identifiers")
+        if problems:
+            raise BundleError(
+                f"{path} has {config.vocab_size} tokens and {config.num_identifiers} identifiers, the dataset "
+                f"{dataset.folder} {' and '.join(problems)}: it was trained on another"
+            )
+        return PuzzleCard.of(dataset)
+    info = DatasetInfo(
+        pad_id=0,
+        ignore_label_id=0,
+        blank_identifier_id=0,
+        vocab_size=config.vocab_size,
+        seq_len=config.max_seq_len - config.prefix_tokens,
+        num_puzzle_identifiers=max(1, config.num_identifiers),
+        total_groups=0,
+        mean_puzzle_examples=0,
+        sets=["all"],
+    )
+    about = derived_about(info)
+    return PuzzleCard(
+        puzzle=about.kind,
+        height=about.height,
+        width=about.width,
+        vocab_size=info.vocab_size,
+        pad_id=info.pad_id,
+        ignore_label_id=info.ignore_label_id,
+    )
+
+
+def _write_history(
+    folder: Path,
+    path: Path,
+    source: dict[str, str],
+    origin: dict[str, Any],
+    arch: dict[str, Any],
+    command_line: list[str] | None,
+    files: list[str],
+) -> None:
+    """What a finished run leaves: its arguments, its state, and last the list of files."""
+    number = path.name.removeprefix("step_")
+    step = int(number) if number.isdecimal() else 0
+    write_json(
+        folder / "training_args.json",
+        {
+            "schema_version": ARGS_SCHEMA,
+            "kind": PUZZLE_KIND,
+            "command_line": command_line,
+            "imported_from": source["path"],
+            "parameters": {"arch": _plain(arch)},
+        },
+    )
+    write_status(folder, RunStatus.of_this_process("finished", step, f"imported from {path}"))
+    now = now_iso()
+    try:
+        code_version = version("hrm-lab")
+    except PackageNotFoundError:
+        code_version = None
+    facts = {
+        "run_id": f"import-{source['sha256'][:12]}",
+        "created": now,
+        "updated": now,
+        "step": step,
+        "weights": {"which": "imported", "step": step},
+        "parent": source,
+        "imported": origin,
+        "code_version": code_version,
+        "library_versions": {"torch": torch.__version__},
+    }
+    seal_bundle(folder, PUZZLE_KIND, files, facts)
+
+
+def _plain(value: Any) -> Any:
+    """YAML knows dates, which JSON does not."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return value if isinstance(value, int | float | str | None) else str(value)
