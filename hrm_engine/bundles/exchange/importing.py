@@ -198,7 +198,8 @@ def _write_history(
             "kind": PUZZLE_KIND,
             "command_line": command_line,
             "imported_from": source["path"],
-            "parameters": {"arch": _plain(arch)},
+            # not "parameters": those are of a training of ours, which --resume could continue
+            "their_parameters": {"arch": _plain(arch)},
         },
     )
     write_status(folder, RunStatus.of_this_process("finished", step, f"imported from {path}"))
