@@ -1,6 +1,21 @@
-"""Use of trained models: evaluation and generation."""
+"""Use of trained models: evaluation, generation, solving, and watching a solver think."""
 
 from hrm_engine.inference.evaluate import Evaluation, evaluate
 from hrm_engine.inference.generate import Generation, generate, stream
+from hrm_engine.inference.solve import Solutions, solve
+from hrm_engine.inference.trace import Segment, Trace, principal_components, trace, watch
 
-__all__ = ["Evaluation", "Generation", "evaluate", "generate", "stream"]
+__all__ = [
+    "Evaluation",
+    "Generation",
+    "Segment",
+    "Solutions",
+    "Trace",
+    "evaluate",
+    "generate",
+    "principal_components",
+    "solve",
+    "stream",
+    "trace",
+    "watch",
+]

@@ -58,11 +58,10 @@ class SymmetricBoards:
         tokens = np.arange(max(vocab_size, side + 2), dtype=np.uint8)
         digits = np.tile(tokens, (num_starts, 1))
         if kind == "sudoku":
-            drawn = symmetries.draw(side, seed=_SEED, row_numbers=numbers, name="start-symmetry")
+            drawn = _distinct(side, num_starts)
             cells, digits[:, : side + 2] = drawn.cells, drawn.digits
         else:
-            cells = dihedral_cells(side)[numbers % NUM_DIHEDRAL]
-        cells[0], digits[0] = np.arange(side * side), tokens
+            cells = dihedral_cells(side)[numbers]
         self._there = symmetries.Symmetries(cells, digits)
         self._back = self._there.inverse()
 
@@ -115,9 +114,7 @@ class AugmentedTasks:
                 found[row] = encode(np.ascontiguousarray(own[1].apply(other[1].undo(grid))))
         return found
 
-    def _pair(
-        self, identifier: np.int64, start: np.int64
-    ) -> tuple[tuple[int, Augmentation], tuple[int, Augmentation]]:
+    def _pair(self, identifier: np.int64, start: np.int64) -> tuple[tuple[int, Augmentation], tuple[int, Augmentation]]:
         variants = self._variants[int(identifier)]
         return variants[0], variants[int(start)]
 
@@ -144,6 +141,21 @@ def looks(bundle: PuzzleBundle, identifiers: Numbers, starts_from: StartsFrom, n
         f"starts from symmetries are known for Sudoku, square mazes and ARC tasks with names, not for the "
         f"{card.puzzle} boards of {bundle.path.name}: use --starts-from noise"
     )
+
+
+def _distinct(side: int, count: int) -> symmetries.Symmetries:
+    """The identity and the first symmetries drawn that differ from all before. Raises ConfigError for too many."""
+    drawn = symmetries.draw(side, seed=_SEED, row_numbers=np.arange(2 * count + 16), name="start-symmetry")
+    cells, digits = drawn.cells.copy(), drawn.digits.copy()
+    cells[0], digits[0] = np.arange(side * side), np.arange(side + 2)
+    _, first = np.unique(np.concatenate([cells, digits], axis=1), axis=0, return_index=True)
+    if len(first) < count:
+        raise ConfigError(
+            f"{count} starts, restarts included: only {len(first)} different symmetries were found; ask for fewer "
+            "starts, or for starts from noise"
+        )
+    kept = np.sort(first)[:count]
+    return symmetries.Symmetries(cells[kept], digits[kept])
 
 
 def _chosen(drawn: symmetries.Symmetries, starts: Numbers) -> symmetries.Symmetries:

@@ -1,0 +1,201 @@
+"""Puzzles as users give them: typed, drawn, as an ARC task, or from the solver's own test split.
+
+What cannot be solved is refused before a model thinks about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_engine.bundles import PuzzleBundle
+from hrm_engine.data.puzzles.arc.augment import parse_identifier
+from hrm_engine.data.puzzles.arc.grids import NUM_CELLS, crop, encode
+from hrm_engine.data.puzzles.arc.sources import read_task_file
+from hrm_engine.data.puzzles.boards import GOAL, START, WALL, Kind, parse_sudoku, sudoku_size, to_tokens
+from hrm_engine.data.puzzles.format import open_dataset
+from hrm_engine.data.puzzles.maze.search import breadth_first
+from hrm_engine.data.puzzles.sudoku.solve import solve as search_sudoku
+from hrm_engine.errors import BundleError, DataError, HRMError
+from hrm_engine.store.files import read_json
+from hrm_engine.store.paths import Workspace
+
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One board to be solved."""
+
+    inputs: npt.NDArray[np.int64]
+    """(C,) tokens."""
+    source: str
+    """Where it is from, in words."""
+    identifier: int | None = None
+    """Puzzle identifier; None for the blank one."""
+    expected: npt.NDArray[np.int64] | None = None
+    """(C,) the right answer, where it is known."""
+    warning: str = ""
+
+
+def typed_sudoku(bundle: PuzzleBundle, text: str) -> Asked:
+    """A Sudoku of 16, 36 or 81 characters.
+
+    Raises:
+        BundleError: the bundle solves something else.
+        DataError: wrong length or characters, another size, a conflict, or no solution.
+    """
+    _check_kind(bundle, "sudoku", "--puzzle")
+    tokens = parse_sudoku(text)
+    side = sudoku_size(len(tokens))
+    if side != bundle.card.height:
+        own = bundle.card.height
+        raise DataError(
+            f"the puzzle is a {side}x{side} Sudoku; {bundle.path.name} solves {own}x{own} ({own * own} cells)"
+        )
+    found = search_sudoku(tokens[None])
+    if not found.num_solutions[0]:
+        raise DataError("the puzzle has no solution: its blanks cannot be filled by the rules; correct its digits")
+    if found.num_solutions[0] > 1:
+        return Asked(tokens.astype(np.int64), "typed", warning="the puzzle has more than one solution; one is shown")
+    return Asked(tokens.astype(np.int64), "typed", expected=found.solutions[0].astype(np.int64))
+
+
+def drawn_maze(bundle: PuzzleBundle, file: Path) -> Asked:
+    """A maze from a text file: ``#`` wall, space free, ``S`` start, ``G`` goal. Lines may lack spaces at their end.
+
+    Raises:
+        BundleError: the bundle solves something else.
+        DataError: no such file, another size, other characters, not one start and one goal, or no way between them.
+    """
+    _check_kind(bundle, "maze", "--maze")
+    height, width = bundle.card.height, bundle.card.width
+    try:
+        lines = file.read_text(encoding="utf8").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise DataError(f"{file} cannot be read as a drawn maze: {problem}") from problem
+    if len(lines) != height or max(map(len, lines)) > width:
+        raise DataError(
+            f"{file}: {len(lines)} lines of up to {max(map(len, lines))} characters; {bundle.path.name} solves mazes "
+            f"of {height} lines of {width}"
+        )
+    for number, line in enumerate(lines, start=1):
+        for column, character in enumerate(line, start=1):
+            if character not in "# SG":
+                raise DataError(
+                    f"{file}, line {number}, column {column}: {character!r}; a maze is drawn with '#', ' ', 'S' and 'G'"
+                )
+    tokens = to_tokens("maze", "".join(line.ljust(width) for line in lines)).astype(np.int64)
+    starts, goals = np.flatnonzero(tokens == START), np.flatnonzero(tokens == GOAL)
+    if len(starts) != 1 or len(goals) != 1:
+        raise DataError(f"{file}: {len(starts)} starts S and {len(goals)} goals G; a maze has one of each")
+    walkable = (tokens != WALL).reshape(1, height, width)
+    if breadth_first(walkable, starts).distance.reshape(-1)[goals[0]] < 0:
+        raise DataError(f"{file}: no way leads from S to G; open one")
+    return Asked(tokens, str(file))
+
+
+def arc_task(bundle: PuzzleBundle, file: Path) -> list[Asked]:
+    """All test pairs of an ARC task file, which is named after the task.
+
+    Raises:
+        BundleError: the bundle solves something else, or was not trained on the demonstrations of this task.
+        DataError: no such file, or no task.
+    """
+    _check_kind(bundle, "arc", "--arc")
+    if bundle.card.height * bundle.card.width != NUM_CELLS:
+        raise BundleError(f"{bundle.path.name} has boards of {bundle.card.height} x {bundle.card.width}, not 30 x 30")
+    task = read_task_file(file)
+    identifier = _task_identifier(bundle, task.name)
+    return [
+        Asked(
+            encode(pair.input).astype(np.int64),
+            f"{task.name}, test pair {number} of {len(task.tests)}",
+            identifier,
+            None if pair.output is None else encode(pair.output).astype(np.int64),
+        )
+        for number, pair in enumerate(task.tests, start=1)
+    ]
+
+
+def held_out_row(bundle: PuzzleBundle, index: int, workspace: Workspace) -> Asked:
+    """Row ``index`` of the test split of the dataset that the bundle was trained on.
+
+    Raises:
+        DataError: the bundle does not name a dataset, it is not here, is of another kind, or has no such row.
+    """
+    folder = _dataset_folder(bundle, workspace)
+    if not folder.is_dir():
+        raise DataError(
+            f"the dataset of {bundle.path.name}, {folder}, is not here: give a puzzle with --puzzle, --maze or --arc"
+        )
+    dataset = open_dataset(folder, "test", check_tokens=False)
+    part, row = dataset.row(index)
+    puzzle = int(np.searchsorted(part.puzzle_indices, row, side="right")) - 1
+    labels = np.asarray(part.labels[row]).astype(np.int64)
+    ignored = dataset.info.ignore_label_id
+    return Asked(
+        np.asarray(part.inputs[row]).astype(np.int64),
+        f"row {index} of {folder / 'test'}",
+        int(part.puzzle_identifiers[puzzle]),
+        None if ignored is not None and bool(np.all(labels == ignored)) else labels,
+    )
+
+
+def is_right(board: Asked, kind: Kind, answer: npt.NDArray[np.int64]) -> bool | None:
+    """Whether an answer (C,) is the expected one, for ARC as a grid; None where it is not known."""
+    if board.expected is None:
+        return None
+    if kind == "arc":
+        return np.array_equal(crop(answer), crop(board.expected))
+    return np.array_equal(answer, board.expected)
+
+
+def _check_kind(bundle: PuzzleBundle, kind: Kind, flag: str) -> None:
+    if bundle.card.puzzle != kind:
+        ways = {"sudoku": "--puzzle", "maze": "--maze", "arc": "--arc"}
+        raise BundleError(
+            f"{flag}: {bundle.path.name} was trained on puzzles of kind {bundle.card.puzzle!r}; give it one with "
+            f"{ways.get(bundle.card.puzzle, '--index, from its test split')}"
+        )
+
+
+def _task_identifier(bundle: PuzzleBundle, task: str) -> int:
+    names = bundle.card.identifiers
+    if names is None or not bundle.config.prefix_tokens:
+        raise BundleError(
+            f"{bundle.path.name} holds no names of tasks, so none can be asked for: an ARC solver knows a task by the "
+            "embedding that it has learned for its name"
+        )
+    if task in names:
+        return names.index(task)
+    known = sorted(_plain(names))
+    raise BundleError(
+        f"{bundle.path.name} does not know task {task}: an ARC solver knows the tasks of its dataset alone, because it "
+        f"learns an embedding for each from the demonstrations. It knows {len(known)}: "
+        f"{', '.join(known[:_NAMES_SHOWN])}{', ...' if len(known) > _NAMES_SHOWN else ''}"
+    )
+
+
+def _plain(names: Iterable[str]) -> set[str]:
+    return {parse_identifier(name)[0] for name in names if not name.startswith("<")}
+
+
+def _dataset_folder(bundle: PuzzleBundle, workspace: Workspace) -> Path:
+    """The dataset that the bundle's metadata names last; a checkpoint has none, the run above it has its arguments."""
+    history = bundle.metadata.get("dataset_history")
+    if isinstance(history, list) and history and isinstance(history[-1], dict) and history[-1].get("dataset"):
+        return workspace.resolve(str(history[-1]["dataset"]))
+    for folder in (bundle.path, *bundle.path.parents[:2]):
+        try:
+            parameters = read_json(folder / "training_args.json", HRMError)["parameters"]
+            return workspace.resolve(str(parameters["data"]["data_path"]))
+        except (HRMError, KeyError, TypeError):
+            continue
+    raise DataError(
+        f"{bundle.path.name} does not name the dataset it was trained on: give a puzzle with --puzzle, --maze or --arc"
+    )

@@ -1,0 +1,220 @@
+"""``lab solve``: let a trained solver answer a puzzle, and watch it think."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from hrm_engine.errors import ConfigError
+from hrm_engine.store.paths import Workspace
+from lab.cli.console import console, human_count, show_facts, show_json
+
+if TYPE_CHECKING:
+    from hrm_engine.bundles import PuzzleBundle
+    from hrm_engine.inference.asked import Asked
+    from hrm_engine.inference.solve import Solutions
+    from hrm_engine.inference.trace import Segment, Trace
+
+_PUZZLE = Group("Puzzle", sort_key=2)
+_EFFORT = Group("Effort", sort_key=3)
+_OUTPUT = Group("Output", sort_key=4)
+
+
+def solve(
+    *,
+    bundle: Annotated[str, Parameter(help="Name of a solver, or the path of a run, best or checkpoint folder.")],
+    puzzle: Annotated[
+        str | None,
+        Parameter(
+            group=_PUZZLE, help="A Sudoku of 81, 36 or 16 characters, '.' or 0 for a blank.", allow_leading_hyphen=True
+        ),
+    ] = None,
+    arc: Annotated[
+        Path | None, Parameter(group=_PUZZLE, help="An ARC task file, named after a task that the solver knows.")
+    ] = None,
+    maze: Annotated[Path | None, Parameter(group=_PUZZLE, help="A maze drawn in a text file with # S G.")] = None,
+    index: Annotated[
+        int | None,
+        Parameter(group=_PUZZLE, help="Row of the test split of the solver's dataset. Default: 0, without a puzzle."),
+    ] = None,
+    segments: Annotated[
+        int | None,
+        Parameter(group=_EFFORT, help="ACT segments at most, up to 64. Default: as many as it was trained for."),
+    ] = None,
+    starts: Annotated[int, Parameter(group=_EFFORT, help="Starts of each puzzle, up to 64.")] = 1,
+    starts_from: Annotated[
+        Literal["symmetries", "noise"],
+        Parameter(group=_EFFORT, help="Further starts see the board under symmetries, or begin with random states."),
+    ] = "symmetries",
+    choose: Annotated[
+        Literal["first_to_halt", "majority", "lowest_residual", "q_weighted"],
+        Parameter(group=_EFFORT, help="Which of several starts answers."),
+    ] = "first_to_halt",
+    halt_confidence: Annotated[
+        float, Parameter(group=_EFFORT, help="Halting probability that a start needs to halt, beside wanting to.")
+    ] = 0.0,
+    until_valid: Annotated[
+        int, Parameter(group=_EFFORT, help="Restarts at most while the rules refuse the answer; reported apart.")
+    ] = 0,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
+    trace: Annotated[
+        bool,
+        Parameter(
+            group=_OUTPUT, negative="", show_default=False, help="Show what it would answer after every segment."
+        ),
+    ] = False,
+    json: Annotated[
+        bool, Parameter(group=_OUTPUT, negative="", show_default=False, help="Write one JSON object instead.")
+    ] = False,
+) -> int:
+    """Solve a puzzle: the board beside the answer, and whether it is valid. * marks cells that a segment changed."""
+    import numpy as np
+
+    from hrm_engine import inference
+    from hrm_engine.bundles import load_puzzle_bundle
+
+    given = [flag for flag, value in _ways(puzzle, arc, maze, index).items() if value is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} each name a puzzle: give one of them")
+    workspace = Workspace.find()
+    loaded = load_puzzle_bundle(bundle, device=device, workspace=workspace)
+    asked = _asked(loaded, workspace, puzzle, arc, maze, index)
+    has_names = any(board.identifier is not None for board in asked)
+    found = inference.solve(
+        loaded,
+        np.stack([board.inputs for board in asked]),
+        identifiers=np.array([board.identifier for board in asked]) if has_names else None,
+        segments=segments,
+        starts=starts,
+        starts_from=starts_from,
+        choose=choose,
+        halt_confidence=halt_confidence,
+        until_valid=until_valid,
+    )
+    traces = [
+        inference.trace(loaded, board.inputs, identifier=board.identifier, segments=segments) if trace else None
+        for board in asked
+    ]
+    if json:
+        boards = [_board_json(loaded, board, found, row, traces[row]) for row, board in enumerate(asked)]
+        show_json({"bundle": str(loaded.path), "kind": loaded.card.puzzle, "flops": found.flops, "boards": boards})
+        return 0
+    for row, board in enumerate(asked):
+        if row:
+            console().print()
+        _show(loaded, board, found, row, traces[row])
+    return 0
+
+
+def _ways(puzzle: str | None, arc: Path | None, maze: Path | None, index: int | None) -> dict[str, object]:
+    return {"--puzzle": puzzle, "--arc": arc, "--maze": maze, "--index": index}
+
+
+def _asked(
+    bundle: PuzzleBundle,
+    workspace: Workspace,
+    puzzle: str | None,
+    arc: Path | None,
+    maze: Path | None,
+    index: int | None,
+) -> list[Asked]:
+    from hrm_engine.inference import asked
+
+    if puzzle is not None:
+        return [asked.typed_sudoku(bundle, puzzle)]
+    if maze is not None:
+        return [asked.drawn_maze(bundle, workspace.resolve(maze))]
+    if arc is not None:
+        return asked.arc_task(bundle, workspace.resolve(arc))
+    return [asked.held_out_row(bundle, index or 0, workspace)]
+
+
+def _board_json(bundle: PuzzleBundle, board: Asked, found: Solutions, row: int, traced: Trace | None) -> dict[str, Any]:
+    from hrm_engine.data.puzzles.boards import to_text
+    from hrm_engine.inference.asked import is_right
+
+    kind = bundle.card.puzzle
+    content: dict[str, Any] = {
+        "source": board.source,
+        "puzzle": to_text(kind, board.inputs),
+        "answer": to_text(kind, found.answers[row]),
+        "is_valid": None if found.is_valid is None else bool(found.is_valid[row]),
+        "is_right": is_right(board, kind, found.answers[row]),
+        "halted": bool(found.halted[row]),
+        "confidence": float(found.confidence[row]),
+        "start": int(found.start[row]),
+        "depth": int(found.depth[row]),
+        "segments": int(found.segments[row]),
+        "solved_by_verifier": bool(found.solved_by_verifier[row]),
+        "restarts": int(found.restarts[row]),
+        "restart_segments": int(found.restart_segments[row]),
+    }
+    if board.warning:
+        content["warning"] = board.warning
+    return content if traced is None else {**content, "trace": traced.as_json()}
+
+
+def _show(bundle: PuzzleBundle, board: Asked, found: Solutions, row: int, traced: Trace | None) -> None:
+    from hrm_engine.data.puzzles.boards import extent
+    from hrm_engine.inference.asked import is_right
+    from lab.cli.board_view import board_lines, side_by_side
+
+    if board.warning:
+        console(stderr=True).print(f"warning: {board.warning}", style="yellow")
+    card, answer = bundle.card, found.answers[row]
+    kind = card.puzzle
+    if traced is not None:
+        for segment in traced.segments:
+            _show_segment(traced, segment)
+    boards = [board.inputs, answer]
+    right = is_right(board, kind, answer)
+    if board.expected is not None and right is False and kind in ("arc", "other"):
+        boards.append(board.expected)
+    rows, columns = extent(boards, card.height, card.width)
+    grids = [one.reshape(card.height, card.width)[rows, columns] for one in boards]
+    given = grids[0] if kind in ("sudoku", "maze") else None
+    side_by_side([board_lines(kind, grid, given=given) for grid in grids])
+    show_facts(_facts(board, found, row, right, expected_shown=len(boards) == 3))
+
+
+def _facts(
+    board: Asked, found: Solutions, row: int, right: bool | None, *, expected_shown: bool
+) -> list[tuple[str, object]]:
+    words = {True: "yes", False: "no", None: "not known"}
+    facts: list[tuple[str, object]] = [("puzzle", board.source)]
+    if found.is_valid is not None:
+        facts.append(("valid", words[bool(found.is_valid[row])]))
+    if right is not None:
+        facts.append(("right", words[right] + (" (the expected answer stands on the right)" if expected_shown else "")))
+    end = "halted by itself" if found.halted[row] else "did not halt by itself"
+    facts.append(("segments", f"{found.depth[row]}, {end}; halting probability {found.confidence[row]:.3f}"))
+    if found.start[row] or found.segments[row] > found.depth[row]:
+        facts.append(("all starts", f"{found.segments[row]} segments; start {found.start[row]} answered"))
+    if found.restarts[row]:
+        end = "solved by a restart that the verifier accepted" if found.solved_by_verifier[row] else "not solved by any"
+        facts.append(("restarts", f"{found.restarts[row]}, {found.restart_segments[row]} segments: {end}"))
+    facts.append(("cost", f"{human_count(found.flops)}FLOP"))
+    return facts
+
+
+def _show_segment(traced: Trace, segment: Segment) -> None:
+    from hrm_engine.data.puzzles.boards import extent
+    from lab.cli.board_view import board_lines, side_by_side
+
+    words = [f"segment {segment.number}", f"{int(segment.changed.sum())} cells changed", f"halt {segment.q_halt:.3f}"]
+    if segment.q_continue is not None:
+        words.append(f"go on {segment.q_continue:.3f}")
+    if segment.number == traced.halted_at:
+        words.append("halts here")
+    elif traced.halted_at is not None and segment.number > traced.halted_at:
+        words.append("beyond its halt")
+    console().print(", ".join(words), style="bold")
+    boards = [traced.inputs, *(one.prediction for one in traced.segments)]
+    rows, columns = extent(boards, traced.height, traced.width)
+    shape = (traced.height, traced.width)
+    given = traced.inputs.reshape(shape)[rows, columns] if traced.kind in ("sudoku", "maze") else None
+    board, changed = segment.prediction.reshape(shape)[rows, columns], segment.changed.reshape(shape)[rows, columns]
+    side_by_side([board_lines(traced.kind, board, given=given, changed=changed)])
+    console().print()
