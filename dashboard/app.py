@@ -21,6 +21,8 @@ def main() -> None:
         [
             st.Page("app_pages/runs.py", title="Runs", default=True),
             st.Page("app_pages/run.py", title="Run", url_path="run"),
+            st.Page("app_pages/puzzles.py", title="Puzzles", url_path="puzzles"),
+            st.Page("app_pages/playground.py", title="Playground", url_path="playground"),
         ],
         position="top",
     )

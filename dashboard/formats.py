@@ -92,3 +92,9 @@ def perplexity(loss_nats: object) -> str:
         return DASH
     value = math.exp(number)
     return _three_digits(value) if value < 1e7 else f"{value:.2e}"
+
+
+def share(value: object) -> str:
+    """A share from 0 to 1 in percent with one decimal."""
+    number = _number(value)
+    return DASH if number is None else f"{100 * number:.1f} %"

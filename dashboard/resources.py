@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from dashboard.queries.filecache import FileCache
+from dashboard.queries.filecache import FileCache, Signature
 from dashboard.queries.folder import Checkpoints, Parameters, parameter_cache
 from dashboard.queries.metrics import RunMetrics
+from dashboard.queries.puzzles import EvaluatedRows, evaluated_rows_cache
 from dashboard.queries.runs import RunIndex
+from dashboard.queries.solvers import Solver, Solvers, TestSplit, open_test_split
 from dashboard.queries.workspace import workspace_of
 from hrm_engine.store.paths import Workspace
+
+if TYPE_CHECKING:
+    from hrm_engine.bundles import PuzzleBundle
 
 # Each holds the rows of one run in memory: about 10 MB for 10,000 training steps.
 _OPEN_RUNS = 12
@@ -45,3 +51,29 @@ def parameters() -> FileCache[Parameters]:
 def checkpoints() -> Checkpoints:
     """Checkpoints whose hashes were compared."""
     return Checkpoints()
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def solvers(root: Path) -> Solvers:
+    """The puzzle solvers of the workspace at ``root``."""
+    return Solvers(Workspace(root))
+
+
+@st.cache_resource(show_spinner=False)
+def evaluated_rows() -> FileCache[EvaluatedRows]:
+    """Full evaluations of puzzle runs."""
+    return evaluated_rows_cache()
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def test_split(solver: Solver, dataset_version: Signature | None) -> TestSplit:
+    """The test split of a solver's dataset as it is in the state ``dataset_version``. Raises DataError."""
+    return open_test_split(solver)
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def puzzle_bundle(path: Path, version: Signature) -> PuzzleBundle:
+    """The solver in a folder, loaded as it was saved in the state ``version``. Raises BundleError."""
+    from hrm_engine.bundles import load_puzzle_bundle
+
+    return load_puzzle_bundle(path, workspace=workspace())

@@ -1,3 +1,3 @@
-"""The pages: ``app.py`` routes to ``runs`` and ``run``; ``parts`` and ``sections`` are what these are made of."""
+"""The pages that ``app.py`` routes to (runs, run, puzzles, playground), and what they are made of."""
 
 from __future__ import annotations

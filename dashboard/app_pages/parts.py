@@ -34,6 +34,13 @@ STATE_CHIPS = {
 _STYLE = """<style>
 [data-testid="stText"] { font-size: 0.9rem; opacity: 0.75; }
 .st-key-run_title [data-testid="stText"] { font-size: 1.6rem; font-weight: 600; opacity: 1; overflow-wrap: anywhere; }
+.st-key-sentence { border-left: 4px solid #d1651a; }
+.st-key-sentence [data-testid="stText"] { white-space: pre-wrap; overflow-wrap: anywhere; opacity: 1; }
+.boards { display: flex; flex-wrap: wrap; gap: 0.9rem 1.4rem; align-items: flex-start; }
+.boards figure { margin: 0; max-width: 100%; }
+.boards img { display: block; max-width: 100%; height: auto; }
+.boards figcaption { font-size: 0.82rem; opacity: 0.75; margin-bottom: 0.25rem; font-variant-numeric: tabular-nums; }
+.boards figure.shown figcaption { opacity: 1; font-weight: 600; }
 [data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
 </style>"""
 
@@ -64,6 +71,12 @@ def problem_box(headline: str, details: str = "") -> None:
     st.error(headline)
     if details:
         st.code(details, language=None, wrap_lines=True)
+
+
+def sentence(text: str) -> None:
+    """What is wrong and what to do, in one sentence that may quote anything; quieter than an error of the program."""
+    with st.container(border=True, key="sentence"):
+        st.text(text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else "."))
 
 
 def nothing_yet(headline: str, advice: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages import sections
+from dashboard.app_pages import puzzle_sections, sections
 from dashboard.app_pages.parts import STATE_COLOURS, plain
-from dashboard.charts.style import STEP, X_AXES
-from dashboard.queries.overview import Overview, overview
+from dashboard.charts.style import ROWS, STEP, TIME, TOKENS
+from dashboard.queries.overview import Overview, is_puzzle_run, overview
 from dashboard.queries.workspace import find_run, printable, run_id
 from dashboard.resources import parameters, run_index, run_metrics, workspace
 from hrm_engine.store.status import live_state
@@ -29,6 +29,13 @@ TABS = {
     "Checkpoints": sections.checkpoint_table,
     "Log": sections.log,
 }
+# What a puzzle run shows instead in the same sections.
+PUZZLE_TABS = {
+    **TABS,
+    "Curves": puzzle_sections.curves,
+    "Evaluation": puzzle_sections.evaluation,
+    "Throughput": puzzle_sections.throughput,
+}
 _WITH_X_AXIS = ("Curves", "Evaluation", "Throughput", "Learning rate")
 _WITH_FIGURES = (*_WITH_X_AXIS, "System")
 
@@ -44,14 +51,18 @@ def page() -> None:
     # Once the run has ended nothing changes any more, and nothing needs to be asked for again and again.
     every = REFRESH_S if live_state(run_dir) == "running" else None
     st.fragment(headline, run_every=every)(run_dir, every is not None)
+    metrics = run_metrics(run_dir)
+    is_puzzle = is_puzzle_run(parameters().get(run_dir / "training_args.json"), metrics.latest("eval"))
     name = section_choice()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        view = view_choice(name)
+        view = view_choice(name, is_puzzle)
         # Streamlit draws a changed figure anew and with that forgets its zoom (streamlit#8782): to look closely, one
         # can hold the section still while the key figures above go on.
         held = every is not None and name in _WITH_FIGURES and not st.toggle("Live", True, "live", bind="query-params")
     steady = held or name == "Parameters"
-    st.fragment(partial(section, TABS[name]), run_every=None if steady else every)(run_dir, view)
+    st.fragment(partial(section, (PUZZLE_TABS if is_puzzle else TABS)[name]), run_every=None if steady else every)(
+        run_dir, view
+    )
 
 
 def chosen_run(run_dirs: list[Path]) -> Path | None:
@@ -97,7 +108,7 @@ def headline(run_dir: Path, was_running: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(now.state, color=STATE_COLOURS[now.state])
         plain(now.sentence)
-    numbers(now)
+    (puzzle_sections.numbers if now.is_puzzle else numbers)(now)
     for note in now.notes:
         st.warning(note)
 
@@ -121,12 +132,7 @@ def numbers(now: Overview) -> None:
     )
     card("Perplexity", formats.perplexity(now.eval_loss))
     card("Tokens/s", formats.rate(now.tokens_per_s))
-    planned = None if now.planned_steps is None else f"of {now.planned_steps:,}"
-    card("Step", formats.count(now.step), delta=planned, delta_color="off", delta_arrow="off")
-    if now.state == "running":
-        card("Time left", formats.duration(now.eta_s))
-    else:
-        card("Duration", formats.duration(now.duration_s))
+    sections.progress(now, card)
 
 
 def section_choice() -> str:
@@ -143,18 +149,19 @@ def section_choice() -> str:
     return name if name in TABS else "Curves"
 
 
-def view_choice(name: str) -> sections.View:
+def view_choice(name: str, is_puzzle: bool) -> sections.View:
     """How the curves of a section are drawn; it stands in the link, and bad values there fall back to the defaults."""
+    axes = {axis.key: axis for axis in (STEP, TIME, ROWS if is_puzzle else TOKENS)}
     x, smoothing, log_y = STEP.key, DEFAULT_SMOOTHING, False
     if name in _WITH_X_AXIS:
         x = st.segmented_control(
             "Horizontal axis",
-            list(X_AXES),
+            list(axes),
             default=STEP.key,
             required=True,
             key="x",
             bind="query-params",
-            format_func=lambda key: X_AXES[key].label,
+            format_func=lambda key: axes[key].label,
         )
     if name == "Curves":
         smoothing = st.select_slider(
@@ -166,9 +173,9 @@ def view_choice(name: str) -> sections.View:
             help="A row counts half as much after so many optimizer steps, however densely rows were written",
             width=260,
         )
-    if name in ("Curves", "Evaluation"):
+    if name == "Curves" or (name == "Evaluation" and not is_puzzle):
         log_y = st.toggle("Logarithmic loss", key="log", bind="query-params")
-    return sections.View(x if x in X_AXES else STEP.key, smoothing, log_y)
+    return sections.View(x if x in axes else STEP.key, smoothing, log_y)
 
 
 def section(draw: sections.Section, run_dir: Path, view: sections.View) -> None:

@@ -15,8 +15,12 @@ REFRESH_S = 3.0
 # As long as metrics of many runs are still being read, a part of them each time.
 READING_REFRESH_S = 0.7
 _TABLE_ROWS = 18
+_UNITS = "nats per token, of puzzles per cell"
 _ROW_PIXELS = 36
-_COLUMNS = ("name", "kind", "state", "step", "train_loss", "best_eval_loss", "tokens_per_s", "updated", "id")
+_FIRST = ("name", "kind", "state", "step")
+_LAST = ("train_loss", "best_eval_loss")
+# What only some kinds of runs have is shown where a run in the table has it.
+_OF_SOME = ("tokens_per_s", "row_segments_per_s")
 
 
 def page() -> None:
@@ -84,8 +88,9 @@ def table(search: str, states: list[str], reading: bool) -> None:
         return
     # The click arrives with a row number. It counts in the rows that were sent, not in those of a later refresh.
     st.session_state["shown_runs"] = [row.id for row in shown]
+    frame = RunTable(shown, runs.num_read).frame().assign(state=[[row.state] for row in shown])
     st.dataframe(
-        RunTable(shown, runs.num_read).frame().assign(state=[[row.state] for row in shown]),
+        frame,
         key="runs_table",
         hide_index=True,
         height=_ROW_PIXELS * (min(len(shown), _TABLE_ROWS) + 1),
@@ -93,7 +98,7 @@ def table(search: str, states: list[str], reading: bool) -> None:
         on_select=open_selected,
         # Not a cell: a click on a column's title, to sort by it, selects one too (seen with streamlit 1.67).
         selection_mode="single-row",
-        column_order=_COLUMNS,
+        column_order=column_order(shown),
         column_config=columns(),
         placeholder=DASH,
         alt="All runs that match the filter",
@@ -124,6 +129,13 @@ def summary(runs: RunTable, num_shown: int) -> str:
     return " · ".join([*parts, "tick one to open it"])
 
 
+def column_order(shown: list[RunRow]) -> list[str]:
+    """The columns that these runs have; where puzzles are solved, how many exactly is the headline."""
+    exact = ["exact_accuracy"] if any(row.exact_accuracy is not None for row in shown) else []
+    speeds = [name for name in _OF_SOME if any(getattr(row, name) is not None for row in shown)]
+    return [*_FIRST, *exact, *_LAST, *speeds, "updated", "id"]
+
+
 def columns() -> dict[str, Any]:
     """Titles and number formats of the table."""
     make = st.column_config
@@ -134,9 +146,15 @@ def columns() -> dict[str, Any]:
             "State", options=list(STATE_CHIPS), color=list(STATE_CHIPS.values()), width="small"
         ),
         "step": make.NumberColumn("Step", format="%,d"),
-        "train_loss": make.NumberColumn("Train loss", format="%.3f", help="Last training row, nats per token"),
-        "best_eval_loss": make.NumberColumn("Best eval loss", format="%.3f", help="Lowest so far, nats per token"),
+        "train_loss": make.NumberColumn("Train loss", format="%.3f", help=f"Last training row, {_UNITS}"),
+        "exact_accuracy": make.NumberColumn(
+            "Exact", format="percent", help="Puzzles solved in every cell, last evaluation on held-out ones"
+        ),
+        "best_eval_loss": make.NumberColumn("Best eval loss", format="%.3f", help=f"Lowest so far, {_UNITS}"),
         "tokens_per_s": make.NumberColumn("Tokens/s", format="%,d", help="Fresh label tokens per second, last row"),
+        "row_segments_per_s": make.NumberColumn(
+            "Segments/s", format="%,d", help="Segments of puzzles per second, last row"
+        ),
         "updated": make.DatetimeColumn("Updated", format="distance"),
         "id": make.TextColumn("Folder below artifacts/"),
     }

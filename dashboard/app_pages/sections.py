@@ -14,7 +14,8 @@ from dashboard.charts import evaluation as evaluation_charts
 from dashboard.charts import system as system_charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.folder import log_tail
-from dashboard.queries.metrics import density
+from dashboard.queries.metrics import RunMetrics, density
+from dashboard.queries.overview import Overview
 from dashboard.queries.smoothing import smoothed
 from dashboard.resources import checkpoints, parameters, run_metrics
 
@@ -29,6 +30,16 @@ class View:
 
 
 Section = Callable[[Path, View], None]
+
+
+def progress(now: Overview, card: Callable[..., object]) -> None:
+    """The key figures at the end of the row: how far it is, and how long that takes."""
+    planned = None if now.planned_steps is None else f"of {now.planned_steps:,}"
+    card("Step", formats.count(now.step), delta=planned, delta_color="off", delta_arrow="off")
+    if now.state == "running":
+        card("Time left", formats.duration(now.eta_s))
+    else:
+        card("Duration", formats.duration(now.duration_s))
 
 
 def curves(run_dir: Path, view: View) -> None:
@@ -46,6 +57,11 @@ def curves(run_dir: Path, view: View) -> None:
     )
     chart(figure, "loss_curve", "Training and validation loss")
     plain(density(train))
+    incident_table(metrics)
+
+
+def incident_table(metrics: RunMetrics) -> None:
+    """What interrupted or disturbed the training, if anything did."""
     incidents = metrics.incidents()
     if len(incidents):
         st.subheader("Incidents", anchor=False)

@@ -1,7 +1,7 @@
 """Figures of the evaluations: how much each further segment of thinking helps, and how that changes in training.
 
 ``depths`` frames have one row for each evaluation and segment: ``x``, ``step``, ``segment`` (from 1), ``loss``
-(nats per token), ``token_accuracy`` (share).
+(nats per token), ``token_accuracy``; of puzzle solvers ``exact_accuracy``, ``cell_accuracy`` (shares).
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ if TYPE_CHECKING:
 _TITLES = {
     "loss": ("validation loss (nats/token)", ",.3~f", ",.3f"),
     "token_accuracy": ("token accuracy", ".0%", ".1%"),
+    "exact_accuracy": ("exactly solved", ".0%", ".1%"),
+    "cell_accuracy": ("cell accuracy", ".0%", ".1%"),
 }
 _GAINS = {
     "loss": ("change of the loss (nats/token)", 1.0, "%{y:+.4f}"),
     "token_accuracy": ("change of the accuracy (points)", 100.0, "%{y:+.2f}"),
+    "exact_accuracy": ("change of the exactly solved (points)", 100.0, "%{y:+.2f}"),
+    "cell_accuracy": ("change of the cell accuracy (points)", 100.0, "%{y:+.2f}"),
 }
 
 
 def by_depth(
     depths: pd.DataFrame, metric: str, *, x: str = "step", log_y: bool = False, evaluation: pd.DataFrame | None = None
 ) -> go.Figure:
-    """``metric`` (``loss`` or ``token_accuracy``) of every segment over the training; the unigram loss if given."""
+    """``metric`` (``loss`` or an accuracy) of every segment over the training; the unigram loss if given."""
     frames = [depths] if evaluation is None else [depths, evaluation]
     axis, unit = axis_for(x, *frames)
     title, y_format, hover = _TITLES[metric]
@@ -57,7 +61,7 @@ def by_depth(
 def depth_gain(depths: pd.DataFrame, metric: str) -> go.Figure:
     """What each further segment changes against the first, at some evaluations from the first to the last.
 
-    Differences in nats per token (``loss``) or percentage points (``token_accuracy``).
+    Differences in nats per token (``loss``) or percentage points (accuracies).
     """
     title, factor, hover = _GAINS[metric]
     drawn = style.figure(style.XAxis("segment", "Segment", "segment", "d"), title, height=320)

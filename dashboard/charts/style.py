@@ -37,7 +37,8 @@ class XAxis:
 STEP = XAxis("step", "Step", "optimizer step", ",d")
 TIME = XAxis("time", "Wall time", "wall time since the start (min)", ",~r")
 TOKENS = XAxis("tokens", "Tokens", "fresh label tokens", "~s")
-X_AXES = {axis.key: axis for axis in (STEP, TIME, TOKENS)}
+ROWS = XAxis("rows", "Rows", "fresh rows", "~s")
+X_AXES = {axis.key: axis for axis in (STEP, TIME, TOKENS, ROWS)}
 
 # Longest span in seconds up to which a unit is used, the unit, and its seconds.
 _TIME_UNITS = ((300.0, "s", 1.0), (3 * 3600.0, "min", 60.0), (4 * 86400.0, "h", 3600.0), (float("inf"), "d", 86400.0))

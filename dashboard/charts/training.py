@@ -35,14 +35,15 @@ def loss_curve(
     smooth: pd.Series | None = None,
     smoothing_steps: int = 0,
     log_y: bool = False,
+    unit_name: str = "nats/token",
 ) -> go.Figure:
     """Training loss with its range and its smoothed course, validation loss, and the unigram model's loss.
 
     ``train`` is the curve ``loss`` alone, ``smooth`` its smoothed course with the same index; ``evaluation`` has the
-    columns ``x``, ``loss``, ``unigram_loss``. Losses are nats per token.
+    columns ``x``, ``loss``, ``unigram_loss`` (of text). Losses are in ``unit_name``.
     """
     axis, unit = axis_for(x, train, evaluation)
-    drawn = style.figure(axis, "loss (nats/token)", log_y=log_y, height=460, y_format=",.3~f")
+    drawn = style.figure(axis, f"loss ({unit_name})", log_y=log_y, height=460, y_format=",.3~f")
     if len(train):
         xs = train["x"] / unit
         if (train["max"] > train["min"]).any():
@@ -64,6 +65,8 @@ def loss_curve(
 
 def add_unigram(drawn: go.Figure, evaluation: pd.DataFrame, unit: float, reach: pd.DataFrame | None = None) -> None:
     """The unigram model's loss as a dashed line over all of ``evaluation`` (and ``reach``)."""
+    if "unigram_loss" not in evaluation:
+        return
     known = evaluation[evaluation["unigram_loss"].notna()]
     if known.empty:
         return

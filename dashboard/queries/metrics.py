@@ -1,7 +1,7 @@
 """The metrics of one run as frames for figures, read on as the file grows.
 
 Frames of curves are long: one row for each metric and bucket of steps, with the columns ``name``, ``x`` (steps, fresh
-label tokens, or seconds since the first row), ``step``, ``min``, ``max``, ``last``, ``count`` (rows in the bucket).
+label tokens or rows, or seconds since the first row), ``step``, ``min``, ``max``, ``last``, ``count`` (rows in it).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dashboard.queries.fields import column, text_of, times
+from dashboard.queries.incidents import incidents
 from dashboard.queries.scan import finite
-from dashboard.queries.workspace import printable
-from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.reader import MetricsReader
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ MAX_POINTS = 1500
 """Buckets of a curve: about as many as a wide screen has columns for it."""
 MAX_EVALUATIONS = 2000
 MAX_SAMPLES = 200
-MAX_INCIDENTS = 200
-INCIDENTS = ("nan", "spike", "oom", "resume", "stop")
+TEXT_EVALUATION = ("unigram_loss", "token_accuracy")
+TEXT_DEPTHS = ("loss", "token_accuracy")
+COUNTERS = ("tokens", "rows")
+"""Fields of training rows that can be a horizontal axis."""
 _PACE_ROWS = 30
 _KEPT_FRAMES = 48
 
@@ -83,7 +85,7 @@ class RunMetrics:
             rows = self._reader.rows("train", n=_PACE_ROWS)
             points = [
                 (step, at)
-                for step, at in zip(_column(rows, "step"), _times(rows), strict=True)
+                for step, at in zip(column(rows, "step"), times(rows), strict=True)
                 if step is not None and at is not None
             ]
             if len(points) < 2 or points[-1][0] <= points[0][0]:
@@ -124,39 +126,40 @@ class RunMetrics:
 
         return self._kept(("system",), load)
 
-    def evaluation(self, *, x: str = "step") -> pd.DataFrame:
-        """One row for each evaluation (the last of a step counts): ``x, step, loss, unigram_loss, token_accuracy``."""
+    def evaluation(self, names: Sequence[str] = TEXT_EVALUATION, *, x: str = "step") -> pd.DataFrame:
+        """One row for each evaluation (the last of a step counts): ``x, step, loss`` and the fields ``names``."""
         import pandas as pd
 
         def load() -> pd.DataFrame:
             rows = self._evaluations()
-            columns = ["step", "loss", "unigram_loss", "token_accuracy"]
-            frame = pd.DataFrame({name: pd.Series(_column(rows, name), dtype="float64") for name in columns})
+            columns = ["step", "loss", *names]
+            frame = pd.DataFrame({name: pd.Series(column(rows, name), dtype="float64") for name in columns})
             frame.insert(0, "x", self._place_rows(rows, frame["step"], x))
             return frame[frame["loss"].notna()].reset_index(drop=True)
 
-        return self._kept(("evaluation", x), load)
+        return self._kept(("evaluation", tuple(names), x), load)
 
-    def depths(self, *, x: str = "step") -> pd.DataFrame:
-        """One row for each evaluation and segment: ``x, step, segment`` (from 1), ``loss, token_accuracy``."""
+    def depths(self, names: Sequence[str] = TEXT_DEPTHS, *, x: str = "step") -> pd.DataFrame:
+        """One row for each evaluation and segment: ``x, step, segment`` (from 1), and ``names``.
+
+        A field of the name ``NAME_by_segment`` is a list with a value for each segment.
+        """
         import pandas as pd
 
         def load() -> pd.DataFrame:
             rows = self._evaluations()
-            steps = pd.Series(_column(rows, "step"), dtype="float64")
+            steps = pd.Series(column(rows, "step"), dtype="float64")
             places = self._place_rows(rows, steps, x)
+            lists = [_lists(rows, f"{name}_by_segment") for name in names]
             found = []
-            for at, (losses, accuracies) in enumerate(
-                zip(_lists(rows, "loss_by_segment"), _lists(rows, "token_accuracy_by_segment"), strict=True)
-            ):
-                for index in range(max(len(losses), len(accuracies))):
-                    loss = finite(losses[index]) if index < len(losses) else None
-                    accuracy = finite(accuracies[index]) if index < len(accuracies) else None
-                    found.append((places[at], steps[at], index + 1, loss, accuracy))
-            frame = pd.DataFrame(found, columns=["x", "step", "segment", "loss", "token_accuracy"])
-            return frame.astype({"loss": "float64", "token_accuracy": "float64", "segment": "int64"})
+            for at, values in enumerate(zip(*lists, strict=True)):
+                for index in range(max(map(len, values), default=0)):
+                    numbers = [finite(value[index]) if index < len(value) else None for value in values]
+                    found.append((places[at], steps[at], index + 1, *numbers))
+            frame = pd.DataFrame(found, columns=["x", "step", "segment", *names])
+            return frame.astype({"segment": "int64", **dict.fromkeys(names, "float64")})
 
-        return self._kept(("depths", x), load)
+        return self._kept(("depths", tuple(names), x), load)
 
     def samples(self) -> pd.DataFrame:
         """The last generated texts, newest first: ``step, prompt, text``."""
@@ -165,8 +168,8 @@ class RunMetrics:
         def load() -> pd.DataFrame:
             rows = self._reader.rows("sample", n=MAX_SAMPLES)
             found = [
-                (int(step), _text(row.get("prompt")), _text(row.get("text")))
-                for step, row in zip(_column(rows, "step"), rows.to_dict("records"), strict=True)
+                (int(step), text_of(row.get("prompt")), text_of(row.get("text")))
+                for step, row in zip(column(rows, "step"), rows.to_dict("records"), strict=True)
                 if step is not None
             ]
             return pd.DataFrame(found[::-1], columns=["step", "prompt", "text"])
@@ -175,19 +178,7 @@ class RunMetrics:
 
     def incidents(self) -> pd.DataFrame:
         """What interrupted or disturbed the training, newest first: ``step, event, what``."""
-        import pandas as pd
-
-        def load() -> pd.DataFrame:
-            found = []
-            for event in INCIDENTS:
-                rows = self._reader.rows(event, n=MAX_INCIDENTS)
-                for step, at, row in zip(_column(rows, "step"), _times(rows), rows.to_dict("records"), strict=True):
-                    found.append((at or 0.0, None if step is None else int(step), event, _told(event, row)))
-            found.sort(key=lambda incident: (incident[0], incident[1] or 0), reverse=True)
-            frame = pd.DataFrame([incident[1:] for incident in found], columns=["step", "event", "what"])
-            return frame.astype({"step": "Int64", "event": "str", "what": "str"})
-
-        return self._kept(("incidents",), load)
+        return self._kept(("incidents",), lambda: incidents(self._reader))
 
     def _kept(self, key: tuple[object, ...], load: Callable[[], T]) -> T:
         with self._lock:
@@ -203,7 +194,7 @@ class RunMetrics:
             rows = self._reader.rows("eval", n=MAX_EVALUATIONS)
             if rows.empty:
                 return rows
-            rows["step"] = _column(rows, "step")
+            rows["step"] = column(rows, "step")
             rows = rows[rows["step"].notna()].drop_duplicates("step", keep="last").sort_values("step")
             return rows.reset_index(drop=True)
 
@@ -221,7 +212,7 @@ class RunMetrics:
         import pandas as pd
 
         if x == "time":
-            return pd.Series([math.nan if at is None else at - self._started() for at in _times(rows)], dtype="float64")
+            return pd.Series([math.nan if at is None else at - self._started() for at in times(rows)], dtype="float64")
         return self._place(steps, x)
 
     def _place(self, steps: pd.Series, x: str) -> pd.Series:
@@ -229,7 +220,7 @@ class RunMetrics:
         import numpy as np
         import pandas as pd
 
-        if x not in ("time", "tokens") or steps.empty:
+        if x not in ("time", *COUNTERS) or steps.empty:
             return steps.astype("float64")
         known = self._kept(("places", x), lambda: self._places(x))
         if known.empty:
@@ -239,8 +230,8 @@ class RunMetrics:
     def _places(self, x: str) -> pd.DataFrame:
         import pandas as pd
 
-        if x == "tokens":
-            frame = self._reader.series("tokens", max_points=MAX_POINTS)
+        if x in COUNTERS:
+            frame = self._reader.series(x, max_points=MAX_POINTS)
             frame = frame.rename(columns={"x": "step", "last": "place"})[["step", "place"]]
             origin = pd.DataFrame({"step": [0.0], "place": [0.0]})
             return pd.concat([origin, frame]) if len(frame) and frame["step"].iloc[0] > 0 else frame
@@ -265,32 +256,7 @@ def density(frame: pd.DataFrame) -> str:
     )
 
 
-def _column(rows: pd.DataFrame, name: str) -> list[float | None]:
-    return [finite(value) for value in rows[name]] if name in rows else [None] * len(rows)
-
-
-def _times(rows: pd.DataFrame) -> list[float | None]:
-    if "ts" not in rows:
-        return [None] * len(rows)
-    return [parse_iso(value) if isinstance(value, str) else None for value in rows["ts"]]
-
-
 def _lists(rows: pd.DataFrame, name: str) -> list[list[Any]]:
     if name not in rows:
         return [[]] * len(rows)
     return [value if isinstance(value, list) else [] for value in rows[name]]
-
-
-def _text(value: object) -> str:
-    return printable(value) if isinstance(value, str) else ""
-
-
-def _told(event: str, row: dict[str, Any]) -> str:
-    said = _text(row.get("message")) or _text(row.get("reason"))
-    if said:
-        return said
-    if event == "spike":
-        return f"loss {finite(row.get('loss'))}, median of the last 50 rows {finite(row.get('median'))}"
-    if event == "resume":
-        return "training went on from here; later rows of the session before do not count"
-    return ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.runs import read_metadata
 from dashboard.queries.scan import finite
@@ -27,9 +28,39 @@ _SENTENCES = {
 
 
 @dataclass(frozen=True)
-class Overview:
-    """The header of the page of a run. Losses in nats per token; None is not known."""
+class PuzzleNumbers:
+    """What the last evaluation of a solver says; shares from 0 to 1, the baselines without a model beside them."""
 
+    exact_accuracy: float | None
+    exact_accuracy_when_halting: float | None
+    cell_accuracy: float | None
+    halt_accuracy: float | None
+    act_steps_mean: float | None
+    num_rows: float | None
+    copy_cell_accuracy: float | None
+    copy_exact_accuracy: float | None
+    majority_cell_accuracy: float | None
+    majority_exact_accuracy: float | None
+    padding_cell_accuracy: float | None
+    padding_exact_accuracy: float | None
+
+    @classmethod
+    def of(cls, evaluation: Mapping[str, Any]) -> PuzzleNumbers:
+        """The numbers in an ``eval`` row."""
+        return cls(**{field.name: finite(evaluation.get(field.name)) for field in fields(cls)})
+
+
+def is_puzzle_run(parameters: Parameters | None, evaluation: Mapping[str, Any]) -> bool:
+    """Whether a run trains a puzzle solver: its parameters say so, and where these are lost its evaluations do."""
+    kind = None if parameters is None else parameters.value("kind")
+    return kind == "puzzle" or (kind is None and "exact_accuracy" in evaluation)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The header of the page of a run. Losses in nats per token, of puzzles per cell; None is not known."""
+
+    is_puzzle: bool
     state: str
     sentence: str
     step: int | None
@@ -38,6 +69,8 @@ class Overview:
     eval_loss: float | None
     unigram_loss: float | None
     tokens_per_s: float | None
+    row_segments_per_s: float | None
+    puzzles: PuzzleNumbers
     eta_s: float | None
     duration_s: float | None
     notes: tuple[str, ...]
@@ -65,6 +98,7 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters | None) 
     left = None if planned is None or step is None or pace is None else max(planned - step, 0.0) * pace
     message = printable(status.message) if status is not None else ""
     return Overview(
+        is_puzzle=is_puzzle_run(parameters, evaluated),
         state=state,
         # What a dead run last said of itself is no longer true; "finished" beside "finished" says nothing.
         sentence=message if message not in ("", state) and state != "dead" else _SENTENCES[state],
@@ -74,6 +108,8 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters | None) 
         eval_loss=finite(evaluated.get("loss")),
         unigram_loss=finite(evaluated.get("unigram_loss")),
         tokens_per_s=finite(train.get("tokens_per_s")),
+        row_segments_per_s=finite(train.get("row_segments_per_s")),
+        puzzles=PuzzleNumbers.of(evaluated),
         eta_s=left,
         duration_s=metrics.duration_s(),
         notes=(*metrics.notes(), *_bundle_notes(run_dir, state)),

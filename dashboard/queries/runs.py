@@ -31,7 +31,7 @@ READ_BUDGET_S = 0.15
 
 @dataclass(frozen=True)
 class RunRow:
-    """One line of the table of runs. Losses are nats, times are UTC; None is not known."""
+    """One line of the table of runs. Losses are nats, times are UTC; None is not known or not of this kind."""
 
     id: str
     name: str
@@ -41,6 +41,8 @@ class RunRow:
     train_loss: float | None
     best_eval_loss: float | None
     tokens_per_s: float | None
+    exact_accuracy: float | None
+    row_segments_per_s: float | None
     updated: datetime | None
 
 
@@ -69,6 +71,8 @@ class RunTable:
             "train_loss": "float64",
             "best_eval_loss": "float64",
             "tokens_per_s": "float64",
+            "exact_accuracy": "float64",
+            "row_segments_per_s": "float64",
             "updated": "datetime64[ms, UTC]",
         }
         values = {column: [getattr(row, column) for row in self.rows] for column in columns}
@@ -129,7 +133,10 @@ class RunIndex:
             step=None if step is None else int(step),
             train_loss=finite(train.get("loss")),
             best_eval_loss=scan.best_eval_loss,
-            tokens_per_s=finite(train.get("tokens_per_s")),
+            # What a puzzle solver counts is rows; tokens of its boards would be compared with those of texts.
+            tokens_per_s=finite(train.get("tokens_per_s")) if "row_segments_per_s" not in train else None,
+            exact_accuracy=scan.exact_accuracy,
+            row_segments_per_s=finite(train.get("row_segments_per_s")),
             updated=_updated(path, status),
         )
 

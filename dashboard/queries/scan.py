@@ -35,11 +35,18 @@ class MetricsScan:
     _head: bytes = b""
     # (step, loss) of each evaluation that was better than all before it: steps rise, losses fall.
     _records: list[tuple[float, float]] = field(default_factory=list)
+    # (step, exact accuracy) of each evaluation of a puzzle solver.
+    _exact: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def best_eval_loss(self) -> float | None:
         """The lowest evaluation loss of the rows that count, or None."""
         return self._records[-1][1] if self._records else None
+
+    @property
+    def exact_accuracy(self) -> float | None:
+        """The share of exactly solved puzzles in the last evaluation that counts, or None."""
+        return self._exact[-1][1] if self._exact else None
 
     @property
     def changed_ns(self) -> int:
@@ -97,6 +104,7 @@ class MetricsScan:
         self._offset = 0
         self._head = b""
         self._records = []
+        self._exact = []
 
     def _take_chunk(self, chunk: bytes) -> None:
         rows = sorted(set(_lines_with(chunk, b'"eval"')) | set(_lines_with(chunk, b'"resume"')))
@@ -107,8 +115,12 @@ class MetricsScan:
                 continue
             if row.get("event") == "resume":
                 self._records = [record for record in self._records if record[0] <= step]
-            elif row.get("event") == "eval" and loss is not None and self._is_record(loss):
-                self._records.append((step, loss))
+                self._exact = [record for record in self._exact if record[0] <= step]
+            elif row.get("event") == "eval":
+                if loss is not None and self._is_record(loss):
+                    self._records.append((step, loss))
+                if (exact := finite(row.get("exact_accuracy"))) is not None:
+                    self._exact.append((step, exact))
         self._take_last_train(chunk[-_TAIL_BYTES:])
 
     def _is_record(self, loss: float) -> bool:

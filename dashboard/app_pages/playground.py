@@ -1,0 +1,118 @@
+"""The Playground: give a solver a puzzle and watch it think."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from dashboard.app_pages.asking import asked
+from dashboard.app_pages.boards import LARGE_PX, Board, boards, region_of
+from dashboard.app_pages.parts import nothing_yet, plain, sentence
+from dashboard.app_pages.thinking import Thought, question, show, think
+from dashboard.queries.solvers import Solver
+from dashboard.queries.workspace import find_run
+from dashboard.resources import run_index, solvers, workspace
+from hrm_engine.errors import HRMError
+
+MAX_SEGMENTS = 64
+STARTS = (1, 2, 4, 8, 16, 32)
+
+
+def page() -> None:
+    """Choose a solver and a puzzle, think, look."""
+    st.title("Playground", anchor=False)
+    solver = chosen_solver()
+    if solver is None:
+        return
+    left, right = st.columns([2, 5], gap="large")
+    with left:
+        try:
+            puzzle = asked(solver)
+        except HRMError as problem:
+            sentence(str(problem))
+            return
+        segments, starts = effort(solver)
+        wanted = st.button("Think", type="primary", width="stretch")
+    with right:
+        if wanted:
+            try:
+                st.session_state["thought"] = think(solver, puzzle, segments=segments, starts=starts)
+            except HRMError as problem:
+                st.session_state.pop("thought", None)
+                sentence(str(problem))
+                return
+        thought: Thought | None = st.session_state.get("thought")
+        if thought is not None and thought.question == question(solver, puzzle, segments, starts):
+            st.fragment(show)(thought)
+            return
+        boards(
+            solver,
+            puzzle,
+            [Board("Puzzle", puzzle.inputs)],
+            side_px=LARGE_PX,
+            region=region_of(solver, [puzzle.inputs]),
+        )
+        if puzzle.note:
+            plain(puzzle.note)
+        plain("Think shows here what the solver would answer after every segment.")
+
+
+def chosen_solver() -> Solver | None:
+    """The solver of the link or of the box; says what to do where there is none and gives None."""
+    run_dirs = run_index(workspace().root).run_dirs()
+    known = solvers(workspace().root)
+    found = {solver.id: solver for solver in known.all(run_dirs)}
+    wanted = st.query_params.get("bundle", "")
+    if not found:
+        nothing_yet(
+            "There is no puzzle solver in this workspace yet.",
+            "`lab train puzzle --config sudoku-4x4` trains one in a few minutes; it appears here when it is saved.",
+        )
+        return None
+    named = find_run(workspace(), wanted, run_dirs) if wanted else None
+    chosen = known.of(named) if named is not None else None
+    if wanted and chosen is None:
+        reason = (
+            "is not in the workspace (any more)" if named is None else "solves no puzzles, or has not been saved yet"
+        )
+        sentence(f"{wanted[:200]} {reason}: choose one of the solvers below")
+    st.session_state["bundle_choice"] = chosen.id if chosen else None if wanted else next(iter(found))
+    left, right = st.columns([2, 5], gap="large", vertical_alignment="bottom")
+    left.selectbox("Solver", list(found), key="bundle_choice", on_change=choose, placeholder="Choose a solver")
+    solver = chosen or (None if wanted else next(iter(found.values())))
+    if solver is not None:
+        with right:
+            proxy = "; trained on a stand-in for the published dataset" if solver.is_proxy else ""
+            plain(f"{solver.board}, up to {solver.segments} segments in training{proxy}")
+    return solver
+
+
+def choose() -> None:
+    """Put the solver chosen in the box into the link; the number of a puzzle belongs to the one before."""
+    chosen: Any = st.session_state["bundle_choice"]
+    st.query_params.from_dict({"bundle": chosen} if chosen else {})
+
+
+def effort(solver: Solver) -> tuple[int, int]:
+    """How long to think, and from how many starts."""
+    segments = st.slider(
+        "Segments",
+        1,
+        MAX_SEGMENTS,
+        solver.segments,
+        key=f"segments {solver.id}",
+        help="It thinks so many, also beyond the one at which it would stop by itself",
+    )
+    starts = st.select_slider(
+        "Starts",
+        STARTS,
+        key="starts",
+        help="Looks at the puzzle from several sides (symmetries, of ARC tasks their augmentations): the first to halt "
+        "answers. What is shown segment by segment is the first, the board as it is.",
+    )
+    return int(segments), int(starts)
+
+
+if __name__ == "__main__":
+    page()

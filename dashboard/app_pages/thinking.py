@@ -1,0 +1,179 @@
+"""Thinking about one puzzle, and what it looked like: every segment as a board, halting, latent states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from dashboard.app_pages.boards import LARGE_PX, SMALL_PX, Board, boards, region_of
+from dashboard.app_pages.parts import chart, plain
+from dashboard.charts import thinking as charts
+from dashboard.queries.solvers import Puzzle, Solver
+from dashboard.resources import puzzle_bundle
+
+if TYPE_CHECKING:
+    from hrm_engine.inference.solve import Solutions
+    from hrm_engine.inference.trace import Trace
+
+_MARKS = {
+    "sudoku": "Bold: given. Amber ground: changed in this segment. Red with a corner: not as in the solution.",
+    "other": "Bold: as given. Amber ground: changed in this segment. Red with a corner: not as in the solution.",
+}
+_COLOURED_MARKS = "Amber ring: changed in this segment. Red cross: not as in the solution."
+
+
+@dataclass(frozen=True, eq=False)
+class Thought:
+    """What came of a puzzle: segment by segment from the board as it is, and the answer of several starts if asked."""
+
+    question: tuple[object, ...]
+    solver: Solver
+    puzzle: Puzzle
+    trace: Trace
+    solutions: Solutions | None = None
+    starts: int = 1
+
+
+def question(solver: Solver, puzzle: Puzzle, segments: int, starts: int) -> tuple[object, ...]:
+    """What a thought depends on: two equal ones have the same answer."""
+    return solver.id, solver.version, puzzle.inputs.tobytes(), puzzle.identifier, segments, starts
+
+
+def think(solver: Solver, puzzle: Puzzle, *, segments: int, starts: int = 1) -> Thought:
+    """Load the solver if need be and let it think, with a bar that shows how far it is.
+
+    Raises:
+        HRMError: the bundle cannot be loaded, or cannot take this puzzle or so many starts.
+    """
+    bar = st.progress(0.0, text="Loading the solver")
+    try:
+        import numpy as np
+
+        from hrm_engine.inference.solve import solve
+        from hrm_engine.inference.trace import Trace, watch
+
+        bundle = puzzle_bundle(solver.path, solver.version)
+        found = []
+        steps = watch(bundle, puzzle.inputs, identifier=puzzle.identifier, segments=segments, keep_states=True)
+        for segment in steps:
+            found.append(segment)
+            bar.progress(segment.number / segments, text=f"Segment {segment.number} of {segments}")
+        card = bundle.card
+        trace = Trace(card.puzzle, card.height, card.width, puzzle.inputs, tuple(found))
+        solutions = None
+        if starts > 1:
+            bar.progress(1.0, text=f"{starts} starts")
+            solutions = solve(
+                bundle,
+                puzzle.inputs[None],
+                identifiers=np.array([puzzle.identifier]),
+                segments=segments,
+                starts=starts,
+                # Boards of other kinds have no symmetries that keep their meaning.
+                starts_from="noise" if solver.kind == "other" else "symmetries",
+            )
+    finally:
+        bar.empty()
+    return Thought(question(solver, puzzle, segments, starts), solver, puzzle, trace, solutions, starts)
+
+
+def show(thought: Thought) -> None:
+    """The verdict, one segment large, all of them small, and the figures."""
+    trace, puzzle, solver = thought.trace, thought.puzzle, thought.solver
+    verdict(thought)
+    last = len(trace.segments)
+    number = trace.halted_at or last
+    if last > 1:
+        # Its own slider for each thought: another puzzle begins again where its thinking ends.
+        number = st.slider("Segment", 1, last, number, key=f"segment {hash(thought.question)}")
+    predictions = [segment.prediction for segment in trace.segments]
+    known = [] if puzzle.solution is None else [puzzle.solution]
+    region = region_of(solver, [puzzle.inputs, *predictions, *known])
+    shown = trace.segments[number - 1]
+    large = [
+        Board("Puzzle", puzzle.inputs),
+        Board(f"After segment {number}", shown.prediction, shown.changed, puzzle.wrong(shown.prediction), True),
+    ]
+    if thought.solutions is not None:
+        answer = thought.solutions.answers[0]
+        large.append(Board(f"Answer of {thought.starts} starts", answer, wrong=puzzle.wrong(answer)))
+    if puzzle.solution is not None:
+        large.append(Board("Solution", puzzle.solution))
+    boards(solver, puzzle, large, side_px=LARGE_PX, region=region)
+    plain(_MARKS.get(solver.kind, _COLOURED_MARKS))
+    st.subheader("All segments", anchor=False)
+    small = [
+        Board(
+            f"{segment.number} · halt {segment.q_halt:.0%}",
+            segment.prediction,
+            segment.changed,
+            puzzle.wrong(segment.prediction),
+            segment.number == number,
+        )
+        for segment in trace.segments
+    ]
+    boards(solver, puzzle, small, side_px=SMALL_PX, region=region)
+    figures(thought, number)
+
+
+def verdict(thought: Thought) -> None:
+    """In a line: whether it halts, follows the rules, and has the solution."""
+    trace, puzzle = thought.trace, thought.puzzle
+    last = len(trace.segments)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if trace.halted_at is None:
+            st.badge(f"not sure enough to halt in {last} segments", color="gray")
+        else:
+            st.badge(f"halts by itself after segment {trace.halted_at} of {last}", color="blue")
+        if trace.is_valid is not None:
+            st.badge(*(("follows the rules",) if trace.is_valid else ("breaks the rules",)),
+                     color="green" if trace.is_valid else "red")  # fmt: skip
+        wrong = puzzle.wrong(trace.answer)
+        if wrong is None:
+            st.badge("no solution to compare with", color="gray")
+        elif not wrong.any():
+            st.badge("equals the solution", color="green")
+        else:
+            cells = int(wrong.sum())
+            st.badge(f"{cells} {'cell differs' if cells == 1 else 'cells differ'} from the solution", color="orange")
+    if (found := thought.solutions) is not None:
+        told = "the first to halt was" if found.halted[0] else "none halted; the answer is of"
+        rules = "" if found.is_valid is None else f", which {'follows' if found.is_valid[0] else 'breaks'} the rules"
+        plain(
+            f"{thought.starts} starts: {told} start {int(found.start[0]) + 1}, after {int(found.depth[0])} of its own "
+            f"segments and {int(found.segments[0])} of all together{rules}."
+        )
+    if puzzle.note:
+        plain(puzzle.note)
+
+
+def figures(thought: Thought, number: int) -> None:
+    """Halting, cells, and the way of both states."""
+    trace, puzzle = thought.trace, thought.puzzle
+    segments = trace.segments
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Halting", anchor=False)
+        q_continue = [segment.q_continue for segment in segments if segment.q_continue is not None]
+        q_halt = [segment.q_halt for segment in segments]
+        chart(
+            charts.halting(q_halt, q_continue or None, trace.halted_at), "halting", "Halting probabilities by segment"
+        )
+    with right:
+        st.subheader("Cells changed and wrong", anchor=False)
+        changed = [int(segment.changed.sum()) for segment in segments]
+        marks = [puzzle.wrong(segment.prediction) for segment in segments]
+        wrong = [int(mark.sum()) for mark in marks if mark is not None]
+        chart(charts.cells(changed, wrong or None), "cells", "Cells that change, and that are wrong, by segment")
+    if len(segments) < 2:
+        return
+    from hrm_engine.inference.trace import principal_components
+
+    for place, level, name in ((left, "z_h", "z_H, the slow state"), (right, "z_l", "z_L, the fast state")):
+        with place:
+            st.subheader(f"Way of {name}", anchor=False)
+            points = principal_components(trace.states(level)).tolist()
+            chart(charts.latent_path(points, name, number), level, f"{name} on its principal axes, by segment")
+    plain("Mean over all positions, on the two axes along which it moves most. A path that comes to rest has settled.")

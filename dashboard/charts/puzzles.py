@@ -1,0 +1,138 @@
+"""Figures of a solver's evaluation: difficulty, segments used, what each is worth, and how well it knows itself.
+
+Frames as ``dashboard.queries.puzzles`` makes them; shares are from 0 to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+from dashboard.charts import style
+from dashboard.charts.training import axis_for
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HEIGHT = 320
+# Two standard deviations: the interval that holds the true share in 95 of 100 evaluations.
+_Z = 1.96
+
+
+def by_difficulty(by_rating: pd.DataFrame, names: Sequence[str]) -> go.Figure:
+    """Share of exactly solved puzzles for each group of difficulties, with its 95 % interval (Wilson's)."""
+    drawn = style.figure(style.XAxis("rating", "Rating", "difficulty rating", ""), "exactly solved", height=_HEIGHT)
+    shares, counts = by_rating["exact"].tolist(), by_rating["count"].tolist()
+    ends = [wilson(share, count) for share, count in zip(shares, counts, strict=True)]
+    drawn.add_trace(
+        go.Bar(
+            x=list(names),
+            y=shares,
+            name="exactly solved",
+            marker={"color": style.BLUE},
+            customdata=counts,
+            hovertemplate="%{y:.1%} of %{customdata:,} puzzles",
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [high - share for (_, high), share in zip(ends, shares, strict=True)],
+                "arrayminus": [share - low for (low, _), share in zip(ends, shares, strict=True)],
+                "color": style.GREY,
+                "thickness": 1.4,
+                "width": 4,
+            },
+        )
+    )
+    drawn.update_xaxes(type="category")
+    drawn.update_yaxes(range=[0, 1.04], tickformat=".0%")
+    drawn.update_layout(showlegend=False, margin={"t": 12}, bargap=0.35)
+    return drawn
+
+
+def segments_used(by_segments: pd.DataFrame) -> go.Figure:
+    """How many puzzles it stops thinking about after each segment, and how many of these answers are right."""
+    drawn = style.figure(style.XAxis("segments", "Segments", "segments until it halts", "d"), "puzzles", height=_HEIGHT)
+    wrong = by_segments["count"] - by_segments["exact"]
+    for name, values, colour in (("right", by_segments["exact"], style.BLUE), ("wrong", wrong, style.ORANGE)):
+        drawn.add_trace(
+            go.Bar(
+                x=by_segments["segments"].tolist(),
+                y=values.tolist(),
+                name=name,
+                marker={"color": colour},
+                hovertemplate="%{y:,}",
+            )
+        )
+    drawn.update_layout(barmode="stack", bargap=0.3)
+    drawn.update_xaxes(dtick=1 if by_segments["segments"].max() <= 24 else None)
+    return drawn
+
+
+def by_segment(exact: Sequence[float], cells: Sequence[float], baselines: Mapping[str, float]) -> go.Figure:
+    """Accuracy after each segment; ``baselines`` (name to cell accuracy) as dashed lines."""
+    axis = style.XAxis("segment", "Segment", "segment", "d")
+    drawn = style.figure(axis, "accuracy", height=_HEIGHT, y_format=".1%")
+    numbers = list(range(1, max(len(exact), len(cells)) + 1))
+    for name, values, colour in (("exact", exact, style.BLUE), ("cells", cells, style.GREEN)):
+        style.add_line(drawn, numbers[: len(values)], values, name, colour, mode="lines+markers")
+    for (name, level), dash in zip(baselines.items(), ("dash", "dot", "dashdot"), strict=False):
+        line = {"color": style.GREY, "width": 1.4, "dash": dash}
+        ends = [numbers[0], numbers[-1]] if len(numbers) > 1 else [0.5, 1.5]
+        style.add_line(drawn, ends, [level, level], f"cells, {name}", style.GREY, line=line)
+    drawn.update_yaxes(range=[0, 1.04], tickformat=".0%")
+    drawn.update_xaxes(dtick=1 if len(numbers) <= 24 else None)
+    return drawn
+
+
+def calibration(bins: pd.DataFrame) -> go.Figure:
+    """Halting confidence against how often it is right; on the diagonal it knows exactly how sure it may be."""
+    axis = style.XAxis("confidence", "Confidence", "halting confidence after the last segment", ".0%")
+    drawn = style.figure(axis, "exactly solved", height=_HEIGHT, y_format=".1%")
+    line = {"color": style.GREY, "width": 1.4, "dash": "dash"}
+    style.add_line(drawn, [0, 1], [0, 1], "perfectly calibrated", style.GREY, line=line, hoverinfo="skip")
+    largest = max(float(bins["count"].max()), 1.0) if len(bins) else 1.0
+    style.add_line(
+        drawn,
+        bins["confidence"],
+        bins["exact"],
+        "puzzles by confidence",
+        style.BLUE,
+        mode="lines+markers",
+        marker={"size": [7 + 19 * math.sqrt(count / largest) for count in bins["count"]], "opacity": 0.85},
+        customdata=bins["count"].tolist(),
+        hovertemplate="%{y:.1%} of %{customdata:,} puzzles",
+    )
+    drawn.update_xaxes(range=[-0.04, 1.04])
+    drawn.update_yaxes(range=[-0.04, 1.08], tickformat=".0%")
+    return drawn
+
+
+def accuracies(train: pd.DataFrame, evaluation: pd.DataFrame, series: Mapping[str, str], *, x: str) -> go.Figure:
+    """Accuracies over the training: what halted in training thin, evaluations with markers.
+
+    ``train`` is a frame of curves, ``evaluation`` has a row for each evaluation; ``series`` is column to name.
+    """
+    axis, unit = axis_for(x, train, evaluation)
+    drawn = style.figure(axis, "accuracy", height=360, y_format=".1%")
+    for (metric, name), colour in zip(series.items(), style.SERIES, strict=False):
+        curve = train[train["name"] == metric]
+        if len(curve):
+            line = {"color": style.faded(colour, 0.55), "width": 1.2}
+            style.add_line(drawn, curve["x"] / unit, curve["last"], f"{name}, training", colour, line=line)
+        rows = evaluation[evaluation[metric].notna()]
+        if len(rows):
+            style.add_line(drawn, rows["x"] / unit, rows[metric], f"{name}, validation", colour, mode="lines+markers")
+    drawn.update_yaxes(range=[0, 1.04], tickformat=".0%")
+    return drawn
+
+
+def wilson(share: float, count: float) -> tuple[float, float]:
+    """Ends of the 95 % interval of a share seen in ``count`` cases (Wilson, 1927)."""
+    if count <= 0:
+        return 0.0, 1.0
+    middle = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
+    reach = _Z / (1 + _Z**2 / count) * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
+    return max(0.0, min(middle - reach, share)), min(1.0, max(middle + reach, share))

@@ -1,0 +1,29 @@
+"""Columns of rows as they stand in files, which hold whatever somebody wrote into them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashboard.queries.scan import finite
+from dashboard.queries.workspace import printable
+from hrm_engine.store.clock import parse_iso
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def column(rows: pd.DataFrame, name: str) -> list[float | None]:
+    """A field of each row as a finite number, else None."""
+    return [finite(value) for value in rows[name]] if name in rows else [None] * len(rows)
+
+
+def times(rows: pd.DataFrame) -> list[float | None]:
+    """When each row was written, in seconds since 1970, or None."""
+    if "ts" not in rows:
+        return [None] * len(rows)
+    return [parse_iso(value) if isinstance(value, str) else None for value in rows["ts"]]
+
+
+def text_of(value: object) -> str:
+    """A text as valid Unicode; nothing for anything else."""
+    return printable(value) if isinstance(value, str) else ""

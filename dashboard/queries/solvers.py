@@ -1,0 +1,194 @@
+"""Puzzle solvers of a workspace and the puzzles they can be asked; no model is loaded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from dashboard.queries.filecache import FileCache, Signature, signature
+from dashboard.queries.workspace import printable, run_id
+from hrm_engine.errors import DataError, HRMError
+from hrm_engine.store.files import read_json
+from hrm_engine.store.paths import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from hrm_engine.data.puzzles.boards import Kind
+    from hrm_engine.data.puzzles.format import PuzzleDataset
+
+_KEPT = 512
+_LARGEST_SIDE = 4096
+DEFAULT_SEGMENTS = 16
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A bundle that solves puzzles, as its small files describe it. No weights are read for this."""
+
+    id: str
+    path: Path
+    kind: Kind
+    height: int
+    width: int
+    segments: int
+    """Segments at most in its training."""
+    dataset: Path | None
+    """The dataset it was trained on, if its parameters name one."""
+    is_proxy: bool
+    version: Signature
+    """Changes when the bundle is saved again."""
+
+    @property
+    def board(self) -> str:
+        """What it solves, in words."""
+        names = {"sudoku": "Sudoku", "maze": "maze", "arc": "ARC grid", "other": "board"}
+        return f"{self.height} x {self.width} {names[self.kind]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Puzzle:
+    """One board to think about: (C,) tokens, its puzzle identifier, and the solution where it is known."""
+
+    inputs: npt.NDArray[np.int64]
+    identifier: int = 0
+    solution: npt.NDArray[np.int64] | None = None
+    counts: npt.NDArray[np.bool_] | None = None
+    """(C,) cells on which the answer is judged; None is all of them."""
+    rating: float | None = None
+    note: str = ""
+
+    def wrong(self, prediction: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+        """(C,) cells that differ from the solution; None where there is none."""
+        if self.solution is None:
+            return None
+        differs: npt.NDArray[np.bool_] = self.solution != prediction
+        return differs if self.counts is None else differs & self.counts
+
+
+class Solvers:
+    """The solvers of one workspace; their files are read once for each state of them. Safe to share."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._cards: FileCache[dict[str, Any]] = FileCache(_read, _KEPT)
+        self._configs: FileCache[dict[str, Any]] = FileCache(_read, _KEPT)
+        self._arguments: FileCache[dict[str, Any]] = FileCache(_read, _KEPT)
+
+    def all(self, run_dirs: Sequence[Path]) -> list[Solver]:
+        """Every complete bundle with a puzzle card, the one saved last first."""
+        found = [solver for path in run_dirs if (solver := self.of(path)) is not None]
+        return sorted(found, key=lambda solver: (-solver.version[1], solver.id))
+
+    def of(self, run_dir: Path) -> Solver | None:
+        """The solver in a run folder; None if it is another kind of run, or has not been saved yet."""
+        version = signature(run_dir / "metadata.json")
+        card = self._cards.get(run_dir / "puzzle.json") or {}
+        height, width = _count(card.get("height"), _LARGEST_SIDE), _count(card.get("width"), _LARGEST_SIDE)
+        if version is None or height is None or width is None or not _is_kind(card.get("puzzle")):
+            return None
+        config = self._configs.get(run_dir / "config.json") or {}
+        return Solver(
+            id=run_id(self.workspace, run_dir),
+            path=run_dir,
+            kind=card["puzzle"],
+            height=height,
+            width=width,
+            segments=_count(config.get("halt_max_steps"), 64) or DEFAULT_SEGMENTS,
+            dataset=self._dataset(run_dir),
+            is_proxy=card.get("is_proxy") is True,
+            version=version,
+        )
+
+    def _dataset(self, run_dir: Path) -> Path | None:
+        parameters = (self._arguments.get(run_dir / "training_args.json") or {}).get("parameters")
+        data = parameters.get("data") if isinstance(parameters, dict) else None
+        named = data.get("data_path") if isinstance(data, dict) else None
+        if not isinstance(named, str) or not named:
+            return None
+        try:
+            return self.workspace.resolve(named)
+        except HRMError:
+            return None
+
+
+class TestSplit:
+    """The test split of a dataset, opened without reading its arrays."""
+
+    __test__ = False  # no test class of pytest
+
+    def __init__(self, folder: Path) -> None:
+        """Raises DataError: there is none, or it is damaged."""
+        from hrm_engine.data.puzzles.format import open_dataset
+
+        self._dataset: PuzzleDataset = open_dataset(folder, "test", check_tokens=False)
+        self.kind, self.height, self.width = (
+            getattr(self._dataset.about, name) for name in ("kind", "height", "width")
+        )
+        self.num_rows = self._dataset.num_rows
+        self.tasks = self._arc_tasks() if self.kind == "arc" else {}
+
+    def puzzle(self, index: int) -> Puzzle:
+        """Row ``index``. Raises DataError if there is no such row."""
+        import numpy as np
+
+        part, row = self._dataset.row(index)
+        labels = np.asarray(part.labels[row], dtype=np.int64)
+        ignored = self._dataset.info.ignore_label_id
+        counts = None if ignored is None else labels != ignored
+        is_known = counts is None or bool(counts.any())
+        return Puzzle(
+            inputs=np.asarray(part.inputs[row], dtype=np.int64),
+            identifier=int(part.puzzle_identifiers[np.searchsorted(part.puzzle_indices, row, side="right") - 1]),
+            solution=labels if is_known else None,
+            counts=counts,
+            rating=None if part.ratings is None else float(part.ratings[row]),
+        )
+
+    def _arc_tasks(self) -> dict[str, list[int]]:
+        """Rows of each ARC task as it is, its augmentations aside; empty if the dataset has no names."""
+        from hrm_engine.data.puzzles.arc.augment import parse_identifier
+
+        names, found, before = self._dataset.identifiers, dict[str, list[int]](), 0
+        for part in self._dataset.sets if names is not None else []:
+            for place, identifier in enumerate(part.puzzle_identifiers.tolist()):
+                name = names[identifier] if names is not None else ""
+                if parse_identifier(name)[0] == name:
+                    rows = range(int(part.puzzle_indices[place]), int(part.puzzle_indices[place + 1]))
+                    found.setdefault(printable(name), []).extend(before + row for row in rows)
+            before += part.num_rows
+        return dict(sorted(found.items()))
+
+
+def open_test_split(solver: Solver) -> TestSplit:
+    """The puzzles that a solver was not trained on. Raises DataError whose message says what can be done instead."""
+    if solver.dataset is None:
+        raise DataError("its parameters name no dataset")
+    split = TestSplit(solver.dataset)
+    if (split.kind, split.height, split.width) != (solver.kind, solver.height, solver.width):
+        raise DataError(
+            f"{solver.dataset} now holds boards of {split.height} x {split.width} ({split.kind}), and this solver "
+            f"takes {solver.height} x {solver.width} ({solver.kind})"
+        )
+    return split
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except HRMError:
+        return {}
+
+
+def _count(value: object, limit: int) -> int | None:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and isinstance(value, int) and 1 <= value <= limit else None
+
+
+def _is_kind(value: object) -> bool:
+    from hrm_engine.data.puzzles.boards import Kind
+
+    return value in get_args(Kind)
