@@ -44,6 +44,7 @@ COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("implant", "lab.cli.implant:implant", _PREPARE, "Train the tokenizer and write the base model for --model."),
     ("train", "lab.cli.train:app", _TRAIN, "Train a brain."),
     ("generate", "lab.cli.generate:generate", _TRAIN, "Continue a prompt with a trained brain."),
+    ("solve", "lab.cli.solve:solve", _TRAIN, "Solve a puzzle with a trained solver."),
     ("optim", "lab.cli.optim:app", _TRAIN, "List the optimizers."),
     ("bundle", "lab.cli.bundle:app", _TRAIN, "List, show, verify, import and export brains."),
     ("run", "lab.cli.run:run", _NOTEBOOKS, "Run a recipe or a notebook from top to bottom."),
