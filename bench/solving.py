@@ -72,7 +72,7 @@ def points(bundle: PuzzleBundle, rows: Any, *, depths: tuple[int, ...], starts: 
 
 def restarts(bundle: PuzzleBundle, rows: Any) -> str:
     """Markdown: how many more a verifier finds."""
-    inputs, labels, identifiers = rows
+    inputs, _, identifiers = rows
     lines = []
     for starts_from in _ways(bundle):
         found = solve(bundle, inputs, identifiers=identifiers, starts_from=starts_from, until_valid=RESTARTS)
