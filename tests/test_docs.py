@@ -18,7 +18,7 @@ import pytest
 from cyclopts import App, CycloptsError, MissingArgumentError
 
 from hrm_engine.bundles import create_implant
-from hrm_engine.config import TextTrainConfig, leaves
+from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, leaves
 from hrm_engine.data.text.python_docs import build_python_docs
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import build_app
@@ -129,15 +129,16 @@ def test_every_command_has_help_and_is_documented() -> None:
         assert nameless == [], f"lab {' '.join(words)}: flags without help"
 
 
-def test_every_flag_of_the_trainer_is_documented() -> None:
-    page = (ROOT / "docs" / "flags.md").read_text(encoding="utf8")
-    command = dict(leaf_commands(build_app()))["train", "actv1"]
+@pytest.mark.parametrize(("name", "config"), [("flags.md", TextTrainConfig), ("puzzle-flags.md", PuzzleTrainConfig)])
+def test_every_flag_of_the_trainers_is_documented(name: str, config: type[TrainConfig]) -> None:
+    page = (ROOT / "docs" / name).read_text(encoding="utf8")
+    command = dict(leaf_commands(build_app()))["train", config.kind]
     flags = {argument.name for argument in command.assemble_argument_collection()}
-    assert {leaf.flag for leaf in leaves(TextTrainConfig).values()} <= flags
+    assert {leaf.flag for leaf in leaves(config).values()} <= flags
     assert {flag for flag in flags if f"| `{flag}" not in page} == set()
 
 
-@pytest.mark.parametrize("name", ["flags.md", "metrics.md"])
+@pytest.mark.parametrize("name", ["flags.md", "puzzle-flags.md", "metrics.md"])
 def test_generated_page_is_up_to_date(name: str) -> None:
     page = runpy.run_path(str(ROOT / "docs" / "generate.py"))["PAGES"][name]()
     assert (ROOT / "docs" / name).read_text(encoding="utf8") == page, "run: make docs"

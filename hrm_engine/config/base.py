@@ -111,10 +111,11 @@ def load_preset(name_or_file: str | Path) -> dict[str, Any]:
 def presets_of(model: type[Config]) -> list[str]:
     """Names of the shipped presets for a training configuration: those that name data as it does."""
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
-    return [name for name in names if _is_for(load_preset(name), model)]
+    return [name for name in names if is_preset_for(model, load_preset(name))]
 
 
-def _is_for(preset: Mapping[str, Any], model: type[Config]) -> bool:
+def is_preset_for(model: type[Config], preset: Mapping[str, Any]) -> bool:
+    """Whether the content of a preset is for this training configuration: it names data as that does."""
     data = model.model_fields["data"].annotation
     return data is not None and set(preset.get("data", {})) <= set(data.model_fields)
 

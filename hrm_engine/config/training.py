@@ -87,6 +87,11 @@ class RunConfig(Config):
         None, description="When this file appears: finish the step, save, exit.", json_schema_extra=MAY_CHANGE
     )
 
+    wandb: Literal["off", "offline", "online"] = Field(
+        "off",
+        description="Also log to Weights & Biases, in wandb/ of the run folder (extra wandb).",
+    )
+    wandb_project: str = Field("hrm-lab", min_length=1, description="Project of Weights & Biases.")
     bundle_dir: Path = Field(Path("artifacts/runs"), description="Folder that holds the run folders.")
 
     @property

@@ -25,6 +25,7 @@ from hrm_engine.store.files import storage_error
 from hrm_engine.store.metrics import MetricsWriter
 from hrm_engine.training.state import SPIKE_WINDOW, TrainState
 from hrm_engine.training.task import Measured, Task
+from hrm_engine.training.tracker import Tracker
 
 SPIKE_FACTOR = 10.0
 GPU_INTERVAL = 10
@@ -54,6 +55,7 @@ class Journal:
         *,
         copies: tuple[Path, ...],
         observer: Observer | None,
+        tracker: Tracker | None,
         device: torch.device,
         loss_scaling: bool,
         log_every: int,
@@ -65,6 +67,7 @@ class Journal:
         self._loss_scaling = loss_scaling
         self._log_every = log_every
         self._observer = observer
+        self._tracker = tracker
         self._interval = 1 if device.type == "cpu" else GPU_INTERVAL
         self._pending: list[PendingStep] = []
         self._since = time.perf_counter()
@@ -74,6 +77,8 @@ class Journal:
     def write(self, event: str, step: int, **fields: Any) -> None:
         """Write a row to the metrics and hand it to the observer."""
         self.metrics.write(event, step, **fields)
+        if self._tracker is not None:
+            self._tracker.write(event, step, fields)
         if self._observer is not None:
             self._observer({"run_id": self.run_id, "event": event, "step": step, **fields})
 
@@ -127,6 +132,8 @@ class Journal:
     def close(self) -> None:
         """Bring the metrics to the disk and close them. Raises StorageError."""
         self.metrics.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
     def _write_step(self, pending: PendingStep, row: list[float], step_time: float, state: TrainState) -> None:
         *numbers, grad_norm, stepped = row

@@ -120,6 +120,7 @@ def _setup(
     masters = MasterWeights(model, precision.master)
     masters.load(first_weights)
     updater = make_updater(masters, config.optim, loss_scaling=precision.loss_scaling, decay_all=task.decay_all)
+    messages += updater.messages
     average = None
     if config.optim.ema_decay:
         average = WeightAverage(masters, decay=config.optim.ema_decay, start_step=config.optim.ema_start_step)

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import torch
 
-from hrm_engine.config import TrainConfig
+from hrm_engine.config import TrainConfig, flat
 from hrm_engine.errors import HRMError, NonFiniteLossError, OutOfMemoryError
 from hrm_engine.kernels.device import is_out_of_memory, keep_freed_memory, release_memory
 from hrm_engine.optim import UpdateResult, learning_rate
@@ -34,6 +34,7 @@ from hrm_engine.training.run_folder import claim_folder, planned_folder, saved_r
 from hrm_engine.training.setup import EMA_PREFIX, TASKS, first_setup, resumed_setup
 from hrm_engine.training.stopping import Stop, Stopper
 from hrm_engine.training.task import Evaluated, Measured, StepWork
+from hrm_engine.training.tracker import Tracker, WandbTracker
 
 EVALUATION_FOLDER = "evaluation"
 
@@ -328,6 +329,7 @@ class Trainer:
             self.task,
             copies=() if log_file is None else (self.workspace.resolve(log_file),),
             observer=self._observer,
+            tracker=self._tracker(),
             device=self.device,
             loss_scaling=self.precision.loss_scaling,
             log_every=max(1, config.run.steps // 50),
@@ -356,6 +358,12 @@ class Trainer:
         self.monitor.say("training")
         self.journal.restart_clock()
 
+    def _tracker(self) -> Tracker | None:
+        run = self.config.run
+        if run.wandb == "off":
+            return None
+        return WandbTracker(run.wandb, self.run_dir, self.run_id, project=run.wandb_project, config=flat(self.config))
+
     def _update(self, lr_factor: float) -> UpdateResult[Measured]:
         def attempt(micro_batch: int) -> tuple[UpdateResult[Measured], StepWork]:
             work = self.task.work(self.state, micro_batch, checkpointing=self.checkpointing)
@@ -369,11 +377,8 @@ class Trainer:
 
     @contextmanager
     def _usable_weights(self) -> Iterator[None]:
-        """The weights that are evaluated and kept: their moving average, if there is one."""
-        if self.average is None:
-            yield
-            return
-        with self.average.applied():
+        """The weights that are evaluated: those that the rule says, or their moving average, if there is one."""
+        with self.updater.evaluating(), nullcontext() if self.average is None else self.average.applied():
             yield
 
     def _halving(self, work: Callable[[int], T]) -> T:
@@ -408,8 +413,10 @@ class Trainer:
             )
 
     def _weights(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """The weights that a bundle holds, copied."""
         source = self.masters if self.average is None else self.average
-        return {name: tensor.to(dtype) for name, tensor in source.tensors().items()}
+        with self.updater.evaluating():
+            return {name: tensor.to(dtype, copy=True) for name, tensor in source.tensors().items()}
 
     def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
         average = {} if self.average is None else self.average.state_tensors()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from hrm_engine.config import NetworkConfig, TextTrainConfig, build_config, flat, leaves, load_preset
-from hrm_engine.config.base import PRESETS, Config
+from hrm_engine.config import NetworkConfig, PuzzleTrainConfig, TextTrainConfig, build_config, flat, leaves, load_preset
+from hrm_engine.config.base import PRESETS, Config, presets_of
 from hrm_engine.config.text import load_config
 from hrm_engine.errors import ConfigError
 
@@ -33,13 +33,19 @@ def test_there_are_presets() -> None:
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
 def test_every_preset_parses(name: str) -> None:
-    config = build_config(TextTrainConfig, preset=name)
+    config = build_config(PuzzleTrainConfig if name in presets_of(PuzzleTrainConfig) else TextTrainConfig, preset=name)
     content = load_preset(name)
     for group, values in content.items():
         for leaf, value in values.items():
             assert flat(config)[leaf] == value, f"{group}.{leaf}"
-    assert load_config(name, steps=7).run.steps == 7
-    assert load_config(name, steps=7).network == config.network
+    again = build_config(type(config), preset=name, overrides={"steps": 7})
+    assert again.run.steps == 7
+    assert again.network == config.network
+
+
+def test_every_preset_is_for_one_training() -> None:
+    assert sorted([*presets_of(TextTrainConfig), *presets_of(PuzzleTrainConfig)]) == sorted(PRESET_NAMES)
+    assert load_config("text-small", steps=7).run.steps == 7
 
 
 def test_leaf_names_are_unique_and_complete() -> None:

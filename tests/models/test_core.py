@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from hrm_engine.config import NetworkConfig, TextTrainConfig, build_config, resolve_core
-from hrm_engine.config.base import PRESETS
+from hrm_engine.config.base import presets_of
 from hrm_engine.models.act import accumulate_gradients, run_segments
 from hrm_engine.models.core import Carry, RecurrentCore
 from tests.models.tiny import random_tokens, tiny_config, tiny_core, whole_rows
-
-PRESET_NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("arch", ["hrm", "hrm-text"])
@@ -117,7 +115,7 @@ def test_the_defaults_train_every_weight(arch: str, cycles: tuple[int, int]) -> 
     assert untrained(network, network.halt_max_steps) == []
 
 
-@pytest.mark.parametrize("name", PRESET_NAMES)
+@pytest.mark.parametrize("name", presets_of(TextTrainConfig))
 def test_every_preset_trains_every_weight(name: str) -> None:
     network = build_config(TextTrainConfig, preset=name).network
     assert untrained(network, network.halt_max_steps) == []

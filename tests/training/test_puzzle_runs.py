@@ -128,7 +128,7 @@ def test_a_solver_learns(lab: PuzzleLab) -> None:
 
 
 def test_training_stops_where_it_was_asked_to(lab: PuzzleLab) -> None:
-    config = {"steps": 60, "eval_every": 2, "early_stopping": 2, "lr": 1e-30, "weight_decay": 0.0}
+    config = {"steps": 60, "eval_every": 2, "early_stopping": 2, "lr": 1e-30, "puzzle_lr": 1e-30}
     result = lab.train("run", **config)
     assert (result.state, result.exit_code) == ("stopped", 0)
     assert "--early-stopping" in result.message
