@@ -95,15 +95,13 @@ def arc_row(split: TestSplit) -> int:
 
 def from_text(solver: Solver) -> Puzzle:
     """A puzzle as text; it begins with the one that was shown before."""
-    import textwrap
-
     from hrm_engine.data.puzzles.boards import to_text
 
     begun = st.session_state.get(f"begun {solver.id}")
     tokens = "" if begun is None else to_text(solver.kind, begun)
     text = st.text_area(
         "Digits, a dot for a blank" if solver.kind == "sudoku" else "# wall, blank free, S start, G goal",
-        "\n".join(textwrap.wrap(tokens, solver.width, drop_whitespace=False)),
+        "\n".join(tokens[start : start + solver.width] for start in range(0, len(tokens), solver.width)),
         key=f"text {solver.id}",
         height=min(24 * solver.height + 40, 560),
         max_chars=20_000,

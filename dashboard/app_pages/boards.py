@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hrm_engine.data.puzzles.drawing import Region
 
-LARGE_PX, SMALL_PX = 300, 128
+LARGE_PX, SMALL_PX = 252, 112
 # The colours of text in .streamlit/config.toml: a picture inherits none from the page.
 _INK = {"light": "#22262b", "dark": "#e4e7ea"}
 

@@ -36,7 +36,7 @@ _STYLE = """<style>
 .st-key-run_title [data-testid="stText"] { font-size: 1.6rem; font-weight: 600; opacity: 1; overflow-wrap: anywhere; }
 .st-key-sentence { border-left: 4px solid #d1651a; }
 .st-key-sentence [data-testid="stText"] { white-space: pre-wrap; overflow-wrap: anywhere; opacity: 1; }
-.boards { display: flex; flex-wrap: wrap; gap: 0.9rem 1.4rem; align-items: flex-start; }
+.boards { display: flex; flex-wrap: wrap; gap: 0.9rem 1.1rem; align-items: flex-start; }
 .boards figure { margin: 0; max-width: 100%; }
 .boards img { display: block; max-width: 100%; height: auto; }
 .boards figcaption { font-size: 0.82rem; opacity: 0.75; margin-bottom: 0.25rem; font-variant-numeric: tabular-nums; }
@@ -44,7 +44,7 @@ _STYLE = """<style>
 [data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
 </style>"""
 
-_LOGO = f"""<svg xmlns="http://www.w3.org/2000/svg" width="104" height="28" viewBox="0 0 104 28">
+_LOGO = f"""<svg xmlns="http://www.w3.org/2000/svg" width="116" height="28" viewBox="0 0 116 28">
 <g fill="none" stroke="{BLUE}" stroke-width="2.4"><circle cx="11" cy="14" r="8.5"/><circle cx="11" cy="14" r="3"/></g>
 <text x="28" y="20" font-family="sans-serif" font-weight="600" font-size="17" fill="{BLUE}">HRM Lab</text>
 </svg>"""
@@ -76,7 +76,7 @@ def problem_box(headline: str, details: str = "") -> None:
 def sentence(text: str) -> None:
     """What is wrong and what to do, in one sentence that may quote anything; quieter than an error of the program."""
     with st.container(border=True, key="sentence"):
-        st.text(text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else "."))
+        st.text(text if text.endswith((".", "!", "?")) else f"{text}.")
 
 
 def nothing_yet(headline: str, advice: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -11,7 +12,7 @@ from dashboard.app_pages.boards import LARGE_PX, Board, boards, region_of
 from dashboard.app_pages.parts import nothing_yet, plain, sentence
 from dashboard.app_pages.thinking import Thought, question, show, think
 from dashboard.queries.solvers import Solver
-from dashboard.queries.workspace import find_run
+from dashboard.queries.workspace import find_run, run_id
 from dashboard.resources import run_index, solvers, workspace
 from hrm_engine.errors import HRMError
 
@@ -22,15 +23,23 @@ STARTS = (1, 2, 4, 8, 16, 32)
 def page() -> None:
     """Choose a solver and a puzzle, think, look."""
     st.title("Playground", anchor=False)
-    solver = chosen_solver()
-    if solver is None:
+    run_dirs = run_index(workspace().root).run_dirs()
+    found = {solver.id: solver for solver in solvers(workspace().root).all(run_dirs)}
+    if not found:
+        nothing_yet(
+            "There is no puzzle solver in this workspace yet.",
+            "`lab train puzzle --config sudoku-4x4` trains one in a few minutes; it appears here when it is saved.",
+        )
         return
     left, right = st.columns([2, 5], gap="large")
     with left:
+        solver = chosen_solver(found, run_dirs)
+        if solver is None:
+            return
         try:
             puzzle = asked(solver)
         except HRMError as problem:
-            sentence(str(problem))
+            sentence(f"This puzzle cannot be asked: {problem}")
             return
         segments, starts = effort(solver)
         wanted = st.button("Think", type="primary", width="stretch")
@@ -40,7 +49,7 @@ def page() -> None:
                 st.session_state["thought"] = think(solver, puzzle, segments=segments, starts=starts)
             except HRMError as problem:
                 st.session_state.pop("thought", None)
-                sentence(str(problem))
+                sentence(f"The solver cannot think about it: {problem}")
                 return
         thought: Thought | None = st.session_state.get("thought")
         if thought is not None and thought.question == question(solver, puzzle, segments, starts):
@@ -58,33 +67,22 @@ def page() -> None:
         plain("Think shows here what the solver would answer after every segment.")
 
 
-def chosen_solver() -> Solver | None:
-    """The solver of the link or of the box; says what to do where there is none and gives None."""
-    run_dirs = run_index(workspace().root).run_dirs()
-    known = solvers(workspace().root)
-    found = {solver.id: solver for solver in known.all(run_dirs)}
+def chosen_solver(found: dict[str, Solver], run_dirs: list[Path]) -> Solver | None:
+    """The solver of the link, else the one saved last; says so and gives None if the link names no solver."""
     wanted = st.query_params.get("bundle", "")
-    if not found:
-        nothing_yet(
-            "There is no puzzle solver in this workspace yet.",
-            "`lab train puzzle --config sudoku-4x4` trains one in a few minutes; it appears here when it is saved.",
-        )
-        return None
     named = find_run(workspace(), wanted, run_dirs) if wanted else None
-    chosen = known.of(named) if named is not None else None
-    if wanted and chosen is None:
-        reason = (
-            "is not in the workspace (any more)" if named is None else "solves no puzzles, or has not been saved yet"
-        )
-        sentence(f"{wanted[:200]} {reason}: choose one of the solvers below")
-    st.session_state["bundle_choice"] = chosen.id if chosen else None if wanted else next(iter(found))
-    left, right = st.columns([2, 5], gap="large", vertical_alignment="bottom")
-    left.selectbox("Solver", list(found), key="bundle_choice", on_change=choose, placeholder="Choose a solver")
-    solver = chosen or (None if wanted else next(iter(found.values())))
+    solver = found.get(run_id(workspace(), named)) if named is not None else None
+    if not wanted:
+        solver = next(iter(found.values()))
+    elif named is None:
+        sentence(f"The bundle {wanted[:200]} is not in the workspace (any more): choose a solver below")
+    elif solver is None:
+        sentence(f"The bundle {wanted[:200]} solves no puzzles, or is not saved yet: choose a solver below")
+    st.session_state["bundle_choice"] = None if solver is None else solver.id
+    st.selectbox("Solver", list(found), key="bundle_choice", on_change=choose, placeholder="Choose a solver")
     if solver is not None:
-        with right:
-            proxy = "; trained on a stand-in for the published dataset" if solver.is_proxy else ""
-            plain(f"{solver.board}, up to {solver.segments} segments in training{proxy}")
+        proxy = "; trained on a stand-in for the published dataset" if solver.is_proxy else ""
+        plain(f"{solver.board}, up to {solver.segments} segments in training{proxy}")
     return solver
 
 

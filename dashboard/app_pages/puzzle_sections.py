@@ -47,7 +47,6 @@ def numbers(now: Overview) -> None:
         else f"{formats.share(found.exact_accuracy_when_halting)} exact",
         help="On average until it halts by itself; below it the share that is exactly solved then",
     )
-    card("Halting right", formats.share(found.halt_accuracy), help="How often its halting head knows that it is right")
     beside(
         "Validation loss",
         formats.loss(now.eval_loss),

@@ -34,7 +34,7 @@ def page() -> None:
     metrics.refresh()
     latest = metrics.latest("eval")
     rows = evaluated_rows().get(run_dir / ROWS_FILE)
-    headline(PuzzleNumbers.of(latest), is_full=latest.get("full") is True)
+    headline(PuzzleNumbers.of(latest), is_full=bool(latest.get("full", False)))
     if rows is not None and rows.skipped_lines:
         lines = "1 line" if rows.skipped_lines == 1 else f"{rows.skipped_lines:,} lines"
         st.warning(f"{lines} of evaluation/rows.jsonl could not be read and were skipped; everything else is shown.")
@@ -68,7 +68,7 @@ def chosen_run() -> Path | None:
     wanted = st.query_params.get("run", "")
     named = find_run(here, wanted, list(found.values())) if wanted else None
     if wanted and named is None:
-        sentence(f"{wanted[:200]} is no puzzle run of this workspace (any more): choose one of the runs below")
+        sentence(f"The run {wanted[:200]} is no puzzle run of this workspace (any more): choose one of those below")
     # Finished ones first: they have what this page is about.
     ids = sorted(found, key=lambda name: (not (found[name] / ROWS_FILE).is_file(), -_changed(found[name])))
     chosen = run_id(here, named) if named is not None else None if wanted else ids[0]
@@ -86,10 +86,14 @@ def headline(numbers: PuzzleNumbers, *, is_full: bool) -> None:
     """The key figures, each above what an answer without a model would reach."""
     row = st.grid("auto", min_column_width=150)
     card = partial(row.metric, border=True, height="stretch", delta_color="off", delta_arrow="off")
-    best = max(
-        (value for value in (numbers.copy_exact_accuracy, numbers.majority_exact_accuracy) if value), default=0.0
+    without = (numbers.copy_exact_accuracy, numbers.majority_exact_accuracy, numbers.padding_exact_accuracy)
+    best = max((value for value in without if value is not None), default=None)
+    card(
+        "Exactly solved",
+        formats.share(numbers.exact_accuracy),
+        delta=f"baseline {formats.share(best)}",
+        help="Below it the best answer without a model",
     )
-    card("Exactly solved", formats.share(numbers.exact_accuracy), delta=f"without a model {formats.share(best)}")
     card("When halting", formats.share(numbers.exact_accuracy_when_halting), help="At the segment at which it halts")
     card(
         "Cells right",
@@ -119,6 +123,7 @@ def figures(rows: EvaluatedRows, latest: dict[str, object]) -> None:
     with right:
         st.subheader("Segments used", anchor=False)
         chart(charts.segments_used(rows.by_segments), "segments_used", "Puzzles by segments until it halts")
+    left, right = st.columns(2)
     with left:
         by_segment(latest)
     with right:
@@ -178,14 +183,14 @@ def failure(run_dir: Path, number: int) -> None:
     """One failed puzzle: as it was asked, what the solver answers now, and the solution."""
     solver = solvers(workspace().root).of(run_dir)
     if solver is None:
-        sentence("the bundle of this run is not saved yet, so its puzzles cannot be drawn: wait for its end")
+        sentence("The bundle of this run is not saved yet, so its puzzles cannot be drawn: wait for its end")
         return
     try:
         version = None if solver.dataset is None else signature(solver.dataset / "test/dataset.json")
         puzzle = test_split(solver, version).puzzle(number)
         thought = answered(solver, puzzle)
     except HRMError as problem:
-        sentence(f"puzzle {number} cannot be shown: {problem}")
+        sentence(f"Puzzle {number} cannot be shown: {problem}")
         return
     last = thought.trace.segments[-1].prediction
     shown = [Board(f"Puzzle {number}", puzzle.inputs), Board("Answer", last, wrong=puzzle.wrong(last), is_shown=True)]

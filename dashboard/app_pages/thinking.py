@@ -89,8 +89,8 @@ def show(thought: Thought) -> None:
         # Its own slider for each thought: another puzzle begins again where its thinking ends.
         number = st.slider("Segment", 1, last, number, key=f"segment {hash(thought.question)}")
     predictions = [segment.prediction for segment in trace.segments]
-    known = [] if puzzle.solution is None else [puzzle.solution]
-    region = region_of(solver, [puzzle.inputs, *predictions, *known])
+    # A young solver fills the whole of ARC's board; where the solution is known, what lies beyond it does not count.
+    region = region_of(solver, [puzzle.inputs, *(predictions if puzzle.solution is None else [puzzle.solution])])
     shown = trace.segments[number - 1]
     large = [
         Board("Puzzle", puzzle.inputs),
@@ -171,6 +171,7 @@ def figures(thought: Thought, number: int) -> None:
         return
     from hrm_engine.inference.trace import principal_components
 
+    left, right = st.columns(2)  # another line: on a narrow page columns come one after the other
     for place, level, name in ((left, "z_h", "z_H, the slow state"), (right, "z_l", "z_L, the fast state")):
         with place:
             st.subheader(f"Way of {name}", anchor=False)

@@ -48,7 +48,7 @@ def by_difficulty(by_rating: pd.DataFrame, names: Sequence[str]) -> go.Figure:
     )
     drawn.update_xaxes(type="category")
     drawn.update_yaxes(range=[0, 1.04], tickformat=".0%")
-    drawn.update_layout(showlegend=False, margin={"t": 12}, bargap=0.35)
+    drawn.update_layout(showlegend=False, margin={"t": 12}, bargap=0.35 if len(names) > 3 else 0.8)
     return drawn
 
 
@@ -63,11 +63,13 @@ def segments_used(by_segments: pd.DataFrame) -> go.Figure:
                 y=values.tolist(),
                 name=name,
                 marker={"color": colour},
+                width=0.7,
                 hovertemplate="%{y:,}",
             )
         )
-    drawn.update_layout(barmode="stack", bargap=0.3)
-    drawn.update_xaxes(dtick=1 if by_segments["segments"].max() <= 24 else None)
+    most = int(by_segments["segments"].max()) if len(by_segments) else 1
+    drawn.update_layout(barmode="stack", bargap=0.3, legend={"traceorder": "normal"})
+    drawn.update_xaxes(range=[0.4, most + 0.6], dtick=1 if most <= 24 else None)
     return drawn
 
 

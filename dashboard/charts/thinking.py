@@ -47,8 +47,7 @@ def latent_path(points: Sequence[Sequence[float]], name: str, shown: int) -> go.
     colours = style.depth_colours(len(points))
     style.add_line(drawn, xs, ys, name, style.GREY, line={"color": style.faded(style.GREY, 0.6), "width": 1.4})
     drawn.data[-1].hoverinfo = "skip"
-    # Labels of many segments would cover each other; the first, the last and the shown one say where it goes.
-    labelled = {1, shown, len(points)} if len(points) > 12 else set(range(1, len(points) + 1))
+    labelled = _labelled(xs, ys, shown)
     drawn.add_trace(
         go.Scatter(
             x=xs,
@@ -108,6 +107,17 @@ def maze_board(
     drawn.update_xaxes(visible=False, range=[-0.7, width - 0.3], fixedrange=True)
     drawn.update_yaxes(visible=False, range=[height - 0.3, -0.7], fixedrange=True)
     return drawn
+
+
+def _labelled(xs: Sequence[float], ys: Sequence[float], shown: int) -> set[int]:
+    """Segments whose numbers do not cover each other; the shown, the first and the last come first."""
+    wide, high = (max(xs) - min(xs)) or 1.0, (max(ys) - min(ys)) or 1.0
+    found: list[int] = []
+    for number in dict.fromkeys([shown, 1, len(xs), *range(1, len(xs) + 1)]):
+        x, y = xs[number - 1], ys[number - 1]
+        if all(abs(x - xs[at - 1]) > 0.06 * wide or abs(y - ys[at - 1]) > 0.09 * high for at in found):
+            found.append(number)
+    return set(found)
 
 
 def _spaced(drawn: go.Figure, number: int) -> go.Figure:

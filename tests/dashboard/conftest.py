@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.run_folders import write_run
+from tests.tiny_puzzles import DATASET, PuzzleLab, make_puzzles
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
@@ -27,6 +29,25 @@ def lab(workspace: Path) -> Workspace:
 def run_dir(lab: Workspace) -> Path:
     """A finished run of 200 steps."""
     return write_run(lab.root, "default")
+
+
+@pytest.fixture(scope="session")
+def trained_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which a tiny solver of 4x4 Sudokus was trained for real, once."""
+    root = tmp_path_factory.mktemp("tiny")
+    (root / "artifacts").mkdir()
+    (root / "training_data").mkdir()
+    PuzzleLab(root, make_puzzles(root / "source")).train("tiny")
+    return root
+
+
+@pytest.fixture
+def tiny_solver(lab: Workspace, trained_tiny: Path) -> Path:
+    """The run folder of a tiny solver in the test's own workspace, its dataset beside it."""
+    shutil.copytree(trained_tiny / DATASET, lab.root / DATASET)
+    copy = lab.runs / "tiny"
+    shutil.copytree(trained_tiny / "artifacts/runs/tiny", copy)
+    return copy
 
 
 @pytest.fixture

@@ -142,6 +142,29 @@ def write_run(
     return run
 
 
+def write_puzzle_rows(path: Path, number: int, *, ratings: int) -> Path:
+    """``evaluation/rows.jsonl`` of a solver: difficulty ``i % ratings``, the harder the more seldom solved."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for row in range(number):
+        rating = row % ratings if ratings else 0
+        exact = not ratings or rating == 0 or (rating == 1 and row // ratings % 2 == 0)
+        line: dict[str, Any] = {
+            "row": row,
+            "exact": exact,
+            "cell_accuracy": 1.0 if exact else 0.75,
+            "exact_when_halting": exact,
+            "segments": 1 + rating % 3,
+            "confidence": 0.9 if exact else 0.05 * (row % 10),
+            "loss": 0.01 * row,
+        }
+        if ratings:
+            line["rating"] = float(rating)
+        lines.append(json.dumps(line) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
 def training_args(name: str, steps: int) -> dict[str, Any]:
     """Parameters as nested groups, and the command line."""
     return {

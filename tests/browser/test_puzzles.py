@@ -1,0 +1,131 @@
+"""Playground and Puzzles in a real browser: a real solver thinks, and says why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dashboard.queries.puzzles import ROWS_FILE
+from hrm_engine.data.puzzles.maze.build import build_generated as build_mazes
+from tests.browser.pages import assert_no_errors, metric, wait_for_axis
+from tests.dashboard.run_folders import write_puzzle_rows
+from tests.tiny_puzzles import PuzzleLab, make_puzzles
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = pytest.mark.browser
+
+PICTURE_BYTES = 10_000
+THINKING_LIMIT_MS = 60_000  # the first thought imports torch
+
+
+@pytest.fixture
+def lab(workspace: Path) -> PuzzleLab:
+    """A workspace with a tiny solver, trained for real."""
+    found = PuzzleLab(workspace, make_puzzles(workspace.parent / "source"))
+    found.train("tiny")
+    return found
+
+
+def board(page: Page, caption: str) -> Locator:
+    """The picture below a caption, once it is drawn."""
+    figure = page.locator(".boards figure").filter(has=page.get_by_text(caption, exact=True))
+    figure.locator("img").wait_for(timeout=THINKING_LIMIT_MS)
+    return figure.locator("img")
+
+
+def width_px(picture: Locator) -> int:
+    """How wide the picture is by itself; 0 if the browser could not read it."""
+    found: int = picture.evaluate("image => image.naturalWidth")
+    return found
+
+
+def test_a_solver_is_watched_thinking(
+    lab: PuzzleLab, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path
+) -> None:
+    page.goto(f"{start_dashboard(lab.root)}/playground")
+    page.get_by_text("4 x 4 Sudoku, up to 3 segments in training").wait_for()
+    assert width_px(board(page, "Puzzle")) > 100
+    page.get_by_role("button", name="Think").click()
+    assert width_px(board(page, "After segment 3")) > 100
+    assert board(page, "Solution").is_visible()
+    small = page.locator(".boards").nth(1).locator("img")
+    assert small.count() == 3
+    # The first segment fills the blanks of the puzzle: some of its cells are marked as changed.
+    assert "0 cells changed" not in (small.first.get_attribute("alt") or "0 cells changed")
+    page.get_by_text("halts by itself").or_(page.get_by_text("not sure enough to halt")).wait_for()
+    wait_for_axis(page, "first principal axis")
+    assert_no_errors(page)
+    page.screenshot(path=screenshots / "playground.png", full_page=True)
+
+    slider = page.get_by_role("slider", name="Segment", exact=True)
+    slider.focus()
+    slider.press("Home")
+    board(page, "After segment 1")
+    assert_no_errors(page)
+
+    page.get_by_text("Text", exact=True).click()
+    text = page.get_by_role("textbox")
+    text.fill("1234 12")
+    text.press("Control+Enter")
+    page.get_by_text("a Sudoku has 16, 36 or 81 cells").wait_for()
+    assert page.get_by_role("button", name="Think").count() == 0
+    assert_no_errors(page)
+    text.fill("1.3.\n34..\n..43\n.3.1")
+    text.press("Control+Enter")
+    page.get_by_role("button", name="Think").click()
+    board(page, "After segment 3")
+    assert_no_errors(page)
+    assert (screenshots / "playground.png").stat().st_size > PICTURE_BYTES
+
+
+def test_a_maze_is_drawn_by_clicking(lab: PuzzleLab, start_dashboard: Callable[[Path], str], page: Page) -> None:
+    build_mazes(lab.root / "training_data/puzzles/mazes", size=6, count=16, test_count=8, min_path=4, loops=0.0)
+    lab.train("mazes", data_path="training_data/puzzles/mazes")
+    page.goto(f"{start_dashboard(lab.root)}/playground?bundle=runs/mazes")
+    page.get_by_text("Drawing", exact=True).click()
+    plot = page.locator(".js-plotly-plot")
+    plot.wait_for()
+    page.get_by_text("Goal", exact=True).click()
+    places = "() => document.querySelector('.js-plotly-plot').data[0].text.map((name, at) => [name, at])"
+    page.wait_for_timeout(1000)
+    before = page.evaluate(places)
+    free = next(at for name, at in before if name == "free")
+    # Clicked where plotly drew it: the cell has no element of its own name.
+    point = plot.locator(".scatterlayer .points path").nth(free)
+    box = point.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_function(
+        f"at => (({places})()[at] || [])[0] === 'goal'",
+        arg=free,
+    )
+    after = page.evaluate(places)
+    assert [name for name, _ in after].count("goal") == 1
+    assert_no_errors(page)
+
+
+def test_accuracy_by_difficulty_and_a_failure_drawn(
+    lab: PuzzleLab, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path
+) -> None:
+    write_puzzle_rows(lab.run_dir("tiny") / ROWS_FILE, 16, ratings=3)
+    page.goto(f"{start_dashboard(lab.root)}/puzzles")
+    wait_for_axis(page, "difficulty rating")
+    wait_for_axis(page, "segments until it halts")
+    assert metric(page, "Puzzles") == "16"
+    table = page.get_by_test_id("stDataFrame")
+    table.locator("canvas").first.wait_for()
+    table.scroll_into_view_if_needed()
+    table.click(position={"x": 17, "y": 54})
+    assert width_px(board(page, "Answer")) > 100
+    assert board(page, "Solution").is_visible()
+    page.screenshot(path=screenshots / "puzzles.png", full_page=True)
+    page.get_by_text("Watch it think in the Playground").click()
+    page.wait_for_url("**/playground?bundle=*")
+    page.get_by_role("button", name="Think").wait_for()
+    assert_no_errors(page)
+    assert (screenshots / "puzzles.png").stat().st_size > PICTURE_BYTES

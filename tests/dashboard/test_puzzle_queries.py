@@ -1,0 +1,171 @@
+"""Evaluations by row, solvers and their test puzzles, and typed puzzles: good ones, damaged ones, wrong ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dashboard.queries.puzzles import MOST_GROUPS, EvaluatedRows, group_names
+from dashboard.queries.scan import MetricsScan
+from dashboard.queries.solvers import Solvers, TestSplit, open_test_split
+from dashboard.queries.typed import SEVERAL_SOLUTIONS, checked_maze, typed_maze, typed_sudoku
+from hrm_engine.data.puzzles.arc.build import build_arc
+from hrm_engine.data.puzzles.boards import is_valid, to_text, to_tokens
+from hrm_engine.errors import DataError
+from hrm_engine.store.paths import Workspace
+from tests.arc_tasks import write_tasks
+from tests.dashboard.run_folders import append_events, write_puzzle_rows, write_run
+
+MAZE = "S  #\n## #\n#  G\n####"
+
+
+def test_accuracy_by_rating_counts_every_row(tmp_path: Path) -> None:
+    rows = EvaluatedRows(write_puzzle_rows(tmp_path / "rows.jsonl", 90, ratings=3))
+    assert (rows.num_rows, rows.skipped_lines, rows.is_rated) == (90, 0, True)
+    assert group_names(rows.by_rating) == ["0", "1", "2"]
+    # In these rows difficulty 0 is always solved, 1 every second time, 2 never.
+    assert rows.by_rating["exact"].tolist() == [1.0, 0.5, 0.0]
+    assert rows.by_rating["count"].sum() == rows.by_segments["count"].sum() == rows.calibration["count"].sum() == 90
+    assert rows.num_failures == 45
+    assert rows.failures["rating"].is_monotonic_decreasing
+    assert not set(rows.failures["row"]) & set(range(0, 90, 3))
+
+
+def test_many_ratings_are_grouped(tmp_path: Path) -> None:
+    rows = EvaluatedRows(write_puzzle_rows(tmp_path / "rows.jsonl", 1000, ratings=250))
+    groups = rows.by_rating
+    assert 3 < len(groups) <= MOST_GROUPS
+    assert groups["count"].sum() == 1000
+    assert (groups["lowest"].iloc[1:].to_numpy() > groups["highest"].iloc[:-1].to_numpy()).all()
+    assert "to" in group_names(groups)[0]
+
+
+def test_unrated_rows_have_no_difficulty(tmp_path: Path) -> None:
+    rows = EvaluatedRows(write_puzzle_rows(tmp_path / "rows.jsonl", 10, ratings=0))
+    assert not rows.is_rated
+    assert rows.by_rating.empty
+    assert rows.num_rows == 10
+
+
+@pytest.mark.parametrize("name", ["rows[1].jsonl", "plain.jsonl", "it's.jsonl"])
+def test_damaged_lines_are_counted_and_the_rest_is_used(tmp_path: Path, name: str) -> None:
+    path = write_puzzle_rows(tmp_path / name, 30, ratings=3)
+    junk = [b"[1, 2]", b"NaN", b'{"row": "x", "exact": 5}', b'{"exact": true}', b"{}", b'{"row": 31, "ex']
+    path.write_bytes(path.read_bytes() + b"\n".join(junk))
+    (tmp_path / "rows1.jsonl").write_text('{"row": 1, "exact": true}\n')
+    rows = EvaluatedRows(path)
+    assert (rows.num_rows, rows.skipped_lines) == (30, len(junk))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x01", b"[]", b"\n\n"])
+def test_a_file_without_rows_is_empty(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    rows = EvaluatedRows(path)
+    assert rows.num_rows == 0
+    assert rows.means["segments"] is None
+    assert EvaluatedRows(tmp_path / "absent.jsonl").num_rows == 0
+
+
+def test_the_last_evaluation_that_counts_gives_the_headline(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    scores = [("eval", step, {"loss": 1.0, "exact_accuracy": step / 10}) for step in (1, 2, 3)]
+    append_events(path, [*scores, ("resume", 2, {})])
+    scan = MetricsScan(path)
+    scan.look()
+    scan.advance()
+    assert scan.exact_accuracy == 0.2
+
+
+def test_solvers_are_found_and_other_runs_are_not(lab: Workspace, tiny_solver: Path) -> None:
+    write_run(lab.root, "text", last=10)
+    broken = lab.runs / "broken"
+    broken.mkdir()
+    (broken / "puzzle.json").write_text(json.dumps({"puzzle": "sudoku", "height": True, "width": 10**9}))
+    (broken / "metadata.json").write_text("{}")
+    found = Solvers(lab).all(lab.run_dirs())
+    assert [solver.id for solver in found] == ["runs/tiny"]
+    assert (found[0].kind, found[0].height, found[0].segments) == ("sudoku", 4, 3)
+
+
+def test_test_puzzles_have_their_solution(lab: Workspace, tiny_solver: Path) -> None:
+    solver = Solvers(lab).of(tiny_solver)
+    assert solver is not None
+    split = open_test_split(solver)
+    puzzle = split.puzzle(3)
+    assert split.num_rows == 16
+    assert puzzle.solution is not None
+    assert is_valid("sudoku", puzzle.inputs, puzzle.solution)
+    wrong = puzzle.wrong(puzzle.inputs)
+    assert wrong is not None
+    assert wrong.sum() == 6
+    with pytest.raises(DataError, match="rows 0 to 15"):
+        split.puzzle(16)
+
+
+def test_arc_pairs_are_found_by_task(tmp_path: Path) -> None:
+    build_arc(tmp_path / "arc", [str(write_tasks(tmp_path / "tasks"))], num_aug=2)
+    split = TestSplit(tmp_path / "arc")
+    assert list(split.tasks) == ["evalu0", "evalu1"]
+    assert [len(rows) for rows in split.tasks.values()] == [1, 2]
+    puzzle = split.puzzle(split.tasks["evalu1"][1])
+    assert puzzle.solution is not None
+    assert puzzle.counts is not None
+    assert 0 < puzzle.counts.sum() < 900  # padding is not judged
+
+
+def test_a_typed_sudoku_is_solved_by_search() -> None:
+    puzzle = typed_sudoku("1.3. 34.. ..43 .3.1", 4)
+    assert puzzle.solution is not None
+    assert to_text("sudoku", puzzle.solution) == "1234341221434321"
+    several = typed_sudoku("." * 16, 4)
+    assert several.solution is None
+    assert several.note == SEVERAL_SOLUTIONS
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("123", "16, 36 or 81 cells"),
+        ("." * 81, "the text has 81"),
+        ("x" + "." * 15, "character 1 is 'x'"),
+        ("11" + "." * 14, "stands twice"),
+        ("9" + "." * 15, "4x4 Sudoku has 1 to 4"),
+        ("12...." + "3..." + "4.....", "has no solution"),
+    ],
+)
+def test_a_wrong_sudoku_is_named(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        typed_sudoku(text, 4)
+
+
+def test_a_typed_maze_has_its_way() -> None:
+    puzzle = typed_maze(MAZE, 4, 4)
+    assert puzzle.rating == 5
+    assert puzzle.solution is not None
+    assert to_text("maze", puzzle.solution) == "Soo###o##oG####" or is_valid("maze", puzzle.inputs, puzzle.solution)
+    short = typed_maze("S\n\n\n   G", 4, 4)  # blanks at the ends may be left out
+    assert "more than one shortest way" in short.note
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("S G", "4 lines of 4 characters; the text has 1 lines"),
+        ("S   \n    \n    \n     G", "of up to 6"),
+        (MAZE.replace("#", "x", 1), "line 1, column 4 is 'x'"),
+        (MAZE.replace("G", " "), "1 S and 0 G"),
+        ("S#  \n##  \n    \n   G", "no way leads from S to G"),
+    ],
+)
+def test_a_wrong_maze_is_named(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        typed_maze(text, 4, 4)
+
+
+def test_a_maze_that_is_not_square_is_asked_without_a_solution() -> None:
+    tokens = to_tokens("maze", "S    G").astype(np.int64)
+    assert checked_maze(tokens, 2, 3).solution is None
