@@ -128,6 +128,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "majority_exact_accuracy": Metric(
             "share", "puzzles: rows that the most frequent training label of each cell gets right", _EVAL
         ),
+        "pass_at_1": Metric(
+            "share", "ARC, full evaluation: test pairs whose whole grid is the first by vote, mean over tasks", _EVAL
+        ),
+        "pass_at_2": Metric("share", "ARC, full evaluation: the same among the first two by vote", _EVAL),
         "full": Metric("", "true: the finished bundle on all held-out data", _EVAL),
         "eval_time_s": Metric("s", "time of the evaluation", _EVAL),
         # sample

@@ -7,7 +7,7 @@ the run, stopping or resuming: those are written once, in the trainer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -70,8 +70,8 @@ class Evaluated:
     """Lower is better; later entries decide between equals."""
     summary: str
     """One line for the log."""
-    files: dict[str, str] = field(default_factory=dict)
-    """Text files that a full evaluation leaves in ``evaluation/`` of the run folder, by name."""
+    write_files: Callable[[Path], None] | None = None
+    """Writes what a full evaluation leaves in ``evaluation/`` of the run folder."""
 
 
 class Companions(Protocol):

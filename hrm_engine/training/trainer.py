@@ -23,7 +23,7 @@ from hrm_engine.config import TrainConfig, flat
 from hrm_engine.errors import HRMError, NonFiniteLossError, OutOfMemoryError
 from hrm_engine.kernels.device import is_out_of_memory, keep_freed_memory, release_memory
 from hrm_engine.optim import UpdateResult, learning_rate
-from hrm_engine.store.files import finite, write_text
+from hrm_engine.store.files import finite, new_folder
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.status import State
 from hrm_engine.training.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
@@ -280,10 +280,9 @@ class Trainer:
         self.journal.write("eval", step, **result.fields, full=True, eval_time_s=time.perf_counter() - started)
         self.journal.say(f"the bundle on all held-out data: {result.summary}")
         self.state.full_eval = finite(result.fields)
-        for name, text in result.files.items():
-            path = self.run_dir / EVALUATION_FOLDER / name
-            path.parent.mkdir(exist_ok=True)
-            write_text(path, text)
+        if result.write_files is not None:
+            with new_folder(self.run_dir / EVALUATION_FOLDER, replace=True) as folder:
+                result.write_files(folder)
 
     def check_stop(self) -> Stop | None:
         """Why the run should stop now, if there is a reason."""

@@ -12,6 +12,7 @@ import torch
 
 from hrm_engine.bundles import load_bundle, load_puzzle_bundle, verify_bundle
 from hrm_engine.bundles.weights import load_tensors
+from hrm_engine.data.puzzles.arc.build import build_arc
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataError
 from hrm_engine.training import Trainer
 from tests.tiny_puzzles import DATASET, PuzzleLab, make_puzzles
@@ -200,3 +201,20 @@ def test_settings_that_cannot_be_had_are_refused(lab: PuzzleLab, settings: dict[
     with pytest.raises(ConfigError, match=message):
         lab.train("run", **settings)
     assert not lab.run_dir("run").exists()
+
+
+def test_arc_is_scored_by_votes_on_whole_grids(lab: PuzzleLab, tmp_path: Path) -> None:
+    source = tmp_path / "tasks" / "evaluation"
+    source.mkdir(parents=True)
+    pair = {"input": [[1, 2], [3, 4]], "output": [[2, 1], [4, 3]]}
+    other = {"input": [[5, 6]], "output": [[6, 5]]}
+    (source / "abcd1234.json").write_text(json.dumps({"train": [pair, other], "test": [pair]}))
+    build_arc(lab.root / "training_data" / "puzzles" / "arc", [str(source)], num_aug=2, seed=0)
+    settings = {"data_path": "training_data/puzzles/arc", "steps": 2, "eval_every": 2, "batch_size": 2}
+    result = lab.train("arc", **settings, halt_max_steps=1, h_cycles=1, l_cycles=1)
+    row = row_of(result.run_dir, "eval")
+    assert row["pass_at_1"] in (0.0, 1.0)
+    assert row["pass_at_2"] >= row["pass_at_1"]
+    folder = result.run_dir / "evaluation"
+    assert {file.name for file in folder.iterdir()} >= {"rows.jsonl", "arc_results.json", "submission.json"}
+    assert list(json.loads((folder / "submission.json").read_text())) == ["abcd1234"]

@@ -27,7 +27,7 @@ from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
-from hrm_engine.training.tasks.puzzle_report import baselines, describe_evaluation
+from hrm_engine.training.tasks.puzzle_report import baselines, describe_evaluation, describe_full_evaluation
 from hrm_engine.training.tasks.puzzle_rows import RowArrays, RowQueue
 
 RECENT_ROWS = 1000
@@ -254,7 +254,8 @@ class PuzzleTask(Task):
             self.objective,
             num_segments=settings.eval_segments or self.core.halt_max_steps,
         )
-        return describe_evaluation(result, self.test_set, rows, arrays, self.baselines(rows, arrays), full=full)
+        describe = describe_full_evaluation if full else describe_evaluation
+        return describe(result, self.test_set, rows, arrays, self.baselines(rows, arrays))
 
     @property
     def subset(self) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hrm_engine.data.puzzles.format import PuzzleDataset
+from hrm_engine.inference.arc import ArcScore, vote, write_score
 from hrm_engine.inference.puzzles import PuzzleEvaluation
+from hrm_engine.store.files import write_text
 from hrm_engine.training.task import Evaluated
 from hrm_engine.training.tasks.puzzle_rows import RowArrays
 
@@ -23,56 +27,88 @@ def baselines(train_set: PuzzleDataset, inputs: Array, labels: Array) -> dict[st
     """Cell and exact accuracy of three answers that need no model, on (N, C) inputs and labels.
 
     ``copy`` answers the input, ``padding`` the padding token, ``majority`` the most frequent label of each cell in (at
-    most 20,000 rows of) the training split.
+    most 20,000 rows of) the training split. Rows without any label count for nothing.
     """
-    ignored, majority = train_set.info.ignore_label_id, _majority(train_set)
+    majority, counts = _majority(train_set), labelled_cells(train_set, labels)
+    asked = counts.any(1)
     answers = {
         "copy": inputs,
         "padding": np.full_like(labels, train_set.info.pad_id),
         "majority": np.broadcast_to(majority, labels.shape),
     }
-    counts = np.ones_like(labels, dtype=bool) if ignored is None else labels != ignored
     scores = {}
     for name, answer in answers.items():
-        right = (answer == labels) & counts
-        scores[f"{name}_cell_accuracy"] = float((right.sum(1) / counts.sum(1).clip(1)).mean())
-        scores[f"{name}_exact_accuracy"] = float((right.sum(1) == counts.sum(1)).mean())
+        right = ((answer == labels) & counts).sum(1)
+        scores[f"{name}_cell_accuracy"] = _mean(right / counts.sum(1).clip(1), asked)
+        scores[f"{name}_exact_accuracy"] = _mean(right == counts.sum(1), asked)
     return scores
 
 
+def labelled_cells(dataset: PuzzleDataset, labels: Array) -> npt.NDArray[np.bool_]:
+    """Which cells (N, C) carry a label."""
+    ignored = dataset.info.ignore_label_id
+    return np.ones_like(labels, dtype=bool) if ignored is None else labels != ignored
+
+
 def describe_evaluation(
-    result: PuzzleEvaluation,
-    test_set: PuzzleDataset,
-    rows: Array,
-    arrays: RowArrays,
-    baseline: dict[str, float],
-    *,
-    full: bool,
+    result: PuzzleEvaluation, test_set: PuzzleDataset, rows: Array, arrays: RowArrays, baseline: dict[str, float]
 ) -> Evaluated:
-    """Fields of the ``eval`` row; a full evaluation also leaves a line for each row of the test split."""
-    exact, cells = result.exact.mean(0), result.cells.mean(0)
-    halting = result.exact_when_halting
+    """Fields of the ``eval`` row, its summary, and how it is ranked."""
+    asked = labelled_cells(test_set, arrays.take(rows)[1]).any(1)
+    exact, cells = _mean_by_segment(result.exact, asked), _mean_by_segment(result.cells, asked)
+    halting, loss = _mean(result.exact_when_halting, asked), _mean(result.loss, asked)
     fields: dict[str, Any] = {
-        "loss": float(result.loss.mean()),
-        "cell_accuracy": float(cells[-1]),
-        "exact_accuracy": float(exact[-1]),
-        "halt_accuracy": result.halt_accuracy,
-        "exact_accuracy_when_halting": float(halting.mean()),
-        "act_steps_mean": float(result.segments.mean()),
-        "exact_accuracy_by_segment": exact.tolist(),
-        "cell_accuracy_by_segment": cells.tolist(),
-        "num_rows": len(rows),
+        "loss": loss,
+        "cell_accuracy": cells[-1],
+        "exact_accuracy": exact[-1],
+        "halt_accuracy": _mean((result.confidence[:, -1] >= 0.5) == result.exact[:, -1], asked),
+        "exact_accuracy_when_halting": halting,
+        "act_steps_mean": _mean(result.segments, asked),
+        "exact_accuracy_by_segment": exact,
+        "cell_accuracy_by_segment": cells,
+        "num_rows": int(asked.sum()),
         **baseline,
     }
     summary = (
-        f"exact {100 * exact[-1]:.1f} %, when halting {100 * halting.mean():.1f} % after "
-        f"{result.segments.mean():.1f} of {len(exact)} segments; cells {100 * cells[-1]:.1f} % "
+        f"exact {100 * exact[-1]:.1f} %, when halting {100 * halting:.1f} % after "
+        f"{fields['act_steps_mean']:.1f} of {len(exact)} segments; cells {100 * cells[-1]:.1f} % "
         f"(copy {100 * baseline['copy_cell_accuracy']:.1f} %, "
         f"majority {100 * baseline['majority_cell_accuracy']:.1f} %)"
     )
-    files = {ROWS_FILE: _row_lines(result, test_set, rows)} if full else {}
     # exact accuracy decides; between equals the loss does
-    return Evaluated(fields, [-float(exact[-1]), float(result.loss.mean())], summary, files)
+    return Evaluated(fields, [-exact[-1], loss], summary)
+
+
+def describe_full_evaluation(
+    result: PuzzleEvaluation, test_set: PuzzleDataset, rows: Array, arrays: RowArrays, baseline: dict[str, float]
+) -> Evaluated:
+    """The same of all rows, which also leaves a line for each of them; for ARC the votes on whole grids."""
+    described = describe_evaluation(result, test_set, rows, arrays, baseline)
+    score: ArcScore | None = None
+    if test_set.about.kind == "arc":
+        score = vote(test_set, result.predictions, arrays.take(rows)[2], result.confidence[:, -1], rows=rows)
+
+    def write(folder: Path) -> None:
+        write_text(folder / ROWS_FILE, _row_lines(result, test_set, rows))
+        if score is not None:
+            write_score(score, folder)
+
+    fields, summary = described.fields, described.summary
+    if score is not None:
+        fields = {**fields, **{f"pass_at_{k}": share for k, share in score.pass_at.items()}}
+        shares = ", ".join(
+            f"pass@{k} {100 * share:.1f} %" for k, share in score.pass_at.items() if math.isfinite(share)
+        )
+        summary = f"{shares or 'no answers known'} of {len(score.tasks)} tasks; {summary}"
+    return Evaluated(fields, described.score, summary, write)
+
+
+def _mean(values: Array, asked: Array) -> float:
+    return float(values[asked].mean()) if asked.any() else math.nan
+
+
+def _mean_by_segment(values: Array, asked: Array) -> list[float]:
+    return [_mean(values[:, segment], asked) for segment in range(values.shape[1])]
 
 
 def _majority(train_set: PuzzleDataset) -> Array:
