@@ -14,9 +14,17 @@ import torch
 from torch import Tensor
 
 from hrm_engine.errors import DataError
-from hrm_engine.kernels.cells import cell_losses
+from hrm_engine.kernels.stablemax import score_sequences
 from hrm_engine.models.core import RecurrentCore
-from hrm_engine.models.slots import Objective, Rows, embed_rows, repeat_latents, start_fresh, wants_to_halt
+from hrm_engine.models.slots import (
+    Objective,
+    Rows,
+    embed_rows,
+    repeat_latents,
+    start_fresh,
+    wants_to_halt,
+    with_ignored,
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,6 @@ class PuzzleEvaluation:
         """(N,) whether it is right at the segment at which it halts."""
         return np.take_along_axis(self.exact, self.segments[:, None] - 1, 1)[:, 0]
 
-    @property
-    def halt_accuracy(self) -> float:
-        """Share of rows whose halting head knows, after the last segment, whether the row is right."""
-        return float(((self.confidence[:, -1] >= 0.5) == self.exact[:, -1]).mean())
-
 
 @torch.no_grad()
 def evaluate_puzzles(
@@ -74,9 +77,7 @@ def evaluate_puzzles(
 
 def _one_batch(core: RecurrentCore, rows: Rows, objective: Objective, num_segments: int) -> tuple[Tensor, ...]:
     latents, labels = core.config.num_latents, rows.labels.long()
-    has_label = torch.ones_like(labels, dtype=torch.bool)
-    if objective.ignore_label is not None:
-        has_label = labels != objective.ignore_label
+    labels = with_ignored(labels, objective.ignore_label)
     puzzle = None if core.puzzle_embedding is None else core.puzzle_embedding(rows.identifiers.long())
     x = repeat_latents(embed_rows(core, rows.inputs.long(), puzzle), latents)
     context = core.context(torch.arange(core.config.max_seq_len, device=x.device)[None])
@@ -90,9 +91,10 @@ def _one_batch(core: RecurrentCore, rows: Rows, objective: Objective, num_segmen
         # of several latents, the one that is surest is the answer
         best = q[:, 0].view(-1, latents).argmax(1) + torch.arange(len(labels), device=x.device) * latents
         logits = core.logits(carry.z_h)[best]
-        cells = cell_losses(logits, labels, has_label, kind=objective.loss, label_smoothing=objective.label_smoothing)
-        exact.append(cells.exact)
-        accuracy.append(cells.accuracy)
+        scores = score_sequences(logits, labels, kind=objective.loss, label_smoothing=objective.label_smoothing)
+        # a board whose answer nobody knows is not solved by saying nothing wrong
+        exact.append(scores.exact & (scores.num_labels > 0))
+        accuracy.append(scores.accuracy)
         halt.append(wants_to_halt(q)[best])
         confidence.append(torch.sigmoid(q[best, 0]))
     predictions = logits.argmax(-1).to(torch.uint8)
@@ -101,6 +103,6 @@ def _one_batch(core: RecurrentCore, rows: Rows, objective: Objective, num_segmen
         torch.stack(accuracy, 1),
         torch.stack(halt, 1),
         torch.stack(confidence, 1),
-        cells.loss,
+        scores.loss,
         predictions,
     )

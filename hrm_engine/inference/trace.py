@@ -26,7 +26,7 @@ from hrm_engine.inference.thinking import (
     check_identifiers,
     check_segments,
 )
-from hrm_engine.kernels.cells import log_stablemax
+from hrm_engine.kernels.stablemax import log_stablemax
 from hrm_engine.store.files import read_json
 
 TRACE_SCHEMA = 1
@@ -207,7 +207,7 @@ def _segment_json(segment: Segment) -> dict[str, Any]:
 def _confidence(logits: Tensor, prediction: Tensor, loss: str | None) -> npt.NDArray[np.float32] | None:
     if loss is None:
         return None
-    log_probabilities = log_stablemax(logits.float()) if loss == "stablemax" else logits.float().log_softmax(-1)
+    log_probabilities = log_stablemax(logits) if loss == "stablemax" else logits.float().log_softmax(-1)
     return log_probabilities.gather(-1, prediction[:, None])[:, 0].exp().cpu().numpy()
 
 

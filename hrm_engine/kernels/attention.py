@@ -12,7 +12,7 @@ matrix rate is high and SDPA's tiling does not reach it. On other devices SDPA p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +79,16 @@ def plan_attention(
     if device.type == "cpu":
         blocks = _cut(visible, num_queries, num_keys, window if causal else None, causal, dtype)
     return AttentionPlan(visible, is_causal, blocks)
+
+
+def of_first_query(plan: AttentionPlan) -> AttentionPlan:
+    """The same plan where only the first query is asked (S = 1)."""
+    visible = None if plan.visible is None else plan.visible[:, :, :1]
+    if plan.blocks is None:
+        return AttentionPlan(visible, False, None)
+    first = plan.blocks[0]
+    bias = None if first.bias is None else first.bias[:, :, :1]
+    return AttentionPlan(visible, False, (replace(first, stop=first.start + 1, bias=bias),))
 
 
 def attention_reference(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:

@@ -36,6 +36,11 @@ class SequenceScores:
     num_labels: Tensor
     """(B,) int64."""
 
+    @property
+    def accuracy(self) -> Tensor:
+        """(B,) share of the labelled positions that are correct; 0 without labels."""
+        return self.correct.sum(-1) / self.num_labels.clamp_min(1)
+
 
 def stablemax_losses_reference(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Loss of each token in nats, shape of ``labels``, in float64 and as the equation reads; 0 at ``IGNORE``."""
@@ -59,6 +64,13 @@ def stablemax_losses(logits: Tensor, labels: Tensor, *, label_smoothing: float =
         label_smoothing: share of the target that is spread evenly over the vocabulary.
     """
     return _StablemaxLosses.apply(logits, labels.long(), label_smoothing)
+
+
+def log_stablemax(logits: Tensor) -> Tensor:
+    """Log-probabilities (..., V) of stablemax in at least float32, to be shown: learning goes through the losses."""
+    x = logits if logits.dtype == torch.float64 else logits.float()
+    log_s = torch.copysign(torch.log1p(x.abs()), x)
+    return log_s - log_s.logsumexp(-1, keepdim=True)
 
 
 def softmax_losses(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

@@ -164,6 +164,7 @@ class RecurrentCore(nn.Module):
         index: int = 0,
         cycles: tuple[int, int] | None = None,
         noise: torch.Generator | None = None,
+        first_only: bool = False,
     ) -> Carry:
         """One segment: all cycles, the last ``grad_calls`` calls with gradient.
 
@@ -171,6 +172,7 @@ class RecurrentCore(nn.Module):
             index: the segment's number, for the cache.
             cycles: (high-level cycles, low-level calls in each) where fewer than the full depth are wanted.
             noise: draws what ``state_noise`` adds after each call; without it nothing is added.
+            first_only: leave out what position 0 of the last high-level state does not need; ``z_h`` is (B, 1, D) then.
         """
         config, z_h, z_l = self.config, carry.z_h, carry.z_l
         low_module = self.H_module if self.L_module is None else self.L_module
@@ -187,7 +189,9 @@ class RecurrentCore(nn.Module):
                 else:
                     # without a low level the input has no other way in
                     below = x if l_cycles == 0 and config.inject_input else z_l
-                    z_h = self._settled(self.H_module(z_h + below, context, caches), z_h, noise)
+                    narrow = first_only and call == num_calls - 1
+                    new = self.H_module(z_h + below, context, caches, first_only=narrow)
+                    z_h = self._settled(new, z_h[:, :1] if narrow else z_h, noise)
         return Carry(z_h, z_l)
 
     def _settled(self, new: Tensor, old: Tensor, noise: torch.Generator | None) -> Tensor:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from hrm_engine.config import CoreConfig
 from hrm_engine.config.core import inner_width
 from hrm_engine.errors import ConfigError
-from hrm_engine.kernels.attention import AttentionPlan, attention
+from hrm_engine.kernels.attention import AttentionPlan, attention, of_first_query
 from hrm_engine.kernels.norm import rms_norm
 from hrm_engine.kernels.rope import rotate
 from hrm_engine.models.cache import CacheSlots
@@ -50,18 +50,28 @@ class Attention(nn.Module):
         self.gate_proj = nn.Linear(width, width, bias=False) if config.attention_gate else None
         self.o_proj = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, context: Context, cache: CacheSlots | None = None) -> Tensor:
-        """(B, S, D) to (B, S, D). With a cache the new keys and values join the earlier ones first."""
-        heads = (*x.shape[:2], self.num_heads, -1)
-        q, k, v = self.q_proj(x).view(heads), self.k_proj(x).view(heads), self.v_proj(x).view(heads)
+    def forward(
+        self, x: Tensor, context: Context, cache: CacheSlots | None = None, *, first_only: bool = False
+    ) -> Tensor:
+        """(B, S, D) to (B, S, D). With a cache the new keys and values join the earlier ones first.
+
+        With ``first_only`` to (B, 1, D), what position 0 attends to; every position is still a key.
+        """
+        asking = x[:, :1] if first_only else x
+        plan = of_first_query(context.plan) if first_only else context.plan
+        q, k, v = self._heads(self.q_proj(asking)), self._heads(self.k_proj(x)), self._heads(self.v_proj(x))
         if context.cos is not None and context.sin is not None:
-            q, k = rotate(q, context.cos, context.sin), rotate(k, context.cos, context.sin)
+            q = rotate(q, context.cos[:, : q.shape[1]], context.sin[:, : q.shape[1]])
+            k = rotate(k, context.cos, context.sin)
         if cache is not None:
             k, v = cache.append(k, v)
-        out = attention(q, k, v, context.plan).reshape(x.shape)
+        out = attention(q, k, v, plan).reshape(asking.shape)
         if self.gate_proj is not None:
-            out = torch.sigmoid(self.gate_proj(x)) * out
+            out = torch.sigmoid(self.gate_proj(asking)) * out
         return self.o_proj(out)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1))
 
 
 class SwiGLU(nn.Module):
@@ -93,11 +103,14 @@ class SequenceMLP(nn.Module):
         self.length = config.max_seq_len
         self.mlp = SwiGLU(self.length, inner_width(self.length, SEQUENCE_EXPANSION))
 
-    def forward(self, x: Tensor, context: Context, cache: CacheSlots | None = None) -> Tensor:
-        """(B, S, D) to (B, S, D); S must be the length of a full row. Raises ConfigError otherwise."""
+    def forward(
+        self, x: Tensor, context: Context, cache: CacheSlots | None = None, *, first_only: bool = False
+    ) -> Tensor:
+        """(B, S, D) to (B, S, D), or (B, 1, D); S must be the length of a full row. Raises ConfigError otherwise."""
         if cache is not None or x.shape[1] != self.length:
             raise ConfigError(f"this model mixes whole rows of {self.length} positions; it cannot take {x.shape[1]}")
-        return self.mlp(x.transpose(1, 2)).transpose(1, 2)
+        mixed = self.mlp(x.transpose(1, 2)).transpose(1, 2)
+        return mixed[:, :1] if first_only else mixed
 
 
 class Layer(nn.Module):
@@ -112,12 +125,19 @@ class Layer(nn.Module):
         self.norms_positions = config.mixer == "sequence_mlp" and config.mixer_norm == "sequence"
         self.eps = config.norm_eps
 
-    def forward(self, x: Tensor, context: Context, cache: CacheSlots | None = None) -> Tensor:
-        """(B, S, D) to (B, S, D)."""
+    def forward(
+        self, x: Tensor, context: Context, cache: CacheSlots | None = None, *, first_only: bool = False
+    ) -> Tensor:
+        """(B, S, D) to (B, S, D), or with ``first_only`` to what comes out at position 0, (B, 1, D)."""
         if self.pre_norm:
-            x = x + self.self_attn(self._mixer_norm(x), context, cache)
+            mixed = self.self_attn(self._mixer_norm(x), context, cache, first_only=first_only)
+            x = (x[:, :1] if first_only else x) + mixed
             return x + self.mlp(rms_norm(x, self.eps))
-        x = self._mixer_norm(x + self.self_attn(x, context, cache))
+        # a norm along the row needs all of it
+        narrow = first_only and not self.norms_positions
+        mixed = self.self_attn(x, context, cache, first_only=narrow)
+        x = self._mixer_norm((x[:, :1] if narrow else x) + mixed)
+        x = x[:, :1] if first_only else x
         return rms_norm(x + self.mlp(x), self.eps)
 
     def _mixer_norm(self, x: Tensor) -> Tensor:
@@ -131,20 +151,32 @@ class Module(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Layer(config) for _ in range(num_layers))
         self.exit_eps = config.norm_eps if config.exit_norm else None
-        self._compiled: Callable[[Layer, Tensor, Context], Tensor] | None = None
+        self._compiled: Callable[[Layer, Tensor, Context, bool], Tensor] | None = None
 
-    def forward(self, state: Tensor, context: Context, caches: list[CacheSlots] | None = None) -> Tensor:
-        """(B, S, D) state with its injection already added, to the new state. ``caches`` has one entry a layer."""
+    def forward(
+        self,
+        state: Tensor,
+        context: Context,
+        caches: list[CacheSlots] | None = None,
+        *,
+        first_only: bool = False,
+    ) -> Tensor:
+        """(B, S, D) state with its injection already added, to the new state. ``caches`` has one entry a layer.
+
+        With ``first_only`` the last layer works for position 0 alone, and the result is (B, 1, D).
+        """
         checkpointing = context.checkpointing and torch.is_grad_enabled()
+        last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
+            narrow = first_only and number == last
             if caches is not None:
-                state = layer(state, context, caches[number])
+                state = layer(state, context, caches[number], first_only=narrow)
                 continue
-            run = layer if self._compiled is None else partial(self._compiled, layer)
+            run = partial(_apply if self._compiled is None else self._compiled, layer)
             if checkpointing:
-                state = checkpoint(run, state, context, use_reentrant=False, preserve_rng_state=False)
+                state = checkpoint(run, state, context, narrow, use_reentrant=False, preserve_rng_state=False)
             else:
-                state = run(state, context)
+                state = run(state, context, narrow)
         return state if self.exit_eps is None else rms_norm(state, self.exit_eps)
 
     def compile_layers(self, backend: str | Callable[..., object]) -> None:
@@ -152,5 +184,5 @@ class Module(nn.Module):
         self._compiled = torch.compile(_apply, fullgraph=True, dynamic=False, backend=backend)
 
 
-def _apply(layer: Layer, state: Tensor, context: Context) -> Tensor:
-    return layer(state, context)
+def _apply(layer: Layer, state: Tensor, context: Context, first_only: bool) -> Tensor:
+    return layer(state, context, first_only=first_only)

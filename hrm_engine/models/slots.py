@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrm_engine.kernels.cells import cell_losses
+from hrm_engine.kernels.losses import IGNORE
+from hrm_engine.kernels.stablemax import score_sequences
 from hrm_engine.models.core import Carry, RecurrentCore
 from hrm_engine.models.layers import Context
 
@@ -180,26 +181,20 @@ def think(
     carry = start_fresh(core, slots.carry, fresh, x, noise)
     carry = core.segment(carry, x, context, cycles=cycles, noise=noise)
 
-    has_label = (
-        torch.ones_like(labels, dtype=torch.bool)
-        if objective.ignore_label is None
-        else (labels != objective.ignore_label)
-    )
-    cells = cell_losses(
+    scores = score_sequences(
         core.logits(carry.z_h),
-        repeat_latents(labels, latents),
-        repeat_latents(has_label, latents),
+        repeat_latents(with_ignored(labels, objective.ignore_label), latents),
         kind=objective.loss,
         label_smoothing=objective.label_smoothing,
     )
     q = core.q_values(carry.z_h)
     # Several latents: the best one of a row takes the gradient of its cells (2601.19085); all learn when to halt.
-    winner = cells.loss.detach().view(-1, latents).argmin(1, keepdim=True)
+    winner = scores.loss.detach().view(-1, latents).argmin(1, keepdim=True)
 
     def best(values: Tensor) -> Tensor:
         return values.view(-1, latents).gather(1, winner)[:, 0]
 
-    exact = cells.exact.to(q.dtype)
+    exact = scores.exact.to(q.dtype)
     halt_loss = F.binary_cross_entropy_with_logits(q[:, 0], exact, reduction="sum") / latents
     carry = carry.detach()
     steps = torch.where(fresh, 0, slots.steps) + 1
@@ -213,19 +208,19 @@ def think(
     # with exploration a slot must go on for a while although it is sure
     halted = (wants_to_halt(q.detach()).view(-1, latents).any(1) | is_last) & (steps >= min_steps)
 
-    ce = best(cells.loss).sum()
+    ce = best(scores.loss).sum()
     loss = (ce + objective.halt_loss_weight * (halt_loss + continue_loss)) / num_slots
-    counted = halted & has_label.any(1)
-    num_tokens = has_label.sum(1)
-    halt_right = (q_halt >= 0) == cells.exact
+    num_tokens = scores.num_labels[::latents]
+    counted = halted & (num_tokens > 0)
+    halt_right = (q_halt >= 0) == scores.exact
     sums = (
         loss * num_slots,
         ce,
         halt_loss,
         continue_loss,
         counted.sum(),
-        (best(cells.accuracy) * counted).sum(),
-        (best(cells.exact) & counted).sum(),
+        (best(scores.accuracy) * counted).sum(),
+        (best(scores.exact) & counted).sum(),
         (best(halt_right) & counted).sum(),
         (steps * counted).sum(),
         fresh.sum(),
@@ -234,6 +229,11 @@ def think(
     )
     numbers = torch.stack([number.detach().float() for number in sums])
     return Thought(loss, Slots(carry, slots.rows, steps.to(slots.steps.dtype), halted), numbers)
+
+
+def with_ignored(labels: Tensor, ignore_label: int | None) -> Tensor:
+    """Labels with ``IGNORE`` where there is none, which is where they are ``ignore_label``."""
+    return labels if ignore_label is None else labels.masked_fill(labels == ignore_label, IGNORE)
 
 
 def embed_rows(core: RecurrentCore, inputs: Tensor, puzzle: Tensor | None) -> Tensor:
@@ -265,5 +265,5 @@ def wants_to_halt(q: Tensor) -> Tensor:
 def _next_values(
     core: RecurrentCore, carry: Carry, x: Tensor, context: Context, cycles: tuple[int, int] | None
 ) -> Tensor:
-    """Q values (B, 2) after one segment more."""
-    return core.q_values(core.segment(carry, x, context, cycles=cycles).z_h)
+    """Q values (B, 2) after one segment more: they are read at position 0, so only that is computed at the end."""
+    return core.q_values(core.segment(carry, x, context, cycles=cycles, first_only=True).z_h)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hrm_engine.kernels.losses import IGNORE
 from hrm_engine.kernels.stablemax import (
+    log_stablemax,
     score_sequences,
     softmax_losses,
     stablemax_losses,
@@ -160,3 +161,14 @@ def test_labels_of_bytes_cannot_be_mistaken_for_ignored_ones() -> None:
     labels = torch.tensor([[156]], dtype=torch.uint8)
     for kind in ("stablemax", "softmax"):
         assert score_sequences(logits, labels, kind=kind).loss.item() == pytest.approx(math.log(200))
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e6])
+def test_log_probabilities_are_those_of_the_loss(size: float) -> None:
+    logits, _ = rows(size=size)
+    found = log_stablemax(logits)
+    torch.testing.assert_close(found.exp().sum(-1), torch.ones(4, 9, dtype=torch.float64))
+    for token in (0, 10):
+        wanted = -stablemax_losses_reference(logits, torch.full((4, 9), token))
+        torch.testing.assert_close(found[..., token], wanted, rtol=1e-9, atol=1e-9)
+    assert log_stablemax(logits.bfloat16()).dtype is torch.float32
