@@ -62,7 +62,8 @@ def test_a_solver_is_watched_thinking(
     assert_no_errors(page)
     page.screenshot(path=screenshots / "playground.png", full_page=True)
 
-    slider = page.get_by_role("slider", name="Segment", exact=True)
+    control = page.get_by_test_id("stSlider").filter(has=page.get_by_text("Segment", exact=True))
+    slider = control.get_by_role("slider")
     slider.focus()
     slider.press("Home")
     board(page, "After segment 1")
@@ -100,10 +101,7 @@ def test_a_maze_is_drawn_by_clicking(lab: PuzzleLab, start_dashboard: Callable[[
     box = point.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.wait_for_function(
-        f"at => (({places})()[at] || [])[0] === 'goal'",
-        arg=free,
-    )
+    page.wait_for_function(f"at => (({places})()[at] || [])[0] === 'goal'", arg=free)
     after = page.evaluate(places)
     assert [name for name, _ in after].count("goal") == 1
     assert_no_errors(page)
