@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help demo test lint dashboard notebook bench docs chromium
 
 help:
-	@echo "make demo        install into .venv, train a small brain on real text, show what it learned"
+	@echo "make demo        install into .venv, train a small brain on real text and a solver of puzzles, show both"
 	@echo "make dashboard   look at the runs in a browser (127.0.0.1 only)"
 	@echo "make notebook    open JupyterLab on the notebooks"
 	@echo "make test        all tests; PYTEST_ARGS='tests/store -k lock' for some of them"
@@ -23,6 +23,8 @@ help:
 
 demo: .venv/installed
 	@$(BIN)/lab run quickstart
+	@echo
+	@$(BIN)/lab run puzzles
 
 dashboard: .venv/installed
 	@$(BIN)/lab dashboard

@@ -7,6 +7,10 @@
     bundle = hrm_engine.load_bundle(result.run_dir)
     print(hrm_engine.generate(bundle, "The list").text)
 
+    config = hrm_engine.load_puzzle_config("sudoku-4x4")
+    solver = hrm_engine.load_puzzle_bundle(hrm_engine.train(config).run_dir)
+    thinking = hrm_engine.trace(solver, board)
+
 Names are loaded when they are first used, so that importing the package costs nothing.
 """
 
@@ -16,25 +20,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hrm_engine.bundles import Bundle, list_bundles, load_bundle, verify_bundle
+    from hrm_engine.bundles import (
+        Bundle,
+        PuzzleBundle,
+        list_bundles,
+        load_bundle,
+        load_puzzle_bundle,
+        verify_bundle,
+    )
+    from hrm_engine.config.puzzle import PuzzleTrainConfig, load_puzzle_config
     from hrm_engine.config.text import TextTrainConfig, load_config
     from hrm_engine.errors import HRMError
-    from hrm_engine.inference import Generation, generate, stream
+    from hrm_engine.inference import Generation, Solutions, Trace, generate, solve, stream, trace
     from hrm_engine.training import StepReport, Trainer, TrainResult, train
 
 _HOMES = {
     "Bundle": "hrm_engine.bundles",
     "Generation": "hrm_engine.inference",
     "HRMError": "hrm_engine.errors",
+    "PuzzleBundle": "hrm_engine.bundles",
+    "PuzzleTrainConfig": "hrm_engine.config.puzzle",
+    "Solutions": "hrm_engine.inference",
     "StepReport": "hrm_engine.training",
     "TextTrainConfig": "hrm_engine.config.text",
+    "Trace": "hrm_engine.inference",
     "TrainResult": "hrm_engine.training",
     "Trainer": "hrm_engine.training",
     "generate": "hrm_engine.inference",
     "list_bundles": "hrm_engine.bundles",
     "load_bundle": "hrm_engine.bundles",
     "load_config": "hrm_engine.config.text",
+    "load_puzzle_bundle": "hrm_engine.bundles",
+    "load_puzzle_config": "hrm_engine.config.puzzle",
+    "solve": "hrm_engine.inference",
     "stream": "hrm_engine.inference",
+    "trace": "hrm_engine.inference",
     "train": "hrm_engine.training",
     "verify_bundle": "hrm_engine.bundles",
 }
@@ -43,15 +63,23 @@ __all__ = [
     "Bundle",
     "Generation",
     "HRMError",
+    "PuzzleBundle",
+    "PuzzleTrainConfig",
+    "Solutions",
     "StepReport",
     "TextTrainConfig",
+    "Trace",
     "TrainResult",
     "Trainer",
     "generate",
     "list_bundles",
     "load_bundle",
     "load_config",
+    "load_puzzle_bundle",
+    "load_puzzle_config",
+    "solve",
     "stream",
+    "trace",
     "train",
     "verify_bundle",
 ]

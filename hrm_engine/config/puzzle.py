@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config
+from hrm_engine.config.base import Config, build_config
 from hrm_engine.config.puzzle_network import PuzzleNetworkConfig
 from hrm_engine.config.training import (
     MAY_CHANGE,
@@ -170,3 +170,14 @@ class PuzzleTrainConfig(TrainConfig):
             steps = max(1, int(self.run.epochs * groups / batch))
         evaluation = self.evaluation.model_copy(update={"eval_every": self.evaluation.eval_every or tenth(steps)})
         return self.model_copy(update={**resolve_steps(self, steps), "evaluation": evaluation})
+
+
+def load_puzzle_config(preset: str | Path | None = None, **overrides: Any) -> PuzzleTrainConfig:
+    """A configuration from a preset (name or YAML file) with leaf values on top.
+
+    ``load_puzzle_config("sudoku-4x4", steps=50)`` is the shipped preset with another number of steps.
+
+    Raises:
+        ConfigError: unknown preset or names, values of the wrong type or out of bounds.
+    """
+    return build_config(PuzzleTrainConfig, preset=preset, overrides=overrides)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import indent
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,6 +93,12 @@ def _show_end(record: RunRecord, workspace: Workspace) -> None:
     else:
         took = human_seconds(record.seconds or 0.0)
         out.print(Text.assemble((record.status, "bold green"), f" in {took}"))
+    for label, text in record.blocks.items():
+        out.print()
+        out.print(Text(f"  {printable(label)}", style="bold"))
+        out.print(Text(indent(printable(text), "    ")))
+    if record.blocks:
+        out.print()
     facts: list[tuple[str, object]] = [(label, _short(value)) for label, value in record.summary.items()]
     facts += [("bundle", path) for path in record.bundles]
     facts.append(("notebook", relative(record.folder / record.notebook, workspace)))

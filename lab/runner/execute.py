@@ -206,8 +206,7 @@ def _finish(record: RunRecord, status: Status, seconds: float, error: CellError 
     notebook = nbformat.read(target, as_version=4)
     notebook = remove_error_markers(notebook)
     _mark_cells(notebook, error)
-    summary, bundles = read_summary(notebook.cells)
-    record = record.end(status, seconds=seconds, error=error, summary=summary, bundles=bundles)
+    record = record.end(status, seconds=seconds, error=error, **vars(read_summary(notebook.cells)))
     record.save()
     write_text(target, nbformat.writes(notebook))
     report = f"{target.stem}.html"

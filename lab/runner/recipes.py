@@ -3,7 +3,8 @@
 title: Quickstart
 description: Train a small brain on real text and look at it.
 notebook: notebooks/quickstart.ipynb
-preset: text-small            # optional: parameters that are settings of it are checked like flags
+preset: text-small            # optional: parameters that are settings of it are checked like flags; a parameter
+                              # "preset" of the notebook takes its place, and None leaves a setting as the preset has it
 parameters: {steps: 300}      # defaults, on top of the notebook's own
 """
 
@@ -18,11 +19,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hrm_engine.config import TextTrainConfig, build_config, leaves
+from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, build_config, leaves, load_preset
+from hrm_engine.config.base import is_preset_for
 from hrm_engine.errors import ConfigError, NotebookError
 from hrm_engine.store.paths import Workspace, check_name
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+TRAININGS: tuple[type[TrainConfig], ...] = (TextTrainConfig, PuzzleTrainConfig)
 _CODE = Path(__file__).parents[2]
 
 
@@ -55,11 +58,27 @@ class Recipe:
         """
         if self.preset is None:
             return
-        settings = {name: value for name, value in values.items() if name in leaves(TextTrainConfig)}
         try:
-            build_config(TextTrainConfig, preset=self.preset, overrides=settings)
+            model = _training_of(self.preset)
+            known = leaves(model)
+            settings = {name: value for name, value in values.items() if name in known and value is not None}
+            build_config(model, preset=self._chosen_preset(values), overrides=settings)
         except ConfigError as error:
             raise NotebookError(f"recipe {self.name}: {error}") from error
+
+    def _chosen_preset(self, values: Mapping[str, Any]) -> str | Path:
+        """The preset by name, or its file as the notebook's kernel finds it, which runs beside the notebook."""
+        chosen = str(values.get("preset", self.preset))
+        return self.notebook.parent.absolute() / chosen if Path(chosen).suffix in {".yaml", ".yml"} else chosen
+
+
+def _training_of(preset: str | None) -> type[TrainConfig]:
+    """The training that a preset is for. Raises ConfigError."""
+    content = load_preset(str(preset))
+    for model in TRAININGS:
+        if is_preset_for(model, content):
+            return model
+    raise ConfigError(f"preset {preset}: its settings of the data belong to no training of the lab")
 
 
 def list_recipes() -> list[str]:

@@ -21,8 +21,9 @@ RUN_FILE = "run.json"
 SUMMARY_MIME = "application/vnd.hrm-lab.run+json"
 """A cell that displays an object of this type adds to run.json.
 
-Its form is ``{"summary": [[label, value], ...], "bundles": [path, ...]}``. Values are texts or numbers, in the order in
-which they are to be shown; pairs, because a notebook file sorts the keys of objects. In a notebook::
+Its form is ``{"summary": [[label, value], ...], "blocks": [[label, text], ...], "bundles": [path, ...]}``. Values are
+texts or numbers, in the order in which they are to be shown; pairs, because a notebook file sorts the keys of objects.
+Blocks are texts whose lines are to stay as they are, such as drawn boards. In a notebook::
 
     display({SUMMARY_MIME: {...}, "text/plain": "what JupyterLab shows"}, raw=True)
 """
@@ -60,6 +61,7 @@ class RunRecord:
     seconds: float | None = None
     error: CellError | None = None
     summary: dict[str, Any] = field(default_factory=dict)
+    blocks: dict[str, str] = field(default_factory=dict)
     bundles: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class RunRecord:
             "seconds": self.seconds,
             "error": None if self.error is None else vars(self.error),
             "summary": self.summary,
+            "blocks": self.blocks,
             "bundles": list(self.bundles),
             "pid": own_pid(),
             "host": host_name(),
@@ -106,10 +109,18 @@ def run_hash(cells: Iterable[Mapping[str, Any]], parameters: Mapping[str, Any]) 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_summary(cells: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Summary and bundles that the cells of an executed notebook displayed; what has another form is left out."""
-    summary: dict[str, Any] = {}
-    bundles: list[str] = []
+@dataclass(frozen=True)
+class Told:
+    """What the cells of a notebook told of their run."""
+
+    summary: dict[str, Any] = field(default_factory=dict)
+    blocks: dict[str, str] = field(default_factory=dict)
+    bundles: tuple[str, ...] = ()
+
+
+def read_summary(cells: Iterable[Mapping[str, Any]]) -> Told:
+    """What the cells of an executed notebook displayed of that type; what has another form is left out."""
+    found = Told()
     for cell in cells:
         for output in cell.get("outputs", ()):
             told = output.get("data", {}).get(SUMMARY_MIME)
@@ -117,12 +128,17 @@ def read_summary(cells: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], tu
                 continue
             for pair in _list(told.get("summary")):
                 match pair:
-                    case [str(label), str(text)] if len(summary) < _SUMMARY_LABELS:
-                        summary[label[:100]] = text[:_SUMMARY_CHARS]
-                    case [str(label), int() | float() as number] if len(summary) < _SUMMARY_LABELS:
-                        summary[label[:100]] = number
-            bundles += [path for path in _list(told.get("bundles")) if isinstance(path, str)]
-    return summary, tuple(dict.fromkeys(bundles))
+                    case [str(label), str(text)] if len(found.summary) < _SUMMARY_LABELS:
+                        found.summary[label[:100]] = text[:_SUMMARY_CHARS]
+                    case [str(label), int() | float() as number] if len(found.summary) < _SUMMARY_LABELS:
+                        found.summary[label[:100]] = number
+            for pair in _list(told.get("blocks")):
+                match pair:
+                    case [str(label), str(text)] if len(found.blocks) < _SUMMARY_LABELS:
+                        found.blocks[label[:100]] = text[:_SUMMARY_CHARS]
+            paths = [path for path in _list(told.get("bundles")) if isinstance(path, str)]
+            found = replace(found, bundles=tuple(dict.fromkeys((*found.bundles, *paths))))
+    return found
 
 
 def _list(value: Any) -> list[Any]:

@@ -51,8 +51,10 @@ def report_html(notebook: NotebookNode, record: RunRecord) -> str:
         "as_script_data": _as_script_data,
         "as_value": _as_value,
     }
+    # The states of widgets are for JupyterLab; here they would only make the page heavy.
+    metadata = {name: value for name, value in notebook.metadata.items() if name != "widgets"}
     page, _ = HTMLExporter(config=settings).from_notebook_node(
-        notebook,
+        NotebookNode({**notebook, "metadata": NotebookNode(metadata)}),
         resources={
             "metadata": {"name": record.run_id},
             "policy": _policy(scripts),

@@ -1,0 +1,55 @@
+"""One row of a puzzle dataset: the puzzle beside its solution, as ``lab data show`` draws it in a terminal."""
+
+from __future__ import annotations
+
+from hrm_engine.data.puzzles.boards import extent
+from hrm_engine.data.puzzles.drawing import board_svg, data_uri
+from hrm_engine.data.puzzles.format import PuzzleDataset
+from lab.cli.board_view import board_lines
+from lab.widgets.trace_text import beside
+
+_SIDE_PX = 180
+_INK = "#1c2733"
+
+
+class PuzzleView:
+    """Pictures of row ``index`` of a dataset, text where there are none. Raises DataError: there is no such row."""
+
+    def __init__(self, dataset: PuzzleDataset, index: int = 0) -> None:
+        part, row = dataset.row(index)
+        self._about = dataset.about
+        self._boards = {"puzzle": part.inputs[row], "solution": part.labels[row]}
+        self._region = extent(list(self._boards.values()), self._about.height, self._about.width)
+        self._given = self._boards["puzzle"] if self._about.kind in ("sudoku", "maze") else None
+
+    def _repr_html_(self) -> str:
+        about = self._about
+        drawn = (
+            board_svg(
+                about.kind,
+                board,
+                about.height,
+                about.width,
+                given=self._given,
+                region=self._region,
+                side_px=_SIDE_PX,
+                ink=_INK,
+                title=name,
+            )
+            for name, board in self._boards.items()
+        )
+        pictures = (
+            f'<img src="{data_uri(svg)}" alt="{name}" title="{name}">'
+            for name, svg in zip(self._boards, drawn, strict=True)
+        )
+        return f"<div>{' &nbsp; '.join(pictures)}</div>"
+
+    def __repr__(self) -> str:
+        rows, columns = self._region
+        shape = (self._about.height, self._about.width)
+        return beside(
+            [
+                [name, *(line.plain for line in board_lines(self._about.kind, board.reshape(shape)[rows, columns]))]
+                for name, board in self._boards.items()
+            ]
+        )
