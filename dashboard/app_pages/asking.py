@@ -141,13 +141,15 @@ def from_drawing(solver: Solver) -> Puzzle:
     """A maze painted with clicks."""
     import numpy as np
 
-    from hrm_engine.data.puzzles.boards import FREE, WALL, colour
+    from hrm_engine.data.puzzles.boards import FREE, GOAL, START, WALL, colour
 
     key = f"drawn {solver.id}"
     if key not in st.session_state:  # made anew each time that drawing is chosen
         begun = st.session_state.get(f"begun {solver.id}")
         empty = np.full((solver.height, solver.width), WALL, dtype=np.int64)
         empty[1:-1, 1:-1] = FREE
+        if min(solver.height, solver.width) > 3:
+            empty[1, 1], empty[-2, -2] = START, GOAL
         st.session_state[key] = empty.ravel() if begun is None else np.array(begun)
     tokens: npt.NDArray[np.int64] = st.session_state[key]
     brush = st.segmented_control(
