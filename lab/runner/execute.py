@@ -6,8 +6,10 @@ cells printed) and ``kernel.log`` (the kernel's own words). What can be refused 
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,17 +174,18 @@ def _execute(
         )
         num_cells = len(plan.notebook.cells) + bool(plan.given)
         try:
-            papermill.execute_notebook(
-                plan.notebook,
-                # papermill fills in {names} in the path from the parameters; doubled braces stand for themselves.
-                str(target).replace("{", "{{").replace("}", "}}"),
-                parameters=plan.given,
-                engine_name=NAME,
-                kernel_name=KERNEL_NAME,
-                language="python",
-                progress_bar=False,
-                session=session,
-            )
+            with _papermill_trusts_us():
+                papermill.execute_notebook(
+                    plan.notebook,
+                    # papermill fills in {names} in the path from the parameters; doubled braces stand for themselves.
+                    str(target).replace("{", "{{").replace("}", "}}"),
+                    parameters=plan.given,
+                    engine_name=NAME,
+                    kernel_name=KERNEL_NAME,
+                    language="python",
+                    progress_bar=False,
+                    session=session,
+                )
         except PapermillExecutionError as error:
             return CellError(error.cell_index + 1, _first_line(error.source), error.ename, error.evalue)
         except (CellTimeoutError, DeadKernelError) as error:
@@ -194,6 +197,18 @@ def _execute(
             said = (record.folder / KERNEL_LOG).read_text(encoding="utf8", errors="replace")
             return CellError(None, "", "KernelNotStarted", f"{error}\n{said[-_KERNEL_LOG_TAIL_CHARS:]}".strip())
     return None
+
+
+@contextmanager
+def _papermill_trusts_us() -> Iterator[None]:
+    """Without its warnings: it cannot read ``int | None``, and calls such parameters unknown; ours are checked."""
+    log = logging.getLogger("papermill")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _finish(record: RunRecord, status: Status, seconds: float, error: CellError | None) -> RunRecord:

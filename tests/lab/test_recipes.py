@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hrm_engine.config import flat
+from hrm_engine.config.puzzle import load_puzzle_config
 from hrm_engine.config.text import load_config
 from hrm_engine.errors import ConfigError, NotebookError
 from hrm_engine.store.paths import Workspace
@@ -43,6 +44,47 @@ def test_quickstart_declares_the_settings_of_its_preset(here: Workspace) -> None
     shared = set(plan.declared) & set(preset) - {"brain_name"}
     assert {"steps", "batch_size", "hidden_size", "max_seq_len", "lr", "seed"} <= shared
     assert {name: plan.declared[name].default for name in shared} == {name: preset[name] for name in shared}
+
+
+def test_puzzles_leaves_the_settings_to_its_preset(here: Workspace) -> None:
+    plan = plan_run(find_recipe("puzzles", here), {})
+    preset = flat(load_puzzle_config("sudoku-4x4"))
+    shared = set(plan.declared) & set(preset) - {"run_name"}
+    assert {"steps", "batch_size", "seed"} <= shared
+    assert {name for name in shared if plan.declared[name].default not in (None, preset[name])} == set()
+    assert plan.declared["preset"].default == plan.recipe.preset
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"steps": "0"}, "--steps"),
+        ({"batch_size": "-1"}, "--batch-size"),
+        ({"steps": "many"}, "steps='many'"),
+        ({"preset": "sudoku-5x5"}, "no such preset"),
+        ({"preset": "text-small"}, "dataset_file"),
+        ({"preset": "mine.yaml"}, "mine.yaml"),
+    ],
+)
+def test_settings_of_a_solver_are_checked_like_flags(given: dict[str, str], reason: str, here: Workspace) -> None:
+    with pytest.raises(NotebookError, match=reason):
+        plan_run(find_recipe("puzzles", here), given)
+
+
+def test_another_preset_is_the_one_that_is_checked(here: Workspace) -> None:
+    puzzles = find_recipe("puzzles", here)
+    assert plan_run(puzzles, {"preset": "sudoku-6x6", "steps": "5"}).parameters["preset"] == "sudoku-6x6"
+    file = here.root / "mine.yaml"
+    file.write_text("network: {hidden_size: 250}\ndata: {data_path: x}\n", encoding="utf8")
+    with pytest.raises(NotebookError, match=r"--hidden-size 250 is not divisible by --num-heads"):
+        plan_run(puzzles, {"preset": str(file)})
+
+
+def test_a_preset_of_no_training_is_refused(here: Workspace) -> None:
+    (here.root / "odd.yaml").write_text("data: {colour: red}\n", encoding="utf8")
+    text = f"{{title: T, description: D., notebook: nb.ipynb, preset: {here.root / 'odd.yaml'}}}"
+    with pytest.raises(NotebookError, match="belong to no training"):
+        plan_run(load_recipe(recipe_file(here, text), here), {})
 
 
 def test_parameters_that_are_settings_are_checked_like_flags(here: Workspace) -> None:

@@ -112,6 +112,19 @@ def test_plain_content_is_shown_as_it_is(tmp_path: Path) -> None:
     assert soup.find("span", class_="ansi-red-fg").get_text() == "red"
 
 
+def test_widgets_are_shown_as_what_stands_beside_them(tmp_path: Path) -> None:
+    state = {"application/vnd.jupyter.widget-state+json": {"state": {"1": {"model_name": "HTMLModel"}}}}
+    bundle = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/html": "<b>still</b>"}
+    notebook = new_notebook(
+        cells=[new_code_cell("viewer", outputs=[new_output("display_data", data=bundle)])], metadata={"widgets": state}
+    )
+    html = report_html(notebook, record(tmp_path))
+    assert "<b>still</b>" in html
+    assert "HTMLModel" not in html
+    assert BeautifulSoup(html, "html.parser")("script") == []
+    assert notebook.metadata.widgets == state, "the notebook keeps them"
+
+
 def test_the_head_of_the_page_tells_of_the_run(tmp_path: Path) -> None:
     head = BeautifulSoup(page(tmp_path), "html.parser").find("div", class_="hrm-run").get_text()
     for told in ("finished", "a-1", "<b>text</b>", "1.235", "<img src=x onerror=alert(1)>"):

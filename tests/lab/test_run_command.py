@@ -126,7 +126,7 @@ def test_recipes_are_listed_and_shown(workspace: Path, capsys: pytest.CaptureFix
     assert main(["recipes", "list"]) == 0
     assert "quickstart" in capsys.readouterr().out
     assert main(["recipes", "list", "--json"]) == 0
-    assert [item["name"] for item in json.loads(capsys.readouterr().out)] == ["quickstart"]
+    assert [item["name"] for item in json.loads(capsys.readouterr().out)] == ["puzzles", "quickstart"]
     assert main(["recipes", "show", "quickstart"]) == 0
     assert "optimizer steps" in capsys.readouterr().out
     assert main(["recipes", "show", "quickstart", "--json"]) == 0
@@ -135,3 +135,15 @@ def test_recipes_are_listed_and_shown(workspace: Path, capsys: pytest.CaptureFix
     assert steps["type"] == "int"
     assert shown["preset"] == "text-small"
     assert main(["recipes", "show", "none"]) == 2
+
+
+def test_drawn_blocks_keep_their_lines(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    block = "+---+\n| 1*|\x1b[2J\n+---+"
+    told = {"summary": [["loss", 1.5]], "blocks": [["a board", block], ["no text", 3], "none"], "bundles": []}
+    write_notebook(
+        workspace / "nb.ipynb", f"display({{'application/vnd.hrm-lab.run+json': {told!r}, 'text/plain': ''}}, raw=True)"
+    )
+    assert main(["run", "nb.ipynb"]) == 0
+    out = capsys.readouterr().out
+    assert "  a board\n    +---+\n    | 1*|[2J\n    +---+\n" in out
+    assert only_run(workspace)["blocks"] == {"a board": block}

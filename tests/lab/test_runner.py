@@ -61,6 +61,18 @@ def test_a_run_leaves_notebook_page_and_record(workspace: Path) -> None:
     assert left_processes(record) == []
 
 
+def test_parameters_that_may_be_none_are_not_called_unknown(
+    workspace: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notebook = write_notebook(
+        workspace / "a.ipynb", "print(steps, name)", parameters="steps: int | None = None\nname = ''"
+    )
+    record = run(notebook, workspace, {"steps": "3"})
+    assert printed(executed(record).cells[-1]) == "3 \n"
+    assert caplog.records == []
+    assert capfd.readouterr().err == ""
+
+
 def test_a_cell_that_raises_is_named_and_the_rest_is_not_run(workspace: Path) -> None:
     notebook = write_notebook(workspace / "bad.ipynb", "print('fine')", "# Dividing", "x = 0\n1 / x", "print('never')")
     record = run(notebook, workspace)
