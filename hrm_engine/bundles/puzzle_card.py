@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,13 +31,20 @@ class PuzzleCard(BaseModel):
     pad_id: int = Field(ge=0)
     ignore_label_id: int | None = None
     blank_identifier_id: int = Field(0, ge=0)
+    loss: Literal["stablemax", "softmax"] | None = Field(None, description="Cross-entropy it was trained with.")
     dataset: str = Field("", description="Description of the dataset.")
     is_proxy: bool = Field(False, description="Trained on a stand-in for a published dataset.")
     symmetries: bool = Field(False, description="Trained with a fresh symmetry for each row.")
     identifiers: tuple[str, ...] | None = Field(None, exclude=True, description="Name of each puzzle identifier.")
 
     @classmethod
-    def of(cls, dataset: PuzzleDataset, *, symmetries: bool = False) -> PuzzleCard:
+    def of(
+        cls,
+        dataset: PuzzleDataset,
+        *,
+        loss: Literal["stablemax", "softmax"] | None = None,
+        symmetries: bool = False,
+    ) -> PuzzleCard:
         """The card of a solver trained on this dataset."""
         info, about = dataset.info, dataset.about
         return cls(
@@ -47,6 +55,7 @@ class PuzzleCard(BaseModel):
             pad_id=info.pad_id,
             ignore_label_id=info.ignore_label_id,
             blank_identifier_id=info.blank_identifier_id,
+            loss=loss,
             dataset=about.description or dataset.folder.name,
             is_proxy=about.is_proxy,
             symmetries=symmetries,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hrm_engine.errors import DataError
+from hrm_engine.inference.thinking import FirstStates
 from hrm_engine.kernels.stablemax import score_sequences
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.slots import (
@@ -21,7 +22,6 @@ from hrm_engine.models.slots import (
     Rows,
     embed_rows,
     repeat_latents,
-    start_fresh,
     wants_to_halt,
     with_ignored,
 )
@@ -81,9 +81,9 @@ def _one_batch(core: RecurrentCore, rows: Rows, objective: Objective, num_segmen
     puzzle = None if core.puzzle_embedding is None else core.puzzle_embedding(rows.identifiers.long())
     x = repeat_latents(embed_rows(core, rows.inputs.long(), puzzle), latents)
     context = core.context(torch.arange(core.config.max_seq_len, device=x.device)[None])
-    fresh = torch.ones(len(labels), dtype=torch.bool, device=x.device)
-    noise = torch.Generator(x.device).manual_seed(0) if core.config.initial_z_h == "noise" else None
-    carry = start_fresh(core, core.initial_carry(x, generator=noise), fresh, x, noise)
+    # every board begins as start 0 of a solver does, whichever batch it is in
+    first = FirstStates(core, [0], drawn=False)
+    carry = first(x, torch.zeros(len(labels), dtype=torch.int64, device=x.device))
     exact, accuracy, halt, confidence = [], [], [], []
     for _ in range(num_segments):
         carry = core.segment(carry, x, context)

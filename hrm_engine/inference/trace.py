@@ -17,7 +17,6 @@ from torch import Tensor
 
 from hrm_engine.bundles import PuzzleBundle
 from hrm_engine.data.puzzles.boards import Kind, is_valid
-from hrm_engine.errors import HRMError
 from hrm_engine.inference.thinking import (
     Boards,
     FirstStates,
@@ -27,7 +26,6 @@ from hrm_engine.inference.thinking import (
     check_segments,
 )
 from hrm_engine.kernels.stablemax import log_stablemax
-from hrm_engine.store.files import read_json
 
 TRACE_SCHEMA = 1
 
@@ -143,7 +141,7 @@ def watch(
     thinker = Thinker(bundle)
     x = thinker.embed(boards, identifiers)
     carry = FirstStates(thinker.core, [0], drawn=False)(x, torch.zeros(1, dtype=torch.int64, device=x.device))
-    loss = _trained_loss(bundle)
+    loss = bundle.card.loss
     before = boards[0].astype(np.int64)
     for number in range(1, num_segments + 1):
         carry, thought = thinker.think(carry, x)
@@ -209,16 +207,3 @@ def _confidence(logits: Tensor, prediction: Tensor, loss: str | None) -> npt.NDA
         return None
     log_probabilities = log_stablemax(logits) if loss == "stablemax" else logits.float().log_softmax(-1)
     return log_probabilities.gather(-1, prediction[:, None])[:, 0].exp().cpu().numpy()
-
-
-def _trained_loss(bundle: PuzzleBundle) -> str | None:
-    """The loss that turns logits into probabilities; the run's arguments say it, checkpoints and imports may not."""
-    for folder in (bundle.path, *bundle.path.parents[:2]):
-        path = folder / "training_args.json"
-        try:
-            loss = read_json(path, HRMError)["parameters"]["objective"]["loss"] if path.is_file() else None
-        except (HRMError, KeyError, TypeError):
-            continue
-        if loss in ("stablemax", "softmax"):
-            return str(loss)
-    return None

@@ -78,8 +78,8 @@ def test_json_holds_everything_but_states() -> None:
 @pytest.mark.parametrize("loss", ["stablemax", "softmax"])
 def test_confidence_of_cells_is_that_of_the_loss(tmp_path: Path, loss: str) -> None:
     bundle = tiny_solver()
-    (tmp_path / "training_args.json").write_text(json.dumps({"parameters": {"objective": {"loss": loss}}}))
-    placed = type(bundle)(tmp_path / "checkpoints" / "step_1", bundle.config, bundle.model, bundle.card, {})
+    card = bundle.card.model_copy(update={"loss": loss})
+    placed = type(bundle)(tmp_path, bundle.config, bundle.model, card, {})
     seen = trace(placed, INPUTS[0], segments=2)
     evaluated = evaluate_puzzles(
         bundle.model,

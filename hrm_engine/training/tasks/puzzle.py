@@ -104,7 +104,9 @@ class PuzzleTask(Task):
             seq_len=info.seq_len,
             num_identifiers=info.num_puzzle_identifiers,
         )
-        self.companions = self.card = PuzzleCard.of(self.train_set, symmetries=config.data.symmetries)
+        self.companions = self.card = PuzzleCard.of(
+            self.train_set, loss=config.objective.loss, symmetries=config.data.symmetries
+        )
         self.objective = Objective(
             config.objective.loss,
             config.objective.label_smoothing,
