@@ -1,4 +1,5 @@
-"""Run all measurements, or some: ``python -m bench [text_step] [generation] [kernels] [--device cpu|cuda]``.
+"""Run all measurements, or some: ``python -m bench [text_step] [generation] [kernels] [hrm_step]
+[--device cpu|cuda]``.
 
 Prints Markdown. These machines are shared and noisy: quote ratios and medians, never a single absolute time.
 """
@@ -10,11 +11,16 @@ import platform
 
 import torch
 
-from bench import generation, kernels, text_step
-from bench.machine import describe, matmul_rate
+from bench import generation, hrm_step, kernels, text_step
+from bench.machine import compute_dtype, describe, dtype_name, matmul_rate
 from hrm_engine.kernels.device import choose_device, keep_freed_memory
 
-SUBJECTS = {"text_step": text_step.report, "generation": generation.report, "kernels": kernels.report}
+SUBJECTS = {
+    "text_step": text_step.report,
+    "generation": generation.report,
+    "kernels": kernels.report,
+    "hrm_step": hrm_step.report,
+}
 
 
 def main() -> None:
@@ -25,7 +31,8 @@ def main() -> None:
     keep_freed_memory()
     device, _ = choose_device(asked.device, strict=asked.device != "auto")
     print(f"# Bench\n\n{describe(device)}, torch {torch.__version__}, Python {platform.python_version()}\n")
-    print(f"bf16 matrix products, 4096 x 4096 x 4096 (CPU: 2048): {matmul_rate(device) / 1e9:,.0f} GFLOP/s\n")
+    rate, dtype = matmul_rate(device) / 1e9, dtype_name(compute_dtype(device))
+    print(f"{dtype} matrix products, 4096 x 4096 x 4096 (CPU: 2048): {rate:,.0f} GFLOP/s\n")
     for name in asked.subjects or SUBJECTS:
         print(SUBJECTS[name](device), flush=True)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.machine import matmul_rate, median_s, table
+from bench.machine import compute_dtype, dtype_name, matmul_rate, median_s, table
 from hrm_engine.kernels.attention import AttentionPlan, attention, plan_attention
 from hrm_engine.kernels.losses import token_losses
 
@@ -17,15 +17,16 @@ ROWS, WIDTH, VOCABULARY = 2048, 256, 8192
 
 
 def report(device: torch.device) -> str:
-    """Markdown: milliseconds forward and backward in bf16, and the limit set by matrix products."""
-    return "## Kernels, forward + backward, bf16\n\n" + table(
+    """Markdown: milliseconds forward and backward, and the limit set by matrix products."""
+    return f"## Kernels, forward + backward, {dtype_name(compute_dtype(device))}\n\n" + table(
         ["kernel", "form", "median"], [*_head(device), *_attention(device)]
     )
 
 
 def _head(device: torch.device) -> list[list[str]]:
-    hidden = torch.randn(ROWS, WIDTH, device=device, dtype=torch.bfloat16, requires_grad=True)
-    weight = (torch.randn(VOCABULARY, WIDTH, device=device) / 16).to(torch.bfloat16).requires_grad_()
+    dtype = compute_dtype(device)
+    hidden = torch.randn(ROWS, WIDTH, device=device, dtype=dtype, requires_grad=True)
+    weight = (torch.randn(VOCABULARY, WIDTH, device=device) / 16).to(dtype).requires_grad_()
     labels = torch.randint(0, VOCABULARY, (ROWS,), device=device)
     forms: dict[str, Callable[[], Tensor]] = {
         "ours, chunked, loss of every token": lambda: token_losses(hidden, weight, labels)[0],
@@ -57,13 +58,13 @@ def _head(device: torch.device) -> list[list[str]]:
 
 
 def _attention(device: torch.device) -> list[list[str]]:
+    dtype = compute_dtype(device)
     batch, length, heads, size = 8, 256, 4, 64
     q, k, v = (
-        torch.randn(batch, length, heads, size, device=device, dtype=torch.bfloat16, requires_grad=True)
-        for _ in range(3)
+        torch.randn(batch, length, heads, size, device=device, dtype=dtype, requires_grad=True) for _ in range(3)
     )
     documents = torch.randint(0, 3, (batch, length), device=device).sort(1).values
-    plan = plan_attention(num_queries=length, num_keys=length, device=device, dtype=torch.bfloat16, documents=documents)
+    plan = plan_attention(num_queries=length, num_keys=length, device=device, dtype=dtype, documents=documents)
     forms = {"ours": plan, "F.scaled_dot_product_attention with mask": AttentionPlan(plan.visible, False, None)}
     rows = []
     for label, form in forms.items():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from hrm_engine.kernels.device import DTYPES, choose_precision
+
 
 def describe(device: torch.device) -> str:
     """The processor or GPU in words."""
@@ -40,10 +42,21 @@ def median_s(work: Callable[[], object], device: torch.device, *, runs: int = 9,
     return statistics.median(times)
 
 
-def matmul_rate(device: torch.device, *, runs: int = 15) -> float:
-    """bf16 matrix products in FLOP/s, on random data (zeros run faster than anything real)."""
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """What trainings compute in by default: bf16 where the hardware has it (where not, one product takes seconds)."""
+    return choose_precision(device, amp=True, model_dtype="fp32")[0].compute
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a type as flags have it."""
+    return next(name for name, named in DTYPES.items() if named == dtype)
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype | None = None, *, runs: int = 15) -> float:
+    """Matrix products in FLOP/s, on random data (zeros run faster than anything real)."""
     size = 2048 if device.type == "cpu" else 4096
-    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    dtype = compute_dtype(device) if dtype is None else dtype
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return 2 * size**3 / median_s(lambda: left @ right, device, runs=runs, warmup=1)
 
 
