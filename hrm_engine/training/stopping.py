@@ -22,6 +22,8 @@ class Stop:
 
     reason: str
     exit_code: int
+    is_complete: bool = False
+    """Whether nothing is left to gain: then the bundle is measured as at the end of all steps."""
 
 
 class Stopper:

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,20 +22,18 @@ from hrm_engine.config import TrainConfig, flat
 from hrm_engine.errors import HRMError, NonFiniteLossError, OutOfMemoryError
 from hrm_engine.kernels.device import is_out_of_memory, keep_freed_memory, release_memory
 from hrm_engine.optim import UpdateResult, learning_rate
-from hrm_engine.store.files import finite, new_folder
+from hrm_engine.store.files import finite
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.status import State
-from hrm_engine.training.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
-from hrm_engine.training.finish import best_weights, finish_run, write_best
+from hrm_engine.training.checkpoint import prune_checkpoints, save_checkpoint
 from hrm_engine.training.journal import Journal, Observer, PendingStep
+from hrm_engine.training.keeping import Keeper
 from hrm_engine.training.monitor import Monitor
 from hrm_engine.training.run_folder import claim_folder, planned_folder, saved_run_id, write_args
-from hrm_engine.training.setup import EMA_PREFIX, TASKS, first_setup, resumed_setup
+from hrm_engine.training.setup import TASKS, Setup, first_setup, resumed_setup
 from hrm_engine.training.stopping import Stop, Stopper
 from hrm_engine.training.task import Evaluated, Measured, StepWork
 from hrm_engine.training.tracker import Tracker, WandbTracker
-
-EVALUATION_FOLDER = "evaluation"
 
 T = TypeVar("T")
 
@@ -165,8 +162,8 @@ class Trainer:
         state = self.state
         self.monitor.say("evaluating")
         started = time.perf_counter()
-        with self._usable_weights():
-            result = self._halving(lambda rows: self.task.evaluate(rows))
+        with self.keeper.usable_weights():
+            result = self._measure()
             if result is None:
                 return None
             self.journal.write("eval", state.step, **result.fields, eval_time_s=time.perf_counter() - started)
@@ -176,21 +173,10 @@ class Trainer:
             if (sample := self.task.sample()) is not None:
                 state.last_sample = "".join(sample.values())
                 self.journal.write("sample", state.step, **sample)
-        self._keep_if_best(result)
+        self.keeper.keep_if_best(result)
         self.monitor.say("training")
         self.journal.restart_clock()
         return result
-
-    def _keep_if_best(self, result: Evaluated) -> None:
-        state = self.state
-        improved = state.best_score is None or result.score < state.best_score
-        # What has not been trained yet is no result: a run stopped early keeps what it has learned so far.
-        if state.step > 0 and improved and all(math.isfinite(part) for part in result.score):
-            state.best_score, state.best_step, state.evals_since_best = result.score, state.step, 0
-            weights = self._weights(self.precision.stored)
-            write_best(self.run_dir, self.config.kind, self.core, weights, self.task.companions, state)
-        elif state.step > 0:
-            state.evals_since_best += 1
 
     def save(self) -> Path:
         """Write a checkpoint of this moment and drop the ones beyond ``keep_last``. Raises StorageError."""
@@ -199,13 +185,14 @@ class Trainer:
         self.journal.metrics.flush()
         self.monitor.say("saving")
         started = time.perf_counter()
+        weights, optimizer = self.keeper.checkpoint_tensors()
         path = save_checkpoint(
             self.run_dir,
             core=self.core,
             config=self.config,
             companions=self.task.companions,
-            weights={name: tensor.to(self.precision.master) for name, tensor in self.masters.tensors().items()},
-            optimizer=self._optimizer_tensors(),
+            weights=weights,
+            optimizer=optimizer,
             task=self.task.state_tensors(),
             state=self.state,
             fingerprint=self.task.facts.fingerprint,
@@ -234,7 +221,11 @@ class Trainer:
         if self.state.step > 0:
             self.monitor.say("writing the bundle")
             self.state.datasets[-1]["rows"] = self.state.rows
-            self._write_bundle(evaluate=stop is None)
+            self.keeper.write_bundle(
+                self._measure if stop is None or stop.is_complete else None,
+                run_id=self.run_id,
+                command_line=self._command_line,
+            )
         if stop is None:
             self.journal.write("final", self.state.step, message=message, loss=(self.state.last_eval or {}).get("loss"))
         else:
@@ -244,51 +235,11 @@ class Trainer:
         self._finished = True
         self._end("finished" if stop is None else "stopped", message)
 
-    def _write_bundle(self, *, evaluate: bool) -> None:
-        """The weights of the best evaluation if there is one, else the last, measured on all held-out data."""
-        weights, which = best_weights(self.run_dir, self.state), {"which": "best", "step": self.state.best_step}
-        if weights is None:
-            weights, which = self._weights(self.precision.stored), {"which": "last", "step": self.state.step}
-        if self.average is not None:
-            which["average"] = self.config.optim.ema_decay
-        if evaluate:
-            self._evaluate_fully(weights)
-        finish_run(
-            self.run_dir,
-            core=self.core,
-            config=self.config,
-            command_line=self._command_line,
-            weights=weights,
-            which=which,
-            companions=self.task.companions,
-            state=self.state,
-            run_id=self.run_id,
-            device=self.device,
-        )
-
-    def _evaluate_fully(self, weights: dict[str, torch.Tensor]) -> None:
-        started = time.perf_counter()
-        kept = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        self.model.load_state_dict(weights)
-        try:
-            result = self._halving(lambda rows: self.task.evaluate(rows, full=True))
-        finally:
-            self.model.load_state_dict(kept)
-        if result is None:
-            return
-        step = self.state.step
-        self.journal.write("eval", step, **result.fields, full=True, eval_time_s=time.perf_counter() - started)
-        self.journal.say(f"the bundle on all held-out data: {result.summary}")
-        self.state.full_eval = finite(result.fields)
-        if result.write_files is not None:
-            with new_folder(self.run_dir / EVALUATION_FOLDER, replace=True) as folder:
-                result.write_files(folder)
-
     def check_stop(self) -> Stop | None:
         """Why the run should stop now, if there is a reason."""
         stop = self.stopper.check()
         if stop is None and (reason := self.task.stop_reason(self.state)) is not None:
-            return Stop(reason, 0)
+            return Stop(reason, 0, is_complete=True)
         return stop
 
     def _open(self) -> None:
@@ -317,10 +268,10 @@ class Trainer:
         self.state = setup.state
         self._saved_step = self.state.step
         self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
-        self._begin_journal(setup.checkpoint, [*setup.messages, *folder.messages])
+        self._begin_journal(setup, [*setup.messages, *folder.messages])
 
-    def _begin_journal(self, checkpoint: Checkpoint | None, messages: list[str]) -> None:
-        config = self.config
+    def _begin_journal(self, setup: Setup, messages: list[str]) -> None:
+        config, checkpoint = self.config, setup.checkpoint
         log_file = config.run.log_file
         self.journal = Journal(
             self.run_dir,
@@ -334,6 +285,7 @@ class Trainer:
             log_every=max(1, config.run.steps // 50),
         )
         self._stack.callback(self.journal.close)
+        self.keeper = Keeper(self.run_dir, setup, self.journal)
         facts = self.task.facts
         self.journal.write(
             "resume" if self._resume else "start",
@@ -374,11 +326,8 @@ class Trainer:
             self.average.update(self.state.step + 1, update.stepped)
         return update
 
-    @contextmanager
-    def _usable_weights(self) -> Iterator[None]:
-        """The weights that are evaluated: those that the rule says, or their moving average, if there is one."""
-        with self.updater.evaluating(), nullcontext() if self.average is None else self.average.applied():
-            yield
+    def _measure(self, *, full: bool = False) -> Evaluated | None:
+        return self._halving(lambda rows: self.task.evaluate(rows, full=full))
 
     def _halving(self, work: Callable[[int], T]) -> T:
         """``work(micro_batch)``, with half the micro-batch after each time that memory ran out."""
@@ -410,16 +359,6 @@ class Trainer:
                 f"the loss was not finite {in_a_row} times in a row up to step {self.state.step} "
                 f"(--nan-patience {patience}). Checkpoints are intact; try a smaller --lr"
             )
-
-    def _weights(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """The weights that a bundle holds, copied."""
-        source = self.masters if self.average is None else self.average
-        with self.updater.evaluating():
-            return {name: tensor.to(dtype, copy=True) for name, tensor in source.tensors().items()}
-
-    def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
-        average = {} if self.average is None else self.average.state_tensors()
-        return {**self.updater.state_tensors(), **{EMA_PREFIX + name: tensor for name, tensor in average.items()}}
 
     def _withdraw(self) -> None:
         """Nothing has begun: the name of a new run stays free, and one that was to be resumed is as it was."""
