@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def rope_tables(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -20,8 +23,36 @@ def rope_tables(positions: Tensor, head_size: int, theta: float, dtype: torch.dt
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate heads x (B, S, heads, head_size) by the tables of :func:`rope_tables`."""
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _Rotation.apply(x, cos, sin)
     # The sign goes into the small table and the halves change places by a flip, which the compiler turns into plain
     # loads: concatenating (-second, first) instead took 4 times as long in fp32 and 1.5 times in bf16.
     first, second = sin.chunk(2, -1)
     swapped = x.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
     return x * cos + swapped * torch.cat((-first, second), -1)
+
+
+class _Rotation(torch.autograd.Function):
+    """Half as many passes where nothing fuses them; the result lies in memory as (B, heads, S, head_size), which is
+    what batched products need. Turning back is the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    x, cos, sin = x.transpose(1, 2), cos.transpose(1, 2), sin.transpose(1, 2)
+    half = x.shape[-1] // 2
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    torch.mul(x, cos, out=out)
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return out.transpose(1, 2)

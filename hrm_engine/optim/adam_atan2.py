@@ -99,19 +99,22 @@ class AdamATan2(ConditionalOptimizer):
         step = self.state[parameters[0]]["step"]
         step += condition.share(1.0)
         root_correction = _root_correction(step, beta1, beta2)
+        lr_now = condition.share(lr)
         all_gradients = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
         self._prepare([all_gradients], condition)
         for mean, square, gradient in zip(*map(_parts, (*self._moments(parameters), all_gradients)), strict=True):
-            mean.mul_(1 - condition.share(1 - beta1)).add_(gradient, alpha=1 - beta1)
+            mean.lerp_(gradient, condition.share(1 - beta1))
             square.mul_(1 - condition.share(1 - beta2)).addcmul_(gradient, gradient, value=1 - beta2)
             # the gradient's place is free now: it takes the corrected root, then the angle
             torch.sqrt(square, out=gradient)
             gradient.mul_(root_correction)
             torch.atan2(mean, gradient, out=gradient)
-            gradient.mul_(condition.share(lr))
+            if isinstance(lr_now, Tensor):
+                gradient.mul_(lr_now)
         if group["weight_decay"]:
-            torch._foreach_mul_(parameters, 1 - condition.share(lr * group["weight_decay"]))
-        torch._foreach_sub_(parameters, _views(all_gradients, parameters))
+            torch._foreach_mul_(parameters, 1 - lr_now * group["weight_decay"])
+        alpha = 1.0 if isinstance(lr_now, Tensor) else lr_now
+        torch._foreach_sub_(parameters, _views(all_gradients, parameters), alpha=alpha)
 
 
 class _Pack:

@@ -46,8 +46,9 @@ class ConditionalOptimizer(torch.optim.Optimizer):
 
     def _prepare(self, gradients: list[Tensor], condition: Condition) -> None:
         """In place: divided, and zero where the step must not happen."""
-        if self.grad_scale is not None:
-            torch._foreach_div_(gradients, self.grad_scale)
+        scale = self.grad_scale
+        if scale is not None and not (host_knows(scale.device) and float(scale) == 1.0):
+            torch._foreach_div_(gradients, scale)
         if condition.finite is not None:
             # nothing else turns what is not a number into one
             bad = condition.finite == 0

@@ -47,7 +47,9 @@ class MasterWeights:
         """Forget all gradients."""
         for master in self.by_name.values():
             master.grad = None
-        self.model.zero_grad(set_to_none=True)
+        # not model.zero_grad(), which walks through all modules: a millisecond in each step of a small model
+        for _, copy in self._pairs:
+            copy.grad = None
 
     def publish(self) -> None:
         """Give the model rounded copies of the masters."""
