@@ -47,7 +47,9 @@ def test_the_notebook_builds_trains_evaluates_and_shows(workspace: Path, capsys:
     full = [row for row in rows(run_dir) if row["event"] == "eval" and row.get("full")]
     assert (full[-1]["step"], full[-1]["num_rows"]) == (3, 16)
     solved = full[-1]["exact_accuracy_when_halting"]
-    assert record["summary"]["puzzles solved when halting"] == f"{solved:.1%} of 16 held-out ones"
+    every = full[-1]["exact_accuracy"]
+    assert record["summary"]["puzzles solved after 3 segments"] == f"{every:.1%} of 16 held-out ones"
+    assert record["summary"]["puzzles solved when it halts itself"].startswith(f"{solved:.1%}, after ")
 
     # The end of the command: a puzzle, segment by segment, drawn with its lines.
     ((label, board),) = record["blocks"].items()
@@ -71,6 +73,6 @@ def test_the_notebook_builds_trains_evaluates_and_shows(workspace: Path, capsys:
 
     page = (folder / "puzzles.html").read_text(encoding="utf8")
     assert page.count('class="hrm-figure"') == 3
-    assert page.count('<img src="data:image/svg+xml;base64,') + page.count('<img alt=') == 2 + 5 * len(viewers)
+    assert page.count('<img src="data:image/svg+xml;base64,') + page.count("<img alt=") == 2 + 5 * len(viewers)
     for told in ("baseline: majority", "held-out puzzles are not solved", "lab solve --bundle small"):
         assert told in page
