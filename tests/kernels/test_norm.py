@@ -40,3 +40,17 @@ def test_gradients() -> None:
     ours = torch.autograd.grad((rms_norm(x, 1e-5) * weight).sum(), x)[0]
     theirs = torch.autograd.grad((rms_norm_reference(x, 1e-5) * weight).sum(), x)[0]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_form_that_runs_on_a_cpu_is_the_librarys(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On rows that do not lie one after the other in memory, too: norms along the positions are taken of such."""
+    x = torch.randn(3, 8, 4, dtype=dtype, generator=torch.Generator().manual_seed(1)).mT.requires_grad_()
+    weight = torch.arange(96.0, dtype=dtype).view(3, 4, 8) - 40
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        y = rms_norm(x, 1e-5)
+        found.append((y, torch.autograd.grad((y * weight).sum(), x)[0]))
+    tolerance = 1e-13 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=tolerance)

@@ -68,3 +68,18 @@ def test_products_depend_on_the_distance_alone(shift: int) -> None:
     cos, sin = rope_tables(torch.arange(6)[None], SIZE, 10000.0, torch.float64)
     turned = rotate(equal, cos, sin)[0, :, 0]
     assert not math.isclose((turned[0] * turned[1]).sum().item(), (turned[0] * turned[2]).sum().item())
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_the_form_for_compilers_is_the_one_that_runs_on_a_cpu(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x, weight = (torch.randn(2, 5, 3, size, dtype=torch.float64, generator=generator) for _ in range(2))
+    x.requires_grad_()
+    cos, sin = rope_tables(torch.randint(9, (2, 5), generator=generator), size, 10000.0, torch.float64)
+    assert torch.autograd.gradcheck(lambda x: rotate(x, cos, sin), (x,))
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        turned = rotate(x, cos, sin)
+        found.append((turned, torch.autograd.grad((turned * weight).sum(), x)[0]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-14)
