@@ -1,7 +1,7 @@
 """Write the pages that are made from declarations in the code: `python docs/generate.py`, or `make docs`.
 
-flags.md and puzzle-flags.md come from the configuration models, metrics.md from the table of metrics. A test fails when a page and its
-declaration differ, so neither is edited by hand.
+flags.md and puzzle-flags.md come from the configuration models, metrics.md from the table of metrics. A test fails when
+a page and its declaration differ, so none is edited by hand.
 """
 
 from __future__ import annotations
