@@ -87,8 +87,11 @@ def leaves(model: type[Config]) -> dict[str, Leaf]:
     return found
 
 
-def load_preset(name_or_file: str | Path) -> dict[str, Any]:
+def load_preset(name_or_file: str | Path, model: type[Config] | None = None) -> dict[str, Any]:
     """Read a training configuration in YAML, by the name of a shipped preset or by path.
+
+    Args:
+        model: the training it is for; a message names its presets only.
 
     Raises:
         ConfigError: no such preset or file, or not a mapping in plain YAML (tags that build objects are refused).
@@ -97,7 +100,8 @@ def load_preset(name_or_file: str | Path) -> dict[str, Any]:
     if path.suffix not in {".yaml", ".yml"}:
         path = PRESETS / f"{name_or_file}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
+        names = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
+        known = ", ".join(names if model is None else presets_of(model))
         raise ConfigError(f"--config {name_or_file}: no such preset or YAML file. Presets: {known}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf8"))
@@ -134,7 +138,7 @@ def build_config(
     """
     tree: dict[str, Any] = {}
     if preset is not None:
-        nested = dict(preset) if isinstance(preset, Mapping) else load_preset(preset)
+        nested = dict(preset) if isinstance(preset, Mapping) else load_preset(preset, model)
         tree = {key: dict(value) if isinstance(value, Mapping) else value for key, value in nested.items()}
     known = leaves(model)
     for name, value in (overrides or {}).items():

@@ -94,7 +94,7 @@ def _train(
     kind: type[C], preset_name: str | None, resume: bool, fresh: bool, allow_changed_data: bool, given: dict[str, Any]
 ) -> int:
     workspace = Workspace.find()
-    preset = {} if preset_name is None else load_preset(_preset_place(preset_name, workspace))
+    preset = {} if preset_name is None else load_preset(_preset_place(preset_name, workspace), kind)
     if resume:
         given = {**_leaf_values(kind, preset), **given}
         settings = _settings_to_resume(kind, given, workspace)

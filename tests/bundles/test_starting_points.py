@@ -24,6 +24,11 @@ from hrm_engine.training import Trainer
 from tests.tiny_runs import TEXT, VOCABULARY, Lab, assert_same_end, flags, row_of
 
 
+def told(run_dir: Path) -> list[str]:
+    """What a run said at its start, but for what depends on the processor."""
+    return [message for message in row_of(run_dir, "start")["messages"] if "no bf16" not in message]
+
+
 def base_model(source: Path) -> Path:
     """The shared base model of width 64."""
     return source / "artifacts" / "hf_implant" / "base_model"
@@ -75,14 +80,14 @@ def test_embeddings_of_the_same_width_are_taken_over(lab: Lab, source: Path) -> 
         assert trainer.core.embedding_scale == pytest.approx(1 / float(embeddings.std()))
         trainer.step()
         trainer.finish()
-    assert row_of(trainer.run_dir, "start")["messages"] == [f"embeddings and output head taken over from {folder}"]
+    assert told(trainer.run_dir) == [f"embeddings and output head taken over from {folder}"]
 
 
 def test_embeddings_of_another_width_are_left_and_that_is_said(lab: Lab, source: Path) -> None:
     folder = base_model(source)
     settings = {"model": str(folder), "hidden_size": 32, "steps": 1, "eval_batches": 0}
     run_dir = lab.train("run", **settings).run_dir
-    [message] = row_of(run_dir, "start")["messages"]
+    [message] = told(run_dir)
     assert "embeddings of (300, 64): width 32" in message
     assert "tokenizer only, embeddings start fresh" in message
     text = lab.text.read_text()
@@ -130,7 +135,7 @@ def test_the_default_model_is_made_where_it_is_missing(lab: Lab, source: Path) -
     from hrm_engine.training import train
 
     result = train(build_config(TextTrainConfig, overrides=settings), workspace=lab.workspace)
-    messages = row_of(result.run_dir, "start")["messages"]
+    messages = told(result.run_dir)
     assert "no base model yet: made one from the embedded corpus" in messages[0]
     assert "lab implant" in messages[0]
     assert (lab.workspace.base_model / "model.safetensors").is_file()

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from hrm_engine.config import PuzzleTrainConfig, build_config
+from hrm_engine.data.puzzles.arc.build import build_arc
 from hrm_engine.store.metrics import ENVELOPE, EVENTS, METRICS
 from hrm_engine.store.reader import MetricsReader
 from hrm_engine.training import Trainer, train
 from hrm_engine.training.monitor import system_figures
+from tests.tiny_puzzles import PUZZLE_SETTINGS
 from tests.tiny_runs import Lab, row_of, rows
 
 EVERY_SESSION = {"start", "train", "eval", "sample", "checkpoint", "final"}
@@ -56,7 +59,20 @@ def everything(lab: Lab) -> list[Path]:
         trainer._halving(once)
         trainer.journal.write("system", trainer.step_number, **system_figures(trainer.run_dir, trainer.device))
         trainer.finish()
-    return [lab.run_dir("run"), lab.run_dir("trouble")]
+    return [lab.run_dir("run"), lab.run_dir("trouble"), arc_run(lab)]
+
+
+def arc_run(lab: Lab) -> Path:
+    """A puzzle run with the fields that only ARC and Q-learning have."""
+    tasks = lab.root / "tasks" / "evaluation"
+    tasks.mkdir(parents=True)
+    pair = {"input": [[1, 2], [3, 4]], "output": [[2, 1], [4, 3]]}
+    (tasks / "abcd1234.json").write_text(json.dumps({"train": [pair], "test": [pair]}))
+    build_arc(lab.root / "arc", [str(tasks)], num_aug=0, seed=0)
+    settings = {**PUZZLE_SETTINGS, "data_path": "arc", "arch": "hrm", "halt_max_steps": 2, "batch_size": 1, "steps": 2}
+    config = build_config(PuzzleTrainConfig, overrides=settings)
+    train(config, workspace=lab.workspace)
+    return train(config, resume=True, given={"steps": 3}, workspace=lab.workspace).run_dir
 
 
 def test_table_and_rows_agree(lab: Lab) -> None:
