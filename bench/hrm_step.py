@@ -4,7 +4,7 @@
 
 PATH is a clone of the reference implementation (github.com/sapientinc/HRM), which then makes its step beside ours: in
 one run, turn by turn, each in a process of its own. Without it the machine's limit is all there is to compare with:
-the step's matrix products alone, at the rate that is measured beside every step. On a laptop: --repeats 3 --eager.
+the step's matrix products alone, at the rate measured beside every step. On a laptop: --repeats 3 --forms eager.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from hrm_engine.data.puzzles.sudoku.build import build_generated
 from hrm_engine.kernels.device import DTYPES, choose_device
 from hrm_engine.models.flops import flops_per_layer, flops_per_segment
 
-BATCH, GPU_BATCH, NUM_THREADS, EVAL_ROWS, WARMUP = 32, 768, 2, 4, 3
+BATCH, GPU_BATCH, NUM_THREADS, EVAL_ROWS, WARMUP = 32, 768, 2, 4, 2
+FORMS = {"compiled": (True,), "eager": (False,), "both": (True, False)}
 DATASET = "training_data/puzzles/sudoku-9x9"
 
 
@@ -205,7 +206,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-size", type=int, help=f"default: {BATCH}, on a GPU {GPU_BATCH}")
     parser.add_argument("--threads", type=int, default=NUM_THREADS, help=f"of the CPU (default: {NUM_THREADS})")
-    parser.add_argument("--eager", action="store_true", help="without compiled forms, which take minutes to make")
+    parser.add_argument("--forms", choices=FORMS, default="both", help="compiling takes minutes (default: both)")
     asked = parser.parse_args()
     device, _ = choose_device(asked.device, strict=asked.device != "auto")
     best = compute_dtype(device)
@@ -223,7 +224,7 @@ def main() -> None:
             peer=asked.peer,
             repeats=asked.repeats,
             dtype=dtype,
-            compiled=(False,) if asked.eager else (True, False),
+            compiled=FORMS[asked.forms],
             batch_size=asked.batch_size,
             num_threads=asked.threads,
         )
