@@ -12,7 +12,6 @@ from dashboard.charts.thinking import maze_board
 from dashboard.formats import count
 from dashboard.queries.filecache import signature
 from dashboard.queries.solvers import Puzzle, Solver, TestSplit
-from dashboard.queries.typed import checked_maze, typed_maze, typed_sudoku
 from dashboard.resources import test_split
 from hrm_engine.errors import DataError
 
@@ -96,6 +95,7 @@ def arc_row(split: TestSplit) -> int:
 def from_text(solver: Solver) -> Puzzle:
     """A puzzle as text; it begins with the one that was shown before."""
     from hrm_engine.data.puzzles.boards import to_text
+    from hrm_engine.data.puzzles.typed import read_maze, read_sudoku
 
     begun = st.session_state.get(f"begun {solver.id}")
     tokens = "" if begun is None else to_text(solver.kind, begun)
@@ -110,8 +110,8 @@ def from_text(solver: Solver) -> Puzzle:
         cells = solver.height * solver.width
         raise DataError(f"the text is empty: write the puzzle's {cells} cells, or choose a test puzzle")
     if solver.kind == "sudoku":
-        return typed_sudoku(text or "", solver.height)
-    return typed_maze(text or "", solver.height, solver.width)
+        return Puzzle.of(read_sudoku(text or "", solver.height))
+    return Puzzle.of(read_maze(text or "", solver.height, solver.width))
 
 
 def from_grid(solver: Solver) -> Puzzle:
@@ -119,6 +119,7 @@ def from_grid(solver: Solver) -> Puzzle:
     import pandas as pd
 
     from hrm_engine.data.puzzles.boards import to_text
+    from hrm_engine.data.puzzles.typed import read_sudoku
 
     begun = st.session_state.get(f"begun {solver.id}")
     side = solver.height
@@ -134,7 +135,7 @@ def from_grid(solver: Solver) -> Puzzle:
         alt="The Sudoku to be solved; an empty cell is a blank",
     )
     text = "".join(str(cell).strip() or "." if isinstance(cell, str) else "." for cell in edited.to_numpy().ravel())
-    return typed_sudoku(text, side)
+    return Puzzle.of(read_sudoku(text, side))
 
 
 def from_drawing(solver: Solver) -> Puzzle:
@@ -142,6 +143,7 @@ def from_drawing(solver: Solver) -> Puzzle:
     import numpy as np
 
     from hrm_engine.data.puzzles.boards import FREE, GOAL, START, WALL, colour
+    from hrm_engine.data.puzzles.typed import check_maze
 
     key = f"drawn {solver.id}"
     if key not in st.session_state:  # made anew each time that drawing is chosen
@@ -167,7 +169,7 @@ def from_drawing(solver: Solver) -> Puzzle:
         selection_mode=("points", "box"),
         alt="The maze to be solved",
     )
-    return checked_maze(tokens.copy(), solver.height, solver.width)
+    return Puzzle.of(check_maze(tokens.copy(), solver.height, solver.width))
 
 
 def paint(solver: Solver, key: str, brush: str) -> None:

@@ -62,8 +62,8 @@ def page() -> None:
             side_px=LARGE_PX,
             region=region_of(solver, [puzzle.inputs]),
         )
-        if puzzle.note:
-            plain(puzzle.note)
+        if puzzle.warning:
+            plain(f"Note: {puzzle.warning}.")
         plain("Think shows here what the solver would answer after every segment.")
 
 

@@ -145,8 +145,8 @@ def verdict(thought: Thought) -> None:
             f"{thought.starts} starts: {told} start {int(found.start[0]) + 1}, after {int(found.depth[0])} of its own "
             f"segments and {int(found.segments[0])} of all together{rules}."
         )
-    if puzzle.note:
-        plain(puzzle.note)
+    if puzzle.warning:
+        plain(f"Note: {puzzle.warning}.")
 
 
 def figures(thought: Thought, number: int) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from hrm_engine.data.puzzles.boards import Kind
     from hrm_engine.data.puzzles.format import PuzzleDataset
+    from hrm_engine.data.puzzles.typed import Board
 
 _KEPT = 512
 _LARGEST_SIDE = 4096
@@ -59,7 +60,12 @@ class Puzzle:
     counts: npt.NDArray[np.bool_] | None = None
     """(C,) cells on which the answer is judged; None is all of them."""
     rating: float | None = None
-    note: str = ""
+    warning: str = ""
+
+    @classmethod
+    def of(cls, board: Board) -> Puzzle:
+        """A board that somebody typed or drew."""
+        return cls(board.inputs, solution=board.solution, rating=board.rating, warning=board.warning)
 
     def wrong(self, prediction: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
         """(C,) cells that differ from the solution; None where there is none."""

@@ -16,10 +16,9 @@ from hrm_engine.bundles import PuzzleBundle
 from hrm_engine.data.puzzles.arc.augment import parse_identifier
 from hrm_engine.data.puzzles.arc.grids import NUM_CELLS, crop, encode
 from hrm_engine.data.puzzles.arc.sources import read_task_file
-from hrm_engine.data.puzzles.boards import GOAL, START, WALL, Kind, parse_sudoku, sudoku_size, to_tokens
+from hrm_engine.data.puzzles.boards import Kind
 from hrm_engine.data.puzzles.format import open_dataset
-from hrm_engine.data.puzzles.maze.search import breadth_first
-from hrm_engine.data.puzzles.sudoku.solve import solve as search_sudoku
+from hrm_engine.data.puzzles.typed import read_maze, read_sudoku
 from hrm_engine.errors import BundleError, DataError, HRMError
 from hrm_engine.store.files import read_json
 from hrm_engine.store.paths import Workspace
@@ -50,19 +49,8 @@ def typed_sudoku(bundle: PuzzleBundle, text: str) -> Asked:
         DataError: wrong length or characters, another size, a conflict, or no solution.
     """
     _check_kind(bundle, "sudoku", "--puzzle")
-    tokens = parse_sudoku(text)
-    side = sudoku_size(len(tokens))
-    if side != bundle.card.height:
-        own = bundle.card.height
-        raise DataError(
-            f"the puzzle is a {side}x{side} Sudoku; {bundle.path.name} solves {own}x{own} ({own * own} cells)"
-        )
-    found = search_sudoku(tokens[None])
-    if not found.num_solutions[0]:
-        raise DataError("the puzzle has no solution: its blanks cannot be filled by the rules; correct its digits")
-    if found.num_solutions[0] > 1:
-        return Asked(tokens.astype(np.int64), "typed", warning="the puzzle has more than one solution; one is shown")
-    return Asked(tokens.astype(np.int64), "typed", expected=found.solutions[0].astype(np.int64))
+    board = read_sudoku(text, bundle.card.height)
+    return Asked(board.inputs, "typed", expected=board.solution, warning=board.warning)
 
 
 def drawn_maze(bundle: PuzzleBundle, file: Path) -> Asked:
@@ -73,30 +61,15 @@ def drawn_maze(bundle: PuzzleBundle, file: Path) -> Asked:
         DataError: no such file, another size, other characters, not one start and one goal, or no way between them.
     """
     _check_kind(bundle, "maze", "--maze")
-    height, width = bundle.card.height, bundle.card.width
     try:
-        lines = file.read_text(encoding="utf8").rstrip("\n").split("\n")
+        text = file.read_text(encoding="utf8")
     except (OSError, UnicodeDecodeError) as problem:
         raise DataError(f"{file} cannot be read as a drawn maze: {problem}") from problem
-    if len(lines) != height or max(map(len, lines)) > width:
-        raise DataError(
-            f"{file}: {len(lines)} lines of up to {max(map(len, lines))} characters; {bundle.path.name} solves mazes "
-            f"of {height} lines of {width}"
-        )
-    for number, line in enumerate(lines, start=1):
-        for column, character in enumerate(line, start=1):
-            if character not in "# SG":
-                raise DataError(
-                    f"{file}, line {number}, column {column}: {character!r}; a maze is drawn with '#', ' ', 'S' and 'G'"
-                )
-    tokens = to_tokens("maze", "".join(line.ljust(width) for line in lines)).astype(np.int64)
-    starts, goals = np.flatnonzero(tokens == START), np.flatnonzero(tokens == GOAL)
-    if len(starts) != 1 or len(goals) != 1:
-        raise DataError(f"{file}: {len(starts)} starts S and {len(goals)} goals G; a maze has one of each")
-    walkable = (tokens != WALL).reshape(1, height, width)
-    if breadth_first(walkable, starts).distance.reshape(-1)[goals[0]] < 0:
-        raise DataError(f"{file}: no way leads from S to G; open one")
-    return Asked(tokens, str(file))
+    try:
+        board = read_maze(text, bundle.card.height, bundle.card.width)
+    except DataError as problem:
+        raise DataError(f"{file}: {problem}") from problem
+    return Asked(board.inputs, str(file), expected=board.solution, warning=board.warning)
 
 
 def arc_task(bundle: PuzzleBundle, file: Path) -> list[Asked]:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from dashboard.queries.puzzles import MOST_GROUPS, EvaluatedRows, group_names
 from dashboard.queries.scan import MetricsScan
 from dashboard.queries.solvers import Solvers, TestSplit, open_test_split
-from dashboard.queries.typed import SEVERAL_SOLUTIONS, checked_maze, typed_maze, typed_sudoku
 from hrm_engine.data.puzzles.arc.build import build_arc
-from hrm_engine.data.puzzles.boards import is_valid, to_text, to_tokens
+from hrm_engine.data.puzzles.boards import is_valid
 from hrm_engine.errors import DataError
 from hrm_engine.store.paths import Workspace
 from tests.arc_tasks import write_tasks
 from tests.dashboard.run_folders import append_events, write_puzzle_rows, write_run
-
-MAZE = "S  #\n## #\n#  G\n####"
 
 
 def test_accuracy_by_rating_counts_every_row(tmp_path: Path) -> None:
@@ -115,57 +111,3 @@ def test_arc_pairs_are_found_by_task(tmp_path: Path) -> None:
     assert puzzle.solution is not None
     assert puzzle.counts is not None
     assert 0 < puzzle.counts.sum() < 900  # padding is not judged
-
-
-def test_a_typed_sudoku_is_solved_by_search() -> None:
-    puzzle = typed_sudoku("1.3. 34.. ..43 .3.1", 4)
-    assert puzzle.solution is not None
-    assert to_text("sudoku", puzzle.solution) == "1234341221434321"
-    several = typed_sudoku("." * 16, 4)
-    assert several.solution is None
-    assert several.note == SEVERAL_SOLUTIONS
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("123", "16, 36 or 81 cells"),
-        ("." * 81, "the text has 81"),
-        ("x" + "." * 15, "character 1 is 'x'"),
-        ("11" + "." * 14, "stands twice"),
-        ("9" + "." * 15, "4x4 Sudoku has 1 to 4"),
-        ("12...." + "3..." + "4.....", "has no solution"),
-    ],
-)
-def test_a_wrong_sudoku_is_named(text: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        typed_sudoku(text, 4)
-
-
-def test_a_typed_maze_has_its_way() -> None:
-    puzzle = typed_maze(MAZE, 4, 4)
-    assert puzzle.rating == 5
-    assert puzzle.solution is not None
-    assert to_text("maze", puzzle.solution) == "Soo###o##oG####" or is_valid("maze", puzzle.inputs, puzzle.solution)
-    short = typed_maze("S\n\n\n   G", 4, 4)  # blanks at the ends may be left out
-    assert "more than one shortest way" in short.note
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("S G", "4 lines of 4 characters; the text has 1 lines"),
-        ("S   \n    \n    \n     G", "of up to 6"),
-        (MAZE.replace("#", "x", 1), "line 1, column 4 is 'x'"),
-        (MAZE.replace("G", " "), "1 S and 0 G"),
-        ("S#  \n##  \n    \n   G", "no way leads from S to G"),
-    ],
-)
-def test_a_wrong_maze_is_named(text: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        typed_maze(text, 4, 4)
-
-
-def test_a_maze_that_is_not_square_is_asked_without_a_solution() -> None:
-    tokens = to_tokens("maze", "S    G").astype(np.int64)
-    assert checked_maze(tokens, 2, 3).solution is None

@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, printable, show_facts, show_json
+from lab.cli.console import console, show_facts, show_json
 from lab.cli.places import relative
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
-    from hrm_engine.data.puzzles.boards import Kind, Tokens
+    from hrm_engine.data.puzzles.boards import Tokens
     from hrm_engine.data.puzzles.format import PuzzleDataset
-
-_GAP = "    "
 
 
 def show(
@@ -79,48 +75,10 @@ def _facts(opened: PuzzleDataset, index: int) -> dict[str, Any]:
 
 def _draw(opened: PuzzleDataset, inputs: Tokens, labels: Tokens) -> None:
     from hrm_engine.data.puzzles.boards import extent
+    from lab.cli.board_view import board_lines, side_by_side
 
     about = opened.about
     rows, columns = extent([inputs, labels], about.height, about.width)
     boards = [board.reshape(about.height, about.width)[rows, columns] for board in (inputs, labels)]
     given = boards[0] if about.kind in ("sudoku", "maze") else None
-    left, right = (_lines(about.kind, board, given) for board in boards)
-    wide = max((line.cell_len for line in left), default=0)
-    out = console()
-    if out.is_terminal and wide + len(_GAP) + max(line.cell_len for line in right) > out.width:
-        for line in (*left, "", *right):
-            out.print(line)
-        return
-    for one, other in zip(left, right, strict=True):
-        one.pad_right(wide - one.cell_len)
-        out.print(one.append(_GAP).append_text(other))
-
-
-def _lines(kind: Kind, board: Tokens, given: Tokens | None) -> list[Text]:
-    """The lines of a board; cells that differ from ``given`` are the answer and stand out."""
-    from rich.text import Text
-
-    from hrm_engine.data.puzzles.boards import lines
-
-    tokens = board.reshape(-1)
-    found = []
-    for pieces in lines(kind, tokens, *board.shape):
-        line = Text()
-        for text, cell in pieces:
-            is_given = cell is None or given is None or given.reshape(-1)[cell] == tokens[cell]
-            line.append(printable(text), "dim" if cell is None else _style(kind, int(tokens[cell]), is_given=is_given))
-        found.append(line)
-    return found
-
-
-def _style(kind: Kind, token: int, *, is_given: bool) -> str:
-    from hrm_engine.data.puzzles.boards import BLANK, colour
-
-    if kind == "sudoku":
-        return "dim" if token <= BLANK else ("bold" if is_given else "green")
-    back = colour(kind, token)
-    if back is None:
-        return "dim"
-    red, green, blue = (int(back[start : start + 2], 16) for start in (1, 3, 5))
-    front = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 120 else "white"
-    return f"{front} on {back}"
+    side_by_side([board_lines(about.kind, board, given=given) for board in boards])
