@@ -15,7 +15,7 @@ from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.data.puzzles.arc.build import build_arc
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataError
 from hrm_engine.training import Trainer
-from tests.tiny_puzzles import DATASET, PuzzleLab, make_puzzles
+from tests.tiny_puzzles import DATASET, PuzzleLab
 from tests.tiny_runs import assert_same_end, lasting_rows, row_of, rows
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -35,30 +35,18 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="session")
-def puzzle_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dataset, built once."""
-    return make_puzzles(tmp_path_factory.mktemp("puzzles") / "tiny")
-
-
-@pytest.fixture
-def lab(workspace: Path, puzzle_source: Path) -> PuzzleLab:
-    """A workspace with the dataset."""
-    return PuzzleLab(workspace, puzzle_source)
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_interrupted_run_ends_as_a_straight_one(lab: PuzzleLab, kind: str) -> None:
-    lab.train("straight", **KINDS[kind])
-    stopped = lab.interrupted("interrupted", 3, **KINDS[kind])
+def test_an_interrupted_run_ends_as_a_straight_one(puzzle_lab: PuzzleLab, kind: str) -> None:
+    puzzle_lab.train("straight", **KINDS[kind])
+    stopped = puzzle_lab.interrupted("interrupted", 3, **KINDS[kind])
     assert (stopped.state, stopped.step) == ("stopped", 3)
-    resumed = lab.resume("interrupted")
+    resumed = puzzle_lab.resume("interrupted")
     assert (resumed.state, resumed.step) == ("finished", 6)
-    assert_same_end(lab.run_dir("straight"), lab.run_dir("interrupted"))
+    assert_same_end(puzzle_lab.run_dir("straight"), puzzle_lab.run_dir("interrupted"))
 
 
-def test_the_checkpoint_holds_slots_average_and_embedding(lab: PuzzleLab) -> None:
-    result = lab.train("run", ema_decay=0.9, puzzle_lr=0.1)
+def test_the_checkpoint_holds_slots_average_and_embedding(puzzle_lab: PuzzleLab) -> None:
+    result = puzzle_lab.train("run", ema_decay=0.9, puzzle_lr=0.1)
     newest = result.run_dir / "checkpoints" / "step_00000006"
     task = load_tensors(newest, "task")
     assert task["z_h"].shape == (8, 17, 32)
@@ -71,8 +59,8 @@ def test_the_checkpoint_holds_slots_average_and_embedding(lab: PuzzleLab) -> Non
     assert weights["puzzle_embedding.weight"].abs().max() > 0
 
 
-def test_rows_are_counted_as_slots_take_them(lab: PuzzleLab) -> None:
-    result = lab.train("run", halt_max_steps=2, steps=8, eval_rows=0, halt_exploration_prob=0.0)
+def test_rows_are_counted_as_slots_take_them(puzzle_lab: PuzzleLab) -> None:
+    result = puzzle_lab.train("run", halt_max_steps=2, steps=8, eval_rows=0, halt_exploration_prob=0.0)
     taken = [row["rows"] for row in rows(result.run_dir) if row["event"] == "train"]
     # nothing halts by itself so early: every slot takes a row in every second step
     assert taken == [8, 8, 16, 16, 24, 24, 32, 32]
@@ -81,21 +69,23 @@ def test_rows_are_counted_as_slots_take_them(lab: PuzzleLab) -> None:
     assert last["act_steps_mean"] == 2.0
 
 
-def test_parts_of_the_slots_add_up_to_the_whole(lab: PuzzleLab) -> None:
+def test_parts_of_the_slots_add_up_to_the_whole(puzzle_lab: PuzzleLab) -> None:
     losses = []
     for name, settings in (
         ("whole", {"batch_size": 8}),
         ("parts", {"batch_size": 2, "gradient_accumulation_steps": 4}),
     ):
-        with Trainer(lab.config(run_name=name, amp=False, **settings), workspace=lab.workspace) as trainer:
+        with Trainer(
+            puzzle_lab.config(run_name=name, amp=False, **settings), workspace=puzzle_lab.workspace
+        ) as trainer:
             losses.append([trainer.step().loss for _ in range(4)])
             trainer.finish()
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_the_bundle_is_the_average_of_the_best_evaluation(lab: PuzzleLab) -> None:
-    result = lab.train("run", ema_decay=0.5)
-    bundle = load_puzzle_bundle("run", workspace=lab.workspace)
+def test_the_bundle_is_the_average_of_the_best_evaluation(puzzle_lab: PuzzleLab) -> None:
+    result = puzzle_lab.train("run", ema_decay=0.5)
+    bundle = load_puzzle_bundle("run", workspace=puzzle_lab.workspace)
     assert verify_bundle(result.run_dir) == []
     assert (bundle.card.puzzle, bundle.card.height) == ("sudoku", 4)
     metadata = json.loads((result.run_dir / "metadata.json").read_text())
@@ -110,8 +100,8 @@ def test_the_bundle_is_the_average_of_the_best_evaluation(lab: PuzzleLab) -> Non
     assert not torch.equal(bundle.model.lm_head.weight, last)
 
 
-def test_evaluations_stand_beside_their_baselines(lab: PuzzleLab) -> None:
-    result = lab.train("run")
+def test_evaluations_stand_beside_their_baselines(puzzle_lab: PuzzleLab) -> None:
+    result = puzzle_lab.train("run")
     row = row_of(result.run_dir, "eval")
     assert row["full"] is True
     assert len(row["exact_accuracy_by_segment"]) == 3
@@ -121,69 +111,69 @@ def test_evaluations_stand_beside_their_baselines(lab: PuzzleLab) -> None:
     assert row["padding_cell_accuracy"] == 0.0
 
 
-def test_a_solver_learns(lab: PuzzleLab) -> None:
-    result = lab.train("run", steps=150, eval_every=150, symmetries=True, batch_size=16, lr=5e-3)
+def test_a_solver_learns(puzzle_lab: PuzzleLab) -> None:
+    result = puzzle_lab.train("run", steps=150, eval_every=150, symmetries=True, batch_size=16, lr=5e-3)
     cells = result.last_eval["cell_accuracy"] if result.last_eval else 0.0
     assert result.first_eval is not None
     assert cells > result.first_eval["cell_accuracy"] + 0.2
 
 
-def test_training_stops_where_it_was_asked_to(lab: PuzzleLab) -> None:
+def test_training_stops_where_it_was_asked_to(puzzle_lab: PuzzleLab) -> None:
     config = {"steps": 60, "eval_every": 2, "early_stopping": 2, "lr": 1e-30, "puzzle_lr": 1e-30}
-    result = lab.train("run", **config)
+    result = puzzle_lab.train("run", **config)
     assert (result.state, result.exit_code) == ("stopped", 0)
     assert "--early-stopping" in result.message
     assert result.step < 60
 
 
-def test_steps_follow_from_epochs(lab: PuzzleLab) -> None:
-    result = lab.train("run", epochs=2.0)
+def test_steps_follow_from_epochs(puzzle_lab: PuzzleLab) -> None:
+    result = puzzle_lab.train("run", epochs=2.0)
     assert result.step == 2 * 24 // 8
 
 
-def test_the_same_seed_gives_the_same_run_and_another_one_another(lab: PuzzleLab) -> None:
-    lab.train("one", symmetries=True)
-    lab.train("two", symmetries=True)
-    assert_same_end(lab.run_dir("one"), lab.run_dir("two"))
-    lab.train("three", symmetries=True, seed=1)
-    assert lasting_rows(lab.run_dir("three")) != lasting_rows(lab.run_dir("one"))
+def test_the_same_seed_gives_the_same_run_and_another_one_another(puzzle_lab: PuzzleLab) -> None:
+    puzzle_lab.train("one", symmetries=True)
+    puzzle_lab.train("two", symmetries=True)
+    assert_same_end(puzzle_lab.run_dir("one"), puzzle_lab.run_dir("two"))
+    puzzle_lab.train("three", symmetries=True, seed=1)
+    assert lasting_rows(puzzle_lab.run_dir("three")) != lasting_rows(puzzle_lab.run_dir("one"))
 
 
-def test_a_dataset_without_an_array_is_refused(lab: PuzzleLab) -> None:
-    (lab.root / DATASET / "train" / "all__labels.npy").unlink()
+def test_a_dataset_without_an_array_is_refused(puzzle_lab: PuzzleLab) -> None:
+    (puzzle_lab.root / DATASET / "train" / "all__labels.npy").unlink()
     with pytest.raises(DataError, match=r"all__labels\.npy is missing"):
-        lab.train("run")
-    assert not lab.run_dir("run").exists()
+        puzzle_lab.train("run")
+    assert not puzzle_lab.run_dir("run").exists()
 
 
-def test_tokens_outside_the_vocabulary_are_refused(lab: PuzzleLab) -> None:
-    path = lab.root / DATASET / "train" / "all__inputs.npy"
+def test_tokens_outside_the_vocabulary_are_refused(puzzle_lab: PuzzleLab) -> None:
+    path = puzzle_lab.root / DATASET / "train" / "all__inputs.npy"
     inputs = np.load(path)
     inputs[3, 5] = 77
     np.save(path, inputs)
     with pytest.raises(DataError, match="77"):
-        lab.train("run")
+        puzzle_lab.train("run")
 
 
-def test_another_dataset_is_not_resumed_on(lab: PuzzleLab) -> None:
-    lab.interrupted("run", 3)
-    path = lab.root / DATASET / "train" / "all__inputs.npy"
+def test_another_dataset_is_not_resumed_on(puzzle_lab: PuzzleLab) -> None:
+    puzzle_lab.interrupted("run", 3)
+    path = puzzle_lab.root / DATASET / "train" / "all__inputs.npy"
     inputs = np.load(path)
     inputs[0] = inputs[1]
     np.save(path, inputs)
     with pytest.raises(DataError, match="--allow-changed-data"):
-        lab.resume("run")
+        puzzle_lab.resume("run")
 
 
-def test_text_and_puzzles_are_not_confused(lab: PuzzleLab) -> None:
-    lab.train("run")
+def test_text_and_puzzles_are_not_confused(puzzle_lab: PuzzleLab) -> None:
+    puzzle_lab.train("run")
     with pytest.raises(BundleError, match="'puzzle'.*needs kind 'actv1'"):
-        load_bundle("run", workspace=lab.workspace)
-    args = lab.run_dir("run") / "training_args.json"
+        load_bundle("run", workspace=puzzle_lab.workspace)
+    args = puzzle_lab.run_dir("run") / "training_args.json"
     content = json.loads(args.read_text())
     args.write_text(json.dumps({**content, "kind": "actv1"}))
     with pytest.raises(CheckpointError, match="lab train actv1"):
-        lab.resume("run")
+        puzzle_lab.resume("run")
 
 
 @pytest.mark.parametrize(
@@ -197,21 +187,21 @@ def test_text_and_puzzles_are_not_confused(lab: PuzzleLab) -> None:
         ({"num_heads": 5}, "--num-heads"),
     ],
 )
-def test_settings_that_cannot_be_had_are_refused(lab: PuzzleLab, settings: dict[str, Any], message: str) -> None:
+def test_settings_that_cannot_be_had_are_refused(puzzle_lab: PuzzleLab, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        lab.train("run", **settings)
-    assert not lab.run_dir("run").exists()
+        puzzle_lab.train("run", **settings)
+    assert not puzzle_lab.run_dir("run").exists()
 
 
-def test_arc_is_scored_by_votes_on_whole_grids(lab: PuzzleLab, tmp_path: Path) -> None:
+def test_arc_is_scored_by_votes_on_whole_grids(puzzle_lab: PuzzleLab, tmp_path: Path) -> None:
     source = tmp_path / "tasks" / "evaluation"
     source.mkdir(parents=True)
     pair = {"input": [[1, 2], [3, 4]], "output": [[2, 1], [4, 3]]}
     other = {"input": [[5, 6]], "output": [[6, 5]]}
     (source / "abcd1234.json").write_text(json.dumps({"train": [pair, other], "test": [pair]}))
-    build_arc(lab.root / "training_data" / "puzzles" / "arc", [str(source)], num_aug=2, seed=0)
+    build_arc(puzzle_lab.root / "training_data" / "puzzles" / "arc", [str(source)], num_aug=2, seed=0)
     settings = {"data_path": "training_data/puzzles/arc", "steps": 2, "eval_every": 2, "batch_size": 2}
-    result = lab.train("arc", **settings, halt_max_steps=1, h_cycles=1, l_cycles=1)
+    result = puzzle_lab.train("arc", **settings, halt_max_steps=1, h_cycles=1, l_cycles=1)
     row = row_of(result.run_dir, "eval")
     assert row["pass_at_1"] in (0.0, 1.0)
     assert row["pass_at_2"] >= row["pass_at_1"]
