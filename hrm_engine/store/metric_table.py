@@ -38,7 +38,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "resume": "training goes on from `step`; earlier rows of this run with a larger step no longer count",
         "oom": "memory ran out and the micro-batch was halved",
         "nan": "a loss or gradient was not finite; the update was skipped",
-        "spike": "the loss was above 10 times the median of the last 50",
+        "spike": "the loss was above 10 times the median of the last 50, and above 0.1",
         "stop": "the session ended early: it was asked to, or it failed",
         "final": "the session ended",
     }

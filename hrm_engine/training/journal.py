@@ -28,6 +28,8 @@ from hrm_engine.training.task import Measured, Task
 from hrm_engine.training.tracker import Tracker
 
 SPIKE_FACTOR = 10.0
+# Puzzles that are nearly solved have a median of thousandths of a nat, and every fresh one may exceed ten times that.
+SPIKE_FLOOR = 0.1
 GPU_INTERVAL = 10
 
 Observer = Callable[[dict[str, Any]], None]
@@ -163,7 +165,7 @@ class Journal:
             return
         state.nonfinite_in_a_row = 0
         recent = state.recent_losses
-        if len(recent) == SPIKE_WINDOW and loss > SPIKE_FACTOR * statistics.median(recent):
+        if len(recent) == SPIKE_WINDOW and loss > max(SPIKE_FLOOR, SPIKE_FACTOR * statistics.median(recent)):
             self.write("spike", step, loss=loss, median=statistics.median(recent))
             self.say(f"step {step}: the loss {loss:.4f} is above 10 times the recent median", warning=True)
         state.recent_losses = [*recent, loss][-SPIKE_WINDOW:]
