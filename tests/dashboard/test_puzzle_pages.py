@@ -81,7 +81,7 @@ def test_several_starts_have_their_own_answer(open_app: OpenApp, tiny_solver: Pa
     [
         ("12", "16, 36 or 81 cells"),
         ("x" * 16, "character 1 is 'x'"),
-        ("." * 81, "the text has 81"),
+        ("." * 81, "the solver takes 4x4, 16 cells"),
         ("12....3...4.....", "has no solution"),
         ("<b>*x*</b>", "16, 36 or 81 cells"),
         ("  ", "the text is empty"),
