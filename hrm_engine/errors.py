@@ -29,6 +29,10 @@ class BundleError(HRMError):
     """A bundle (finished run folder) is missing, damaged, or of another kind."""
 
 
+class RegistryError(HRMError):
+    """The expert registry or the goals are damaged, of a newer version, lack what was named, or refuse a change."""
+
+
 class LockedError(HRMError):
     """Another live process holds the lock of a folder or file."""
 

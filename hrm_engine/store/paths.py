@@ -104,6 +104,14 @@ class Workspace:
         return self.artifacts / "experts"
 
     @property
+    def expert_registry(self) -> Path:
+        return self.experts / "registry.json"
+
+    @property
+    def goals(self) -> Path:
+        return self.artifacts / "goals.sqlite"
+
+    @property
     def agents(self) -> Path:
         return self.artifacts / "agent"
 

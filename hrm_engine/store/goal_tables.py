@@ -1,0 +1,260 @@
+"""The tables of ``artifacts/goals.sqlite``: goals, and the experts that serve them.
+
+This module knows no registry: an expert is a text here; ``goals`` keeps the two together. The journal is SQLite's
+default one and not WAL: between two commits the store is one file, which can be copied, and it works on network
+folders; a writer waits for its turn. Every call opens and closes the file, so processes and threads may share it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hrm_engine.errors import ConfigError, HRMError, LockedError, RegistryError, StorageError
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.files import storage_error
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 30.0
+MAX_TEXT = 2000
+"""Characters of a goal's text, or of a pattern."""
+
+# AUTOINCREMENT: the number of a removed goal is not given again, so an old log never names a new goal.
+_TABLES = (
+    "CREATE TABLE goals (id INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL, created_ts TEXT NOT NULL, "
+    "active INTEGER NOT NULL DEFAULT 1 CHECK (active IN (0, 1)))",
+    "CREATE TABLE goal_experts (goal_id INTEGER NOT NULL REFERENCES goals(id) ON DELETE CASCADE, "
+    "expert_id TEXT NOT NULL, PRIMARY KEY (goal_id, expert_id)) WITHOUT ROWID",
+    "CREATE INDEX experts_goals ON goal_experts (expert_id)",
+)
+_COLUMNS = "goals.id, goals.text, goals.created_ts, goals.active"
+_LINKED = "goals JOIN goal_experts ON goal_experts.goal_id = goals.id"
+_GOALS_SHOWN = 20
+_LARGEST_ID = 2**63 - 1
+_STORAGE_CODES = {
+    sqlite3.SQLITE_FULL: "the disk is full: free some space",
+    sqlite3.SQLITE_READONLY: "it cannot be written: change its permissions, or those of its folder",
+    sqlite3.SQLITE_PERM: "permission denied: change its permissions, or those of its folder",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: see that it is a file and that its folder can be written",
+    sqlite3.SQLITE_IOERR: "reading or writing failed: see that the disk is whole and not full",
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal; ``created_ts`` is an ISO time stamp in UTC. Inactive goals steer no routing."""
+
+    id: int
+    text: str
+    created_ts: str
+    active: bool
+
+
+def check_goal_text(text: str, what: str = "the text of a goal") -> str:
+    """``text`` without white space around it; ConfigError if nothing is left, it is too long, or has no UTF-8 form."""
+    stripped = text.strip()
+    if not stripped or len(stripped) > MAX_TEXT or "\0" in stripped:
+        raise ConfigError(f"{what} must have 1 to {MAX_TEXT} characters, none of them NUL")
+    try:
+        stripped.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{what} is not valid Unicode: {stripped!a}") from None
+    return stripped
+
+
+class GoalTables:
+    """Reads and transactions on one database file; it is created by the first addition.
+
+    Every method raises RegistryError if the file is damaged, from a newer version, or no goals store; LockedError if
+    another process keeps it locked; StorageError if it cannot be read or written. It is never replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def goals(self, *, active_only: bool = False) -> list[Goal]:
+        """Goals by id."""
+        where = "WHERE active = 1" if active_only else ""
+        return _goals(self._read(f"SELECT {_COLUMNS} FROM goals {where} ORDER BY id"))
+
+    def goal(self, goal_id: int) -> Goal:
+        """One goal; RegistryError lists what exists if it does not."""
+        if 0 < goal_id <= _LARGEST_ID:
+            for goal in _goals(self._read(f"SELECT {_COLUMNS} FROM goals WHERE id = ?", goal_id)):
+                return goal
+        raise self._unknown(goal_id)
+
+    def matching(self, pattern: str) -> list[Goal]:
+        """Goals whose text fits an SQL pattern: '%' stands for any text, '_' for one character, case is ignored."""
+        pattern = check_goal_text(pattern, "a pattern")
+        return _goals(self._read(f"SELECT {_COLUMNS} FROM goals WHERE text LIKE ? ORDER BY id", pattern))
+
+    def goals_of(self, expert_id: str) -> list[Goal]:
+        """The goals that an expert serves, by id."""
+        return _goals(self._read(f"SELECT {_COLUMNS} FROM {_LINKED} WHERE expert_id = ? ORDER BY id", expert_id))
+
+    def by_expert(self) -> dict[str, list[Goal]]:
+        """All links: the goals of every expert, by id."""
+        found: dict[str, list[Goal]] = {}
+        for expert_id, *columns in self._read(f"SELECT expert_id, {_COLUMNS} FROM {_LINKED} ORDER BY id"):
+            found.setdefault(expert_id, []).extend(_goals([tuple(columns)]))
+        return found
+
+    def experts_of(self, goal_id: int) -> list[str]:
+        """The experts that serve a goal, by id; RegistryError if there is no such goal."""
+        self.goal(goal_id)
+        rows = self._read("SELECT expert_id FROM goal_experts WHERE goal_id = ? ORDER BY expert_id", goal_id)
+        return [row[0] for row in rows]
+
+    def active_experts(self) -> list[str]:
+        """The experts that serve an active goal, by id."""
+        return [row[0] for row in self._read(f"SELECT DISTINCT expert_id FROM {_LINKED} WHERE active = 1 ORDER BY 1")]
+
+    def add(self, text: str, expert_id: str | None = None, *, unless_there: bool = False) -> Goal:
+        """Add a goal, and a link if an expert is named; with ``unless_there`` take the oldest of the same text."""
+        text = check_goal_text(text)
+        with self._writing(create=True) as connection:
+            found = None
+            if unless_there:
+                found = connection.execute("SELECT id FROM goals WHERE text = ? ORDER BY id", (text,)).fetchone()
+            if found is None:
+                values = (text, now_iso())
+                goal_id = connection.execute("INSERT INTO goals (text, created_ts) VALUES (?, ?)", values).lastrowid
+            else:
+                goal_id = found[0]
+            if expert_id is not None:
+                connection.execute("INSERT OR IGNORE INTO goal_experts VALUES (?, ?)", (goal_id, expert_id))
+            rows = connection.execute(f"SELECT {_COLUMNS} FROM goals WHERE id = ?", (goal_id,)).fetchall()
+        return _goals(rows)[0]
+
+    def set_active(self, goal_id: int, active: bool) -> Goal:
+        """Activate or deactivate a goal."""
+        self._change(goal_id, "UPDATE goals SET active = ? WHERE id = ?", int(active), goal_id)
+        return self.goal(goal_id)
+
+    def remove(self, goals: Iterable[int]) -> None:
+        """Remove goals and their links, all of them or, if one does not exist, none."""
+        ids = list(dict.fromkeys(goals))
+        for goal_id in ids:
+            self.goal(goal_id)
+        if not ids:
+            return
+        with self._writing() as connection:
+            for goal_id in ids:
+                if connection.execute("DELETE FROM goals WHERE id = ?", (goal_id,)).rowcount == 0:
+                    raise self._unknown(goal_id)
+
+    def link(self, goal_id: int, expert_id: str) -> None:
+        """Let an expert serve a goal; without effect if it does."""
+        self.goal(goal_id)
+        with self._writing() as connection:
+            if connection.execute("SELECT 1 FROM goals WHERE id = ?", (goal_id,)).fetchone() is None:
+                raise self._unknown(goal_id)
+            connection.execute("INSERT OR IGNORE INTO goal_experts VALUES (?, ?)", (goal_id, expert_id))
+
+    def unlink(self, goal_id: int, expert_id: str) -> bool:
+        """Take a link away; False if there was none."""
+        self.goal(goal_id)
+        with self._writing() as connection:
+            sql = "DELETE FROM goal_experts WHERE goal_id = ? AND expert_id = ?"
+            return connection.execute(sql, (goal_id, expert_id)).rowcount > 0
+
+    def forget_expert(self, expert_id: str) -> None:
+        """Take away all links of an expert."""
+        if self.goals_of(expert_id):
+            with self._writing() as connection:
+                connection.execute("DELETE FROM goal_experts WHERE expert_id = ?", (expert_id,))
+
+    def _change(self, goal_id: int, sql: str, *values: int | str) -> None:
+        self.goal(goal_id)  # so that an unknown id opens no transaction, and is not too large for SQLite
+        with self._writing() as connection:
+            if connection.execute(sql, values).rowcount == 0:
+                raise self._unknown(goal_id)
+
+    def _unknown(self, goal_id: int) -> RegistryError:
+        goals = self.goals()
+        shown = ", ".join(f"{goal.id} ({_short(goal.text)})" for goal in goals[:_GOALS_SHOWN])
+        if len(goals) > _GOALS_SHOWN:
+            shown += ", ..."
+        return RegistryError(f"there is no goal {goal_id} in {self.path}. Goals: {shown or 'none yet'}")
+
+    def _read(self, sql: str, *values: int | str) -> list[tuple[Any, ...]]:
+        if not self.path.exists():
+            return []
+        with self._opened("rw", "BEGIN") as (connection, is_new):
+            return [] if is_new else connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _writing(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+        if create:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as problem:
+                raise storage_error(problem, self.path) from problem
+        with self._opened("rwc" if create else "rw", "BEGIN IMMEDIATE") as (connection, is_new):
+            try:
+                if is_new:
+                    for table in _TABLES:
+                        connection.execute(table)
+                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # the first problem is the one to tell; closing rolls back as well
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _opened(self, mode: str, begin: str) -> Iterator[tuple[sqlite3.Connection, bool]]:
+        """A checked connection, and whether the file holds nothing yet."""
+        try:
+            address = f"{self.path.absolute().as_uri()}?mode={mode}"
+            connection = sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            with closing(connection):
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute(begin)  # also for reading: version and rows are then of one moment
+                yield connection, self._check_schema(connection)
+        except sqlite3.Error as problem:
+            raise self._explained(problem) from problem
+
+    def _check_schema(self, connection: sqlite3.Connection) -> bool:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise RegistryError(
+                f"{self.path} has version {version}, this version of HRM Lab reads up to {SCHEMA_VERSION}: "
+                "it was written by a newer one; update HRM Lab to use it"
+            )
+        problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise RegistryError(self._damaged(problem))
+        if version == SCHEMA_VERSION:
+            return False
+        if version != 0 or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise RegistryError(f"{self.path} is a database, but not one of goals: move it away")
+        return True
+
+    def _explained(self, problem: sqlite3.Error) -> HRMError:
+        code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest of it tells variants apart
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return LockedError(f"{self.path} has been locked by another process for {BUSY_TIMEOUT_S:.0f} s: stop it")
+        if code in _STORAGE_CODES:
+            return StorageError(f"{self.path}: {_STORAGE_CODES[code]} ({problem})")
+        return RegistryError(self._damaged(problem))
+
+    def _damaged(self, problem: object) -> str:
+        return (
+            f"{self.path} is damaged ({problem}); nothing was changed. Put a copy of it back, or move it away: "
+            "the next goal begins a new one"
+        )
+
+
+def _goals(rows: Iterable[tuple[Any, ...]]) -> list[Goal]:
+    return [Goal(id=row[0], text=str(row[1]), created_ts=str(row[2]), active=bool(row[3])) for row in rows]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."
