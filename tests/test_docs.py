@@ -21,6 +21,7 @@ from hrm_engine.bundles import create_implant
 from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, leaves
 from hrm_engine.data.text.python_docs import build_python_docs
 from hrm_engine.store.paths import Workspace
+from lab.cli.aios import translated
 from lab.cli.app import build_app
 
 ROOT = Path(__file__).parents[1]
@@ -48,9 +49,9 @@ def parse(command: str) -> None:
         assert [word for word in words if "=" not in word and word not in make_targets()] == [], command
         return
     if match[1] == "aios":
-        # Its one command; that it is the same as lab's is shown below, where the VS Code tasks run.
-        assert words[:2] == ["hrm-hf", "train-actv1"], command
-        words[:2] = ["train", "actv1"]
+        ours = translated(words)
+        assert ours is not None, command
+        words = ours
     build_app().parse_args(words, exit_on_error=False, print_error=False)
 
 

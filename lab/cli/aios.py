@@ -8,17 +8,42 @@ from collections.abc import Sequence
 from lab.cli.app import main as lab
 from lab.cli.console import console
 
+_GOAL_WORDS = (
+    "add",
+    "list",
+    "activate",
+    "deactivate",
+    "remove",
+    "remove-like",
+    "link-expert",
+    "unlink-expert",
+    "list-for-expert",
+    "get-expert",
+)
 # Words of the documents -> words of ``lab``. Others of the documents follow with what they need.
-_TWINS: dict[tuple[str, ...], tuple[str, ...]] = {("hrm-hf", "train-actv1"): ("train", "actv1")}
+_TWINS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("hrm-hf", "train-actv1"): ("train", "actv1"),
+    **{(f"goals-{word}",): ("goals", word) for word in _GOAL_WORDS},
+}
+
+
+def translated(words: Sequence[str]) -> list[str] | None:
+    """The words of ``lab`` for a command line of ``aios``, or None if it is not one of the documents'."""
+    for twin, ours in _TWINS.items():
+        if tuple(words[: len(twin)]) == twin:
+            return [*ours, *words[len(twin) :]]
+    return None
 
 
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run an ``aios`` command line (by default the process's own) and return the exit code."""
     words = list(sys.argv[1:] if tokens is None else tokens)
-    for twin, ours in _TWINS.items():
-        if tuple(words[: len(twin)]) == twin:
-            return lab([*ours, *words[len(twin) :]])
-    known = "\n".join(f"  aios {' '.join(twin)} ...  is  lab {' '.join(ours)} ..." for twin, ours in _TWINS.items())
+    ours = translated(words)
+    if ours is not None:
+        return lab(ours)
+    known = "\n".join(
+        f"  aios {' '.join(theirs)} ...  is  lab {' '.join(lab_s)} ..." for theirs, lab_s in _TWINS.items()
+    )
     text = f"aios takes the commands that the documents call by it; everything else is 'lab' ('lab --help').\n{known}"
     asked_for_help = not words or words[0] in {"--help", "-h"}
     if not asked_for_help:

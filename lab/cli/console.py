@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hrm_engine.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -58,6 +60,22 @@ def show_facts(facts: Sequence[tuple[str, object]], *, indent: str = "") -> None
     width = max((len(name) for name, _ in facts), default=0)
     for name, value in facts:
         console().print(Text.assemble(indent, (name.ljust(width), "dim"), "  ", printable(value)))
+
+
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Whether the user agrees to what cannot be undone: said before by ``yes``, or asked for on a terminal.
+
+    Raises ConfigError where nobody can be asked.
+    """
+    if yes:
+        return True
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise ConfigError(f"{printable(question)} Nobody can be asked here: add --yes to do it without a question")
+    try:
+        answer = input(f"{printable(question)} [y/N] ")
+    except EOFError:
+        answer = ""
+    return answer.strip().lower() in {"y", "yes"}
 
 
 def human_bytes(size: float) -> str:

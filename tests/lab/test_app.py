@@ -130,9 +130,9 @@ def test_aios_knows_its_words_and_says_what_else_there_is(capsys: pytest.Capture
     assert "Usage: lab train actv1" in capsys.readouterr().out
     assert aios.main([]) == 0
     assert "hrm-hf train-actv1" in capsys.readouterr().out
-    assert aios.main(["goals-list"]) == 2
+    assert aios.main(["goals-shout"]) == 2
     shown = capsys.readouterr()
-    assert shown.err.startswith("error: 'aios goals-list' is not known here")
+    assert shown.err.startswith("error: 'aios goals-shout' is not known here")
     assert shown.out == ""
 
 

@@ -1,0 +1,181 @@
+"""``lab experts``: the cards of the expert registry and their life cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from hrm_engine.errors import ConfigError
+from hrm_engine.store.paths import Workspace
+from lab.cli.console import confirmed, console, printable, show_facts, show_json, show_table
+from lab.cli.places import relative
+
+if TYPE_CHECKING:
+    from hrm_engine.store.expert_cards import ExpertCard
+    from hrm_engine.store.experts import ExpertRegistry
+
+app = App(name="experts", help="List, freeze, arrange and delete experts.")
+
+Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
+Yes = Annotated[bool, Parameter(negative="", show_default=False, help="Do not ask.")]
+Expert = Annotated[str, Parameter(name="EXPERT", help="Id of the expert, as 'lab experts list' shows it.")]
+
+
+@app.command(name="list")
+def list_(*, json: Json = False) -> int:
+    """All experts of the workspace, with what they are for and whether they are active or frozen."""
+    workspace = Workspace.find()
+    cards = _registry(workspace).cards()
+    if json:
+        show_json([card.dump() for card in cards])
+    elif not cards:
+        place = relative(workspace.expert_registry, workspace)
+        console().print(f"No experts in {place} yet; 'lab train actv1 --expert-id NAME' trains one.")
+    else:
+        columns = ("expert", "name", "category", "state", "goals", "parent", "children", "last trained", "activations")
+        rows = [
+            (
+                card.expert_id,
+                card.name or "-",
+                card.category or "-",
+                _state(card),
+                ", ".join(_goal_ids(card)) or "-",
+                card.parent_expert_id or "-",
+                ", ".join(card.child_expert_ids) or "-",
+                card.last_trained or "never",
+                f"{card.total_activations:,}",
+            )
+            for card in cards
+        ]
+        show_table(columns, rows, right=("activations",))
+    return 0
+
+
+@app.command
+def show(expert_id: Expert, /, *, json: Json = False) -> int:
+    """One expert: its card, its goals, where its weights lie, and the brains it is attached to."""
+    from hrm_engine.store.experts import attached_to
+
+    workspace = Workspace.find()
+    card = _registry(workspace).get(expert_id)
+    bundles = [relative(path, workspace) for path in attached_to(expert_id, workspace)]
+    content = card.dump()
+    if json:
+        show_json({**content, "attached_to": bundles})
+        return 0
+    goals = content.pop("goals")
+    facts = [(name, _shown(value)) for name, value in content.items()]
+    facts += [("attached_to", ", ".join(bundles) or "-")]
+    facts += [(f"goal {goal['id']}" if goal["id"] is not None else "goal", goal["text"]) for goal in goals]
+    show_facts([(printable(name), value) for name, value in facts])
+    return 0
+
+
+@app.command
+def freeze(expert_id: Expert, /, *, json: Json = False) -> int:
+    """Keep an expert as it is: no gradient, no weight decay, no further training."""
+    return _change(lambda registry: registry.freeze(expert_id), json=json)
+
+
+@app.command
+def unfreeze(expert_id: Expert, /, *, json: Json = False) -> int:
+    """Let a frozen expert be trained again."""
+    return _change(lambda registry: registry.unfreeze(expert_id), json=json)
+
+
+@app.command
+def activate(expert_id: Expert, /, *, json: Json = False) -> int:
+    """Let tokens be routed to an expert again."""
+    return _change(lambda registry: registry.activate(expert_id), json=json)
+
+
+@app.command
+def deactivate(expert_id: Expert, /, *, json: Json = False) -> int:
+    """Mask an expert from routing; its card and weights stay."""
+    return _change(lambda registry: registry.deactivate(expert_id), json=json)
+
+
+@app.command
+def set_parent(
+    expert_id: Expert,
+    parent: Annotated[str | None, Parameter(name="PARENT", help="Id of the expert to hang it under.")] = None,
+    /,
+    *,
+    root: Annotated[bool, Parameter(negative="", show_default=False, help="Hang it under no expert.")] = False,
+    json: Json = False,
+) -> int:
+    """Hang an expert under another one, or with --root under none; a cycle is refused."""
+    if (parent is None) != root:
+        raise ConfigError("name either the parent's id or --root")
+    return _change(lambda registry: registry.set_parent(expert_id, parent), json=json)
+
+
+@app.command
+def delete(
+    expert_id: Expert,
+    /,
+    *,
+    reparent: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Hang its children under its own parent.")
+    ] = False,
+    yes: Yes = False,
+) -> int:
+    """Delete an expert: its card, its links to goals and its folder. One that is attached to a brain is kept."""
+    workspace = Workspace.find()
+    registry = _registry(workspace)
+    registry.get(expert_id)
+    folder = relative(registry.folder(expert_id), workspace)
+    if not confirmed(f"Delete expert {expert_id} and everything in {folder}?", yes=yes):
+        console().print("Nothing was deleted.")
+        return 0
+    registry.delete(expert_id, reparent=reparent)
+    console().print(f"Expert {expert_id} is deleted, with its folder {folder}.")
+    return 0
+
+
+@app.command
+def export(
+    expert_id: Expert,
+    folder: Annotated[Path, Parameter(name="FOLDER", help="Folder to make; one that exists is refused.")],
+    /,
+) -> int:
+    """Copy the weights of an expert and their metadata to a new folder."""
+    workspace = Workspace.find()
+    target = _registry(workspace).export(expert_id, folder)
+    console().print(f"Expert {expert_id} stands in {printable(relative(target, workspace))}.")
+    return 0
+
+
+def _registry(workspace: Workspace) -> ExpertRegistry:
+    from hrm_engine.store.experts import ExpertRegistry
+
+    return ExpertRegistry(workspace)
+
+
+def _change(change: Callable[[ExpertRegistry], ExpertCard], *, json: bool) -> int:
+    card = change(_registry(Workspace.find()))
+    if json:
+        show_json(card.dump())
+    else:
+        parent = f", parent {card.parent_expert_id}" if card.parent_expert_id else ""
+        console().print(f"Expert {card.expert_id} is {_state(card)}{parent}.")
+    return 0
+
+
+def _state(card: ExpertCard) -> str:
+    return ("active" if card.is_active else "inactive") + (", frozen" if card.is_frozen else "")
+
+
+def _goal_ids(card: ExpertCard) -> list[str]:
+    return [goal.text if goal.id is None else str(goal.id) for goal in card.goals]
+
+
+def _shown(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {inner}" for name, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,174 @@
+"""``lab goals``: goals, and the experts that serve them; ``aios goals-...`` runs the same commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from hrm_engine.store.paths import Workspace
+from lab.cli.console import confirmed, console, printable, show_json, show_table
+
+if TYPE_CHECKING:
+    from hrm_engine.store.goals import Goal, Goals
+
+app = App(name="goals", help="Goals, and the experts that serve them.")
+
+Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
+Yes = Annotated[bool, Parameter(negative="", show_default=False, help="Do not ask.")]
+GoalId = Annotated[int, Parameter(name="ID", help="Number of the goal, as 'lab goals list' shows it.")]
+Expert = Annotated[str, Parameter(name="EXPERT", help="Id of the expert, as 'lab experts list' shows it.")]
+
+
+@app.command
+def add(
+    text: Annotated[str, Parameter(name="TEXT", help="What is wanted.")],
+    /,
+    *,
+    expert_id: Annotated[str | None, Parameter(help="Expert that serves the goal from the start.")] = None,
+    json: Json = False,
+) -> int:
+    """Add an active goal, and link an expert to it if one is named."""
+    goal = _goals().add(text, expert_id=expert_id)
+    if json:
+        show_json({**asdict(goal), "experts": [expert_id] if expert_id else []})
+    else:
+        served = f", served by expert {expert_id}" if expert_id else ""
+        console().print(f"Goal {goal.id} is added{served}: {printable(goal.text)}")
+    return 0
+
+
+@app.command(name="list")
+def list_(
+    *,
+    all: Annotated[bool, Parameter(negative="", show_default=False, help="Inactive goals too.")] = False,
+    json: Json = False,
+) -> int:
+    """The active goals, with the experts that serve them."""
+    goals = _goals()
+    found = goals.list_goals(active_only=not all)
+    return _show(goals, found, "No goals yet; 'lab goals add TEXT' adds one." if all else "No active goals.", json=json)
+
+
+@app.command
+def activate(goal_id: GoalId, /, *, json: Json = False) -> int:
+    """Let a goal steer routing again."""
+    return _tell(_goals().activate(goal_id), json=json)
+
+
+@app.command
+def deactivate(goal_id: GoalId, /, *, json: Json = False) -> int:
+    """Keep a goal and its links, but let it steer nothing."""
+    return _tell(_goals().deactivate(goal_id), json=json)
+
+
+@app.command
+def remove(goal_id: GoalId, /, *, yes: Yes = False) -> int:
+    """Remove a goal and its links to experts."""
+    goals = _goals()
+    goal = goals.get(goal_id)
+    if not confirmed(f"Remove goal {goal.id} ({goal.text})?", yes=yes):
+        console().print("Nothing was removed.")
+        return 0
+    goals.remove(goal_id)
+    console().print(f"Goal {goal.id} is removed: {printable(goal.text)}")
+    return 0
+
+
+@app.command
+def remove_like(
+    pattern: Annotated[
+        str,
+        Parameter(name="PATTERN", help="Whole text of the goals; '%' stands for any text, '_' for one character."),
+    ],
+    /,
+    *,
+    yes: Yes = False,
+) -> int:
+    """Remove all goals whose text fits a pattern, such as '%summar%'; case is ignored."""
+    goals = _goals()
+    found = goals.matching(pattern)
+    if not found:
+        console().print(printable(f"No goal fits {pattern!r}."))
+        return 0
+    listed = ", ".join(f"{goal.id} ({goal.text})" for goal in found)
+    if not confirmed(f"Remove {_count(found)}: {listed}?", yes=yes):
+        console().print("Nothing was removed.")
+        return 0
+    gone = goals.remove_like(pattern)
+    console().print(f"{_count(gone)} removed: {', '.join(str(goal.id) for goal in gone)}")
+    return 0
+
+
+@app.command
+def link_expert(goal_id: GoalId, expert_id: Expert, /) -> int:
+    """Let an expert serve a goal."""
+    _goals().link_expert(goal_id, expert_id)
+    console().print(f"Expert {expert_id} serves goal {goal_id}.")
+    return 0
+
+
+@app.command
+def unlink_expert(goal_id: GoalId, expert_id: Expert, /) -> int:
+    """End that an expert serves a goal."""
+    _goals().unlink_expert(goal_id, expert_id)
+    console().print(f"Expert {expert_id} no longer serves goal {goal_id}.")
+    return 0
+
+
+@app.command
+def list_for_expert(expert_id: Expert, /, *, json: Json = False) -> int:
+    """The goals that an expert serves, inactive ones included."""
+    goals = _goals()
+    return _show(goals, goals.list_for_expert(expert_id), f"Expert {expert_id} serves no goal.", json=json)
+
+
+@app.command
+def get_expert(goal_id: GoalId, /, *, json: Json = False) -> int:
+    """The experts that serve a goal."""
+    goals = _goals()
+    found = goals.get_expert(goal_id)
+    if json:
+        show_json(found)
+    elif not found:
+        console().print(f"No expert serves goal {goal_id}; 'lab goals link-expert {goal_id} EXPERT' links one.")
+    else:
+        cards = goals.registry.read()
+        rows = [(name, (cards.get(name).name if name in cards else "not in the registry") or "-") for name in found]
+        show_table(("expert", "name"), rows)
+    return 0
+
+
+def _goals() -> Goals:
+    from hrm_engine.store.goals import Goals
+
+    return Goals(Workspace.find())
+
+
+def _show(goals: Goals, found: Sequence[Goal], if_none: str, *, json: bool) -> int:
+    experts = goals.experts_by_goal()
+    if json:
+        show_json([{**asdict(goal), "experts": experts.get(goal.id, [])} for goal in found])
+    elif not found:
+        console().print(printable(if_none))
+    else:
+        rows = [
+            (goal.id, "yes" if goal.active else "no", ", ".join(experts.get(goal.id, [])) or "-", goal.text)
+            for goal in found
+        ]
+        show_table(("id", "active", "experts", "goal"), rows, right=("id",))
+    return 0
+
+
+def _tell(goal: Goal, *, json: bool) -> int:
+    if json:
+        show_json(asdict(goal))
+    else:
+        console().print(f"Goal {goal.id} is {'active' if goal.active else 'inactive'}: {printable(goal.text)}")
+    return 0
+
+
+def _count(goals: Sequence[Goal]) -> str:
+    return f"{len(goals)} goal{'' if len(goals) == 1 else 's'}"
