@@ -21,7 +21,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from hrm_engine.errors import BundleError, ConfigError, LockedError, RegistryError
-from hrm_engine.store.expert_cards import ExpertCard, GoalLink, RegistryContent, check_expert_id
+from hrm_engine.store.expert_cards import ExpertCard, GoalLink, check_expert_id
+from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.files import clean_temporaries, new_folder, read_json, sha256_file, storage_error, write_bytes
 from hrm_engine.store.goal_tables import GoalTables
 from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
