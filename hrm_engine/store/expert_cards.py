@@ -65,6 +65,8 @@ Facts = Annotated[dict[str, JsonValue], BeforeValidator(_nulls)]
 
 
 class Stored(BaseModel):
+    """Base of what stands in the registry: frozen, unknown fields kept if they are plain JSON, no number infinite."""
+
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[str, JsonValue]
 
