@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dashboard.queries.fields import column, text_of, times
 from dashboard.queries.incidents import incidents
+from dashboard.queries.routing import Routing, routing
 from dashboard.queries.scan import finite
 from hrm_engine.store.reader import MetricsReader
 
@@ -179,6 +180,10 @@ class RunMetrics:
     def incidents(self) -> pd.DataFrame:
         """What interrupted or disturbed the training, newest first: ``step, event, what``."""
         return self._kept(("incidents",), lambda: incidents(self._reader))
+
+    def routing(self) -> Routing:
+        """What the routers of a model with experts did."""
+        return self._kept(("routing",), lambda: routing(self._reader))
 
     def _kept(self, key: tuple[object, ...], load: Callable[[], T]) -> T:
         with self._lock:

@@ -225,10 +225,11 @@ def attached_to(expert_id: str, workspace: Workspace) -> list[Path]:
 
     A bundle whose metadata cannot be read cannot be loaded either, and does not count.
     """
-    return [folder for folder in workspace.run_dirs() if expert_id in _experts_in(folder)]
+    return [folder for folder in workspace.run_dirs() if expert_id in experts_in(folder)]
 
 
-def _experts_in(bundle: Path) -> set[str]:
+def experts_in(bundle: Path) -> set[str]:
+    """Ids of the experts that are attached to a bundle; none if its metadata cannot be read."""
     try:
         entries = read_json(bundle / EXPERT_METADATA_FILE, BundleError).get("experts")
     except BundleError:

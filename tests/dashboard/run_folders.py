@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,6 +88,43 @@ def events(first: int, last: int, *, every: int = 1, eval_every: int = 50) -> It
                 step,
                 {"prompt": "The function", "text": f"returns the value of the *{step}*th <b>item</b>."},
             )
+
+
+def usage_fields(
+    step: int, layers: Mapping[str, int], *, per_token: int = 2, num_tokens: int = 1024
+) -> Iterator[dict[str, Any]]:
+    """The ``expert_usage`` fields of a step, for each of ``layers`` (name to experts): uneven first, then even."""
+    for at, (layer, number) in enumerate(layers.items()):
+        weights = [1 + (1.5 + at) * math.exp(-step / 150) * ((expert * 7 + at) % number) for expert in range(number)]
+        counts = [round(per_token * num_tokens * weight / sum(weights)) for weight in weights]
+        yield {
+            "layer": layer,
+            "avg_routing_prob": [weight / sum(weights) for weight in weights],
+            "token_counts": counts,
+            "dropped_tokens": round(0.3 * sum(counts) * math.exp(-step / 100)),
+            "total_tokens": num_tokens,
+        }
+
+
+def write_moe_run(
+    root: Path, name: str, *, layers: Mapping[str, int] | None = None, last: int = 400, bias_rate: float | None = None
+) -> Path:
+    """A finished run of a model with experts; ``expert_usage`` every 20 steps."""
+    layers = layers if layers is not None else {"H.0": 8, "H.1": 8, "L.0": 8, "L.1": 4}
+    run = write_run(root, name, last=0)
+    arguments = training_args(name, last)
+    arguments["parameters"]["moe"] = {"use_moe": True, "num_experts": 8, "num_experts_per_tok": 2}
+    write_json(run / "training_args.json", arguments)
+    noise = random.Random(last)
+    rows: list[tuple[str, int, dict[str, Any]]] = []
+    for step in range(1, last + 1):
+        balance = {"lb_loss": 1 + math.exp(-step / 120), "z_loss": 2.0 + math.exp(-step / 80), "moe_layers": 4}
+        rows.append(("train", step, {**train_fields(step, noise), **balance}))
+        if step % 20 == 0:
+            more = {} if bias_rate is None else {"bias_rate": bias_rate}
+            rows += [("expert_usage", step, {**fields, **more}) for fields in usage_fields(step, layers)]
+    append_timed(run / "metrics.jsonl", rows, datetime.now(UTC) - timedelta(hours=1), run_id=name)
+    return run
 
 
 def append_events(path: Path, rows: Iterable[tuple[str, int, dict[str, Any]]], run_id: str = "run") -> None:

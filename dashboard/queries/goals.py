@@ -1,0 +1,52 @@
+"""Goals and their experts as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hrm_engine.store.clock import parse_iso
+from hrm_engine.store.goals import Goal, Goals
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class ServedGoal:
+    """A goal, and the ids of the experts that serve it."""
+
+    goal: Goal
+    experts: tuple[str, ...]
+
+
+def served_goals(goals: Goals) -> list[ServedGoal]:
+    """All goals by id, inactive ones included. Raises RegistryError, LockedError, StorageError."""
+    experts = goals.experts_by_goal()
+    return [ServedGoal(goal, tuple(experts.get(goal.id, ()))) for goal in goals.list_goals(active_only=False)]
+
+
+def matching(found: list[ServedGoal], search: str) -> list[ServedGoal]:
+    """Those in whose text or experts every word of ``search`` stands."""
+    words = search.casefold().split()
+    return [
+        served
+        for served in found
+        if all(word in f"{served.goal.text} {' '.join(served.experts)}".casefold() for word in words)
+    ]
+
+
+def goal_frame(found: list[ServedGoal]) -> pd.DataFrame:
+    """One row a goal: ``id, text, state, experts, created`` (UTC)."""
+    import pandas as pd
+
+    created = [parse_iso(served.goal.created_ts) for served in found]
+    return pd.DataFrame(
+        {
+            "id": pd.Series([served.goal.id for served in found], dtype="int64"),
+            "text": pd.Series([served.goal.text for served in found], dtype="str"),
+            "state": [["active" if served.goal.active else "inactive"] for served in found],
+            "experts": [list(served.experts) for served in found],
+            "created": pd.to_datetime(pd.Series(created, dtype="float64"), unit="s", utc=True),
+        }
+    )
