@@ -23,6 +23,8 @@ def main() -> None:
             st.Page("app_pages/run.py", title="Run", url_path="run"),
             st.Page("app_pages/puzzles.py", title="Puzzles", url_path="puzzles"),
             st.Page("app_pages/playground.py", title="Playground", url_path="playground"),
+            st.Page("app_pages/experts.py", title="Experts", url_path="experts"),
+            st.Page("app_pages/goals.py", title="Goals", url_path="goals"),
         ],
         position="top",
     )

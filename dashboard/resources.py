@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from dashboard.queries.experts import Attachments, ExpertTable
 from dashboard.queries.filecache import FileCache, Signature
 from dashboard.queries.folder import Checkpoints, Parameters, parameter_cache
 from dashboard.queries.metrics import RunMetrics
@@ -63,6 +64,18 @@ def solvers(root: Path) -> Solvers:
 def evaluated_rows() -> FileCache[EvaluatedRows]:
     """Full evaluations of puzzle runs."""
     return evaluated_rows_cache()
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def expert_table(registry_json: bytes) -> ExpertTable:
+    """The experts of one state of a registry."""
+    return ExpertTable(registry_json)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def attachments(root: Path) -> Attachments:
+    """Which experts stand in which bundles of the workspace at ``root``."""
+    return Attachments(Workspace(root))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

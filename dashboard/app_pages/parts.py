@@ -31,11 +31,21 @@ STATE_CHIPS = {
     "unknown": "#dcdfe4",
 }
 
+# Of experts and goals.
+USE_CHIPS = {
+    "active": "#9cc8ea",
+    "inactive": "#c9ced6",
+    "frozen": "#9ed8c2",
+    "attached": "#f1c196",
+}
+
 _STYLE = """<style>
 [data-testid="stText"] { font-size: 0.9rem; opacity: 0.75; }
 .st-key-run_title [data-testid="stText"] { font-size: 1.6rem; font-weight: 600; opacity: 1; overflow-wrap: anywhere; }
-.st-key-sentence { border-left: 4px solid #d1651a; }
-.st-key-sentence [data-testid="stText"] { white-space: pre-wrap; overflow-wrap: anywhere; opacity: 1; }
+[class*="st-key-sentence"] { border-left: 4px solid #d1651a; }
+[class*="st-key-sentence"] [data-testid="stText"] { white-space: pre-wrap; overflow-wrap: anywhere; opacity: 1; }
+.st-key-card_title [data-testid="stText"] { font-size: 1.25rem; font-weight: 600; opacity: 1; overflow-wrap: anywhere; }
+[class*="st-key-words"] [data-testid="stText"] { white-space: pre-wrap; overflow-wrap: anywhere; opacity: 1; }
 .boards { display: flex; flex-wrap: wrap; gap: 0.9rem 1.1rem; align-items: flex-start; }
 .boards figure { margin: 0; max-width: 100%; }
 .boards img { display: block; max-width: 100%; height: auto; }
@@ -73,9 +83,12 @@ def problem_box(headline: str, details: str = "") -> None:
         st.code(details, language=None, wrap_lines=True)
 
 
-def sentence(text: str) -> None:
-    """What is wrong and what to do, in one sentence that may quote anything; quieter than an error of the program."""
-    with st.container(border=True, key="sentence"):
+def sentence(text: str, key: str = "sentence") -> None:
+    """What is wrong and what to do, in one sentence that may quote anything; quieter than an error of the program.
+
+    Where a page may show several, each has a ``key`` that begins with ``sentence``.
+    """
+    with st.container(border=True, key=key):
         st.text(text if text.endswith((".", "!", "?")) else f"{text}.")
 
 

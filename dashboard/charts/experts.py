@@ -23,7 +23,10 @@ MANY_EXPERTS = 12
 """Up to so many experts have a line each; more are shown as a map."""
 _ROW_PX = 30
 _HEIGHT = 300
-_SCALE = [[0.0, style.faded(style.BLUE, 0.06)], [1.0, style.BLUE]]
+# As the chips of tables: the ends are pale enough for dark numbers on them, and seen on a light and on a dark page.
+_SCALE = [[0.0, "#ced3da"], [0.5, "#93bee2"], [1.0, "#3a90d4"]]
+_INK = "#22262b"
+_BAR = {"tickformat": ".2~%", "thickness": 12, "outlinewidth": 0}
 _WRITTEN_CELLS = 16
 
 
@@ -56,6 +59,7 @@ def family_tree(tree: pd.DataFrame, chosen: str) -> go.Figure:
                 marker={
                     "color": colour,
                     "symbol": symbol,
+                    "opacity": 1,
                     "size": [15 if ids[at] == chosen else 11 for at in rows],
                     "line": {"width": 2, "color": colour},
                 },
@@ -139,9 +143,10 @@ def usage_map(cells: pd.DataFrame, layers: Sequence[str], highest: float) -> go.
             xgap=2,
             ygap=2,
             texttemplate="%{z:.0%}" if is_small else None,
+            textfont={"color": _INK},
             hoverongaps=False,
             hovertemplate="layer %{y}, expert %{x}: %{z:.1%}<br>%{customdata}<extra></extra>",
-            colorbar={"tickformat": ".0%", "thickness": 12, "outlinewidth": 0, "title": {"text": ""}},
+            colorbar=_BAR,
         )
     )
     drawn.update_layout(hovermode="closest", margin={"t": 12})
@@ -178,7 +183,7 @@ def _share_map(cells: pd.DataFrame) -> go.Figure:
             zmin=0,
             colorscale=_SCALE,
             hovertemplate="step %{x:,}, expert %{y}: %{z:.2%}<extra></extra>",
-            colorbar={"tickformat": ".0%", "thickness": 12, "outlinewidth": 0},
+            colorbar=_BAR,
         )
     )
     drawn.update_layout(hovermode="closest", margin={"t": 12})

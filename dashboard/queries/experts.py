@@ -14,6 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.filecache import FileCache
+from dashboard.queries.scan import finite
 from dashboard.queries.workspace import printable, run_id
 from hrm_engine.store.experts import experts_in
 from hrm_engine.store.paths import Workspace
@@ -150,10 +151,10 @@ def card_fields(card: ExpertCard) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["field", "value"], dtype="str")
 
 
-def losses(card: ExpertCard) -> tuple[object, object]:
-    """Held-out loss with and without the expert, as its last training found them."""
+def losses(card: ExpertCard) -> tuple[float | None, float | None]:
+    """Held-out loss with and without the expert in nats per token, as its last training found them."""
     found: Mapping[str, Any] = card.performance_metrics
-    return found.get("loss_with"), found.get("loss_without")
+    return finite(found.get("loss_with")), finite(found.get("loss_without"))
 
 
 def _inner(field: str, content: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -1,0 +1,101 @@
+"""Changing experts and goals from a page: what is asked first, what was done, and why something was refused.
+
+A question is remembered in the session and drawn as a dialog until it is answered, so nothing is lost when the page is
+drawn again meanwhile. Every change is a call of the store's own functions, the same that the command line calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import streamlit as st
+
+from dashboard.app_pages.parts import sentence
+from dashboard.queries.filecache import signature
+from dashboard.resources import workspace
+from hrm_engine.errors import HRMError
+
+WATCH_S = 3.0
+_ASKED, _DONE, _REFUSED = "asked", "change_done", "change_refused"
+
+Dialogs = Mapping[str, tuple[str, Callable[[str], None]]]
+"""Kind of question: title of the dialog, and what draws it, given the id that it is about."""
+
+
+def ask(kind: str, subject: str = "") -> None:
+    """Open the dialog ``kind`` about ``subject`` with the redraw that follows."""
+    st.session_state[_ASKED] = (kind, subject)
+
+
+def ask_button(label: str, kind: str, subject: str = "", *, key: str | None = None) -> None:
+    """A button that opens a dialog."""
+    st.button(label, on_click=ask, args=(kind, subject), key=key or f"{kind} {subject}")
+
+
+def forget() -> None:
+    """Close whatever dialog is open."""
+    st.session_state.pop(_ASKED, None)
+
+
+def open_dialog(dialogs: Dialogs) -> None:
+    """Draw the dialog that was asked for, if it is one of these."""
+    kind, subject = st.session_state.get(_ASKED, ("", ""))
+    if kind in dialogs:
+        title, draw = dialogs[kind]
+        st.dialog(title, on_dismiss=forget)(draw)(subject)
+
+
+def answer(label: str, change: Callable[[], object], done: str, *, disabled: bool = False) -> None:
+    """The two buttons of a dialog. When the change is made the dialog closes; if it is refused, it says why."""
+    with st.container(horizontal=True):
+        wanted = st.button(label, type="primary", key="dialog_yes", disabled=disabled)
+        if st.button("Cancel", key="dialog_no"):
+            forget()
+            st.rerun()
+    if wanted:
+        try:
+            change()
+        except HRMError as problem:
+            sentence(str(problem), key="sentence_dialog")
+            return
+        st.session_state[_DONE] = done
+        forget()
+        st.rerun()
+
+
+def change_now(change: Callable[[], object], done: str) -> None:
+    """Make a change that needs no question; for a button's ``on_click``."""
+    try:
+        change()
+    except HRMError as problem:
+        st.session_state[_REFUSED] = str(problem)
+    else:
+        st.session_state[_DONE] = done
+
+
+def tell() -> None:
+    """Say what was done or refused by the click before. ``done`` holds fixed words, numbers and ids only."""
+    if done := st.session_state.pop(_DONE, ""):
+        st.toast(done)
+    if refused := st.session_state.pop(_REFUSED, ""):
+        sentence(refused, key="sentence_refused")
+
+
+def watch() -> None:
+    """Draw the page again when the registry or the goals were changed by somebody else, as by the command line."""
+    here = workspace()
+    seen = [signature(path) for path in (here.expert_registry, here.goals)]
+    before = st.session_state.get("experts_seen", seen)
+    if seen != before and _ASKED not in st.session_state:
+        st.rerun()
+
+
+def note_seen() -> None:
+    """Remember in what state the files are that the page is about to show."""
+    here = workspace()
+    st.session_state["experts_seen"] = [signature(path) for path in (here.expert_registry, here.goals)]
+
+
+def start_watching() -> None:
+    """Look at the files every few seconds, without drawing anything."""
+    st.fragment(watch, run_every=WATCH_S)()

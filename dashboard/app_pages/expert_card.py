@@ -1,0 +1,159 @@
+"""The card of one expert: what it is and serves, where it stands, what its training found, and what can be done."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import formats
+from dashboard.app_pages.changing import ask, change_now
+from dashboard.app_pages.parts import chart, plain
+from dashboard.charts import experts as charts
+from dashboard.charts import training as training_charts
+from dashboard.queries.experts import card_fields, losses
+from dashboard.queries.workspace import printable
+from dashboard.resources import run_metrics, workspace
+from hrm_engine.store.expert_cards import ExpertCard
+from hrm_engine.store.goals import Goals
+
+MAX_LISTED = 20
+
+
+def card(expert: ExpertCard, goals: Goals, bundles: list[str]) -> None:
+    """Everything about one expert; ``bundles`` are the ids of the runs that it stands in."""
+    st.divider()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        with st.container(key="card_title", width="content"):
+            st.text(expert.expert_id)
+        if expert.is_active:
+            st.badge("active", color="blue")
+        else:
+            st.badge("inactive", color="gray")
+        if expert.is_frozen:
+            st.badge("frozen", color="green")
+        if bundles:
+            st.badge("attached", color="orange")
+    if expert.name:
+        plain(printable(expert.name))
+    actions(expert, goals)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        numbers(expert)
+        if expert.description:
+            with st.container(key="words_description"):
+                st.text(printable(expert.description))
+        training(expert)
+        fields(expert)
+    with right:
+        served(expert, goals)
+        places(bundles)
+
+
+def actions(expert: ExpertCard, goals: Goals) -> None:
+    """What can be done with it. What destroys something or changes the routing is asked first."""
+    registry, name = goals.registry, expert.expert_id
+    with st.container(horizontal=True):
+        if expert.is_frozen:
+            thaw = partial(registry.unfreeze, name)
+            st.button("Unfreeze", on_click=change_now, args=(thaw, f"`{name}` can be trained again"), key="freeze")
+        else:
+            keep = partial(registry.freeze, name)
+            st.button("Freeze", on_click=change_now, args=(keep, f"`{name}` is frozen"), key="freeze")
+        kind = "deactivate" if expert.is_active else "activate"
+        st.button(kind.capitalize(), on_click=ask, args=(kind, name), key="activate")
+        st.button("Set parent", on_click=ask, args=("parent", name), key="parent")
+        st.button("Link goal", on_click=ask, args=("link", name), key="link")
+        st.button("Delete", on_click=ask, args=("delete", name), key="delete")
+
+
+def numbers(expert: ExpertCard) -> None:
+    """Use and training in numbers."""
+    with_it, without = losses(expert)
+    gain = None if with_it is None or without is None else with_it - without
+    row = st.grid("auto", min_column_width=130)
+    number = partial(row.metric, border=True, height="stretch")
+    number("Activations", formats.count(expert.total_activations), help="Tokens routed to it so far")
+    number("Mean weight", formats.rate(expert.avg_routing_weight), help="That they gave it")
+    number(
+        "Held-out loss",
+        formats.loss(with_it),
+        delta=None if gain is None else f"{gain:+.3f}",
+        delta_color="inverse",
+        help="With the expert, in nats per token; below it the difference to the base without it",
+    )
+    number("Without it", formats.loss(without), help="Of the base alone, on the same text")
+
+
+def training(expert: ExpertCard) -> None:
+    """The curves of its training, if there was one."""
+    folder: Path = workspace().experts / expert.expert_id
+    if not (folder / "metrics.jsonl").is_file():
+        if expert.checkpoint_path is None:
+            plain(f"It has no weights yet: lab train actv1 --expert-id {expert.expert_id} --dataset-file FILE")
+        return
+    metrics = run_metrics(folder)
+    metrics.refresh()
+    evaluation, train = metrics.evaluation(("loss_without",)), metrics.train(("loss",))
+    if len(evaluation):
+        st.subheader("Loss with and without it", anchor=False)
+        chart(charts.with_and_without(evaluation), "with_and_without", "Held-out loss with and without the expert")
+    if len(train):
+        st.subheader("Training loss", anchor=False)
+        figure = training_charts.lines(train, {"loss": "training"}, "loss (nats/token)", height=260)
+        chart(figure, "expert_training", "Training loss of the expert")
+    for note in metrics.notes():
+        st.warning(note)
+
+
+def fields(expert: ExpertCard) -> None:
+    """The whole card, as the registry has it."""
+    with st.expander("All fields"):
+        make = st.column_config
+        st.dataframe(
+            card_fields(expert),
+            key="card_fields",
+            hide_index=True,
+            height="content",
+            column_config={
+                "field": make.TextColumn("Field", width="medium"),
+                "value": make.TextColumn("Value", width="large"),
+            },
+            placeholder=formats.DASH,
+            alt="Every field of the card",
+        )
+
+
+def served(expert: ExpertCard, goals: Goals) -> None:
+    """The goals that it serves."""
+    st.subheader("Goals", anchor=False)
+    active = {goal.id: goal.active for goal in goals.list_goals(active_only=False)}
+    if not expert.goals:
+        plain("It serves no goal.")
+    for at, goal in enumerate(expert.goals[:MAX_LISTED]):
+        with st.container(border=True, key=f"words_goal_{at}"):
+            st.text(printable(goal.text))
+            with st.container(horizontal=True, vertical_alignment="center"):
+                if goal.id is None:
+                    plain("in no database yet")
+                    continue
+                plain(f"goal {goal.id} · {'active' if active.get(goal.id) else 'inactive'}")
+                subject = f"{goal.id} {expert.expert_id}"
+                st.button("Unlink", on_click=ask, args=("unlink", subject), key=f"unlink {goal.id}", type="tertiary")
+    if len(expert.goals) > MAX_LISTED:
+        plain(f"and {len(expert.goals) - MAX_LISTED:,} more")
+    st.page_link("app_pages/goals.py", label="All goals")
+
+
+def places(bundles: list[str]) -> None:
+    """The brains that it is attached to."""
+    st.subheader("Attached to", anchor=False)
+    if not bundles:
+        plain("no brain")
+    for at, bundle in enumerate(bundles[:MAX_LISTED]):
+        with st.container(horizontal=True, vertical_alignment="center", key=f"words_bundle_{at}"):
+            st.text(bundle)
+            st.page_link("app_pages/run.py", label="Open", query_params={"run": bundle})
+    if len(bundles) > MAX_LISTED:
+        plain(f"and {len(bundles) - MAX_LISTED:,} more")

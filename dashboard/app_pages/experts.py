@@ -1,0 +1,269 @@
+"""The page of experts: how many there are, how they hang together, each one's card, and what routers do with them."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from dashboard import formats
+from dashboard.app_pages import expert_card, expert_dialogs
+from dashboard.app_pages.changing import ask_button, note_seen, open_dialog, start_watching, tell
+from dashboard.app_pages.parts import USE_CHIPS, nothing_yet, plain, sentence
+from dashboard.app_pages.routing import routing_view
+from dashboard.charts import experts as charts
+from dashboard.charts.style import CONFIG
+from dashboard.queries.experts import STATES, ExpertTable
+from dashboard.queries.workspace import printable
+from dashboard.resources import attachments, expert_table, run_index, workspace
+from hrm_engine.errors import HRMError
+from hrm_engine.store.expert_content import RegistryContent
+from hrm_engine.store.goals import Goals
+
+VIEWS = ("Registry", "Routing")
+MAX_TREE = 300
+_TABLE_ROWS = 10
+_ROW_PIXELS = 36
+_TREE_PIXELS = 420
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What the page shows: the cards, the same as tables, and the bundles that experts stand in."""
+
+    content: RegistryContent
+    table: ExpertTable
+    goals: Goals
+    attached: dict[str, list[str]]
+
+
+def page() -> None:
+    """The registry, or the routing of a run."""
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        st.title("Experts", anchor=False, width="content")
+        view = st.segmented_control(
+            "View",
+            VIEWS,
+            default=VIEWS[0],
+            required=True,
+            key="view",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+    if view == "Routing":
+        routing_view()
+        return
+    tell()
+    note_seen()
+    try:
+        found = registry()
+    except HRMError as problem:
+        sentence(f"The experts cannot be shown, and nothing can be changed: {problem}")
+        start_watching()
+        return
+    show(found)
+    open_dialog(expert_dialogs.DIALOGS)
+    start_watching()
+
+
+def registry() -> Registry:
+    """The registry and the goals as the files are now. Raises HRMError: damaged, newer, locked, not readable."""
+    here = workspace()
+    goals = Goals(here)
+    content = goals.registry.read()
+    attached = attachments(here.root).by_expert(run_index(here.root).run_dirs())
+    return Registry(content, expert_table(content.to_json()), goals, attached)
+
+
+def show(found: Registry) -> None:
+    """Counts, tree, table, and the card of the chosen expert."""
+    counts = found.table.counts(found.attached)
+    if not counts.total:
+        nothing_yet(
+            "There is no expert in this workspace yet.",
+            "`lab train actv1 --expert-id NAME --dataset-file FILE` trains one and puts its card into the registry, "
+            "`artifacts/experts/registry.json`. A card can also be made before the training.",
+        )
+        ask_button("New card", "create", key="new_card")
+        return
+    row = st.grid("auto", min_column_width=150)
+    row.metric("Experts", formats.count(counts.total), border=True)
+    row.metric("Active", formats.count(counts.active), border=True, help="Tokens may be routed to them")
+    row.metric("Frozen", formats.count(counts.frozen), border=True, help="Neither gradient nor weight decay")
+    row.metric("Attached", formats.count(counts.attached), border=True, help="They stand in a layer of some brain")
+    left, right = st.columns([3, 2], gap="medium")
+    with right:
+        hierarchy(found)
+    with left:
+        table(found)
+    wanted = st.query_params.get("expert", "")
+    if wanted and wanted not in found.content:
+        sentence(f"There is no expert {printable(wanted[:100])!a} (any more): tick one in the table")
+    elif wanted:
+        expert_card.card(found.content.get(wanted), found.goals, found.attached.get(wanted, []))
+
+
+def hierarchy(found: Registry) -> None:
+    """The tree of parents and children; a click chooses an expert."""
+    st.subheader("Hierarchy", anchor=False)
+    tree = found.table.tree()
+    if tree.empty:
+        nothing_yet("No expert hangs under another one.", "*Set parent* on the card of an expert puts it there.")
+        return
+    if len(tree) > MAX_TREE:
+        plain(f"The first {MAX_TREE} of {len(tree):,}.")
+        tree = tree.head(MAX_TREE)
+    chosen = st.query_params.get("expert", "")
+    with st.container(height=_TREE_PIXELS if len(tree) > 12 else "content", border=False):
+        st.plotly_chart(
+            charts.family_tree(tree, chosen),
+            key=f"tree {chosen}",
+            config={**CONFIG, "displayModeBar": False},
+            on_select=choose_in_tree,
+            selection_mode="points",
+            alt="Parents with their children below them",
+        )
+
+
+def choose_in_tree() -> None:
+    """Show the expert whose point was clicked."""
+    key = f"tree {st.query_params.get('expert', '')}"
+    for point in st.session_state[key]["selection"]["points"]:
+        if isinstance(expert_id := point.get("customdata"), list):
+            expert_id = expert_id[0] if expert_id else None
+        if isinstance(expert_id, str):
+            choose(expert_id)
+
+
+def table(found: Registry) -> None:
+    """The experts that the filter finds; a ticked one is shown below."""
+    st.subheader("Registry", anchor=False)
+    search, category, states = filters(found.table)
+    frame = found.table.find(search, category, states, found.attached)
+    total = len(found.content.cards)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        number = "1 expert" if total == 1 else f"{total:,} experts"
+        plain(f"{number if len(frame) == total else f'{len(frame):,} of {number}'} · tick one to see its card")
+        ask_button("New card", "create", key="new_card")
+    if frame.empty:
+        nothing_yet("No expert matches.", "Shorten the search, or take something out of the filter.")
+        return
+    ids = [str(expert_id) for expert_id in frame["expert_id"]]
+    states_shown = zip(frame["is_active"], frame["is_frozen"], frame["is_attached"], strict=True)
+    frame["state"] = [
+        ["active" if active else "inactive", *(["frozen"] if frozen else []), *(["attached"] if attached else [])]
+        for active, frozen, attached in states_shown
+    ]
+    chosen = st.query_params.get("expert", "")
+    # A tick counts rows: with other rows the table is another one, so that the tick stays on its expert.
+    key = f"experts {zlib.crc32(' '.join(ids).encode())} {st.session_state.get('experts_choice', 0)}"
+    st.session_state["shown_experts"] = (key, ids)
+    st.dataframe(
+        frame,
+        key=key,
+        hide_index=True,
+        height=_ROW_PIXELS * (min(len(frame), _TABLE_ROWS) + 1),
+        row_height=_ROW_PIXELS,
+        on_select=choose_in_table,
+        selection_mode="single-row",
+        selection_default={"selection": {"rows": [ids.index(chosen)] if chosen in ids else []}},
+        column_order=[
+            "expert_id",
+            "name",
+            "state",
+            "category",
+            "num_goals",
+            "total_activations",
+            "avg_routing_weight",
+            "last_trained",
+        ],
+        column_config=columns(),
+        placeholder=formats.DASH,
+        alt="Experts that match the filter",
+    )
+
+
+def filters(experts: ExpertTable) -> tuple[str, str, list[str]]:
+    """What to look for; all of it stands in the link."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        search = st.text_input(
+            "Search",
+            key="q",
+            bind="query-params",
+            live=True,
+            max_chars=200,
+            placeholder="Id, name, description",
+            label_visibility="collapsed",
+            width=220,
+        )
+        categories = experts.categories()
+        category = ""
+        if categories:
+            wanted = st.query_params.get("category", "")
+            st.session_state["category_choice"] = wanted if wanted in categories else None
+            category = (
+                st.selectbox(
+                    "Category",
+                    categories,
+                    key="category_choice",
+                    on_change=choose_category,
+                    placeholder="Any category",
+                    label_visibility="collapsed",
+                    width=180,
+                )
+                or ""
+            )
+        states = st.pills(
+            "State",
+            STATES,
+            selection_mode="multi",
+            key="state",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+    return search or "", category, list(states)
+
+
+def choose_category() -> None:
+    """Put the category chosen in the box into the link."""
+    if chosen := st.session_state["category_choice"]:
+        st.query_params["category"] = chosen
+    else:
+        st.query_params.pop("category", None)
+
+
+def choose_in_table() -> None:
+    """Show the expert of the ticked row; none if the tick was taken away."""
+    key, ids = st.session_state["shown_experts"]
+    rows = st.session_state[key]["selection"]["rows"]
+    if rows and 0 <= rows[0] < len(ids):
+        st.query_params["expert"] = ids[rows[0]]
+    else:
+        st.query_params.pop("expert", None)
+
+
+def choose(expert_id: str) -> None:
+    """Show an expert, and let the table tick it."""
+    st.query_params["expert"] = expert_id
+    st.session_state["experts_choice"] = st.session_state.get("experts_choice", 0) + 1
+
+
+def columns() -> dict[str, Any]:
+    """Titles and number formats of the table."""
+    make = st.column_config
+    return {
+        "expert_id": make.TextColumn("Expert", width="medium"),
+        "name": make.TextColumn("Name", width="medium"),
+        "state": make.MultiselectColumn("State", options=list(USE_CHIPS), color=list(USE_CHIPS.values())),
+        "category": make.TextColumn("Category", width="small"),
+        "num_goals": make.NumberColumn("Goals", format="%d", width="small"),
+        "total_activations": make.NumberColumn("Activations", format="compact", help="Tokens routed to it so far"),
+        "avg_routing_weight": make.NumberColumn("Weight", format="%.3f", help="Mean weight that they gave it"),
+        "last_trained": make.DatetimeColumn("Trained", format="distance"),
+    }
+
+
+if __name__ == "__main__":
+    page()

@@ -1,0 +1,186 @@
+"""Experts and Goals in a real browser: what is clicked stands on the disk, and the command line says the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hrm_engine.store.goals import Goals
+from hrm_engine.store.paths import Workspace
+from tests.browser.pages import assert_no_errors, metric, wait_for_axis
+from tests.dashboard.registries import HOSTILE, add_expert, on_disk, write_registry
+from tests.dashboard.run_folders import write_moe_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = pytest.mark.browser
+
+PICTURE_BYTES = 10_000
+
+
+@pytest.fixture
+def lab(workspace: Path) -> Workspace:
+    """A workspace with five experts and two goals."""
+    found = Workspace(workspace)
+    write_registry(found)
+    return found
+
+
+def cli(lab: Workspace, *words: str) -> Any:
+    """What a ``lab`` command says as JSON, in a process of its own."""
+    command = [sys.executable, "-m", "lab", *words, "--json"]
+    environment = {**os.environ, "HRM_LAB_ROOT": str(lab.root)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=True)
+    return json.loads(done.stdout)
+
+
+def tick(page: Page, row: int) -> None:
+    """Tick a row of the first table, counted from 0."""
+    table = page.get_by_test_id("stDataFrame").first
+    table.locator("canvas").first.wait_for()
+    table.click(position={"x": 17, "y": 54 + 36 * row})
+
+
+def dialog(page: Page, title: str) -> Locator:
+    """The open dialog of that title."""
+    found = page.get_by_role("dialog").filter(has_text=title)
+    found.wait_for()
+    return found
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def test_an_expert_is_frozen(
+    lab: Workspace, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path
+) -> None:
+    page.goto(start_dashboard(lab.root))
+    page.get_by_role("link", name="Experts").click()
+    page.get_by_text("5 experts").wait_for()
+    assert metric(page, "Frozen") == "1"
+    tick(page, 0)
+    page.wait_for_url("**/experts?expert=docs")
+    page.screenshot(path=screenshots / "experts.png", full_page=True)
+    press(page, "Freeze")
+    page.get_by_role("button", name="Unfreeze").wait_for()
+    assert metric(page, "Frozen") == "2"
+    assert on_disk(lab, "docs")["is_frozen"] is True
+    assert cli(lab, "experts", "show", "docs")["is_frozen"] is True
+    assert_no_errors(page)
+
+    # What the command line changes is seen without a click.
+    Goals(lab).registry.freeze("notes")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('[data-testid=stMetric]')].some("
+        "card => card.innerText.startsWith('Frozen') && card.innerText.includes('3'))"
+    )
+
+    # What changes the routing asks, and waits for the answer.
+    press(page, "Deactivate")
+    asked = dialog(page, "Deactivate expert")
+    asked.get_by_text("No token will be routed to docs").wait_for()
+    page.screenshot(path=screenshots / "dialog.png")
+    asked.get_by_role("button", name="Cancel").click()
+    asked.wait_for(state="hidden")
+    assert on_disk(lab, "docs")["is_active"] is True
+    press(page, "Deactivate")
+    dialog(page, "Deactivate expert").get_by_role("button", name="Deactivate").click()
+    page.get_by_role("button", name="Activate", exact=True).wait_for()
+    assert on_disk(lab, "docs")["is_active"] is False
+
+    press(page, "Delete")
+    asked = dialog(page, "Delete expert")
+    asked.get_by_role("button", name="Delete").click()
+    asked.get_by_text("has children").wait_for()
+    asked.get_by_role("button", name="Close").click()
+    asked.wait_for(state="hidden")
+    assert {card["expert_id"] for card in cli(lab, "experts", "list")} >= {"docs", "typing"}
+    assert_no_errors(page)
+    for name in ("experts", "dialog"):
+        assert (screenshots / f"{name}.png").stat().st_size > PICTURE_BYTES
+
+
+def test_a_goal_is_added_and_linked(
+    lab: Workspace, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path
+) -> None:
+    page.goto(f"{start_dashboard(lab.root)}/goals")
+    page.get_by_text("2 goals · 1 active").wait_for()
+    press(page, "New goal")
+    asked = dialog(page, "New goal")
+    asked.get_by_label("What is wanted").fill(HOSTILE)
+    asked.get_by_role("button", name="Add").click()
+    page.wait_for_url("**/goals?goal=3")
+    page.get_by_text("3 goals · 2 active").wait_for()
+    assert page.get_by_text(HOSTILE, exact=True).first.is_visible()
+    assert page.locator("img[src=x]").count() == 0
+    press(page, "Link expert")
+    asked = dialog(page, "Link expert")
+    asked.get_by_role("combobox").click()
+    page.get_by_role("option", name="poems").click()
+    asked.get_by_role("button", name="Link").click()
+    asked.wait_for(state="hidden")
+    page.get_by_role("button", name="Unlink").wait_for()
+    page.screenshot(path=screenshots / "goals.png", full_page=True)
+    goal = next(goal for goal in cli(lab, "goals", "list") if goal["id"] == 3)
+    assert (goal["text"], goal["experts"], goal["active"]) == (HOSTILE, ["poems"], True)
+    assert on_disk(lab, "poems")["goals"] == [{"id": 3, "text": HOSTILE}]
+    assert_no_errors(page)
+
+    tick(page, 1)
+    page.wait_for_url("**/goals?goal=2")
+    press(page, "Remove")
+    dialog(page, "Remove goal").get_by_role("button", name="Remove").click()
+    page.get_by_text("2 goals · 2 active").wait_for()
+    assert [goal["id"] for goal in cli(lab, "goals", "list", "--all")] == [1, 3]
+    assert page.title() not in ("1", "2")
+    assert_no_errors(page)
+    assert (screenshots / "goals.png").stat().st_size > PICTURE_BYTES
+
+
+def test_an_expert_is_chosen_in_the_tree(lab: Workspace, start_dashboard: Callable[[Path], str], page: Page) -> None:
+    add_expert(lab, "hostile", name=HOSTILE, description=HOSTILE, parent_expert_id="poems")
+    page.goto(f"{start_dashboard(lab.root)}/experts")
+    tree = page.locator(".js-plotly-plot")
+    tree.locator(".points path").first.wait_for()
+    page.wait_for_timeout(1000)
+    # The points of one state are one trace: the active ones, then poems, which is frozen, then the inactive one.
+    box = tree.locator(".points path").last.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_url("**/experts?expert=typing")
+    page.get_by_role("button", name="Activate", exact=True).wait_for()
+    page.goto(f"{page.url.split('?')[0]}?expert=hostile")
+    page.get_by_text(HOSTILE, exact=True).first.wait_for()
+    page.wait_for_timeout(500)
+    assert page.locator("img[src=x]").count() == 0
+    assert page.title() not in ("1", "2")
+    assert_no_errors(page)
+
+
+def test_the_routing_of_a_run_over_time(
+    lab: Workspace, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path
+) -> None:
+    write_moe_run(lab.root, "moe")
+    page.goto(f"{start_dashboard(lab.root)}/experts")
+    page.get_by_text("Routing", exact=True).click()
+    wait_for_axis(page, "expert")
+    shares = """() => Array.from(document.querySelectorAll('.js-plotly-plot')).map(
+        plot => plot._fullData.find(trace => trace.type === 'heatmap')).find(Boolean)?.z[0][0]"""
+    late = page.evaluate(shares)
+    page.screenshot(path=screenshots / "routing.png", full_page=True)
+    slider = page.get_by_role("slider")
+    slider.focus()
+    slider.press("Home")
+    page.wait_for_function("() => new URLSearchParams(location.search).get('step') === '20'")
+    page.wait_for_function(f"late => Math.abs(({shares})() - late) > 0.01", arg=late)
+    assert_no_errors(page)
+    assert (screenshots / "routing.png").stat().st_size > PICTURE_BYTES
