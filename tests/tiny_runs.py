@@ -33,6 +33,7 @@ VOCABULARY = 300
 SETTINGS: dict[str, Any] = {
     "dataset_file": TEXT,
     "hidden_size": 64,
+    "use_moe": False,
     "num_heads": 2,
     "h_layers": 1,
     "l_layers": 1,

@@ -163,7 +163,7 @@ def _num_parameters(path: Path) -> int | None:
         shapes = tensor_shapes(path, "model")
     except HRMError:
         return None
-    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith("_init"))
+    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(("_init", "balance_bias")))
 
 
 def _read(path: Path) -> dict[str, Any]:

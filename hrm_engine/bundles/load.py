@@ -104,7 +104,7 @@ def build_model(
     problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, wanted, where=where)
     if problems:
         raise error("; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else ""))
-    if dtype is not None:
-        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     model.load_state_dict(tensors, assign=True)
-    return model
+    for router in model.routers.values():
+        router.unsteer()
+    return model if dtype is None else model.to(dtype)

@@ -28,6 +28,10 @@ def load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> di
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, wanted, where=path)
     if problems:
-        raise BundleError("--student-init does not fit this model: " + "; ".join(problems))
+        has_experts = any(".router." in name for name in tensors)
+        hint = ""
+        if has_experts != bool(model.routers):
+            hint = "; it has experts: leave out --no-moe" if has_experts else "; it has no experts: add --no-moe"
+        raise BundleError("--student-init does not fit this model: " + "; ".join(problems[:8]) + hint)
     model.load_state_dict(tensors)
     return parent_record(path)

@@ -53,7 +53,14 @@ class CoreConfig(Config):
     activation: Literal["swiglu", "gated_norm"] = Field(
         "swiglu", description="Inside the feed-forward layer: silu(g) v, or sigmoid(g) RMS(g v) (arXiv 2601.19085)."
     )
-    feed_forward: Literal["dense"] = Field("dense", description="Kind of feed-forward layer.")
+    feed_forward: Literal["dense", "moe"] = Field("dense", description="Kind of feed-forward layer.")
+    num_experts: int = Field(0, ge=0, le=1024, description="Experts of each layer where feed_forward is moe.")
+    experts_per_token: int = Field(0, ge=0, le=64, description="Experts that a token is sent to.")
+    layer_experts: dict[str, int] = Field(
+        default_factory=dict,
+        description="Experts of single layers, by names such as H.1, where they have another number: an attached "
+        "expert is one more. In a dense model the layer's own network is the first of them.",
+    )
     causal: bool = Field(True, description="Causal attention (text) or attention to all positions (puzzles).")
     pos_encodings: PositionEncoding = Field(description="Position encoding.")
     rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary frequencies.")
@@ -95,7 +102,34 @@ class CoreConfig(Config):
             raise ValueError(f"identifier_width {self.identifier_width} is more than its {self.prefix_width} places")
         if self.grad_calls > self.num_calls:
             raise ValueError(f"grad_calls {self.grad_calls} of {self.num_calls} module calls")
+        self._check_experts()
         return self
+
+    def _check_experts(self) -> None:
+        is_moe = self.feed_forward == "moe"
+        if is_moe != bool(self.num_experts) or (is_moe or bool(self.layer_experts)) != bool(self.experts_per_token):
+            raise ValueError(
+                "num_experts and experts_per_token go with feed_forward moe; layer_experts need the latter"
+            )
+        if is_moe and self.experts_per_token > self.num_experts:
+            raise ValueError(f"experts_per_token {self.experts_per_token} of {self.num_experts} experts")
+        if (is_moe or self.layer_experts) and self.activation != "swiglu":
+            raise ValueError(f"experts are SwiGLUs; activation {self.activation} has none")
+        for name, count in self.layer_experts.items():
+            if name not in self.layer_names:
+                raise ValueError(f"layer_experts: no layer is called {name!r}; there are {', '.join(self.layer_names)}")
+            if count < max(1, self.num_experts):
+                raise ValueError(f"layer_experts: {name} has {count} experts, fewer than the model's layers")
+
+    @property
+    def layer_names(self) -> list[str]:
+        """``H.0``, ``H.1``, ..., and the low-level ones where that module exists."""
+        low = 0 if self.shared_modules or self.l_cycles == 0 else self.l_layers
+        return [*(f"H.{layer}" for layer in range(self.h_layers)), *(f"L.{layer}" for layer in range(low))]
+
+    def experts_in(self, name: str) -> int:
+        """Experts of the layer of that name; 0 where it is dense."""
+        return self.layer_experts.get(name, self.num_experts)
 
     @property
     def prefix_width(self) -> int:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from hrm_engine.config.architectures import ARCHITECTURES, divisor_near
 from hrm_engine.config.base import Config
 from hrm_engine.config.core import CoreConfig, PositionEncoding, inner_width
+from hrm_engine.config.moe import MoEConfig
 
 Architecture = Literal["hrm-text", "hrm"]
 GradCalls = int | Literal["one_step", "full"]
@@ -60,11 +61,17 @@ class NetworkConfig(Config):
 
 
 def resolve_core(
-    network: NetworkConfig, *, vocab_size: int, max_seq_len: int, embedding_scale: float | None = None
+    network: NetworkConfig,
+    *,
+    vocab_size: int,
+    max_seq_len: int,
+    embedding_scale: float | None = None,
+    moe: MoEConfig | None = None,
 ) -> CoreConfig:
     """Spell out an architecture name and its sizes as the settings of the core.
 
     Args:
+        moe: experts in the place of feed-forward layers; None: dense ones.
         embedding_scale: factor that brings the token embedding to unit variance; by default ``sqrt(D)``, which fits
             embeddings initialised with standard deviation ``1/sqrt(D)``.
     """
@@ -81,6 +88,7 @@ def resolve_core(
     return CoreConfig.model_validate(
         {
             **settings,
+            **({} if moe is None else moe.core_settings()),
             "arch": network.arch,
             "vocab_size": vocab_size,
             "max_seq_len": max_seq_len,

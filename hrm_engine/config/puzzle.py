@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from hrm_engine.config.base import Config, build_config
+from hrm_engine.config.moe import PuzzleMoEConfig
 from hrm_engine.config.puzzle_network import PuzzleNetworkConfig
 from hrm_engine.config.training import (
     MAY_CHANGE,
@@ -130,6 +131,7 @@ class PuzzleTrainConfig(TrainConfig):
     kind = "puzzle"
 
     network: PuzzleNetworkConfig = PuzzleNetworkConfig()
+    moe: PuzzleMoEConfig = PuzzleMoEConfig()
     start: PuzzleStartConfig = PuzzleStartConfig()
     data: PuzzleDataConfig
     objective: ObjectiveConfig = ObjectiveConfig()

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from hrm_engine.config.architectures import ARCHITECTURES, divisor_near
 from hrm_engine.config.base import Config
 from hrm_engine.config.core import CoreConfig, PositionEncoding, inner_width
+from hrm_engine.config.moe import MoEConfig
 from hrm_engine.config.network import GradCalls
 
 PuzzleArchitecture = Literal["hrm", "trm", "trm-mlp", "trm-fast", "transformer"]
@@ -161,11 +162,17 @@ class PuzzleNetworkConfig(Config):
 
 
 def resolve_puzzle_core(
-    network: PuzzleNetworkConfig, *, vocab_size: int, seq_len: int, num_identifiers: int
+    network: PuzzleNetworkConfig,
+    *,
+    vocab_size: int,
+    seq_len: int,
+    num_identifiers: int,
+    moe: MoEConfig | None = None,
 ) -> CoreConfig:
     """Spell out an architecture name and its sizes as the settings of the core.
 
     Args:
+        moe: experts in the place of feed-forward layers; None: dense ones.
         seq_len: cells of a puzzle; the positions of the puzzle embedding come before them.
     """
     chosen = network.settings()
@@ -182,6 +189,7 @@ def resolve_puzzle_core(
         {
             **taken,
             **initial,
+            **({} if moe is None else moe.core_settings()),
             "vocab_size": vocab_size,
             "max_seq_len": seq_len + prefix,
             "intermediate_size": inner,

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from hrm_engine.config.base import Config, build_config
+from hrm_engine.config.moe import MoEConfig
 from hrm_engine.config.network import NetworkConfig
 from hrm_engine.config.training import (
     MAY_CHANGE,
@@ -82,6 +83,7 @@ class TextTrainConfig(TrainConfig):
     kind = "actv1"
 
     network: NetworkConfig = NetworkConfig()
+    moe: MoEConfig = MoEConfig()
     start: StartConfig = StartConfig()
     data: DataConfig
     optim: OptimConfig = OptimConfig()

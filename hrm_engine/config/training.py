@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.config import JsonDict
 
 from hrm_engine.config.base import Config
+from hrm_engine.config.moe import MoEConfig
 
 MAY_CHANGE: JsonDict = {"resume": True}
 
@@ -108,7 +109,7 @@ class RunConfig(Config):
 class TrainConfig(Config):
     """What the trainer itself reads of the settings of any training; the tasks add the rest.
 
-    Subclasses declare these three groups and ``network``, ``data``, ``start`` and ``evaluation``, in the order of their
+    Subclasses declare these four groups and ``network``, ``data``, ``start`` and ``evaluation``, in the order of their
     documentation.
     """
 
@@ -116,9 +117,19 @@ class TrainConfig(Config):
     """Of the bundles that the training leaves."""
 
     if TYPE_CHECKING:
+        moe: MoEConfig
         optim: OptimConfig
         compute: ComputeConfig
         run: RunConfig
+
+    @property
+    def optim_used(self) -> OptimConfig:
+        """``optim`` with the rates that ``--auto-adjust-lr`` makes of the given ones."""
+        factor, optim = self.moe.lr_factor, self.optim
+        if factor == 1:
+            return optim
+        adam_lr = None if optim.adam_lr is None else optim.adam_lr * factor
+        return optim.model_copy(update={"lr": optim.lr * factor, "adam_lr": adam_lr})
 
     @property
     def eval_every(self) -> int | None:

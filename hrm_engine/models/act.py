@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hrm_engine.kernels.losses import IGNORE, head_statistics, token_losses
 from hrm_engine.models.core import Carry, RecurrentCore
+from hrm_engine.models.moe import Dispatch, RoutingSums
 
 GAIN_SHARPNESS = 50.0
 """Slope of the label for continuing, per nat of loss that the next segment saves."""
@@ -44,19 +45,27 @@ class TextLosses:
     """(N,) sum of the token losses in nats at each depth."""
     halt: Tensor
     """Scalar sum of the halting losses, 0 where there is one segment."""
+    routing: RoutingSums | None = None
+    """What the routers did, where there are experts."""
 
     def __add__(self, other: TextLosses) -> TextLosses:
-        return TextLosses(self.ce_by_segment + other.ce_by_segment, self.halt + other.halt)
+        routing = self.routing + other.routing if self.routing and other.routing else None
+        return TextLosses(self.ce_by_segment + other.ce_by_segment, self.halt + other.halt, routing)
 
 
 def run_segments(
-    core: RecurrentCore, batch: TextBatch, *, num_segments: int, checkpointing: bool = False
+    core: RecurrentCore,
+    batch: TextBatch,
+    *,
+    num_segments: int,
+    checkpointing: bool = False,
+    dispatch: Dispatch | None = None,
 ) -> Iterator[Carry]:
     """The states after each segment; gradients reach back to the beginning of the same segment, never further.
 
     The input embedding is made anew for each segment, because the backward pass of the one before has freed it.
     """
-    context = core.context(batch.positions, documents=batch.documents, checkpointing=checkpointing)
+    context = core.context(batch.positions, documents=batch.documents, checkpointing=checkpointing, dispatch=dispatch)
     carry: Carry | None = None
     for _ in range(num_segments):
         x = core.embed(batch.inputs, batch.positions)
@@ -73,12 +82,15 @@ def accumulate_gradients(
     normaliser: float,
     backward: Callable[[Tensor], None],
     checkpointing: bool = False,
+    dispatch: Dispatch | None = None,
 ) -> TextLosses:
     """Run N segments with a backward pass each.
 
-    The loss is ``(sum over segments of CE / N + 0.05 * halting loss) / normaliser``; segment weights sum to 1.
+    The loss is ``(sum over segments of CE / N + 0.05 * halting loss) / normaliser``; segment weights sum to 1. Where
+    there are experts, the losses of their routers come to it, with this batch's share of the label tokens.
 
     Args:
+        dispatch: what training asks of routers; needed where there are experts.
         normaliser: label tokens of the whole optimizer step, so that micro-batches add up to the large batch's mean.
         backward: what to call with a loss that must be differentiated now (it may scale it).
     """
@@ -87,7 +99,9 @@ def accumulate_gradients(
     sums: list[Tensor] = []
     halt_sum = torch.zeros((), device=labels.device)
     previous: tuple[Tensor, Tensor] | None = None
-    for carry in run_segments(core, batch, num_segments=num_segments, checkpointing=checkpointing):
+    routing: RoutingSums | None = None
+    segments = run_segments(core, batch, num_segments=num_segments, checkpointing=checkpointing, dispatch=dispatch)
+    for carry in segments:
         hidden = carry.z_h.flatten(0, 1)
         total, by_token = token_losses(hidden, core.lm_head.weight, labels)
         loss = total / (num_segments * normaliser)
@@ -95,10 +109,14 @@ def accumulate_gradients(
             halt = halting_loss(core, *previous, by_token, has_label)
             halt_sum = halt_sum + halt.detach()
             loss = loss + HALT_LOSS_WEIGHT * halt / normaliser
+        if dispatch is not None:
+            balancing, sums_here = dispatch.take(has_label.sum() / (num_segments * normaliser))
+            loss = loss + balancing
+            routing = sums_here if routing is None else routing + sums_here
         backward(loss)
         sums.append(total.detach())
         previous = (hidden.detach(), by_token)
-    return TextLosses(torch.stack(sums), halt_sum)
+    return TextLosses(torch.stack(sums), halt_sum, routing)
 
 
 def halting_loss(core: RecurrentCore, hidden: Tensor, losses: Tensor, next_losses: Tensor, has_label: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from hrm_engine.config import CoreConfig
 from hrm_engine.kernels.attention import plan_attention
 from hrm_engine.kernels.rope import rope_tables
 from hrm_engine.models.cache import KeyValueCache
-from hrm_engine.models.layers import Context, Module
+from hrm_engine.models.layers import Context, Layer, Module
+from hrm_engine.models.moe import Dispatch, MoE, Router
 
 MAX_COMPILED_SHAPES = 64
 Q_BIAS = -5.0
@@ -48,9 +49,9 @@ class RecurrentCore(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         learned = config.pos_encodings == "learned"
         self.embed_positions = nn.Embedding(config.max_seq_len, config.hidden_size) if learned else None
-        self.H_module = Module(config, config.h_layers)
+        self.H_module = Module(config, config.h_layers, "H")
         has_low_level = config.l_cycles > 0 and not config.shared_modules
-        self.L_module = Module(config, config.l_layers) if has_low_level else None
+        self.L_module = Module(config, config.l_layers, "L") if has_low_level else None
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         # Text: logit, read at a token, that another segment is worth its cost for this token.
         per_token = config.halting == "token" and config.halt_max_steps > 1
@@ -94,6 +95,7 @@ class RecurrentCore(nn.Module):
         documents: Tensor | None = None,
         checkpointing: bool = False,
         cache: KeyValueCache | None = None,
+        dispatch: Dispatch | None = None,
     ) -> Context:
         """What the layers share for one batch.
 
@@ -115,7 +117,7 @@ class RecurrentCore(nn.Module):
         cos = sin = None
         if config.pos_encodings == "rope":
             cos, sin = rope_tables(positions, config.head_size, config.rope_theta, dtype)
-        return Context(plan, cos, sin, checkpointing)
+        return Context(plan, cos, sin, checkpointing, dispatch)
 
     def embed(self, tokens: Tensor, positions: Tensor, *, puzzle: Tensor | None = None) -> Tensor:
         """Input x (B, S, D) from token ids: scaled to unit variance; learned positions as in HRM.
@@ -213,6 +215,17 @@ class RecurrentCore(nn.Module):
     def logits(self, z_h: Tensor) -> Tensor:
         """Logits (B, S - P, V) of a high-level state (B, S, D), without the P positions of the puzzle embedding."""
         return self.lm_head(z_h[:, self.config.prefix_tokens :])
+
+    @property
+    def experts(self) -> dict[str, MoE]:
+        """Layers with experts, by name (``H.0``, ...)."""
+        layers = (module for module in self.modules() if isinstance(module, Layer))
+        return {layer.name: layer.mlp for layer in layers if isinstance(layer.mlp, MoE)}
+
+    @property
+    def routers(self) -> dict[str, Router]:
+        """Their routers."""
+        return {name: moe.router for name, moe in self.experts.items()}
 
     def compile(self, *, backend: str | Callable[..., object] = "inductor") -> None:  # type: ignore[override]
         """Compile the layers' uncached path, with and without gradient, anew for each shape of batch."""

@@ -7,7 +7,7 @@ so that exchanging weights with it is renaming.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -21,8 +21,11 @@ from hrm_engine.kernels.attention import AttentionPlan, attention, of_first_quer
 from hrm_engine.kernels.norm import rms_norm
 from hrm_engine.kernels.rope import rotate
 from hrm_engine.models.cache import CacheSlots
+from hrm_engine.models.moe import Dispatch, MoE, Routing
 
 SEQUENCE_EXPANSION = 4.0
+
+_Applied = tuple[Tensor, Routing | None]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Context:
     """Rotary tables (B or 1, S, 1, K); None without rotary positions."""
     checkpointing: bool = False
     """Recompute layers in the backward pass instead of keeping their activations."""
+    dispatch: Dispatch | None = None
+    """What training asks of routers; without it nothing is dropped and nothing is recorded."""
 
 
 class Attention(nn.Module):
@@ -116,29 +121,52 @@ class SequenceMLP(nn.Module):
 class Layer(nn.Module):
     """Attention and feed-forward on a residual stream, norm before (``pre``) or after (``post``) the addition."""
 
-    def __init__(self, config: CoreConfig) -> None:
+    def __init__(self, config: CoreConfig, name: str) -> None:
         super().__init__()
+        self.name = name
         self.self_attn = Attention(config) if config.mixer == "attention" else SequenceMLP(config)
+        width, inner, num_experts = config.hidden_size, config.intermediate_size, config.experts_in(name)
         inner_eps = config.norm_eps if config.activation == "gated_norm" else None
-        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size, norm_eps=inner_eps)
+        self.mlp: SwiGLU | MoE = (
+            MoE(width, inner, num_experts, config.experts_per_token)
+            if num_experts
+            else SwiGLU(width, inner, norm_eps=inner_eps)
+        )
         self.pre_norm = config.norm == "pre"
         self.norms_positions = config.mixer == "sequence_mlp" and config.mixer_norm == "sequence"
         self.eps = config.norm_eps
 
     def forward(
-        self, x: Tensor, context: Context, cache: CacheSlots | None = None, *, first_only: bool = False
-    ) -> Tensor:
-        """(B, S, D) to (B, S, D), or with ``first_only`` to what comes out at position 0, (B, 1, D)."""
+        self,
+        x: Tensor,
+        context: Context,
+        cache: CacheSlots | None = None,
+        *,
+        first_only: bool = False,
+        capacity_factor: float = 0.0,
+        noise: Tensor | None = None,
+    ) -> tuple[Tensor, Routing | None]:
+        """(B, S, D) to (B, S, D), or with ``first_only`` to what comes out at position 0, (B, 1, D); and the routing.
+
+        The routing is None in a layer without experts; ``capacity_factor`` and ``noise`` are for :class:`MoE`.
+        """
         if self.pre_norm:
             mixed = self.self_attn(self._mixer_norm(x), context, cache, first_only=first_only)
             x = (x[:, :1] if first_only else x) + mixed
-            return x + self.mlp(rms_norm(x, self.eps))
+            out, routing = self._feed_forward(rms_norm(x, self.eps), capacity_factor, noise)
+            return x + out, routing
         # a norm along the row needs all of it
         narrow = first_only and not self.norms_positions
         mixed = self.self_attn(x, context, cache, first_only=narrow)
         x = self._mixer_norm((x[:, :1] if narrow else x) + mixed)
         x = x[:, :1] if first_only else x
-        return rms_norm(x + self.mlp(x), self.eps)
+        out, routing = self._feed_forward(x, capacity_factor, noise)
+        return rms_norm(x + out, self.eps), routing
+
+    def _feed_forward(self, x: Tensor, capacity_factor: float, noise: Tensor | None) -> tuple[Tensor, Routing | None]:
+        if isinstance(self.mlp, MoE):
+            return self.mlp(x, capacity_factor=capacity_factor, noise=noise)
+        return self.mlp(x), None
 
     def _mixer_norm(self, x: Tensor) -> Tensor:
         return rms_norm(x.mT, self.eps).mT if self.norms_positions else rms_norm(x, self.eps)
@@ -147,11 +175,11 @@ class Layer(nn.Module):
 class Module(nn.Module):
     """One level of the hierarchy: a stack of layers applied to a state plus its injection."""
 
-    def __init__(self, config: CoreConfig, num_layers: int) -> None:
+    def __init__(self, config: CoreConfig, num_layers: int, name: str) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(config) for _ in range(num_layers))
+        self.layers = nn.ModuleList(Layer(config, f"{name}.{number}") for number in range(num_layers))
         self.exit_eps = config.norm_eps if config.exit_norm else None
-        self._compiled: Callable[[Layer, Tensor, Context, bool], Tensor] | None = None
+        self._compiled: Callable[[Layer, Tensor, Context, bool, float, Tensor | None], _Applied] | None = None
 
     def forward(
         self,
@@ -166,17 +194,27 @@ class Module(nn.Module):
         With ``first_only`` the last layer works for position 0 alone, and the result is (B, 1, D).
         """
         checkpointing = context.checkpointing and torch.is_grad_enabled()
-        last = len(self.layers) - 1
+        dispatch, last = context.dispatch, len(self.layers) - 1
+        shared = context if dispatch is None else replace(context, dispatch=None)  # compiled code takes no part in it
         for number, layer in enumerate(self.layers):
             narrow = first_only and number == last
             if caches is not None:
-                state = layer(state, context, caches[number], first_only=narrow)
+                state, _ = layer(state, context, caches[number], first_only=narrow)
                 continue
             run = partial(_apply if self._compiled is None else self._compiled, layer)
+            capacity, noise = 0.0, None
+            if dispatch is not None and isinstance(layer.mlp, MoE):
+                capacity = dispatch.capacity_factor
+                noise = dispatch.draw(
+                    (state.shape[0], 1 if narrow else state.shape[1], layer.mlp.num_experts), state.device
+                )
+            given = (state, shared, narrow, capacity, noise)
             if checkpointing:
-                state = checkpoint(run, state, context, narrow, use_reentrant=False, preserve_rng_state=False)
+                state, routing = checkpoint(run, *given, use_reentrant=False, preserve_rng_state=False)
             else:
-                state = run(state, context, narrow)
+                state, routing = run(*given)
+            if dispatch is not None and routing is not None:
+                dispatch.calls.append((layer.name, routing))
         return state if self.exit_eps is None else rms_norm(state, self.exit_eps)
 
     def compile_layers(self, backend: str | Callable[..., object]) -> None:
@@ -184,5 +222,7 @@ class Module(nn.Module):
         self._compiled = torch.compile(_apply, fullgraph=True, dynamic=False, backend=backend)
 
 
-def _apply(layer: Layer, state: Tensor, context: Context, first_only: bool) -> Tensor:
-    return layer(state, context, first_only=first_only)
+def _apply(
+    layer: Layer, state: Tensor, context: Context, first_only: bool, capacity_factor: float, noise: Tensor | None
+) -> _Applied:
+    return layer(state, context, first_only=first_only, capacity_factor=capacity_factor, noise=noise)

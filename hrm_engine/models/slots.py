@@ -21,6 +21,7 @@ from hrm_engine.kernels.losses import IGNORE
 from hrm_engine.kernels.stablemax import score_sequences
 from hrm_engine.models.core import Carry, RecurrentCore
 from hrm_engine.models.layers import Context
+from hrm_engine.models.moe import RoutingSums
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ class Thought:
     slots: Slots
     numbers: Tensor
     """(len(NUMBERS),) fp32, without graph."""
+    routing: RoutingSums | None = None
+    """What the routers did, where there are experts."""
 
 
 def think(
@@ -180,6 +183,10 @@ def think(
     x = repeat_latents(embed_rows(core, inputs, puzzle), latents)
     carry = start_fresh(core, slots.carry, fresh, x, noise)
     carry = core.segment(carry, x, context, cycles=cycles, noise=noise)
+    routing: RoutingSums | None = None
+    balancing = torch.zeros((), device=x.device)
+    if context.dispatch is not None:
+        balancing, routing = context.dispatch.take(len(inputs) / num_slots)
 
     scores = score_sequences(
         core.logits(carry.z_h),
@@ -209,7 +216,7 @@ def think(
     halted = (wants_to_halt(q.detach()).view(-1, latents).any(1) | is_last) & (steps >= min_steps)
 
     ce = best(scores.loss).sum()
-    loss = (ce + objective.halt_loss_weight * (halt_loss + continue_loss)) / num_slots
+    loss = (ce + objective.halt_loss_weight * (halt_loss + continue_loss)) / num_slots + balancing
     num_tokens = scores.num_labels[::latents]
     counted = halted & (num_tokens > 0)
     halt_right = (q_halt >= 0) == scores.exact
@@ -228,7 +235,7 @@ def think(
         num_tokens.sum(),
     )
     numbers = torch.stack([number.detach().float() for number in sums])
-    return Thought(loss, Slots(carry, slots.rows, steps.to(slots.steps.dtype), halted), numbers)
+    return Thought(loss, Slots(carry, slots.rows, steps.to(slots.steps.dtype), halted), numbers, routing)
 
 
 def with_ignored(labels: Tensor, ignore_label: int | None) -> Tensor:
@@ -266,4 +273,5 @@ def _next_values(
     core: RecurrentCore, carry: Carry, x: Tensor, context: Context, cycles: tuple[int, int] | None
 ) -> Tensor:
     """Q values (B, 2) after one segment more: they are read at position 0, so only that is computed at the end."""
+    context = replace(context, dispatch=None)  # what is only looked at neither drops tokens nor counts them
     return core.q_values(core.segment(carry, x, context, cycles=cycles, first_only=True).z_h)

@@ -21,8 +21,12 @@ class MasterWeights:
         self.model = model
         self.by_name: dict[str, nn.Parameter] = {}
         self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        # buffers that are a wish of the moment are not part of the state
+        kept = model.state_dict().keys()
+        self._buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
         for name, parameter in model.named_parameters():
-            if parameter.dtype == dtype:
+            # what the model itself keeps wider than the masters (routers) is its own master
+            if parameter.dtype == torch.promote_types(parameter.dtype, dtype):
                 self.by_name[name] = parameter
                 continue
             master = nn.Parameter(parameter.detach().to(dtype))
@@ -35,13 +39,13 @@ class MasterWeights:
         with torch.no_grad():
             for name, master in self.by_name.items():
                 master.copy_(tensors[name])
-            for name, buffer in self.model.named_buffers():
+            for name, buffer in self._buffers.items():
                 buffer.copy_(tensors[name])
         self.publish()
 
     def tensors(self) -> dict[str, Tensor]:
         """Masters and buffers by name: what a checkpoint or bundle keeps."""
-        return {name: t.detach() for name, t in (*self.by_name.items(), *self.model.named_buffers())}
+        return {name: t.detach() for name, t in (*self.by_name.items(), *self._buffers.items())}
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

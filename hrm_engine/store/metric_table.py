@@ -34,6 +34,8 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "eval": "an evaluation on held-out data",
         "sample": "a text generated at an evaluation",
         "system": "the machine, every 10 s",
+        "expert_usage": "what one layer's router did in a step: every 100 steps and at the end, for each MoE layer",
+        "lr_adjustment": "the program changed the learning rate",
         "checkpoint": "a checkpoint was saved",
         "resume": "training goes on from `step`; earlier rows of this run with a larger step no longer count",
         "oom": "memory ran out and the micro-batch was halved",
@@ -48,6 +50,7 @@ _SESSION = ("start", "resume")
 _SYSTEM = ("system",)
 _TRAIN = ("train",)
 _EVAL = ("eval",)
+_USAGE = ("expert_usage",)
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
@@ -68,7 +71,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "num_threads": Metric("1", "CPU threads of a tensor operation", _SESSION),
         "from_checkpoint": Metric("", "the checkpoint that is continued; null if there was none", _SESSION),
         "messages": Metric("", "warnings at the beginning, a list", _SESSION),
-        "reason": Metric("", "why the session ended early", ("stop",)),
+        "reason": Metric("", "why the session ended early, or the rate was changed", ("stop", "lr_adjustment")),
         "exit_code": Metric("1", "what the process ends with", ("stop",)),
         # train and eval
         "loss": Metric(
@@ -86,7 +89,16 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "halt_accuracy": Metric(
             "share", "puzzles: rows whose halting logit says rightly whether they are solved", ("train", "eval")
         ),
-        "lr": Metric("1", "learning rate of the step", _TRAIN),
+        "lb_loss": Metric("1", "load-balancing loss, mean over router calls; 1 where all is even", _TRAIN),
+        "z_loss": Metric("1", "mean squared log-partition of the routers", _TRAIN),
+        "moe_layers": Metric("1", "layers with experts", _TRAIN),
+        "lr": Metric("1", "learning rate of the step", (*_TRAIN, "lr_adjustment")),
+        "lr_before": Metric("1", "the rate that was given", ("lr_adjustment",)),
+        "layer": Metric("", "name of the layer: module and number", _USAGE),
+        "avg_routing_prob": Metric("share", "mean routing probability of each expert, a list", _USAGE),
+        "token_counts": Metric("tokens", "tokens sent to each expert in the step's calls, a list", _USAGE),
+        "dropped_tokens": Metric("tokens", "of these, how many found their expert full", _USAGE),
+        "total_tokens": Metric("tokens", "tokens that the layer's calls of the step saw", _USAGE),
         "grad_norm": Metric("1", "norm of the gradient before clipping", _TRAIN),
         "tokens": Metric("tokens", "fresh label tokens since the run began", _TRAIN),
         "token_segments": Metric("tokens", "label tokens times segments run, since the run began", _TRAIN),

@@ -151,6 +151,8 @@ class Journal:
         if (memory := allocated_bytes(self.device)) is not None:
             fields["memory_gpu_bytes"] = memory
         self.write("train", step, **fields)
+        for event, more in self._task.events(step, numbers):
+            self.write(event, step, **more)
         self._watch_for_trouble(step, loss, bool(stepped), state)
         if step % self._log_every == 0:
             self.say(f"step {step}: loss {loss:.4f}, {self._task.speed(fields)}")

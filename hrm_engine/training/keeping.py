@@ -41,7 +41,8 @@ class Keeper:
         """Exact weights, and the state of optimizer and moving average."""
         setup = self._setup
         average = {} if setup.average is None else setup.average.state_tensors()
-        weights = {name: tensor.to(setup.precision.master) for name, tensor in setup.masters.tensors().items()}
+        master = setup.precision.master
+        weights = {n: t.to(torch.promote_types(t.dtype, master)) for n, t in setup.masters.tensors().items()}
         return weights, {**setup.updater.state_tensors(), **{EMA_PREFIX + name: t for name, t in average.items()}}
 
     def keep_if_best(self, result: Evaluated) -> None:
@@ -107,4 +108,6 @@ class Keeper:
         setup = self._setup
         source = setup.masters if setup.average is None else setup.average
         with setup.updater.evaluating():
-            return {name: tensor.to(setup.precision.stored, copy=True) for name, tensor in source.tensors().items()}
+            tensors = source.tensors().items()
+            # routers are in fp32 whatever the rest is stored in
+            return {n: t.to(t.dtype if ".router." in n else setup.precision.stored, copy=True) for n, t in tensors}

@@ -132,7 +132,8 @@ def saved_config(path: Path, kind: type[C]) -> C:
         raise CheckpointError(f"{path / ARGS_FILE} holds no parameters")
     if (found := content.get("kind", TextTrainConfig.kind)) != kind.kind:
         raise CheckpointError(f"{path} is a run of `lab train {found}`; resume it with that command")
-    return build_config(kind, preset=parameters)
+    # Runs from before there were experts say nothing of them, and had none.
+    return build_config(kind, preset={"moe": {"use_moe": False}, **parameters})
 
 
 def resumed_config(

@@ -119,7 +119,7 @@ def _setup(
     model = model.to(device=device, dtype=precision.compute)
     masters = MasterWeights(model, precision.master)
     masters.load(first_weights)
-    updater = make_updater(masters, config.optim, loss_scaling=precision.loss_scaling, decay_all=task.decay_all)
+    updater = make_updater(masters, config.optim_used, loss_scaling=precision.loss_scaling, decay_all=task.decay_all)
     messages += updater.messages
     average = None
     if config.optim.ema_decay:

@@ -133,6 +133,10 @@ class Task(ABC):
         ``loss`` must be among them. Called once for each step, in order, when the numbers have been read.
         """
 
+    def events(self, step: int, numbers: list[float]) -> list[tuple[str, dict[str, Any]]]:
+        """Rows of other events that a step leaves behind its ``train`` row, with their fields."""
+        return []
+
     @abstractmethod
     def speed(self, fields: Mapping[str, Any]) -> str:
         """Throughput in words, from a ``train`` row."""

@@ -37,6 +37,8 @@ from hrm_engine.training.tracker import Tracker, WandbTracker
 
 T = TypeVar("T")
 
+LR_REASON = "each expert sees a share of the tokens (--no-auto-adjust-lr leaves it)"
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -136,7 +138,7 @@ class Trainer:
         """
         if self.monitor.failure is not None:
             raise self.monitor.failure
-        state, optim = self.state, self.config.optim
+        state, optim = self.state, self.config.optim_used
         number = state.step + 1
         if self.task.must_read(state, self.journal.num_pending):
             self.journal.read(state)
@@ -303,6 +305,9 @@ class Trainer:
         )
         for message in (*messages, *facts.messages):
             self.journal.say(message)
+        if config.optim_used.lr != config.optim.lr and not self._resume:
+            self.journal.write("lr_adjustment", 0, lr_before=config.optim.lr, lr=config.optim_used.lr, reason=LR_REASON)
+            self.journal.say(f"learning rate {config.optim.lr:g} becomes {config.optim_used.lr:g}: {LR_REASON}")
         self.monitor = Monitor(self.run_dir, self.device, step=lambda: self.state.step, write=self.journal.write)
         self._stack.enter_context(self.monitor)
         self._stack.enter_context(self.stopper)

@@ -71,6 +71,7 @@ def _described(leaf: Leaf, group: Group) -> Parameter:
     return Parameter(
         group=group,
         help=leaf.description,
+        negative=_negatives(leaf),
         show_default=_shown if leaf.default not in (None, PydanticUndefined) else False,
         converter=None if _is_switch(leaf.annotation) else _reader(leaf),
     )
@@ -91,6 +92,14 @@ def _reader(leaf: Leaf) -> Callable[[Any, Sequence[Token]], Any]:
             raise ValueError(f"{' or '.join(problems)} (given: {text!r})") from error
 
     return read
+
+
+def _negatives(leaf: Leaf) -> list[str] | None:
+    """``--no-NAME`` of a switch, and for ``use_NAME`` the short one as well; None: as the library makes it."""
+    if not _is_switch(leaf.annotation) or not leaf.name.startswith("use_"):
+        return None
+    name = leaf.name.replace("_", "-")
+    return [f"--no-{name}", f"--no-{name.removeprefix('use-')}"]
 
 
 def _shown(value: Any) -> str:

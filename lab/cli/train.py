@@ -27,6 +27,7 @@ _TITLES = {
     "run": "Length, batch and folders",
     "optim": "Optimizer",
     "network": "Network",
+    "moe": "Experts",
     "objective": "Objective",
     "start": "Initial weights",
     "evaluation": "Evaluation",

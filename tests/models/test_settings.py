@@ -66,7 +66,8 @@ def test_transformer_is_one_pass_of_one_stack() -> None:
     state = x = plain.embed(tokens(), POSITIONS)
     context = plain.context(POSITIONS)
     for layer in plain.H_module.layers:
-        state = layer(state, context)
+        state, routing = layer(state, context)
+        assert routing is None
     torch.testing.assert_close(last_state(plain, tokens(), 1), state, atol=0, rtol=0)
     assert not torch.equal(state, x)
 

@@ -22,7 +22,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TextTask:
     words = ["abcdefgh" * 5, "a", "b", "c", "d", "e", "f", "abcd" * 9, "gg", "h"]
     (root / "text.txt").write_text("\n\n".join(words), encoding="utf8")
     (root / "held.txt").write_text("abc", encoding="utf8")
-    config = load_config(dataset_file="text.txt", eval_file="held.txt", max_seq_len=12, batch_size=8)
+    config = load_config(dataset_file="text.txt", eval_file="held.txt", max_seq_len=12, batch_size=8, use_moe=False)
     return TextTask(config, train_tokenizer(["ab"], vocab_size=MIN_VOCAB_SIZE), Workspace(root))
 
 
@@ -34,7 +34,7 @@ def test_the_size_of_the_micro_batch_does_not_matter(task: TextTask, arch: str, 
     def step(size: int) -> tuple[list[int], Tensor, dict[str, Tensor]]:
         core.zero_grad(set_to_none=True)
         rows = task.rows_of_step(0, 8, size, CPU)
-        losses = task.losses(core, rows, lambda loss: loss.backward(), checkpointing=False)
+        losses = task.losses(core, rows, lambda loss: loss.backward(), step=1, checkpointing=False)
         labels = [int((batch.labels >= 0).sum()) for batch in rows.batches]
         assert sum(labels) == rows.num_tokens
         return labels, losses.ce_by_segment / rows.num_tokens, gradients(core)

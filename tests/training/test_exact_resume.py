@@ -25,6 +25,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "warm-up": {"warmup_steps": 4, "lr_scheduler": "linear"},
     "shuffled": {"linear_dataset": False, "amp": False, "seed": 5},
     "offset": {"dataset_start_offset": 7},
+    "experts": {"use_moe": True, "model_dtype": "bf16"},
+    "experts balanced by a bias, noise": {"use_moe": True, "balance": "bias", "balance_rate": 0.1, "router_noise": 0.5},
+    "experts that drop, 8-bit": {"use_moe": True, "moe_capacity_factor": 0.6, "use_8bit_optimizer": True, "amp": False},
 }
 
 

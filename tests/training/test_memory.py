@@ -25,14 +25,14 @@ class HungryTask(TextTask):
 
     most_rows = 1
 
-    def losses(self, model: Any, rows: Any, backward: Any, *, checkpointing: bool) -> Any:
+    def losses(self, model: Any, rows: Any, backward: Any, **how: Any) -> Any:
         for batch in rows.batches:
             # the gradients of the first half are there already when memory runs out
             if len(batch.inputs) > self.most_rows:
                 first = StepRows(rows.batches[:1], rows.num_tokens)
-                super().losses(model, first, backward, checkpointing=checkpointing)
+                super().losses(model, first, backward, **how)
                 torch.empty(IMPOSSIBLE_BYTES, dtype=torch.uint8)
-        return super().losses(model, rows, backward, checkpointing=checkpointing)
+        return super().losses(model, rows, backward, **how)
 
     def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
         if micro_batch > self.most_rows:

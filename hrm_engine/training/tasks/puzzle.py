@@ -25,6 +25,7 @@ from hrm_engine.models.slots import NUMBERS, Objective, Rows, Slots, empty_slots
 from hrm_engine.optim.sparse_sign import sparse_sign_update
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training.routing import Routers, with_routing
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
 from hrm_engine.training.tasks.puzzle_report import baselines, describe_evaluation, describe_full_evaluation
@@ -45,13 +46,15 @@ class PuzzleStep:
         task, model, count = self._task, self._task.model, self._task.num_slots
         slots, self.cursor = refill(task.slots, task.queue.ring, task.cursor)
         min_steps = task.exploration(self._step)
-        context = model.context(task.positions, checkpointing=self._checkpointing)
+        self.routing = None
         self.identifiers = slots.rows.identifiers.long()
         puzzle = None if model.puzzle_embedding is None else model.puzzle_embedding(self.identifiers).requires_grad_()
         self.puzzle = puzzle
         parts, numbers = [], torch.zeros(len(NUMBERS), device=task.device)
         for start in range(0, count, self._size):
             stop = min(start + self._size, count)
+            dispatch = task.routers.dispatch(self._step, start, task.device)
+            context = model.context(task.positions, checkpointing=self._checkpointing, dispatch=dispatch)
             thought = think(
                 model,
                 slots.part(start, stop),
@@ -66,13 +69,16 @@ class PuzzleStep:
             backward(thought.loss)
             parts.append(thought.slots)
             numbers = numbers + thought.numbers
+            if thought.routing is not None:
+                self.routing = thought.routing if self.routing is None else self.routing + thought.routing
         self.slots = join(parts)
-        return Measured(numbers, numbers[0] / count)
+        return Measured(with_routing(numbers, self.routing), numbers[0] / count)
 
     def commit(self, stepped: Tensor, lr_factor: float) -> None:
         """Carry the states on, move the cursor, update the puzzle embedding."""
         task, optim = self._task, self._task.config.optim
         task.slots, task.cursor = self.slots, self.cursor
+        task.routers.commit(task.model, self.routing, stepped)
         if self.puzzle is not None and self.puzzle.grad is not None and task.model.puzzle_embedding is not None:
             sparse_sign_update(
                 task.model.puzzle_embedding.weight,
@@ -103,7 +109,9 @@ class PuzzleTask(Task):
             vocab_size=info.vocab_size,
             seq_len=info.seq_len,
             num_identifiers=info.num_puzzle_identifiers,
+            moe=config.moe,
         )
+        self.routers = Routers(config.moe, self.core, seed=config.run.seed, total_steps=config.run.steps)
         self.companions = self.card = PuzzleCard.of(
             self.train_set, loss=config.objective.loss, symmetries=config.data.symmetries
         )
@@ -205,7 +213,8 @@ class PuzzleTask(Task):
         self, numbers: list[float], counts: Mapping[str, int], step_time: float, state: TrainState
     ) -> dict[str, Any]:
         """Losses per slot, results of the slots that halted, counters and throughput."""
-        sums = dict(zip(NUMBERS, numbers, strict=True))
+        sums = dict(zip(NUMBERS, numbers[: len(NUMBERS)], strict=True))
+        about_routers, _ = self.routers.losses(numbers)
         slots, halted = self.num_slots, sums["num_halted"]
         state.rows += int(sums["fresh_rows"])
         state.tokens += int(sums["fresh_tokens"])
@@ -216,6 +225,7 @@ class PuzzleTask(Task):
             "loss": sums["loss"] / slots,
             "ce": sums["ce"] / slots,
             "halt_loss": sums["halt_loss"] / slots,
+            **about_routers,
             "rows": state.rows,
             "tokens": state.tokens,
             "token_segments": state.token_segments,
@@ -238,6 +248,10 @@ class PuzzleTask(Task):
                 "act_steps_mean": sums["segments"] / halted,
             }
         return fields
+
+    def events(self, step: int, numbers: list[float]) -> list[tuple[str, dict[str, Any]]]:
+        """Use of the experts."""
+        return [("expert_usage", fields) for fields in self.routers.usage(step, numbers)]
 
     def speed(self, fields: Mapping[str, Any]) -> str:
         """Segments of rows per second."""

@@ -27,6 +27,7 @@ from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accum
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training.routing import Routers, with_routing
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
 
@@ -50,15 +51,20 @@ class TextStep:
 
     def run(self, backward: Backward) -> Measured:
         """Forward and backward passes of all micro-batches."""
-        losses = self._task.losses(self._task.model, self._rows, backward, checkpointing=self._checkpointing)
+        losses = self._task.losses(
+            self._task.model, self._rows, backward, step=self._state.step + 1, checkpointing=self._checkpointing
+        )
+        self._routing = losses.routing
         num_tokens = self._rows.num_tokens
         counts = {"num_tokens": num_tokens, "rows": self._state.rows + self._task.rows_per_step}
         loss = losses.ce_by_segment.mean() / max(1, num_tokens)
-        return Measured(torch.cat((losses.ce_by_segment, losses.halt[None])), loss, counts)
+        numbers = torch.cat((losses.ce_by_segment, losses.halt[None]))
+        return Measured(with_routing(numbers, losses.routing), loss, counts)
 
     def commit(self, stepped: Tensor, lr_factor: float) -> None:
         """The rows are consumed."""
         self._state.rows += self._task.rows_per_step
+        self._task.routers.commit(self._task.model, self._routing, stepped)
 
 
 class TextTask(Task):
@@ -109,7 +115,9 @@ class TextTask(Task):
             vocab_size=tokenizer.vocab_size,
             max_seq_len=seq_len,
             embedding_scale=None if taken is None else 1.0 / float(taken.std()),
+            moe=config.moe,
         )
+        self.routers = Routers(config.moe, self.core, seed=config.run.seed, total_steps=config.run.steps)
 
     @classmethod
     def first(cls, config: TextTrainConfig, workspace: Workspace) -> tuple[TextTask, list[str]]:
@@ -165,16 +173,18 @@ class TextTask(Task):
         self, numbers: list[float], counts: Mapping[str, int], step_time: float, state: TrainState
     ) -> dict[str, Any]:
         """Losses per token, counters and throughput of a step."""
-        *by_segment, halt = numbers
+        *by_segment, halt = numbers[: len(numbers) - self.routers.num_numbers]
+        about_routers, added = self.routers.losses(numbers)
         num_tokens, rows = counts["num_tokens"], counts["rows"]
         count = max(1, num_tokens)
         ce = sum(by_segment) / len(by_segment) / count
         state.tokens += num_tokens
         state.token_segments += num_tokens * len(by_segment)
         return {
-            "loss": ce + HALT_LOSS_WEIGHT * halt / count,
+            "loss": ce + HALT_LOSS_WEIGHT * halt / count + added,
             "ce": ce,
             "halt_loss": halt / count / max(1, len(by_segment) - 1),
+            **about_routers,
             "rows": rows,
             "tokens": state.tokens,
             "token_segments": state.token_segments,
@@ -185,6 +195,10 @@ class TextTask(Task):
             "tokens_per_s": num_tokens / step_time,
             "token_segments_per_s": num_tokens * len(by_segment) / step_time,
         }
+
+    def events(self, step: int, numbers: list[float]) -> list[tuple[str, dict[str, Any]]]:
+        """Use of the experts."""
+        return [("expert_usage", fields) for fields in self.routers.usage(step, numbers)]
 
     def speed(self, fields: Mapping[str, Any]) -> str:
         """Fresh tokens per second."""
@@ -197,10 +211,12 @@ class TextTask(Task):
         num_tokens = sum(int((part.labels != IGNORE).sum()) for part in parts)
         return StepRows([on_device(part, device) for part in parts], num_tokens)
 
-    def losses(self, model: RecurrentCore, rows: StepRows, backward: Backward, *, checkpointing: bool) -> TextLosses:
+    def losses(
+        self, model: RecurrentCore, rows: StepRows, backward: Backward, *, step: int, checkpointing: bool
+    ) -> TextLosses:
         """Gradients of one optimizer step's rows, and the sums of their losses."""
         total: TextLosses | None = None
-        for batch in rows.batches:
+        for number, batch in enumerate(rows.batches):
             part = accumulate_gradients(
                 model,
                 batch,
@@ -208,6 +224,7 @@ class TextTask(Task):
                 normaliser=max(1, rows.num_tokens),
                 backward=backward,
                 checkpointing=checkpointing,
+                dispatch=self.routers.dispatch(step, number, batch.inputs.device),
             )
             total = part if total is None else total + part
         if total is None:

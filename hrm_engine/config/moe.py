@@ -1,0 +1,70 @@
+"""Mixture of experts: how many, how they are chosen and kept balanced, and which goals steer the choice."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hrm_engine.config.base import Config
+
+
+class MoEConfig(Config):
+    """Experts in the place of the feed-forward layers, and the router that chooses among them."""
+
+    use_moe: bool = Field(True, description="Experts in the place of each feed-forward layer; --no-moe: dense layers.")
+    num_experts: int = Field(8, ge=1, le=1024, description="Experts of each layer.")
+    num_experts_per_tok: int = Field(2, ge=1, le=64, description="Experts that a token is sent to (top-k).")
+    moe_capacity_factor: float = Field(
+        1.25,
+        ge=0,
+        le=64,
+        description="In training an expert takes this times the even share of tokens and drops the rest, which keep "
+        "their residual path; 0 = drops none. Evaluation and generation never drop.",
+    )
+    balance: Literal["loss", "bias", "none"] = Field(
+        "loss", description="What evens out the experts: a loss, a bias in the choice that follows the load, nothing."
+    )
+    load_balance_coef: float = Field(0.01, ge=0, le=10, description="Weight of the load-balancing loss.")
+    balance_rate: float = Field(1e-3, ge=0, le=1, description="Step of the balancing bias (--balance bias).")
+    router_z_coef: float = Field(1e-3, ge=0, le=10, description="Weight of the router's z-loss.")
+    router_noise: float = Field(
+        0.0, ge=0, le=10, description="Standard deviation of noise on the scores in the choice, in training."
+    )
+    auto_adjust_lr: bool = Field(
+        True,
+        description="Multiply the learning rate by sqrt(experts per token / experts) where there are experts: each "
+        "sees that share of the tokens. The change is logged.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> MoEConfig:
+        if self.use_moe and self.num_experts_per_tok > self.num_experts:
+            raise ValueError(
+                f"--num-experts-per-tok {self.num_experts_per_tok} of --num-experts {self.num_experts}: a token cannot "
+                "be sent to more experts than there are"
+            )
+        return self
+
+    @property
+    def lr_factor(self) -> float:
+        """What the learning rate is multiplied by."""
+        if not (self.use_moe and self.auto_adjust_lr):
+            return 1.0
+        return float((self.num_experts_per_tok / self.num_experts) ** 0.5)
+
+    def core_settings(self) -> dict[str, object]:
+        """The settings of :class:`~hrm_engine.config.core.CoreConfig` that are about experts."""
+        if not self.use_moe:
+            return {}
+        return {
+            "feed_forward": "moe",
+            "num_experts": self.num_experts,
+            "experts_per_token": self.num_experts_per_tok,
+        }
+
+
+class PuzzleMoEConfig(MoEConfig):
+    """Experts in the place of the feed-forward layers, and the router that chooses among them."""
+
+    use_moe: bool = Field(False, description="Experts in the place of each feed-forward layer.")
