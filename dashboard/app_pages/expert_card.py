@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import streamlit as st
 
@@ -13,9 +12,10 @@ from dashboard.app_pages.parts import chart, plain
 from dashboard.charts import experts as charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.experts import card_fields, losses
-from dashboard.queries.workspace import printable
+from dashboard.queries.workspace import printable, run_id
 from dashboard.resources import run_metrics, workspace
 from hrm_engine.store.expert_cards import ExpertCard
+from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.goals import Goals
 
 MAX_LISTED = 20
@@ -44,7 +44,7 @@ def card(expert: ExpertCard, goals: Goals, bundles: list[str]) -> None:
         if expert.description:
             with st.container(key="words_description"):
                 st.text(printable(expert.description))
-        training(expert)
+        training(expert, goals.registry)
         fields(expert)
     with right:
         served(expert, goals)
@@ -86,9 +86,9 @@ def numbers(expert: ExpertCard) -> None:
     number("Without it", formats.loss(without), help="Of the base alone, on the same text")
 
 
-def training(expert: ExpertCard) -> None:
-    """The curves of its training, if there was one."""
-    folder: Path = workspace().experts / expert.expert_id
+def training(expert: ExpertCard, registry: ExpertRegistry) -> None:
+    """The curves of its training, if there was one. Raises ConfigError: its folder is a link."""
+    folder = registry.folder(expert.expert_id)
     if not (folder / "metrics.jsonl").is_file():
         if expert.checkpoint_path is None:
             plain(f"It has no weights yet: lab train actv1 --expert-id {expert.expert_id} --dataset-file FILE")
@@ -105,6 +105,9 @@ def training(expert: ExpertCard) -> None:
         chart(figure, "expert_training", "Training loss of the expert")
     for note in metrics.notes():
         st.warning(note)
+    if (folder / "training_args.json").is_file():
+        link = {"run": run_id(workspace(), folder)}
+        st.page_link("app_pages/run.py", label="All of its last training", query_params=link)
 
 
 def fields(expert: ExpertCard) -> None:

@@ -58,13 +58,11 @@ def page() -> None:
     tell()
     note_seen()
     try:
-        found = registry()
+        show(registry())
     except HRMError as problem:
-        sentence(f"The experts cannot be shown, and nothing can be changed: {problem}")
-        start_watching()
-        return
-    show(found)
-    open_dialog(expert_dialogs.DIALOGS)
+        sentence(f"The experts cannot be shown, and nothing can be changed: {problem}", key="sentence_unreadable")
+    else:
+        open_dialog(expert_dialogs.DIALOGS)
     start_watching()
 
 
@@ -207,6 +205,7 @@ def filters(experts: ExpertTable) -> tuple[str, str, list[str]]:
                 st.selectbox(
                     "Category",
                     categories,
+                    index=None,
                     key="category_choice",
                     on_change=choose_category,
                     placeholder="Any category",

@@ -12,6 +12,7 @@ from dashboard.charts import experts as charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.filecache import signature
 from dashboard.queries.metrics import RunMetrics
+from dashboard.queries.overview import has_experts
 from dashboard.queries.routing import MAX_STEPS, Routing
 from dashboard.queries.scan import finite
 from dashboard.queries.workspace import find_run, run_id
@@ -32,7 +33,11 @@ def routing_view() -> None:
 def chosen_run() -> Path | None:
     """The run of the link, else the latest one; says what to do where there is none and gives None."""
     here = workspace()
-    found = {run_id(here, path): path for path in run_index(here.root).run_dirs() if has_experts(path)}
+    found = {
+        run_id(here, path): path
+        for path in run_index(here.root).run_dirs()
+        if has_experts(parameters().get(path / "training_args.json"))
+    }
     if not found:
         nothing_yet(
             "There is no run of a model with experts in this workspace yet.",
@@ -48,12 +53,6 @@ def chosen_run() -> Path | None:
     st.session_state["routing_run"] = chosen
     st.selectbox("Run", ids, key="routing_run", on_change=choose_run, placeholder="Choose a run", width=420)
     return None if chosen is None else found[chosen]
-
-
-def has_experts(run_dir: Path) -> bool:
-    """Whether the parameters of a run ask for experts."""
-    found = parameters().get(run_dir / "training_args.json")
-    return found is not None and found.value("use_moe") is True
 
 
 def changed_ns(run_dir: Path) -> int:

@@ -11,7 +11,7 @@ from dashboard import formats
 from dashboard.app_pages import puzzle_sections, sections
 from dashboard.app_pages.parts import STATE_COLOURS, plain
 from dashboard.charts.style import ROWS, STEP, TIME, TOKENS
-from dashboard.queries.overview import Overview, is_puzzle_run, overview
+from dashboard.queries.overview import Overview, has_experts, is_puzzle_run, overview
 from dashboard.queries.workspace import find_run, printable, run_id
 from dashboard.resources import parameters, run_index, run_metrics, workspace
 from hrm_engine.store.status import live_state
@@ -52,7 +52,8 @@ def page() -> None:
     every = REFRESH_S if live_state(run_dir) == "running" else None
     st.fragment(headline, run_every=every)(run_dir, every is not None)
     metrics = run_metrics(run_dir)
-    is_puzzle = is_puzzle_run(parameters().get(run_dir / "training_args.json"), metrics.latest("eval"))
+    arguments = parameters().get(run_dir / "training_args.json")
+    is_puzzle = is_puzzle_run(arguments, metrics.latest("eval"))
     name = section_choice()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         view = view_choice(name, is_puzzle)
@@ -63,6 +64,9 @@ def page() -> None:
     st.fragment(partial(section, (PUZZLE_TABS if is_puzzle else TABS)[name]), run_every=None if steady else every)(
         run_dir, view
     )
+    if name == "Curves" and has_experts(arguments):
+        link = {"view": "Routing", "run": run_id(workspace(), run_dir)}
+        st.page_link("app_pages/experts.py", label="Which expert gets which tokens: Experts", query_params=link)
 
 
 def chosen_run(run_dirs: list[Path]) -> Path | None:

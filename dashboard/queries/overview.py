@@ -56,6 +56,11 @@ def is_puzzle_run(parameters: Parameters | None, evaluation: Mapping[str, Any]) 
     return kind == "puzzle" or (kind is None and "exact_accuracy" in evaluation)
 
 
+def has_experts(parameters: Parameters | None) -> bool:
+    """Whether the parameters of a run ask for experts in the place of dense layers."""
+    return parameters is not None and parameters.value("use_moe") is True
+
+
 @dataclass(frozen=True)
 class Overview:
     """The header of the page of a run. Losses in nats per token, of puzzles per cell; None is not known."""

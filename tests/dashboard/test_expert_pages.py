@@ -99,6 +99,17 @@ def test_filters_come_from_the_link(open_app: OpenApp, goals: Goals, link: dict[
     assert sorted(app.dataframe[0].value["expert_id"]) == shown
 
 
+def test_a_category_is_chosen_and_taken_away(open_app: OpenApp, goals: Goals) -> None:
+    app = open_app("experts")
+    app.get_by_key("category_choice").set_value("literature").run()
+    assert_clean(app)
+    assert link_of(app, "category") == "literature"
+    assert list(app.dataframe[0].value["expert_id"]) == ["poems"]
+    app.get_by_key("category_choice").set_value(None).run()
+    assert link_of(app, "category") is None
+    assert len(app.dataframe[0].value) == 5
+
+
 def test_a_filter_that_nothing_matches_says_so(open_app: OpenApp, goals: Goals) -> None:
     app = open_app("experts", q="no such expert")
     assert_clean(app)
@@ -128,6 +139,14 @@ def test_the_card_of_an_expert(open_app: OpenApp, lab: Workspace, goals: Goals) 
     assert "held-out loss (nats/token)" in json.dumps(titles)
     curves = [trace["name"] for trace in json.loads(app.get("plotly_chart")[1].proto.spec)["data"]]
     assert curves == ["with the expert", "without"]
+
+
+def test_a_folder_that_is_a_link_is_not_followed(open_app: OpenApp, lab: Workspace, goals: Goals) -> None:
+    (lab.root / "elsewhere").mkdir()
+    (lab.experts / "docs").symlink_to(lab.root / "elsewhere")
+    app = open_app("experts", expert="docs")
+    assert_clean(app)
+    assert "is a link" in texts(app)
 
 
 def test_a_card_without_weights_says_how_to_train_it(open_app: OpenApp, goals: Goals) -> None:
