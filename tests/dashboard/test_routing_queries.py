@@ -11,10 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dashboard.charts import experts as charts
+from dashboard.queries.folder import read_parameters
 from dashboard.queries.metrics import RunMetrics
+from dashboard.queries.overview import has_experts
 from dashboard.queries.routing import MAX_STEPS, Routing
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.run_folders import append_events, write_moe_run
+from tests.tiny_puzzles import PuzzleLab, make_puzzles
 
 
 def usage(path: Path, *rows: tuple[int, dict[str, Any]]) -> Routing:
@@ -145,3 +148,21 @@ def test_figures_of_a_whole_run(lab: Workspace) -> None:
     assert len(charts.by_layer_lines(found.by_layer, found.layers, "bias_rate", "bias").data) == 4
     dropped = charts.by_layer_lines(found.by_layer, found.layers, "dropped", "dropped").data[0].y
     assert dropped[0] > dropped[-1]
+
+
+def test_the_rows_of_a_real_training(lab: Workspace, tmp_path: Path) -> None:
+    (lab.root / "training_data").mkdir(exist_ok=True)
+    puzzles = PuzzleLab(lab.root, make_puzzles(tmp_path / "source"))
+    puzzles.train("moe", use_moe=True, num_experts=4, steps=3)
+    run = puzzles.run_dir("moe")
+    metrics = RunMetrics(run)
+    metrics.refresh()
+    found = metrics.routing()
+    assert found.layers == ("H.0",)
+    assert found.steps == (3,)
+    assert found.by_layer["num_experts"].tolist() == [4]
+    assert found.by_layer["entropy"].between(0, 1).all()
+    assert found.by_layer["dropped"].between(0, 1).all()
+    assert found.cells["probability"].notna().all()
+    assert has_experts(read_parameters(run / "training_args.json"))
+    assert set(metrics.train(("lb_loss", "z_loss"))["name"]) == {"lb_loss", "z_loss"}
