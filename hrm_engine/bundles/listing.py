@@ -113,6 +113,7 @@ def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> 
 def _weight_problems(path: Path) -> list[str]:
     import torch
 
+    from hrm_engine.bundles.attached import attached_experts
     from hrm_engine.bundles.core_config import PUZZLE_KIND, read_core_config, read_kind
     from hrm_engine.bundles.puzzle_card import PuzzleCard
     from hrm_engine.bundles.weights import check_shapes, tensor_shapes
@@ -131,6 +132,10 @@ def _weight_problems(path: Path) -> list[str]:
     with torch.device("meta"):
         wanted = {name: tuple(tensor.shape) for name, tensor in RecurrentCore(config).state_dict().items()}
     problems = check_shapes(found, wanted, where=path / "model.safetensors")
+    try:
+        attached_experts(path)
+    except BundleError as problem:
+        problems.append(str(problem))
     if num_tokens > config.vocab_size:
         problems.append(f"{source} has {num_tokens} tokens, the model only {config.vocab_size}")
     return problems

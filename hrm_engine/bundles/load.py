@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from hrm_engine.bundles.core_config import PUZZLE_KIND, TEXT_KIND, read_core_config
 from hrm_engine.bundles.listing import METADATA_FILE, find_run, folder_problems
 from hrm_engine.bundles.puzzle_card import PuzzleCard
+from hrm_engine.bundles.steering import steer
 from hrm_engine.bundles.weights import check_shapes, load_tensors
 from hrm_engine.config import CoreConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
@@ -31,6 +32,8 @@ class Bundle:
     model: RecurrentCore
     tokenizer: Tokenizer
     metadata: dict[str, Any]
+    messages: list[str] = field(default_factory=list)
+    """What a user should know of its attached experts."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class PuzzleBundle:
     model: RecurrentCore
     card: PuzzleCard
     metadata: dict[str, Any]
+    messages: list[str] = field(default_factory=list)
+    """What a user should know of its attached experts."""
 
 
 def load_bundle(
@@ -53,14 +58,20 @@ def load_bundle(
 ) -> Bundle:
     """Load a text bundle by name or folder, or a single checkpoint by its folder.
 
+    No token is routed to attached experts that are inactive now, as the workspace's registry says.
+
     Args:
         dtype: type of the weights in memory; by default as they are stored.
 
     Raises:
         BundleError: missing, unfinished, damaged, of another kind or version. The message names the file and the cure.
+        RegistryError: experts are attached, and the registry is damaged.
     """
+    workspace = workspace or Workspace.find()
     folder, config, model, metadata = _load(path_or_name, TEXT_KIND, device, dtype, workspace)
-    return Bundle(folder, config, model, Tokenizer.load(folder), metadata)
+    bundle = Bundle(folder, config, model, Tokenizer.load(folder), metadata)
+    bundle.messages.extend(steer(bundle, workspace=workspace))
+    return bundle
 
 
 def load_puzzle_bundle(
@@ -70,15 +81,18 @@ def load_puzzle_bundle(
     dtype: torch.dtype | None = None,
     workspace: Workspace | None = None,
 ) -> PuzzleBundle:
-    """Load a solver as :func:`load_bundle` loads a text model. Raises BundleError."""
+    """Load a solver as :func:`load_bundle` loads a text model. Raises BundleError, RegistryError."""
+    workspace = workspace or Workspace.find()
     folder, config, model, metadata = _load(path_or_name, PUZZLE_KIND, device, dtype, workspace)
-    return PuzzleBundle(folder, config, model, PuzzleCard.load(folder), metadata)
+    bundle = PuzzleBundle(folder, config, model, PuzzleCard.load(folder), metadata)
+    bundle.messages.extend(steer(bundle, workspace=workspace))
+    return bundle
 
 
 def _load(
-    path_or_name: str | Path, kind: str, device: str, dtype: torch.dtype | None, workspace: Workspace | None
+    path_or_name: str | Path, kind: str, device: str, dtype: torch.dtype | None, workspace: Workspace
 ) -> tuple[Path, CoreConfig, RecurrentCore, dict[str, Any]]:
-    folder = find_run(path_or_name, workspace or Workspace.find())
+    folder = find_run(path_or_name, workspace)
     if problems := folder_problems(folder):
         raise BundleError(f"{folder} cannot be loaded: {'; '.join(problems)}")
     is_checkpoint = (folder / MANIFEST_FILE).is_file()

@@ -99,6 +99,8 @@ def inexpressible(config: CoreConfig, kind: Format) -> list[str]:
         for name, values in wanted.items()
         if getattr(config, name) not in values
     ]
+    if config.feed_forward == "moe" or config.layer_experts:
+        problems.append("it has experts, which the format does not know")
     if config.l_cycles == 0:
         problems.append("it has no low-level calls")
     if expansion_of(config) is None:

@@ -1,0 +1,173 @@
+"""Bundles that are made of other bundles: read the parent, write the child beside it, whole or not at all."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hrm_engine.bundles.attached import AttachedExpert, parse_attached
+from hrm_engine.bundles.core_config import TEXT_KIND, read_core_config, read_kind, write_core_config
+from hrm_engine.bundles.listing import METADATA_FILE, find_run, folder_problems, parent_record
+from hrm_engine.bundles.save import TOP_LEVEL, seal_bundle
+from hrm_engine.bundles.weights import load_tensors, save_tensors
+from hrm_engine.config import CoreConfig
+from hrm_engine.errors import BundleError, ConfigError, HRMError
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.expert_content import RegistryContent
+from hrm_engine.store.experts import ExpertRegistry
+from hrm_engine.store.files import new_folder, read_json, write_json
+from hrm_engine.store.manifest import MANIFEST_FILE
+from hrm_engine.store.paths import Workspace, check_name, inside
+from hrm_engine.store.status import RunStatus, write_status
+
+_ARGS_FILE = "training_args.json"
+_LONGEST_NAME = 64
+# What was measured of the parent is not so of the child; the rest of its history is.
+_NOT_INHERITED = ("schema_version", "kind", "files", "last_metrics", "first_metrics", "full_evaluation", "trained_s")
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A bundle as it was when it was read."""
+
+    path: Path
+    kind: str
+    config: CoreConfig
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any]
+    attached: list[AttachedExpert]
+    record: dict[str, str]
+
+
+class _TakenError(HRMError):
+    """Somebody else has just taken the name."""
+
+
+def load_parent(bundle: str | Path, workspace: Workspace) -> Parent:
+    """Read a finished bundle, every hash compared. Raises BundleError, ConfigError."""
+    path = find_run(bundle, workspace)
+    if (path / MANIFEST_FILE).is_file():
+        raise BundleError(f"{path} is a checkpoint or a best/ folder: name the finished bundle, the run folder itself")
+    record = parent_record(path) if (path / METADATA_FILE).is_file() else {}
+    if problems := folder_problems(path):
+        raise BundleError(f"{path} cannot be loaded: {'; '.join(problems)}")
+    if not (path / _ARGS_FILE).is_file():
+        raise BundleError(f"{path} is no finished run: {_ARGS_FILE} is missing")
+    config = read_core_config(path, error=BundleError)
+    metadata = read_json(path / METADATA_FILE, BundleError)
+    attached = parse_attached(metadata, config, path)
+    kind = read_kind(path, error=BundleError)
+    return Parent(path, kind, config, load_tensors(path, "model"), metadata, attached, record)
+
+
+def write_child(
+    parent: Parent,
+    config: CoreConfig,
+    tensors: dict[str, Tensor],
+    attached: Sequence[AttachedExpert],
+    suffix: str,
+    name: str | None,
+    workspace: Workspace,
+    still_there: Callable[[RegistryContent], None] | None = None,
+) -> Path:
+    """Write a bundle and return its folder; nothing is left of it when something fails.
+
+    Args:
+        suffix: of the default name, which is the parent's with it, or the next free number.
+        name: taken in the place of that.
+        still_there: looks, under the registry's lock, whether what is attached is still what it was, else raises.
+
+    Raises:
+        ConfigError: the name is taken or not allowed. BundleError: the parent has changed meanwhile.
+        StorageError, LockedError, RegistryError: as they say.
+    """
+    for target in _targets(parent, suffix, name, workspace):
+        try:
+            with ExitStack() as unfinished:
+                folder = unfinished.enter_context(new_folder(target))
+                _fill(folder, parent, config, tensors, attached)
+                # Large files are written by now. From here to the rename nobody can delete a card: who does looks for
+                # bundles that it is attached to, and finds either this one or, before it, no reason to refuse.
+                with ExpertRegistry(workspace).changing() as content:
+                    if still_there is not None:
+                        still_there(content)
+                    if not (parent.path / METADATA_FILE).is_file() or parent_record(parent.path) != parent.record:
+                        raise BundleError(f"{parent.path} was changed while it was read: try again")
+                    if target.exists():
+                        raise _TakenError
+                    unfinished.close()
+            return target
+        except _TakenError:
+            continue
+    raise ConfigError(f"{target} exists: choose another --name")
+
+
+def _targets(parent: Parent, suffix: str, name: str | None, workspace: Workspace) -> Iterator[Path]:
+    """Where the child may lie: beside the parent, where that is a place for runs of this workspace."""
+    home = parent.path.parent
+    if parent.path.resolve() not in {path.resolve() for path in workspace.run_dirs()}:
+        home = workspace.brains if parent.kind == TEXT_KIND else workspace.runs
+    if name is not None:
+        target = home / check_name(name, "--name")
+        inside(home, target)
+        if target.exists() or target.is_symlink():
+            raise ConfigError(f"{target} exists: choose another --name")
+        yield target
+        return
+    number = 1
+    while True:
+        end = suffix if number == 1 else f"{suffix}-{number}"
+        target = home / check_name(
+            (parent.path.name[: max(1, _LONGEST_NAME - len(end))] + end)[-_LONGEST_NAME:], "name"
+        )
+        if not (target.exists() or target.is_symlink()):
+            yield target
+        number += 1
+
+
+def _fill(
+    folder: Path, parent: Parent, config: CoreConfig, tensors: dict[str, Tensor], attached: Sequence[AttachedExpert]
+) -> None:
+    """Everything that makes the bundle; ``metadata.json`` last."""
+    write_core_config(folder, config, parent.kind)
+    files = save_tensors(folder, "model", tensors)
+    for listed in parent.metadata["files"]:
+        is_new = listed in ("config.json", _ARGS_FILE) or (listed.startswith("model") and ".safetensors" in listed)
+        if is_new or "/" in listed:
+            continue
+        shutil.copyfile(parent.path / listed, folder / listed)
+        if listed not in TOP_LEVEL:
+            files.append(listed)
+    # --resume refuses what says so: it would begin the parent's training again in this folder.
+    write_json(folder / _ARGS_FILE, {**read_json(parent.path / _ARGS_FILE, BundleError), "made_of": str(parent.path)})
+    told = ", ".join(f"{entry.expert_id} in {entry.layer}" for entry in attached) or "none"
+    step = parent.metadata.get("step")
+    message = f"made of {parent.path.name}; attached experts: {told}"
+    write_status(folder, RunStatus.of_this_process("finished", step if isinstance(step, int) else 0, message))
+    seal_bundle(folder, parent.kind, files, _facts(parent, attached))
+
+
+def _facts(parent: Parent, attached: Sequence[AttachedExpert]) -> Mapping[str, Any]:
+    try:
+        code_version = version("hrm-lab")
+    except PackageNotFoundError:
+        code_version = None
+    now = now_iso()
+    inherited = {field: value for field, value in parent.metadata.items() if field not in _NOT_INHERITED}
+    return {
+        **inherited,
+        "run_id": f"experts-{secrets.token_hex(6)}",
+        "created": now,
+        "updated": now,
+        "parent": parent.record,
+        "experts": [asdict(entry) for entry in attached],
+        "code_version": code_version,
+    }

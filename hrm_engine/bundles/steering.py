@@ -1,0 +1,174 @@
+"""Routing of a loaded bundle: experts that are switched off get no token, experts that serve a goal get more.
+
+``logits' = gate(h) + b`` where b is the strength for an attached expert that serves a goal and -inf for one that is
+switched off. Nothing of this is saved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor, nn
+
+from hrm_engine.bundles.attached import AttachedExpert, attached_experts
+from hrm_engine.errors import ConfigError
+from hrm_engine.models.moe import MoE, Routing
+from hrm_engine.store.experts import ExpertRegistry
+from hrm_engine.store.goals import Goals
+from hrm_engine.store.paths import Workspace
+
+if TYPE_CHECKING:
+    from hrm_engine.bundles.load import Bundle, PuzzleBundle
+
+MAX_STRENGTH = 5.0
+
+
+@dataclass(frozen=True)
+class ExpertUse:
+    """What a bundle's router did with one attached expert over some calls."""
+
+    expert_id: str
+    layer: str
+    is_active: bool
+    bias: float
+    """What a goal adds to its score."""
+    token_share: float | None
+    """Share of the tokens of the layer that were sent to it; None where the layer saw none."""
+    mean_probability: float | None
+    """Mean over these tokens of its probability among all experts of the layer."""
+
+
+def steer(
+    bundle: Bundle | PuzzleBundle,
+    *,
+    goals: Sequence[int] | Literal["active"] | None = None,
+    strength: float = 1.0,
+    workspace: Workspace | None = None,
+) -> list[str]:
+    """Set what is added to the scores of routers, in place of what was added before.
+
+    Loading a bundle does this without goals, which masks inactive experts.
+
+    Args:
+        goals: numbers of goals, active or not; ``active`` stands for all active ones; None adds nothing.
+        strength: 0 to 5, added to the scores of experts that serve one of them. 0 leaves the router as it is.
+
+    Returns:
+        Sentences for the user: goals that nothing here serves, experts that the registry does not know.
+
+    Raises:
+        ConfigError: strength out of range. RegistryError: no such goal; registry or goals are damaged.
+        BundleError: the bundle's list of experts is damaged.
+    """
+    if not 0 <= strength <= MAX_STRENGTH:
+        raise ConfigError(f"--goal-bias-strength {strength}: use a value from 0 (off) to {MAX_STRENGTH:g}")
+    workspace = workspace or Workspace.find()
+    attached = attached_experts(bundle)
+    ids = {entry.expert_id for entry in attached}
+    inactive, told = _inactive(ids, workspace)
+    serving: set[str] = set()
+    if goals is not None:
+        serving, about_goals = _serving(ids, inactive, goals, workspace, bundle.path.name)
+        told += about_goals
+    by_layer: dict[str, list[AttachedExpert]] = {}
+    for entry in attached:
+        by_layer.setdefault(entry.layer, []).append(entry)
+    experts = bundle.model.experts
+    for layer, entries in by_layer.items():
+        moe, num_masked = experts[layer], 0
+        moe.router.unsteer()
+        for entry in entries:
+            if entry.expert_id in inactive:
+                moe.router.steering[entry.column] = -math.inf
+                num_masked += 1
+            elif entry.expert_id in serving:
+                moe.router.steering[entry.column] = strength
+        # Where fewer are left than a token is sent to, a masked one would be chosen, if only with weight 0.
+        moe.experts_per_token = min(bundle.config.experts_per_token, moe.num_experts - num_masked)
+    return told
+
+
+@contextmanager
+def watch_experts(bundle: Bundle | PuzzleBundle) -> Iterator[list[ExpertUse]]:
+    """Count what is sent to attached experts within the block; the list that it yields is filled when it ends."""
+    attached = attached_experts(bundle)
+    experts, sums = bundle.model.experts, dict[str, Tensor]()
+    handles, found = [], list[ExpertUse]()
+
+    def counter(layer: str) -> Any:
+        def count(_: nn.Module, given: tuple[Any, ...], out: tuple[Tensor, Routing]) -> None:
+            numbers = out[1].assigned.new_tensor([[given[0].shape[:-1].numel(), 0]])
+            columns = (out[1].assigned, out[1].probabilities.to(out[1].assigned.dtype))
+            numbers = nn.functional.pad(numbers, (0, 0, 0, len(columns[0])))
+            numbers[1:, 0], numbers[1:, 1] = columns
+            sums[layer] = sums[layer] + numbers if layer in sums else numbers
+
+        return count
+
+    for layer in dict.fromkeys(entry.layer for entry in attached):
+        handles.append(experts[layer].register_forward_hook(counter(layer)))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+    found += [_use(entry, experts[entry.layer], sums.get(entry.layer)) for entry in attached]
+
+
+def _use(entry: AttachedExpert, moe: MoE, numbers: Tensor | None) -> ExpertUse:
+    bias = float(moe.router.steering[entry.column])
+    share = probability = None
+    if numbers is not None:
+        num_tokens = float(numbers[0, 0])
+        share, probability = (numbers[1 + entry.column].double() / num_tokens).tolist()
+    is_active = bias != -math.inf
+    return ExpertUse(entry.expert_id, entry.layer, is_active, bias if is_active else 0.0, share, probability)
+
+
+def _inactive(ids: set[str], workspace: Workspace) -> tuple[set[str], list[str]]:
+    """Which of the experts are switched off, and a sentence if the registry does not say."""
+    if not ids:
+        return set(), []
+    content = ExpertRegistry(workspace).read()
+    unknown = sorted(expert_id for expert_id in ids if expert_id not in content)
+    inactive = {expert_id for expert_id in ids if expert_id in content and not content.get(expert_id).is_active}
+    if not unknown:
+        return inactive, []
+    several = len(unknown) > 1
+    return inactive, [
+        f"the attached expert{'s' * several} {', '.join(unknown)} {'have no cards' if several else 'has no card'} in "
+        f"{workspace.expert_registry}: tokens are routed there as if active"
+    ]
+
+
+def _serving(
+    ids: set[str], inactive: set[str], goals: Sequence[int] | Literal["active"], workspace: Workspace, name: str
+) -> tuple[set[str], list[str]]:
+    """Which of the attached experts serve the goals, and sentences on what steers nothing."""
+    store = Goals(workspace)
+    if goals == "active":
+        serving = store.active_experts() & ids
+        if not store.list_goals():
+            return set(), ["no goal is active: nothing is steered"]
+        if not serving:
+            return set(), [f"no active goal is served by an expert that is attached to {name}: nothing is steered"]
+        return serving, [_masked(expert_id) for expert_id in sorted(serving & inactive)]
+    serving, told = set[str](), list[str]()
+    for goal_id in dict.fromkeys(goals):
+        of_goal = store.get_expert(int(goal_id))
+        if here := set(of_goal) & ids:
+            serving |= here
+        else:
+            told.append(
+                f"goal {goal_id} is served by no expert that is attached to {name}: it steers nothing "
+                f"(its experts: {', '.join(of_goal) or 'none'})"
+            )
+    return serving, told + [_masked(expert_id) for expert_id in sorted(serving & inactive)]
+
+
+def _masked(expert_id: str) -> str:
+    return f"expert {expert_id} is inactive: it gets no token, whatever goal it serves"
