@@ -6,18 +6,19 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hrm_engine.config import CoreConfig
+from hrm_engine.config import Config, CoreConfig
 from hrm_engine.errors import CheckpointError, HRMError
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.manifest import schema_problem
 
 TEXT_KIND = "actv1"
 PUZZLE_KIND = "puzzle"
+EXPERT_KIND = "expert"
 KINDS = (TEXT_KIND, PUZZLE_KIND)
 CONFIG_SCHEMA = 1
 
 
-def write_core_config(folder: Path, config: CoreConfig, kind: str) -> None:
+def write_core_config(folder: Path, config: Config, kind: str) -> None:
     """Write ``config.json``. Raises StorageError."""
     write_json(folder / "config.json", {"schema_version": CONFIG_SCHEMA, "kind": kind, **config.model_dump()})
 

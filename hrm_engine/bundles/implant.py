@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -91,14 +92,11 @@ def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> Sta
     Raises:
         ConfigError: neither a folder nor a hub id that can be had from here; names ``lab implant``.
     """
-    messages: list[str] = []
-    folder = workspace.resolve(model)
-    if folder == workspace.resolve(workspace.base_model) and not (folder / "config.json").is_file():
-        report = create_implant(workspace=workspace)
-        messages.append(f"no base model yet: made one from the embedded corpus at {report.base_model} (lab implant)")
+    folder, messages = _folder(model, workspace)
     if folder.is_dir() and not (folder / "config.json").is_file():
         return StartingPoint(Tokenizer.load(folder), None, None, [f"{folder}: tokenizer only, embeddings start fresh"])
-    tokenizer, hub_embeddings, hub_head = _load(str(folder) if folder.is_dir() else model)
+    tokenizer, network, absent = _load(str(folder) if folder.is_dir() else model)
+    hub_embeddings, hub_head = _embeddings(network, absent, model)
     fits = hub_embeddings.shape[1] == hidden_size and hub_embeddings.shape[0] >= tokenizer.vocab_size
     if not fits:
         messages.append(
@@ -111,7 +109,30 @@ def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> Sta
     return StartingPoint(tokenizer, hub_embeddings[rows].float(), hub_head[rows].float(), messages)
 
 
-def _load(source: str) -> tuple[Tokenizer, Tensor, Tensor]:
+def load_network(model: str, workspace: Workspace) -> tuple[Any, Tokenizer, Path | None, list[str]]:
+    """The whole causal model that ``--model`` names, its tokenizer, its folder if it is a local one, and messages.
+
+    Raises:
+        ConfigError: as :func:`starting_point`; also where there is a tokenizer only, or weights are missing.
+    """
+    folder, messages = _folder(model, workspace)
+    tokenizer, network, absent = _load(str(folder) if folder.is_dir() else model)
+    if absent:
+        raise ConfigError(f"--model {model}: its weights hold no {', no '.join(absent[:4])}: it is not a whole model")
+    return network, tokenizer, folder if folder.is_dir() else None, messages
+
+
+def _folder(model: str, workspace: Workspace) -> tuple[Path, list[str]]:
+    """Where ``--model`` would lie locally; the default is made where it is missing."""
+    folder = workspace.resolve(model)
+    if folder != workspace.resolve(workspace.base_model) or (folder / "config.json").is_file():
+        return folder, []
+    report = create_implant(workspace=workspace)
+    return folder, [f"no base model yet: made one from the embedded corpus at {report.base_model} (lab implant)"]
+
+
+def _load(source: str) -> tuple[Tokenizer, Any, list[str]]:
+    """Tokenizer, causal model, and the names of the parameters that its files do not hold."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -141,14 +162,19 @@ def _load(source: str) -> tuple[Tokenizer, Tensor, Tensor]:
         for role, token in (("bos_token", fast.bos_token), ("eos_token", fast.eos_token), ("pad_token", fast.pad_token))
         if token
     }
+    return Tokenizer(fast.backend_tokenizer, roles), network, sorted(report["missing_keys"])
+
+
+def _embeddings(network: Any, absent: list[str], model: str) -> tuple[Tensor, Tensor]:
+    """Token embeddings (V, D) and output head (V, D). Raises ConfigError where the files do not hold them."""
     embeddings = network.get_input_embeddings().weight.detach()
     output = network.get_output_embeddings()
     head = embeddings if output is None else output.weight.detach()
     taken = {embeddings.data_ptr(), head.data_ptr()}
-    absent = [name for name, tensor in network.named_parameters() if tensor.data_ptr() in taken]
-    if absent := [name for name in absent if name in report["missing_keys"]]:
-        raise ConfigError(f"--model {source}: its weights hold no {' and no '.join(absent)}; they cannot be taken over")
-    return Tokenizer(fast.backend_tokenizer, roles), embeddings, head
+    names = [name for name, tensor in network.named_parameters() if tensor.data_ptr() in taken]
+    if missing := [name for name in names if name in absent]:
+        raise ConfigError(f"--model {model}: its weights hold no {' and no '.join(missing)}; they cannot be taken over")
+    return embeddings, head
 
 
 def _write_base_model(folder: Path, tokenizer: Tokenizer, hidden_size: int, seed: int) -> None:

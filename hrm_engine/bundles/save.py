@@ -11,7 +11,7 @@ from torch import Tensor
 from hrm_engine.bundles.core_config import write_core_config
 from hrm_engine.bundles.listing import METADATA_FILE, METADATA_SCHEMA
 from hrm_engine.bundles.weights import save_tensors
-from hrm_engine.config import CoreConfig
+from hrm_engine.config import Config
 from hrm_engine.store.files import write_json
 from hrm_engine.store.manifest import file_entries
 
@@ -34,11 +34,17 @@ class Companions(Protocol):
 
 
 def write_model(
-    folder: Path, kind: str, config: CoreConfig, tensors: Mapping[str, Tensor], companions: Companions
+    folder: Path,
+    kind: str,
+    config: Config,
+    tensors: Mapping[str, Tensor],
+    companions: Companions,
+    *,
+    weights_name: str = "model",
 ) -> list[str]:
     """Configuration, weights and what belongs to them: what rebuilds the model. Returns the weight files' names."""
     write_core_config(folder, config, kind)
-    names = save_tensors(folder, "model", tensors)
+    names = save_tensors(folder, weights_name, tensors)
     companions.save_to(folder)
     return names
 

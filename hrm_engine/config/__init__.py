@@ -3,6 +3,7 @@
 from hrm_engine.config.architectures import ARCHITECTURES
 from hrm_engine.config.base import Config, Leaf, build_config, flat, leaves, load_preset
 from hrm_engine.config.core import CoreConfig
+from hrm_engine.config.expert import ExpertConfig, ExpertTrainConfig
 from hrm_engine.config.network import NetworkConfig, resolve_core
 from hrm_engine.config.puzzle import PuzzleTrainConfig
 from hrm_engine.config.puzzle_network import PuzzleNetworkConfig, resolve_puzzle_core
@@ -13,6 +14,8 @@ __all__ = [
     "ARCHITECTURES",
     "Config",
     "CoreConfig",
+    "ExpertConfig",
+    "ExpertTrainConfig",
     "Leaf",
     "NetworkConfig",
     "PuzzleNetworkConfig",

@@ -65,6 +65,14 @@ class TextRunConfig(RunConfig):
 
     brain_name: str | None = Field(None, description="Name of the run folder. Default: default, default-2, ...")
     bundle_dir: Path = Field(Path("artifacts/brains/actv1"), description="Folder that holds the run folders.")
+    expert_id: str | None = Field(
+        None,
+        description="Train an expert of this id alone, into artifacts/experts: on the frozen bundle of --student-init, "
+        "else of --brain-name, else on the network of --model. An id that exists is trained further.",
+    )
+    default_goal: str | None = Field(
+        None, min_length=1, description="Goal in words: kept with the bundle; an expert is linked to it."
+    )
 
     @property
     def name(self) -> str | None:
@@ -94,6 +102,8 @@ class TextTrainConfig(TrainConfig):
     @model_validator(mode="after")
     def _fits_together(self) -> TextTrainConfig:
         fits_together(self)
+        if self.run.expert_id is not None and self.kind == TextTrainConfig.kind:
+            raise ValueError("--expert-id is for ExpertTrainConfig, which `lab train actv1` takes by itself")
         return self
 
     @property

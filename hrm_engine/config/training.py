@@ -115,6 +115,10 @@ class TrainConfig(Config):
 
     kind: ClassVar[str]
     """Of the bundles that the training leaves."""
+    weights_name: ClassVar[str] = "model"
+    """Of the file with the weights that it leaves, without its ending."""
+    trains_further: ClassVar[bool] = False
+    """Whether a name that exists is trained further by itself, the folder of before moved away."""
 
     if TYPE_CHECKING:
         moe: MoEConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -43,10 +43,24 @@ def evaluate(core: RecurrentCore, batches: Iterable[TextBatch], *, num_segments:
     Raises:
         DataError: the batches hold no label at all.
     """
+    return token_means(batches, lambda batch: depth_statistics(core, batch, num_segments=num_segments))
+
+
+def token_means(
+    batches: Iterable[TextBatch], statistics: Callable[[TextBatch], tuple[torch.Tensor, torch.Tensor]]
+) -> Evaluation:
+    """Means over the label tokens of all batches.
+
+    Args:
+        statistics: sums of token losses and of right tokens of a batch at each depth, (N,) each.
+
+    Raises:
+        DataError: the batches hold no label at all.
+    """
     losses = correct = None
     num_tokens = torch.zeros((), dtype=torch.int64)
     for batch in batches:
-        batch_losses, batch_correct = depth_statistics(core, batch, num_segments=num_segments)
+        batch_losses, batch_correct = statistics(batch)
         losses = batch_losses if losses is None else losses + batch_losses
         correct = batch_correct if correct is None else correct + batch_correct
         num_tokens = num_tokens.to(batch.labels.device) + (batch.labels >= 0).sum()

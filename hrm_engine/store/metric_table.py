@@ -124,6 +124,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "loss_by_segment": Metric("nats/token", "cross-entropy after each segment, a list", _EVAL),
         "token_accuracy_by_segment": Metric("share", "token accuracy after each segment, a list", _EVAL),
         "num_tokens": Metric("tokens", "label tokens of the evaluation", _EVAL),
+        "loss_without_expert": Metric("nats/token", "experts: loss of the base by itself, same tokens", _EVAL),
         "unigram_loss": Metric("nats/token", "loss of a model that knows only token frequencies, same tokens", _EVAL),
         "exact_accuracy_when_halting": Metric(
             "share", "puzzles: rows that are right at the segment at which they halt by themselves", _EVAL

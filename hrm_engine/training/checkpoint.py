@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hrm_engine.bundles.save import Companions, write_model
 from hrm_engine.bundles.weights import load_tensors, save_tensors
-from hrm_engine.config import CoreConfig, TrainConfig
+from hrm_engine.config import Config, TrainConfig
 from hrm_engine.errors import CheckpointError
 from hrm_engine.store.files import new_folder, read_json, write_json
 from hrm_engine.store.manifest import (
@@ -51,7 +51,7 @@ class Checkpoint:
 def save_checkpoint(
     run_dir: Path,
     *,
-    core: CoreConfig,
+    core: Config,
     config: TrainConfig,
     companions: Companions,
     weights: dict[str, Tensor],

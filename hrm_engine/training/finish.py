@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from hrm_engine.bundles.save import Companions, seal_bundle, write_model
 from hrm_engine.bundles.weights import load_tensors
-from hrm_engine.config import CoreConfig, TrainConfig
+from hrm_engine.config import Config, TrainConfig
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import new_folder, read_json, write_json
 from hrm_engine.store.manifest import check_manifest, write_manifest
@@ -25,7 +26,7 @@ LIBRARIES = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "bit
 
 
 def write_best(
-    run_dir: Path, kind: str, core: CoreConfig, weights: dict[str, Tensor], companions: Companions, state: TrainState
+    run_dir: Path, kind: str, core: Config, weights: dict[str, Tensor], companions: Companions, state: TrainState
 ) -> None:
     """Replace ``best/`` by the weights of this moment. Raises StorageError."""
     with new_folder(run_dir / BEST_FOLDER, replace=True) as folder:
@@ -37,7 +38,7 @@ def write_best(
 def finish_run(
     run_dir: Path,
     *,
-    core: CoreConfig,
+    core: Config,
     config: TrainConfig,
     command_line: list[str] | None,
     weights: dict[str, Tensor],
@@ -46,9 +47,15 @@ def finish_run(
     state: TrainState,
     run_id: str,
     device: torch.device,
+    facts: Mapping[str, Any],
 ) -> None:
-    """Write the bundle, ``metadata.json`` last; ``which`` says there what the weights are."""
-    weight_files = write_model(run_dir, config.kind, core, weights, companions)
+    """Write the bundle, ``metadata.json`` last.
+
+    Args:
+        which: says there what the weights are.
+        facts: what else the task wants there.
+    """
+    weight_files = write_model(run_dir, config.kind, core, weights, companions, weights_name=config.weights_name)
     write_args(run_dir, config, command_line)
     seal_bundle(
         run_dir,
@@ -72,6 +79,7 @@ def finish_run(
             "first_metrics": state.first_eval,
             "full_evaluation": state.full_eval,
             "trained_s": round(state.trained_s, 3),
+            **facts,
         },
     )
 

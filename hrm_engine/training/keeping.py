@@ -82,7 +82,9 @@ class Keeper:
             state=state,
             run_id=run_id,
             device=setup.device,
+            facts=setup.task.bundle_facts(),
         )
+        setup.task.finished(self._run_dir, state)
 
     def _evaluate_fully(self, weights: dict[str, torch.Tensor], measure: Measure) -> None:
         setup, started = self._setup, time.perf_counter()

@@ -21,9 +21,10 @@ _ROWS = 3
 class Routers:
     """The MoE layers of one training; in a dense model all of this is empty."""
 
-    def __init__(self, config: MoEConfig, core: CoreConfig, *, seed: int, total_steps: int) -> None:
+    def __init__(self, config: MoEConfig, core: CoreConfig | None, *, seed: int, total_steps: int) -> None:
         self._config, self._seed, self._total_steps = config, seed, total_steps
-        self.layers = {name: core.experts_in(name) for name in sorted(core.layer_names) if core.experts_in(name)}
+        names = [] if core is None else sorted(core.layer_names)
+        self.layers = {name: core.experts_in(name) for name in names if core is not None and core.experts_in(name)}
         """Experts by name of the layer."""
 
     def dispatch(self, step: int, part: int, device: torch.device) -> Dispatch | None:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from hrm_engine.bundles.core_config import PUZZLE_KIND, TEXT_KIND, read_core_config
-from hrm_engine.bundles.load import build_model
+from hrm_engine.bundles.core_config import EXPERT_KIND, PUZZLE_KIND, TEXT_KIND
 from hrm_engine.config import TrainConfig
-from hrm_engine.errors import CheckpointError, ConfigError, DataError
+from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim import MasterWeights, Updater, WeightAverage, make_updater
@@ -20,10 +19,11 @@ from hrm_engine.store.paths import Workspace
 from hrm_engine.training.checkpoint import Checkpoint, environment_changes, newest_checkpoint, prune_checkpoints
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import Task
+from hrm_engine.training.tasks.expert import ExpertTask
 from hrm_engine.training.tasks.puzzle import PuzzleTask
 from hrm_engine.training.tasks.text import TextTask
 
-TASKS: dict[str, type[Task]] = {TEXT_KIND: TextTask, PUZZLE_KIND: PuzzleTask}
+TASKS: dict[str, type[Task]] = {TEXT_KIND: TextTask, PUZZLE_KIND: PuzzleTask, EXPERT_KIND: ExpertTask}
 
 
 @dataclass
@@ -87,8 +87,7 @@ def resumed_setup(config: TrainConfig, workspace: Workspace, run_dir: Path, *, a
     messages += notes
     messages += _check_data(task, checkpoint, allow_changed_data)
     messages += environment_changes(checkpoint.environment, device)
-    task.core = read_core_config(checkpoint.path, kind=config.kind)
-    model = build_model(task.core, checkpoint.weights, where=checkpoint.path, error=CheckpointError)
+    model = task.saved_model(checkpoint.path, checkpoint.weights)
     setup = _setup(config, device, precision, task, model, state, messages)
     setup.checkpoint = checkpoint
     setup.updater.load_state_tensors({k: t for k, t in checkpoint.optimizer.items() if not k.startswith(EMA_PREFIX)})

@@ -15,8 +15,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from hrm_engine.config import CoreConfig
-from hrm_engine.models.core import RecurrentCore
+from hrm_engine.config import Config
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.state import TrainState
@@ -88,7 +87,7 @@ class Task(ABC):
     kind: ClassVar[str]
     """Of the bundles it leaves."""
     facts: DataFacts
-    core: CoreConfig
+    core: Config
     companions: Companions
     decay_all: ClassVar[bool] = False
     """Whether weight decay is on all weights, or on matrices that are no embedding."""
@@ -113,11 +112,15 @@ class Task(ABC):
         """The task of a run that is continued from the folder of a checkpoint, and sentences for the user."""
 
     @abstractmethod
-    def first_model(self, workspace: Workspace) -> tuple[RecurrentCore, dict[str, str] | None]:
+    def first_model(self, workspace: Workspace) -> tuple[Any, dict[str, str] | None]:
         """A model with its first weights, fp32, on the CPU; and the bundle or file they came from, with its hash."""
 
     @abstractmethod
-    def begin(self, model: RecurrentCore, device: torch.device, state: TrainState) -> None:
+    def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> Any:
+        """The model of a checkpoint with its weights, on the CPU. Raises CheckpointError where they do not fit."""
+
+    @abstractmethod
+    def begin(self, model: Any, device: torch.device, state: TrainState) -> None:
         """The model is on its device in the types it computes in: make what steps need beside it."""
 
     @abstractmethod
@@ -156,6 +159,18 @@ class Task(ABC):
     def must_read(self, state: TrainState, num_pending: int) -> bool:
         """Whether pending numbers must be read before another step can be prepared."""
         return False
+
+    def opened(self, run_dir: Path) -> None:
+        """A new run has its folder."""
+        return
+
+    def bundle_facts(self) -> dict[str, Any]:
+        """What ``metadata.json`` holds beside what every bundle tells of itself."""
+        return {}
+
+    def finished(self, run_dir: Path, state: TrainState) -> None:
+        """The bundle has been written: tell whoever keeps account of it."""
+        return
 
     def state_tensors(self) -> dict[str, Tensor]:
         """What of the task itself must be in a checkpoint."""

@@ -257,12 +257,14 @@ class Trainer:
             setup = resumed_setup(config, workspace, folder.path, allow_changed_data=self._allow_changed_data)
         else:
             # Whatever cannot start is found before a folder is made for it, or an old one is moved away.
-            planned_folder(config, workspace, resume=False, fresh=self._fresh)
+            fresh = self._fresh or config.trains_further
+            planned_folder(config, workspace, resume=False, fresh=fresh)
             setup = first_setup(config, workspace)
-            folder = claim_folder(config, workspace, resume=False, fresh=self._fresh)
+            folder = claim_folder(config, workspace, resume=False, fresh=fresh)
             self._stack.callback(folder.lock.release)
             self._new_folder = folder.path
             write_args(folder.path, config, self._command_line)
+            setup.task.opened(folder.path)
         self.run_dir = folder.path
         self.device, self.precision, self.checkpointing = setup.device, setup.precision, setup.checkpointing
         self.task, self.core, self.model = setup.task, setup.task.core, setup.model

@@ -9,7 +9,15 @@ from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, Group, Parameter
 
-from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, build_config, leaves, load_preset
+from hrm_engine.config import (
+    ExpertTrainConfig,
+    PuzzleTrainConfig,
+    TextTrainConfig,
+    TrainConfig,
+    build_config,
+    leaves,
+    load_preset,
+)
 from hrm_engine.store.paths import Workspace
 from lab.cli.flags import config_flags
 
@@ -69,7 +77,8 @@ def actv1(
     a preset, and the value "none" takes back what the preset says. It leaves a
     run folder, artifacts/brains/actv1/NAME, that every other command can use.
     """
-    return _train(TextTrainConfig, config, resume, fresh, allow_changed_data, given)
+    kind = TextTrainConfig if given.get("expert_id") is None else ExpertTrainConfig
+    return _train(kind, config, resume, fresh, allow_changed_data, given)
 
 
 @app.command(name="puzzle")

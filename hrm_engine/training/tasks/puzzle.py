@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.core_config import PUZZLE_KIND
+from hrm_engine.bundles.core_config import PUZZLE_KIND, read_core_config
+from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.student import load_student
 from hrm_engine.config import PuzzleTrainConfig, resolve_puzzle_core
@@ -18,7 +19,7 @@ from hrm_engine.data.puzzles.augment import check_symmetries
 from hrm_engine.data.puzzles.embedded import build_embedded
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.data.random import stream
-from hrm_engine.errors import DataError
+from hrm_engine.errors import CheckpointError, DataError
 from hrm_engine.inference.puzzles import evaluate_puzzles
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.slots import NUMBERS, Objective, Rows, Slots, empty_slots, join, refill, think
@@ -162,6 +163,11 @@ class PuzzleTask(Task):
         if self.config.start.student_init is None:
             return model, None
         return model, load_student(model, self.config.start.student_init, workspace)
+
+    def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> RecurrentCore:
+        """The model of a checkpoint."""
+        self.core = read_core_config(folder, kind=self.kind)
+        return build_model(self.core, weights, where=folder, error=CheckpointError)
 
     def begin(self, model: RecurrentCore, device: torch.device, state: TrainState) -> None:
         """Make the queue of rows and the slots, all of them waiting for a row."""

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from hrm_engine.bundles import Bundle, StartingPoint
-from hrm_engine.bundles.core_config import TEXT_KIND
+from hrm_engine.bundles.core_config import TEXT_KIND, read_core_config
 from hrm_engine.bundles.implant import embedded_corpus, starting_point
+from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.student import load_student
-from hrm_engine.config import TextTrainConfig, resolve_core
+from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
 from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
 from hrm_engine.data.text.order import RowOrder
 from hrm_engine.data.text.packing import IGNORE, Batch, PackedRows, dataset_fingerprint, pack
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
-from hrm_engine.errors import ConfigError
+from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.inference import evaluate, generate
 from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accumulate_gradients
 from hrm_engine.models.core import RecurrentCore
@@ -108,16 +109,26 @@ class TextTask(Task):
         )
         self._num_eval_rows = min(len(self.held_out_rows), config.evaluation.eval_batches * config.run.batch_size)
         self.unigram_loss = self._unigram_loss()
+        self.routers = Routers(config.moe, self._network(), seed=config.run.seed, total_steps=config.run.steps)
+
+    def _network(self) -> CoreConfig | None:
+        """Decide the settings of what is trained, kept as ``core``; returns those of a network whose routers learn."""
         # taken-over embeddings bring their own scale
-        taken = None if start is None else start.embeddings
-        self.core = resolve_core(
-            config.network,
-            vocab_size=tokenizer.vocab_size,
-            max_seq_len=seq_len,
+        taken = None if self._start is None else self._start.embeddings
+        core = resolve_core(
+            self.config.network,
+            vocab_size=self.tokenizer.vocab_size,
+            max_seq_len=self.config.data.max_seq_len,
             embedding_scale=None if taken is None else 1.0 / float(taken.std()),
-            moe=config.moe,
+            moe=self.config.moe,
         )
-        self.routers = Routers(config.moe, self.core, seed=config.run.seed, total_steps=config.run.steps)
+        self.core = core
+        return core
+
+    def bundle_facts(self) -> dict[str, Any]:
+        """The goal that the run was given."""
+        goal = self.config.run.default_goal
+        return {} if goal is None else {"default_goal": goal}
 
     @classmethod
     def first(cls, config: TextTrainConfig, workspace: Workspace) -> tuple[TextTask, list[str]]:
@@ -154,6 +165,11 @@ class TextTask(Task):
         if self.config.start.student_init is None:
             return model, None
         return model, load_student(model, self.config.start.student_init, workspace)
+
+    def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> RecurrentCore:
+        """The model of a checkpoint."""
+        self.core = read_core_config(folder, kind=self.kind)
+        return build_model(self.core, weights, where=folder, error=CheckpointError)
 
     def begin(self, model: RecurrentCore, device: torch.device, state: TrainState) -> None:
         """Keep the model; a text step needs nothing else beside it."""

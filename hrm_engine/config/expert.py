@@ -1,0 +1,63 @@
+"""The configuration of expert-only training: ``lab train actv1 --expert-id ID``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from hrm_engine.config.base import Config
+from hrm_engine.config.text import TextRunConfig, TextTrainConfig
+from hrm_engine.config.training import OptimConfig
+
+EXPERTS_FOLDER = Path("artifacts/experts")
+
+
+class ExpertConfig(Config):
+    """What rebuilds an expert: its sizes and where it stands; written as ``config.json`` of its folder."""
+
+    expert_id: str = Field(description="Its id in the registry.")
+    hidden_size: int = Field(ge=1, description="Width D of the states it works on.")
+    intermediate_size: int = Field(ge=1, description="SwiGLU inner width I.")
+    layer: str | None = Field(description="Layer of the base in which it was trained; None: behind its last layer.")
+    base: str = Field(description="Bundle, folder or hub id of the base that was frozen.")
+    base_hash: str | None = Field(description="Hash over the files of the base; None for a hub id.")
+
+
+class ExpertRunConfig(TextRunConfig):
+    """How long, in which steps, and what is kept."""
+
+    bundle_dir: Path = Field(EXPERTS_FOLDER, description="Folder that holds the folders of experts.")
+
+    @property
+    def name(self) -> str | None:
+        """Name of the run folder: the expert's id."""
+        return self.expert_id
+
+    @property
+    def name_flag(self) -> str:
+        """The flag that names the run folder."""
+        return "--expert-id"
+
+
+class ExpertTrainConfig(TextTrainConfig):
+    """Settings of an expert's training: those of a text training, of which the network is the base's own."""
+
+    kind = "expert"
+    weights_name = "expert"
+    trains_further = True
+
+    run: ExpertRunConfig = ExpertRunConfig()
+
+    @property
+    def optim_used(self) -> OptimConfig:
+        """``optim`` as it is: the expert sees every token."""
+        return self.optim
+
+    @model_validator(mode="after")
+    def _is_an_expert(self) -> ExpertTrainConfig:
+        if self.run.expert_id is None:
+            raise ValueError("--expert-id names the expert that is to be trained")
+        if self.run.bundle_dir != EXPERTS_FOLDER:
+            raise ValueError(f"--bundle-dir {self.run.bundle_dir}: experts lie in {EXPERTS_FOLDER.as_posix()}")
+        return self

@@ -1,0 +1,283 @@
+"""Expert-only training: the task behind ``lab train actv1 --expert-id ID``.
+
+The base is frozen. It is a text bundle, in whose last high-level layer the expert takes part, or a causal model in
+Hugging Face format, behind whose last layer it stands. What is trained is the language-model loss of the whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrm_engine.bundles import StartingPoint
+from hrm_engine.bundles.base_network import BaseNetwork, find_base
+from hrm_engine.bundles.core_config import EXPERT_KIND
+from hrm_engine.bundles.weights import check_shapes, load_tensors
+from hrm_engine.config import ExpertConfig, ExpertTrainConfig
+from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.errors import CheckpointError, ConfigError, RegistryError
+from hrm_engine.inference.evaluate import Evaluation, evaluate, token_means
+from hrm_engine.kernels.losses import head_statistics, token_losses
+from hrm_engine.models.act import TextBatch, TextLosses, accumulate_gradients
+from hrm_engine.models.core import RecurrentCore
+from hrm_engine.models.expert import (
+    BehindLastLayer,
+    Expert,
+    ExpertModel,
+    OpenMoE,
+    forced,
+    initialise_expert,
+    open_layer,
+    without_expert,
+)
+from hrm_engine.optim.updater import Backward
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.expert_cards import ExpertCard, check_expert_id
+from hrm_engine.store.experts import ExpertRegistry
+from hrm_engine.store.files import sha256_file, write_bytes
+from hrm_engine.store.goals import Goals
+from hrm_engine.store.paths import Workspace
+from hrm_engine.training.state import TrainState
+from hrm_engine.training.task import Evaluated, Task
+from hrm_engine.training.tasks.text import StepRows, TextTask, on_device
+
+
+class ExpertTask(TextTask):
+    """Rows, losses and evaluation of one expert on one base."""
+
+    kind = EXPERT_KIND
+
+    def __init__(
+        self,
+        config: ExpertTrainConfig,
+        tokenizer: Tokenizer,
+        workspace: Workspace,
+        start: StartingPoint | None = None,
+        *,
+        base: BaseNetwork,
+    ) -> None:
+        self._base = base
+        self._workspace = workspace
+        self._learned: dict[str, bytes] = {}
+        super().__init__(config, tokenizer, workspace, start)
+
+    @classmethod
+    def first(cls, config: Any, workspace: Workspace) -> tuple[Task, list[str]]:
+        """The task of a new training; one that trains an expert further begins with what it has learned.
+
+        Raises:
+            ConfigError: the expert is frozen, or its id or its base cannot be used.
+        """
+        expert_id = check_expert_id(config.run.expert_id)
+        registry = ExpertRegistry(workspace)
+        known = {card.expert_id: card for card in registry.cards()}
+        if expert_id in known and known[expert_id].is_frozen:
+            raise ConfigError(f"expert {expert_id} is frozen: thaw it with `lab experts unfreeze {expert_id}` first")
+        base, messages = find_base(config, workspace)
+        return cls(config, base.tokenizer, workspace, base=base), messages
+
+    @classmethod
+    def resumed(cls, config: Any, workspace: Workspace, checkpoint: Path) -> tuple[Task, list[str]]:
+        """The task of a training that goes on, on the same base."""
+        task, messages = cls.first(config, workspace)
+        return task, messages
+
+    def _network(self) -> None:
+        config, base = self.config, self._base
+        length = config.data.max_seq_len
+        if base.most_positions is not None and length > base.most_positions:
+            raise ConfigError(f"--max-seq-len {length}: the base {base.place} has {base.most_positions} positions")
+        assert config.run.expert_id is not None
+        self.core = ExpertConfig(  # type: ignore[assignment]
+            expert_id=config.run.expert_id,
+            hidden_size=base.width,
+            intermediate_size=base.inner,
+            layer=base.layer,
+            base=base.place,
+            base_hash=base.digest,
+        )
+
+    def first_model(self, workspace: Workspace) -> tuple[ExpertModel, dict[str, str] | None]:
+        """The expert in its base, with the weights that it has already, or first ones."""
+        model, like = self._in_base()
+        registry, expert_id = ExpertRegistry(workspace), self.core.expert_id
+        parent = None if self._base.digest is None else {"path": self._base.place, "sha256": self._base.digest}
+        initialise_expert(model.expert, like, seed=self.config.run.seed)
+        try:
+            weights = registry.weights(expert_id)
+        except (RegistryError, ConfigError):
+            return model, parent
+        found = load_tensors(weights.parent, weights.stem)
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        if problems := check_shapes({name: tuple(t.shape) for name, t in found.items()}, wanted, where=weights):
+            raise ConfigError(f"expert {expert_id} does not fit this base: {'; '.join(problems)}")
+        model.load_state_dict(found)
+        kept = (weights, weights.with_name("metadata.json"), weights.with_name("config.json"))
+        self._learned = {file.name: file.read_bytes() for file in kept if file.is_file()}
+        return model, parent
+
+    def opened(self, run_dir: Path) -> None:
+        """Keep what the expert had learned where the registry looks for it, until there is something newer."""
+        for name, content in self._learned.items():
+            write_bytes(run_dir / name, content)
+
+    def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> ExpertModel:
+        """The expert of a checkpoint in its base."""
+        model, _ = self._in_base()
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        if problems := check_shapes({name: tuple(t.shape) for name, t in weights.items()}, wanted, where=folder):
+            raise CheckpointError(f"{folder}: {'; '.join(problems)}")
+        model.load_state_dict(weights)
+        return model
+
+    def begin(self, model: ExpertModel, device: torch.device, state: TrainState) -> None:
+        """Keep the model."""
+        self.expert_model, self.device = model, device
+        self.model = model.base
+
+    @property
+    def num_segments(self) -> int:
+        """ACT segments: those of the base."""
+        return self._base.segments
+
+    def losses(
+        self, model: RecurrentCore, rows: StepRows, backward: Backward, *, step: int, checkpointing: bool
+    ) -> TextLosses:
+        """Gradients of the expert, to which every token is sent."""
+        total: TextLosses | None = None
+        normaliser = max(1, rows.num_tokens)
+        with forced(self.expert_model):
+            for batch in rows.batches:
+                part = self._gradients(batch, normaliser, backward, checkpointing)
+                total = part if total is None else total + part
+        assert total is not None
+        return total
+
+    def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
+        """Loss on held-out text with the expert as it will be used, and without it."""
+        if not self._num_eval_rows or full:
+            return None
+        with without_expert(self.expert_model):
+            without = self._measure(micro_batch)
+        for layer in self._open_layers():
+            layer.use = torch.zeros(3)
+        result = self._measure(micro_batch)
+        fields = {
+            "loss": result.loss,
+            "loss_without_expert": without.loss,
+            "perplexity": result.perplexity,
+            "token_accuracy": result.token_accuracy,
+            "loss_by_segment": result.loss_by_segment,
+            "token_accuracy_by_segment": result.token_accuracy_by_segment,
+            "num_tokens": result.num_tokens,
+            "unigram_loss": self.unigram_loss,
+        }
+        summary = f"validation loss {result.loss:.4f} with the expert, {without.loss:.4f} without"
+        return Evaluated(fields, [result.loss], summary)
+
+    def sample(self) -> dict[str, str] | None:
+        """None: an expert alone says nothing."""
+        return None
+
+    def finished(self, run_dir: Path, state: TrainState) -> None:
+        """Enter the expert in the registry, and link its goal."""
+        registry, core = ExpertRegistry(self._workspace), self.core
+        known = {card.expert_id: card for card in registry.cards()}
+        old = known.get(core.expert_id)
+        dataset = str(self.config.data.dataset_file)
+        datasets = list(old.training_datasets) if old is not None else []
+        activations, mean_weight = self._use()
+        measured = {name: state.last_eval[name] for name in _MEASURED if state.last_eval and name in state.last_eval}
+        fields: dict[str, Any] = {
+            "last_trained": now_iso(),
+            "training_datasets": [*datasets, *([] if dataset in datasets else [dataset])],
+            "performance_metrics": measured,
+            "total_activations": activations,
+            "avg_routing_weight": mean_weight,
+            "model_architecture": "swiglu",
+            "checkpoint_path": registry.place(run_dir / "expert.safetensors"),
+            "sha256": sha256_file(run_dir / "expert.safetensors"),
+            "training_config": {
+                "hidden_size": core.hidden_size,
+                "intermediate_size": core.intermediate_size,
+                "layer": core.layer,
+                "steps": state.step,
+                "batch_size": self.rows_per_step,
+                "base": core.base,
+                "base_sha256": core.base_hash,
+            },
+        }
+        if old is None:
+            name = self.config.run.default_goal or core.expert_id
+            registry.add(ExpertCard(expert_id=core.expert_id, name=name, **fields), base_model=core.base)
+        else:
+            registry.update(core.expert_id, **fields)
+        if self.config.run.default_goal is not None:
+            Goals(self._workspace).ensure(self.config.run.default_goal, expert_id=core.expert_id)
+
+    def bundle_facts(self) -> dict[str, Any]:
+        """What an attaching reads beside the weights."""
+        core = self.core
+        return {
+            **super().bundle_facts(),
+            "expert_id": core.expert_id,
+            "layer": core.layer,
+            "hidden_size": core.hidden_size,
+            "intermediate_size": core.intermediate_size,
+            "base": {"path": core.base, "sha256": core.base_hash},
+        }
+
+    def _in_base(self) -> tuple[ExpertModel, Any]:
+        """The expert, not initialised, in a fresh copy of its base; and the network in whose place it is."""
+        base, expert = self._base, Expert(self._base.width, self._base.inner)
+        network = base.network
+        if base.layer is None:
+            return ExpertModel(expert, BehindLastLayer(network, expert)), None
+        like = next(m.mlp for m in network.modules() if getattr(m, "name", None) == base.layer)
+        open_layer(network, base.layer, expert)
+        return ExpertModel(expert, network), like
+
+    def _gradients(self, batch: TextBatch, normaliser: float, backward: Backward, checkpointing: bool) -> TextLosses:
+        model = self.expert_model.base
+        if not isinstance(model, BehindLastLayer):
+            return accumulate_gradients(
+                model,
+                batch,
+                num_segments=self.num_segments,
+                normaliser=normaliser,
+                backward=backward,
+                checkpointing=checkpointing,
+            )
+        states = model(batch.inputs.long(), batch.positions, batch.documents)
+        total, _ = token_losses(states.flatten(0, 1), model.head, batch.labels.flatten().long())
+        backward(total / normaliser)
+        return TextLosses(total.detach()[None], torch.zeros((), device=total.device))
+
+    @torch.no_grad()
+    def _measure(self, micro_batch: int) -> Evaluation:
+        model = self.expert_model.base
+        batches = (on_device(batch, self.device) for batch in self._held_out_batches(micro_batch))
+        if not isinstance(model, BehindLastLayer):
+            return evaluate(model, batches, num_segments=self.num_segments)
+
+        def statistics(batch: TextBatch) -> tuple[Tensor, Tensor]:
+            states = model(batch.inputs.long(), batch.positions, batch.documents)
+            losses, correct = head_statistics(states.flatten(0, 1), model.head, batch.labels.flatten().long())
+            return losses.sum(dtype=torch.float64)[None], correct.sum()[None]
+
+        return token_means(batches, statistics)
+
+    def _open_layers(self) -> list[OpenMoE]:
+        return [module for module in self.expert_model.base.modules() if isinstance(module, OpenMoE)]
+
+    def _use(self) -> tuple[int, float]:
+        """Assignments to the expert in the last evaluation, and its mean weight over all tokens."""
+        use = sum((layer.use for layer in self._open_layers()), torch.zeros(3))
+        tokens, assigned, weight = use.tolist()
+        return round(assigned), weight / tokens if tokens else 0.0
+
+
+_MEASURED = ("loss", "loss_without_expert", "unigram_loss", "num_tokens")

@@ -1,0 +1,157 @@
+"""Experts trained alone: on a frozen bundle or model folder, exactly resumable, entered in the registry."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hrm_engine.bundles.weights import load_tensors
+from hrm_engine.config import ExpertTrainConfig, TextTrainConfig, build_config
+from hrm_engine.errors import BundleError, ConfigError
+from hrm_engine.store.experts import ExpertRegistry
+from hrm_engine.store.files import sha256_file
+from hrm_engine.store.goals import Goals
+from hrm_engine.training import TrainResult, train
+from tests.tiny_runs import SETTINGS, Lab, interrupter, rows, text
+
+BASES: dict[str, dict[str, Any]] = {
+    "dense": {"use_moe": False, "halt_max_steps": 2},
+    "experts": {"use_moe": True, "num_experts": 3},
+    "model folder": {},
+}
+
+
+def expert_config(lab: Lab, expert_id: str, **changed: Any) -> ExpertTrainConfig:
+    settings = {key: value for key, value in SETTINGS.items() if key != "use_moe"}
+    overrides = {
+        **settings,
+        "model": str(lab.source / "artifacts" / "hf_implant" / "base_model"),
+        "expert_id": expert_id,
+        "amp": False,
+        **changed,
+    }
+    return build_config(ExpertTrainConfig, overrides=overrides)
+
+
+def train_expert(
+    lab: Lab, expert_id: str, *, resume: bool = False, stop_at: int | None = None, **changed: Any
+) -> TrainResult:
+    return train(
+        expert_config(lab, expert_id, **changed),
+        workspace=lab.workspace,
+        resume=resume,
+        given={} if resume else None,
+        observer=None if stop_at is None else interrupter(stop_at),
+    )
+
+
+def base_of(lab: Lab, kind: str) -> dict[str, Any]:
+    """Settings that name a base of that kind, which is made first."""
+    if kind == "model folder":
+        return {}
+    result = lab.train("base", amp=False, **BASES[kind])
+    return {"student_init": str(result.run_dir)}
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_an_expert_is_trained_and_entered(lab: Lab, kind: str) -> None:
+    base = base_of(lab, kind)
+    before = files(Path(base["student_init"])) if base else {}
+    result = train_expert(lab, "helper-1", default_goal="Say more about cats", steps=8, lr=1e-2, **base)
+    evals = [row for row in rows(result.run_dir) if row["event"] == "eval"]
+    assert len({round(row["loss_without_expert"], 9) for row in evals}) == 1, "the base is frozen"
+    assert evals[-1]["loss"] < evals[-1]["loss_without_expert"]
+    assert files(Path(base["student_init"])) == before if base else True
+
+    card = ExpertRegistry(lab.workspace).get("helper-1")
+    assert card.checkpoint_path == "artifacts/experts/helper-1/expert.safetensors"
+    assert card.sha256 == sha256_file(result.run_dir / "expert.safetensors")
+    assert card.training_config["steps"] == 8
+    assert card.training_config["layer"] == (None if kind == "model folder" else "H.0")
+    assert card.performance_metrics["loss_without_expert"] == pytest.approx(evals[-1]["loss_without_expert"])
+    assert card.training_datasets == ("training_data/text.txt",)
+    assert [goal.text for goal in Goals(lab.workspace).list_for_expert("helper-1")] == ["Say more about cats"]
+    assert [link.text for link in card.goals] == ["Say more about cats"]
+    tensors = load_tensors(result.run_dir, "expert")
+    assert sorted(tensors) == ["down_proj", "gate_proj", "router", "up_proj"]
+    assert not (result.run_dir / "model.safetensors").exists()
+
+
+def test_beside_a_dense_layer_it_begins_as_what_was_there(lab: Lab) -> None:
+    base = base_of(lab, "dense")
+    result = train_expert(lab, "same", steps=1, **base)
+    first = next(row for row in rows(result.run_dir) if row["event"] == "eval")
+    assert first["loss"] == pytest.approx(first["loss_without_expert"], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_an_interrupted_training_ends_as_a_straight_one(lab: Lab, kind: str) -> None:
+    base = base_of(lab, kind)
+    straight = train_expert(lab, "straight", **base)
+    stopped = train_expert(lab, "interrupted", stop_at=3, **base)
+    assert (stopped.state, stopped.step) == ("stopped", 3)
+    resumed = train_expert(lab, "interrupted", resume=True)
+    assert (resumed.state, resumed.step) == ("finished", 6)
+    one, other = (load_tensors(result.run_dir, "expert") for result in (straight, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_same_id_again_is_trained_further(lab: Lab) -> None:
+    base = base_of(lab, "dense")
+    train_expert(lab, "helper", **base)
+    (lab.root / "training_data" / "more.txt").write_text(text(30, seed=7))
+    more = {"dataset_file": "training_data/more.txt", "eval_file": "training_data/text.txt"}
+    second = train_expert(lab, "helper", **more, **base)
+    begun = next(row for row in rows(second.run_dir) if row["event"] == "eval")
+    assert begun["loss"] < begun["loss_without_expert"] - 1e-3, "it begins with what it had learned"
+    card = ExpertRegistry(lab.workspace).get("helper")
+    assert card.training_datasets == ("training_data/text.txt", "training_data/more.txt")
+    assert card.sha256 == sha256_file(second.run_dir / "expert.safetensors")
+    assert list((lab.root / "artifacts" / "experts" / ".archive").iterdir())
+
+
+def test_until_there_is_something_newer_the_old_weights_stay(lab: Lab) -> None:
+    base = base_of(lab, "dense")
+    train_expert(lab, "helper", **base)
+    registry = ExpertRegistry(lab.workspace)
+    before = registry.get("helper").sha256
+
+    def fail(row: dict[str, Any]) -> None:
+        if row["event"] == "train" and row["step"] == 2:
+            raise RuntimeError("struck by lightning")
+
+    with pytest.raises(RuntimeError, match="lightning"):
+        train(expert_config(lab, "helper", **base), workspace=lab.workspace, observer=fail)
+    assert sha256_file(registry.weights("helper")) == before == registry.get("helper").sha256
+
+
+def test_what_cannot_be_trained(lab: Lab) -> None:
+    base = base_of(lab, "dense")
+    train_expert(lab, "helper", steps=1, **base)
+    registry = ExpertRegistry(lab.workspace)
+    registry.freeze("helper")
+    before = files(registry.folder("helper"))
+    with pytest.raises(ConfigError, match="expert helper is frozen"):
+        train_expert(lab, "helper", **base)
+    assert files(registry.folder("helper")) == before
+    with pytest.raises(ConfigError, match="Bad Id"):
+        train_expert(lab, "Bad Id", **base)
+    with pytest.raises(BundleError, match="no bundle 'nowhere'"):
+        train_expert(lab, "other", brain_name="nowhere")
+    with pytest.raises(BundleError, match="expert"):
+        train_expert(lab, "other", student_init=str(registry.folder("helper")))
+    with pytest.raises(ConfigError, match="--expert-id"):
+        build_config(TextTrainConfig, overrides={"dataset_file": "t.txt", "expert_id": "x"})
+    tokenizer_only = lab.root / "tokenizer-only"
+    shutil.copytree(lab.tokenizer, tokenizer_only)
+    with pytest.raises(ConfigError, match="tokenizer-only"):
+        train_expert(lab, "other", model=str(tokenizer_only))
+    assert not (lab.root / "artifacts" / "experts" / "other").exists()
