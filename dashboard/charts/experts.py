@@ -169,7 +169,7 @@ def token_shares(cells: pd.DataFrame) -> go.Figure:
     if len(experts) > 1:
         _add_level(drawn, cells, 1 / len(experts), "even")
     drawn.update_yaxes(rangemode="tozero", tickformat=".0%")
-    return drawn
+    return _whole_steps(drawn, cells)
 
 
 def _share_map(cells: pd.DataFrame) -> go.Figure:
@@ -211,6 +211,13 @@ def by_layer_lines(
         if len(rows):
             mode = "lines+markers" if len(rows) == 1 else "lines"
             style.add_line(drawn, rows["step"], rows[field], escape(layer), colour, mode=mode)
+    return _whole_steps(drawn, by_layer)
+
+
+def _whole_steps(drawn: go.Figure, frame: pd.DataFrame) -> go.Figure:
+    """Around a single step plotly would put ticks between the whole ones."""
+    if frame["step"].nunique() == 1:
+        drawn.update_xaxes(tickvals=[int(frame["step"].iloc[0])])
     return drawn
 
 
