@@ -1,0 +1,104 @@
+"""The routing of runs on the page Experts, without a browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from hrm_engine.store.paths import Workspace
+from tests.dashboard.clicks import link_of
+from tests.dashboard.run_folders import append_events, write_moe_run, write_run
+from tests.dashboard.test_pages import assert_clean, markup, texts, warnings
+
+OpenApp = Callable[..., AppTest]
+
+
+def figures(app: AppTest) -> dict[str, dict[str, object]]:
+    """Figures by the title of their vertical axis."""
+    found = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    return {figure["layout"]["yaxis"]["title"]["text"]: figure for figure in found}
+
+
+def test_without_runs_of_experts_it_says_what_to_do(open_app: OpenApp, lab: Workspace) -> None:
+    write_run(lab.root, "dense", last=10)
+    app = open_app("experts", view="Routing")
+    assert_clean(app)
+    assert "--no-moe" in markup(app)
+
+
+def test_the_routing_of_a_run(open_app: OpenApp, lab: Workspace) -> None:
+    write_moe_run(lab.root, "moe", bias_rate=0.5)
+    app = open_app("experts", view="Routing", run="moe")
+    assert_clean(app)
+    shown = {metric.label: metric.value for metric in app.metric}
+    assert shown["Layers with experts"] == "4"
+    assert shown["Experts of a layer"] == "4 to 8"
+    assert shown["Step"] == "400"
+    drawn = figures(app)
+    assert set(drawn) == {
+        "layer",
+        "share of tokens",
+        "entropy, share of the maximum",
+        "share of assignments",
+        "loss",
+        "bias rate",
+    }
+    assert [trace["name"] for trace in drawn["loss"]["data"]] == ["load balance (1: even)", "router z"]  # type: ignore[attr-defined]
+    assert drawn["layer"]["data"][0]["y"] == ["H.0", "H.1", "L.0", "L.1"]  # type: ignore[index]
+
+
+def test_step_and_layer_stand_in_the_link(open_app: OpenApp, lab: Workspace) -> None:
+    write_moe_run(lab.root, "moe")
+    app = open_app("experts", view="Routing", run="moe", step="20", layer="L.1")
+    assert_clean(app)
+    slider = app.get_by_key("usage_step")
+    assert slider.value == 20
+    early = figures(app)
+    assert len(early["share of tokens"]["data"]) == 5  # type: ignore[arg-type]  # four experts and the even share
+    slider.set_value(400).run()
+    assert_clean(app)
+    assert link_of(app, "step") is None
+    assert figures(app)["layer"] != early["layer"]
+    app.get_by_key("usage_step").set_value(40).run()
+    assert link_of(app, "step") == "40"
+    app.get_by_key("usage_layer").set_value("H.1").run()
+    assert link_of(app, "layer") == "H.1"
+
+
+@pytest.mark.parametrize("value", ["", "<b>", "-5", "21", "1e999", "x" * 3000])
+def test_bad_values_in_the_link_fall_back(open_app: OpenApp, lab: Workspace, value: str) -> None:
+    write_moe_run(lab.root, "moe")
+    app = open_app("experts", view="Routing", step=value, layer=value)
+    assert_clean(app)
+    assert app.get_by_key("usage_step").value == 400
+    assert app.get_by_key("usage_layer").value == "H.0"
+
+
+def test_a_link_to_a_dense_run_gets_a_sentence(open_app: OpenApp, lab: Workspace) -> None:
+    write_moe_run(lab.root, "moe")
+    write_run(lab.root, "dense", last=10)
+    app = open_app("experts", view="Routing", run="brains/actv1/dense")
+    assert_clean(app)
+    assert "is no run with experts" in texts(app)
+    assert not app.get("plotly_chart")
+    app.get_by_key("routing_run").set_value("brains/actv1/moe").run()
+    assert_clean(app)
+    assert app.get("plotly_chart")
+
+
+def test_a_run_that_has_just_begun(open_app: OpenApp, lab: Workspace) -> None:
+    run = write_moe_run(lab.root, "moe", last=19)
+    app = open_app("experts", view="Routing")
+    assert_clean(app)
+    assert "not told yet" in markup(app)
+    assert set(figures(app)) == {"loss"}
+    append_events(run / "metrics.jsonl", [("expert_usage", 19, {"layer": "<b>H</b>", "token_counts": [3, 1]})])
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(b"junk\n")
+    app.run()
+    assert_clean(app)
+    assert "1 line of metrics.jsonl could not be read" in warnings(app)
+    assert figures(app)["layer"]["data"][0]["y"] == ["&lt;b&gt;H&lt;/b&gt;"]  # type: ignore[index]
