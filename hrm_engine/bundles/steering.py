@@ -72,7 +72,7 @@ def steer(
     inactive, told = _inactive(ids, workspace)
     serving: set[str] = set()
     if goals is not None:
-        serving, about_goals = _serving(ids, inactive, goals, workspace, bundle.path.name)
+        serving, about_goals = serving_experts(ids, inactive, goals, workspace, bundle.path.name)
         told += about_goals
     by_layer: dict[str, list[AttachedExpert]] = {}
     for entry in attached:
@@ -145,7 +145,7 @@ def _inactive(ids: set[str], workspace: Workspace) -> tuple[set[str], list[str]]
     ]
 
 
-def _serving(
+def serving_experts(
     ids: set[str], inactive: set[str], goals: Sequence[int] | Literal["active"], workspace: Workspace, name: str
 ) -> tuple[set[str], list[str]]:
     """Which of the attached experts serve the goals, and sentences on what steers nothing."""

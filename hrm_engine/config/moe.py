@@ -31,6 +31,12 @@ class MoEConfig(Config):
     router_noise: float = Field(
         0.0, ge=0, le=10, description="Standard deviation of noise on the scores in the choice, in training."
     )
+    goal: str | None = Field(
+        None,
+        pattern=r"^(active|\d{1,18}(,\d{1,18})*)$",
+        description="Send more tokens to attached experts that serve these goals: numbers with commas, or active.",
+    )
+    goal_bias_strength: float = Field(1.0, ge=0, le=5, description="What --goal adds to the scores of these experts.")
     auto_adjust_lr: bool = Field(
         True,
         description="Multiply the learning rate by sqrt(experts per token / experts) where there are experts: each "

@@ -21,6 +21,7 @@ class MasterWeights:
         self.model = model
         self.by_name: dict[str, nn.Parameter] = {}
         self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._frozen: list[tuple[str, int, Tensor]] = []
         # buffers that are a wish of the moment are not part of the state
         kept = model.state_dict().keys()
         self._buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
@@ -47,6 +48,17 @@ class MasterWeights:
         """Masters and buffers by name: what a checkpoint or bundle keeps."""
         return {name: t.detach() for name, t in (*self.by_name.items(), *self._buffers.items())}
 
+    def freeze(self, name: str, row: int) -> None:
+        """Keep one row of a parameter as it is, whatever the update rule does to the rest of it."""
+        self._frozen.append((name, row, self.by_name[name].detach()[row].clone()))
+
+    def drop_frozen_gradients(self) -> None:
+        """Frozen rows have no gradient, so that they do not take part in its norm either."""
+        for name, row, _ in self._frozen:
+            gradient = self.by_name[name].grad
+            if gradient is not None:
+                gradient[row] = 0
+
     def zero_grad(self) -> None:
         """Forget all gradients."""
         for master in self.by_name.values():
@@ -56,7 +68,10 @@ class MasterWeights:
             copy.grad = None
 
     def publish(self) -> None:
-        """Give the model rounded copies of the masters."""
+        """Give the model rounded copies of the masters; frozen rows are first what they were."""
+        with torch.no_grad():
+            for name, row, value in self._frozen:
+                self.by_name[name][row] = value
         if self._pairs:
             masters, copies = zip(*self._pairs, strict=True)
             with torch.no_grad():

@@ -79,6 +79,7 @@ class Updater(ABC):
         """
         self.masters.zero_grad()
         value = loss_fn(self._backward)
+        self.masters.drop_frozen_gradients()
         gradients = [m.grad for m in self.masters.by_name.values() if m.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients).float() / self.loss_scale
         finite = torch.isfinite(norm)

@@ -98,6 +98,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "avg_routing_prob": Metric("share", "mean routing probability of each expert, a list", _USAGE),
         "token_counts": Metric("tokens", "tokens sent to each expert in the step's calls, a list", _USAGE),
         "dropped_tokens": Metric("tokens", "of these, how many found their expert full", _USAGE),
+        "bias_rate": Metric("share", "assignments that went to experts favoured by a goal", _USAGE),
         "total_tokens": Metric("tokens", "tokens that the layer's calls of the step saw", _USAGE),
         "grad_norm": Metric("1", "norm of the gradient before clipping", _TRAIN),
         "tokens": Metric("tokens", "fresh label tokens since the run began", _TRAIN),
@@ -124,7 +125,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "loss_by_segment": Metric("nats/token", "cross-entropy after each segment, a list", _EVAL),
         "token_accuracy_by_segment": Metric("share", "token accuracy after each segment, a list", _EVAL),
         "num_tokens": Metric("tokens", "label tokens of the evaluation", _EVAL),
-        "loss_without_expert": Metric("nats/token", "experts: loss of the base by itself, same tokens", _EVAL),
+        "loss_without": Metric("nats/token", "experts: loss of the base by itself, same tokens", _EVAL),
         "unigram_loss": Metric("nats/token", "loss of a model that knows only token frequencies, same tokens", _EVAL),
         "exact_accuracy_when_halting": Metric(
             "share", "puzzles: rows that are right at the segment at which they halt by themselves", _EVAL

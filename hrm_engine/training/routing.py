@@ -26,6 +26,8 @@ class Routers:
         names = [] if core is None else sorted(core.layer_names)
         self.layers = {name: core.experts_in(name) for name in names if core is not None and core.experts_in(name)}
         """Experts by name of the layer."""
+        self.biased: dict[str, list[int]] = {}
+        """By layer, the experts that a goal favours."""
 
     def dispatch(self, step: int, part: int, device: torch.device) -> Dispatch | None:
         """What routers are to do in a part of a step; None in a dense model."""
@@ -73,6 +75,7 @@ class Routers:
             )
             start += _ROWS * count
             total = sum(probabilities)  # of a token they add up to 1
+            biased = sum(assigned[column] for column in self.biased.get(name, ()))
             found.append(
                 {
                     "layer": name,
@@ -80,6 +83,7 @@ class Routers:
                     "token_counts": [round(value) for value in assigned],
                     "dropped_tokens": round(sum(dropped)),
                     "total_tokens": round(total),
+                    "bias_rate": biased / max(sum(assigned), 1.0),
                 }
             )
         return found

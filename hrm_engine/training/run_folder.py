@@ -128,9 +128,7 @@ def saved_config(path: Path, kind: type[C]) -> C:
     if problem := schema_problem(content.get("schema_version"), known=ARGS_SCHEMA, where=path / ARGS_FILE):
         raise CheckpointError(f"{path}: {problem}")
     if made_of := content.get("made_of"):
-        raise CheckpointError(
-            f"{path} was made of {made_of} by attaching or detaching experts: no run to resume"
-        )
+        raise CheckpointError(f"{path} was made of {made_of} by attaching or detaching experts: no run to resume")
     parameters = content.get("parameters")
     if not isinstance(parameters, dict):
         raise CheckpointError(f"{path / ARGS_FILE} holds no parameters")

@@ -16,6 +16,7 @@ from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim import MasterWeights, Updater, WeightAverage, make_updater
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training.attached import frozen_slices, steer_training
 from hrm_engine.training.checkpoint import Checkpoint, environment_changes, newest_checkpoint, prune_checkpoints
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import Task
@@ -59,6 +60,7 @@ def first_setup(config: TrainConfig, workspace: Workspace) -> Setup:
         created=now_iso(),
         parent=parent,
         datasets=[_dataset(task)],
+        experts=list(task.attached),
     )
     return _setup(config, device, precision, task, model, state, messages + notes)
 
@@ -116,6 +118,8 @@ def _setup(
     """Bring a model with fp32 weights to the device, in the types it computes in, with its optimizer."""
     first_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model = model.to(device=device, dtype=precision.compute)
+    if state.experts:
+        steer_training(model, state.experts)
     masters = MasterWeights(model, precision.master)
     masters.load(first_weights)
     updater = make_updater(masters, config.optim_used, loss_scaling=precision.loss_scaling, decay_all=task.decay_all)
@@ -130,6 +134,8 @@ def _setup(
     if device.type == "cuda" if compiled is None else compiled:
         model.compile()
     task.begin(model, device, state)
+    for name, row in frozen_slices(model, state.experts):
+        masters.freeze(name, row)
     return Setup(
         config=config,
         device=device,

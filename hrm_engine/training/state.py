@@ -44,6 +44,9 @@ class TrainState:
     datasets: list[dict[str, Any]] = field(default_factory=list)
     """Data trained on, the present one last: its path, fingerprint, documents, and the rows consumed by its end."""
 
+    experts: list[dict[str, Any]] = field(default_factory=list)
+    """Experts attached to what the run started from, as the registry and the goals had them when it began."""
+
     def as_json(self) -> dict[str, Any]:
         """Plain values, for ``state.json``."""
         return asdict(self)

@@ -7,7 +7,7 @@ the run, stopping or resuming: those are written once, in the trainer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -89,6 +89,8 @@ class Task(ABC):
     facts: DataFacts
     core: Config
     companions: Companions
+    attached: Sequence[dict[str, Any]] = ()
+    """Experts attached to what a new run starts from: see :mod:`hrm_engine.training.attached`."""
     decay_all: ClassVar[bool] = False
     """Whether weight decay is on all weights, or on matrices that are no embedding."""
 

@@ -84,6 +84,8 @@ class TrainView:
     def _next_command(self, run_dir: Path) -> str:
         homes = (self._workspace.brains.absolute(), self._workspace.runs.absolute())
         name = shlex.quote(run_dir.name if run_dir.parent in homes else relative(run_dir, self._workspace))
+        if run_dir.parent == self._workspace.expert_registry.parent.absolute():
+            return f"lab experts attach {run_dir.name} --bundle NAME"
         if self._kind == "puzzle":
             return f"lab solve --bundle {name} --trace"
         return f'lab generate --bundle {name} --prompt "The "'

@@ -67,8 +67,8 @@ def test_an_expert_is_trained_and_entered(lab: Lab, kind: str) -> None:
     before = files(Path(base["student_init"])) if base else {}
     result = train_expert(lab, "helper-1", default_goal="Say more about cats", steps=8, lr=1e-2, **base)
     evals = [row for row in rows(result.run_dir) if row["event"] == "eval"]
-    assert len({round(row["loss_without_expert"], 9) for row in evals}) == 1, "the base is frozen"
-    assert evals[-1]["loss"] < evals[-1]["loss_without_expert"]
+    assert len({round(row["loss_without"], 9) for row in evals}) == 1, "the base is frozen"
+    assert evals[-1]["loss"] < evals[-1]["loss_without"]
     assert files(Path(base["student_init"])) == before if base else True
 
     card = ExpertRegistry(lab.workspace).get("helper-1")
@@ -76,7 +76,7 @@ def test_an_expert_is_trained_and_entered(lab: Lab, kind: str) -> None:
     assert card.sha256 == sha256_file(result.run_dir / "expert.safetensors")
     assert card.training_config["steps"] == 8
     assert card.training_config["layer"] == (None if kind == "model folder" else "H.0")
-    assert card.performance_metrics["loss_without_expert"] == pytest.approx(evals[-1]["loss_without_expert"])
+    assert card.performance_metrics["loss_without"] == pytest.approx(evals[-1]["loss_without"])
     assert card.training_datasets == ("training_data/text.txt",)
     assert [goal.text for goal in Goals(lab.workspace).list_for_expert("helper-1")] == ["Say more about cats"]
     assert [link.text for link in card.goals] == ["Say more about cats"]
@@ -89,7 +89,7 @@ def test_beside_a_dense_layer_it_begins_as_what_was_there(lab: Lab) -> None:
     base = base_of(lab, "dense")
     result = train_expert(lab, "same", steps=1, **base)
     first = next(row for row in rows(result.run_dir) if row["event"] == "eval")
-    assert first["loss"] == pytest.approx(first["loss_without_expert"], abs=1e-6)
+    assert first["loss"] == pytest.approx(first["loss_without"], abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", BASES)
@@ -111,7 +111,7 @@ def test_the_same_id_again_is_trained_further(lab: Lab) -> None:
     more = {"dataset_file": "training_data/more.txt", "eval_file": "training_data/text.txt"}
     second = train_expert(lab, "helper", **more, **base)
     begun = next(row for row in rows(second.run_dir) if row["event"] == "eval")
-    assert begun["loss"] < begun["loss_without_expert"] - 1e-3, "it begins with what it had learned"
+    assert begun["loss"] < begun["loss_without"] - 1e-3, "it begins with what it had learned"
     card = ExpertRegistry(lab.workspace).get("helper")
     assert card.training_datasets == ("training_data/text.txt", "training_data/more.txt")
     assert card.sha256 == sha256_file(second.run_dir / "expert.safetensors")

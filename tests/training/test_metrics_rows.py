@@ -18,6 +18,7 @@ from hrm_engine.training import Trainer, train
 from hrm_engine.training.monitor import system_figures
 from tests.tiny_puzzles import PUZZLE_SETTINGS
 from tests.tiny_runs import Lab, row_of, rows
+from tests.training.test_expert_training import train_expert
 
 EVERY_SESSION = {"start", "train", "eval", "sample", "checkpoint", "final"}
 # Only where there is a GPU.
@@ -59,7 +60,8 @@ def everything(lab: Lab) -> list[Path]:
         trainer._halving(once)
         trainer.journal.write("system", trainer.step_number, **system_figures(trainer.run_dir, trainer.device))
         trainer.finish()
-    return [lab.run_dir("run"), lab.run_dir("trouble"), arc_run(lab)]
+    expert = train_expert(lab, "helper", steps=1).run_dir
+    return [lab.run_dir("run"), lab.run_dir("trouble"), arc_run(lab), expert]
 
 
 def arc_run(lab: Lab) -> Path:

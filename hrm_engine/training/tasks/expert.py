@@ -60,7 +60,6 @@ class ExpertTask(TextTask):
         base: BaseNetwork,
     ) -> None:
         self._base = base
-        self._workspace = workspace
         self._learned: dict[str, bytes] = {}
         super().__init__(config, tokenizer, workspace, start)
 
@@ -167,7 +166,7 @@ class ExpertTask(TextTask):
         result = self._measure(micro_batch)
         fields = {
             "loss": result.loss,
-            "loss_without_expert": without.loss,
+            "loss_without": without.loss,
             "perplexity": result.perplexity,
             "token_accuracy": result.token_accuracy,
             "loss_by_segment": result.loss_by_segment,
@@ -190,7 +189,8 @@ class ExpertTask(TextTask):
         dataset = str(self.config.data.dataset_file)
         datasets = list(old.training_datasets) if old is not None else []
         activations, mean_weight = self._use()
-        measured = {name: state.last_eval[name] for name in _MEASURED if state.last_eval and name in state.last_eval}
+        last = state.last_eval or {}
+        measured = {name: last[field] for name, field in _MEASURED.items() if field in last}
         fields: dict[str, Any] = {
             "last_trained": now_iso(),
             "training_datasets": [*datasets, *([] if dataset in datasets else [dataset])],
@@ -280,4 +280,10 @@ class ExpertTask(TextTask):
         return round(assigned), weight / tokens if tokens else 0.0
 
 
-_MEASURED = ("loss", "loss_without_expert", "unigram_loss", "num_tokens")
+_MEASURED = {
+    "loss_with": "loss",
+    "loss_without": "loss_without",
+    "unigram_loss": "unigram_loss",
+    "num_tokens": "num_tokens",
+}
+"""What a card says of the last evaluation, and how its row calls it."""

@@ -26,6 +26,7 @@ from hrm_engine.models.slots import NUMBERS, Objective, Rows, Slots, empty_slots
 from hrm_engine.optim.sparse_sign import sparse_sign_update
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training.attached import as_metadata, biased_columns, look_up, with_attached
 from hrm_engine.training.routing import Routers, with_routing
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
@@ -112,6 +113,7 @@ class PuzzleTask(Task):
             num_identifiers=info.num_puzzle_identifiers,
             moe=config.moe,
         )
+        self.core = with_attached(self.core, config.start.student_init, workspace)
         self.routers = Routers(config.moe, self.core, seed=config.run.seed, total_steps=config.run.steps)
         self.companions = self.card = PuzzleCard.of(
             self.train_set, loss=config.objective.loss, symmetries=config.data.symmetries
@@ -149,7 +151,9 @@ class PuzzleTask(Task):
         folder = workspace.resolve(config.data.data_path)
         built = build_embedded(folder, workspace.puzzles)
         note = [] if built is None else [f"no dataset at {config.data.data_path} yet: built it ({built.description})"]
-        return cls(config, workspace), note
+        task = cls(config, workspace)
+        task.attached, about_experts = look_up(config.start.student_init, config.moe, workspace)
+        return task, note + about_experts
 
     @classmethod
     def resumed(cls, config: PuzzleTrainConfig, workspace: Workspace, checkpoint: Path) -> tuple[PuzzleTask, list[str]]:
@@ -171,7 +175,8 @@ class PuzzleTask(Task):
 
     def begin(self, model: RecurrentCore, device: torch.device, state: TrainState) -> None:
         """Make the queue of rows and the slots, all of them waiting for a row."""
-        self.model, self.device = model, device
+        self.model, self.device, self.attached = model, device, state.experts
+        self.routers.biased = biased_columns(state.experts)
         self.queue = RowQueue(
             self.train_set,
             num_slots=self.num_slots,
@@ -183,6 +188,10 @@ class PuzzleTask(Task):
         self.cursor = torch.zeros((), dtype=torch.int64, device=device)
         self.positions = torch.arange(self.core.max_seq_len, device=device)[None]
         self._pending = 0
+
+    def bundle_facts(self) -> dict[str, Any]:
+        """The experts that are attached."""
+        return {"experts": as_metadata(self.attached)} if self.attached else {}
 
     def must_read(self, state: TrainState, num_pending: int) -> bool:
         """Whether the ring of rows could run empty before the counter is looked at."""

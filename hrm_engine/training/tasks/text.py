@@ -28,6 +28,7 @@ from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accum
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training.attached import as_metadata, biased_columns, look_up, with_attached
 from hrm_engine.training.routing import Routers, with_routing
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
@@ -79,6 +80,7 @@ class TextTask(Task):
         self.config = config
         self.tokenizer = self.companions = tokenizer
         self._start = start
+        self._workspace = workspace
         corpus, train, held_out, eval_corpus = _documents(config, workspace)
         seq_len = config.data.max_seq_len
         self.rows = PackedRows(pack(train, tokenizer), seq_len)
@@ -122,13 +124,14 @@ class TextTask(Task):
             embedding_scale=None if taken is None else 1.0 / float(taken.std()),
             moe=self.config.moe,
         )
-        self.core = core
-        return core
+        self.core = with_attached(core, self.config.start.student_init, self._workspace)
+        return self.core
 
     def bundle_facts(self) -> dict[str, Any]:
-        """The goal that the run was given."""
+        """The goal that the run was given, and the experts that are attached."""
         goal = self.config.run.default_goal
-        return {} if goal is None else {"default_goal": goal}
+        experts = {"experts": as_metadata(self.attached)} if self.attached else {}
+        return experts if goal is None else {**experts, "default_goal": goal}
 
     @classmethod
     def first(cls, config: TextTrainConfig, workspace: Workspace) -> tuple[TextTask, list[str]]:
@@ -136,7 +139,8 @@ class TextTask(Task):
         messages = _embedded_data(config, workspace)
         start = starting_point(config.start.model, hidden_size=config.network.hidden_size, workspace=workspace)
         task = cls(config, start.tokenizer, workspace, start)
-        messages += start.messages
+        task.attached, about_experts = look_up(config.start.student_init, config.moe, workspace)
+        messages += start.messages + about_experts
         if not task.core.trains_embeddings:
             messages.append(
                 f"with --grad-calls {task.core.grad_calls} no gradient reaches the token embeddings: they stay as they "
@@ -173,7 +177,8 @@ class TextTask(Task):
 
     def begin(self, model: RecurrentCore, device: torch.device, state: TrainState) -> None:
         """Keep the model; a text step needs nothing else beside it."""
-        self.model, self.device = model, device
+        self.model, self.device, self.attached = model, device, state.experts
+        self.routers.biased = biased_columns(state.experts)
 
     @property
     def rows_per_step(self) -> int:

@@ -1,0 +1,121 @@
+"""Experts that are attached to what a training starts from: frozen, switched off, or favoured by goals.
+
+What the registry and the goals say is looked up once, when a run begins, and kept in its state: a run that is resumed
+goes on as it began, whatever has happened to them since.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hrm_engine.bundles.attached import AttachedExpert, attached_experts
+from hrm_engine.bundles.core_config import read_core_config
+from hrm_engine.bundles.listing import find_run
+from hrm_engine.bundles.steering import serving_experts
+from hrm_engine.config import CoreConfig
+from hrm_engine.config.moe import MoEConfig
+from hrm_engine.errors import ConfigError
+from hrm_engine.models.core import RecurrentCore
+from hrm_engine.store.experts import ExpertRegistry
+from hrm_engine.store.paths import Workspace
+
+Entry = dict[str, Any]
+"""An :class:`AttachedExpert` as JSON, with ``is_frozen``, ``is_active`` and ``bias``, which goals add to its score."""
+
+
+def with_attached(core: CoreConfig, source: Path | None, workspace: Workspace) -> CoreConfig:
+    """The settings of a new network with the layers that attached experts have made wider in what it starts from."""
+    folder = _bundle(source, workspace)
+    if folder is None:
+        return core
+    before = read_core_config(folder)
+    if not before.layer_experts:
+        return core
+    content = core.model_dump()
+    content |= {"layer_experts": before.layer_experts, "experts_per_token": before.experts_per_token}
+    return CoreConfig.model_validate(content)
+
+
+def look_up(source: Path | None, moe: MoEConfig, workspace: Workspace) -> tuple[list[Entry], list[str]]:
+    """The experts attached to what a training starts from as they are now, and sentences for the user.
+
+    Raises:
+        ConfigError: ``--goal`` where no expert is attached.
+        RegistryError: no such goal; the registry or the goals are damaged.
+    """
+    folder = _bundle(source, workspace)
+    attached = [] if folder is None else attached_experts(folder)
+    if moe.goal is None and not attached:
+        return [], []
+    if not attached:
+        raise ConfigError(
+            f"--goal {moe.goal}: no expert is attached to what this training starts from, so no goal can steer it; "
+            "start from a bundle of `lab experts attach` with --student-init"
+        )
+    cards = {card.expert_id: card for card in ExpertRegistry(workspace).cards()}
+    ids = {entry.expert_id for entry in attached}
+    inactive = {expert_id for expert_id in ids if expert_id in cards and not cards[expert_id].is_active}
+    serving, messages = set[str](), list[str]()
+    if moe.goal is not None:
+        goals = "active" if moe.goal == "active" else [int(number) for number in moe.goal.split(",")]
+        serving, messages = serving_experts(ids, inactive, goals, workspace, str(source))
+    entries = []
+    for entry in attached:
+        card = cards.get(entry.expert_id)
+        is_active = card is None or card.is_active
+        favoured = is_active and entry.expert_id in serving
+        state = {
+            "is_frozen": card is not None and card.is_frozen,
+            "is_active": is_active,
+            "bias": moe.goal_bias_strength if favoured else 0.0,
+        }
+        entries.append({**asdict(entry), **state})
+    messages += [f"expert {e['expert_id']} is frozen: it is not trained" for e in entries if e["is_frozen"]]
+    messages += [f"expert {e['expert_id']} is inactive: no token is sent to it" for e in entries if not e["is_active"]]
+    return entries, messages
+
+
+def steer_training(model: RecurrentCore, entries: list[Entry]) -> None:
+    """Set the routers of a model as the state of its run says."""
+    experts = model.experts
+    for entry in entries:
+        moe = experts[entry["layer"]]
+        moe.router.steering[entry["column"]] = entry["bias"] if entry["is_active"] else -math.inf
+    for layer, moe in experts.items():
+        off = sum(1 for entry in entries if entry["layer"] == layer and not entry["is_active"])
+        moe.experts_per_token = min(moe.experts_per_token, moe.num_experts - off)
+
+
+def frozen_slices(model: RecurrentCore, entries: list[Entry]) -> list[tuple[str, int]]:
+    """Parameters, by name, and which of their rows must stay as they are."""
+    slices = []
+    for entry in entries:
+        if entry["is_frozen"]:
+            own = {id(parameter) for parameter in model.experts[entry["layer"]].parameters()}
+            slices += [(name, entry["column"]) for name, p in model.named_parameters() if id(p) in own]
+    return slices
+
+
+def biased_columns(entries: list[Entry]) -> dict[str, list[int]]:
+    """By layer, the columns that a goal favours."""
+    found: dict[str, list[int]] = {}
+    for entry in entries:
+        if entry["bias"]:
+            found.setdefault(entry["layer"], []).append(entry["column"])
+    return found
+
+
+def as_metadata(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """What the bundle of the run says of them."""
+    names = AttachedExpert.__dataclass_fields__
+    return [{name: entry[name] for name in names} for entry in entries]
+
+
+def _bundle(source: Path | None, workspace: Workspace) -> Path | None:
+    if source is None or workspace.resolve(source).is_file():
+        return None
+    return find_run(workspace.resolve(source), workspace)
