@@ -61,9 +61,11 @@ def list_(*, json: Json = False) -> int:
 def show(name: Name, /, *, json: Json = False) -> int:
     """One brain: configuration, origin, last measurements."""
     from hrm_engine.bundles import find_run
+    from hrm_engine.bundles.experts import attached_experts
 
     workspace = Workspace.find()
     folder = find_run(name, workspace)
+    attached = attached_experts(folder)
     content = {part: read_json(folder / f"{part}.json") for part in _PARTS if (folder / f"{part}.json").is_file()}
     if json:
         show_json({"path": str(folder), **content})
@@ -71,9 +73,14 @@ def show(name: Name, /, *, json: Json = False) -> int:
     show_facts([("folder", relative(folder, workspace))])
     for part, fields in content.items():
         # The hashes are for 'verify'.
-        told = {name: value for name, value in fields.items() if name != "files"}
+        told = {name: value for name, value in fields.items() if name not in ("files", "experts")}
         console().print(f"\n{part}.json")
         show_facts(_lines(told), indent="  ")
+    if attached:
+        console().print("\nattached experts")
+        columns = ("expert", "layer", "column", "sha256")
+        rows = [(entry.expert_id, entry.layer, entry.column, entry.sha256[:12]) for entry in attached]
+        show_table(columns, rows, right=("column",))
     return 0
 
 

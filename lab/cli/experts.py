@@ -17,10 +17,21 @@ if TYPE_CHECKING:
     from hrm_engine.store.expert_cards import ExpertCard
     from hrm_engine.store.experts import ExpertRegistry
 
-app = App(name="experts", help="List, freeze, arrange and delete experts.")
+app = App(name="experts", help="List, freeze, arrange, attach and delete experts.")
 
 Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
 Yes = Annotated[bool, Parameter(negative="", show_default=False, help="Do not ask.")]
+Brain = Annotated[str, Parameter(help="Name of a brain, or the path of its folder.")]
+Layer = Annotated[
+    str | None,
+    Parameter(
+        help="Such as H.1. Default: the layer that it was trained in, else the last high-level one; in detaching, the "
+        "one it is in."
+    ),
+]
+Name = Annotated[
+    str | None, Parameter(help="Name of the new brain, beside the old one. Default: the old one's and the expert's.")
+]
 Expert = Annotated[str, Parameter(name="EXPERT", help="Id of the expert, as 'lab experts list' shows it.")]
 
 
@@ -137,6 +148,28 @@ def delete(
 
 
 @app.command
+def attach(expert_id: Expert, /, *, bundle: Brain, layer: Layer = None, name: Name = None, json: Json = False) -> int:
+    """Make a new brain in which the expert is one more expert of a layer; the brain it is made of stays as it is."""
+    from hrm_engine.bundles.experts import attach_expert
+
+    workspace = Workspace.find()
+    folder = attach_expert(expert_id, bundle, layer=layer, name=name, workspace=workspace)
+    _show_made(folder, f"Expert {expert_id} is attached in", workspace, json=json)
+    return 0
+
+
+@app.command
+def detach(expert_id: Expert, /, *, bundle: Brain, layer: Layer = None, name: Name = None, json: Json = False) -> int:
+    """Make a new brain without an expert that is attached; the brain it is made of stays as it is."""
+    from hrm_engine.bundles.experts import detach_expert
+
+    workspace = Workspace.find()
+    folder = detach_expert(expert_id, bundle, layer=layer, name=name, workspace=workspace)
+    _show_made(folder, f"Without expert {expert_id}:", workspace, json=json)
+    return 0
+
+
+@app.command
 def export(
     expert_id: Expert,
     folder: Annotated[Path, Parameter(name="FOLDER", help="Folder to make; one that exists is refused.")],
@@ -153,6 +186,19 @@ def _registry(workspace: Workspace) -> ExpertRegistry:
     from hrm_engine.store.experts import ExpertRegistry
 
     return ExpertRegistry(workspace)
+
+
+def _show_made(folder: Path, words: str, workspace: Workspace, *, json: bool) -> None:
+    from dataclasses import asdict
+
+    from hrm_engine.bundles.experts import attached_experts
+
+    attached = attached_experts(folder)
+    if json:
+        show_json({"path": str(folder), "name": folder.name, "experts": [asdict(entry) for entry in attached]})
+        return
+    told = ", ".join(f"{entry.expert_id} (layer {entry.layer}, column {entry.column})" for entry in attached)
+    console().print(f"{words} {printable(relative(folder, workspace))}. Attached there: {told or 'none'}.")
 
 
 def _change(change: Callable[[ExpertRegistry], ExpertCard], *, json: bool) -> int:

@@ -9,9 +9,10 @@ from cyclopts import Group, Parameter
 
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import printable, show_json
+from lab.cli.steering import Goal, Strength, show_use, steered, use_json
 
 _SAMPLING = Group("Sampling", sort_key=2)
-_OUTPUT = Group("Output", sort_key=3)
+_OUTPUT = Group("Output", sort_key=4)
 
 
 def generate(
@@ -29,6 +30,8 @@ def generate(
         float, Parameter(group=_SAMPLING, help="Draw from the likeliest tokens that together have this probability.")
     ] = 1.0,
     seed: Annotated[int, Parameter(group=_SAMPLING, help="The same seed draws the same text.")] = 0,
+    goal: Goal = None,
+    goal_bias_strength: Strength = None,
     stream: Annotated[bool, Parameter(group=_OUTPUT, help="Show the text while it is written.")] = True,
     json: Annotated[
         bool, Parameter(group=_OUTPUT, negative="", show_default=False, help="Write one JSON object instead.")
@@ -39,8 +42,11 @@ def generate(
 
     from hrm_engine import inference
     from hrm_engine.bundles import load_bundle
+    from hrm_engine.bundles.steering import watch_experts
 
-    loaded = load_bundle(bundle, device=device, workspace=Workspace.find())
+    workspace = Workspace.find()
+    loaded = load_bundle(bundle, device=device, workspace=workspace)
+    steered(loaded, goal, goal_bias_strength, workspace)
     how: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "segments": segments,
@@ -50,13 +56,17 @@ def generate(
         "seed": seed,
     }
     if json:
-        show_json(asdict(inference.generate(loaded, prompt, **how)))
+        with watch_experts(loaded) as used:
+            found = inference.generate(loaded, prompt, **how)
+        show_json({**asdict(found), **use_json(used)})
         return 0
-    pieces = inference.stream(loaded, prompt, **how) if stream else [inference.generate(loaded, prompt, **how).text]
-    _write(prompt)
-    for piece in pieces:
-        _write(piece)
-    _write("\n")
+    with watch_experts(loaded) as used:
+        pieces = inference.stream(loaded, prompt, **how) if stream else [inference.generate(loaded, prompt, **how).text]
+        _write(prompt)
+        for piece in pieces:
+            _write(piece)
+        _write("\n")
+    show_use(used, goal)
     return 0
 
 

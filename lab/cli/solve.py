@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_count, show_facts, show_json
+from lab.cli.steering import Goal, Strength, show_use, steered, use_json
 
 if TYPE_CHECKING:
     from hrm_engine.bundles import PuzzleBundle
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _PUZZLE = Group("Puzzle", sort_key=2)
 _EFFORT = Group("Effort", sort_key=3)
-_OUTPUT = Group("Output", sort_key=4)
+_OUTPUT = Group("Output", sort_key=5)
 
 
 def solve(
@@ -59,6 +60,8 @@ def solve(
         int, Parameter(group=_EFFORT, help="Restarts at most while the rules refuse the answer; reported apart.")
     ] = 0,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
+    goal: Goal = None,
+    goal_bias_strength: Strength = None,
     trace: Annotated[
         bool,
         Parameter(
@@ -74,37 +77,42 @@ def solve(
 
     from hrm_engine import inference
     from hrm_engine.bundles import load_puzzle_bundle
+    from hrm_engine.bundles.steering import watch_experts
 
     given = [flag for flag, value in _ways(puzzle, arc, maze, index).items() if value is not None]
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} each name a puzzle: give one of them")
     workspace = Workspace.find()
     loaded = load_puzzle_bundle(bundle, device=device, workspace=workspace)
+    steered(loaded, goal, goal_bias_strength, workspace)
     asked = _asked(loaded, workspace, puzzle, arc, maze, index)
     has_names = any(board.identifier is not None for board in asked)
-    found = inference.solve(
-        loaded,
-        np.stack([board.inputs for board in asked]),
-        identifiers=np.array([board.identifier for board in asked]) if has_names else None,
-        segments=segments,
-        starts=starts,
-        starts_from=starts_from,
-        choose=choose,
-        halt_confidence=halt_confidence,
-        until_valid=until_valid,
-    )
+    with watch_experts(loaded) as used:
+        found = inference.solve(
+            loaded,
+            np.stack([board.inputs for board in asked]),
+            identifiers=np.array([board.identifier for board in asked]) if has_names else None,
+            segments=segments,
+            starts=starts,
+            starts_from=starts_from,
+            choose=choose,
+            halt_confidence=halt_confidence,
+            until_valid=until_valid,
+        )
     traces = [
         inference.trace(loaded, board.inputs, identifier=board.identifier, segments=segments) if trace else None
         for board in asked
     ]
     if json:
         boards = [_board_json(loaded, board, found, row, traces[row]) for row, board in enumerate(asked)]
-        show_json({"bundle": str(loaded.path), "kind": loaded.card.puzzle, "flops": found.flops, "boards": boards})
+        facts = {"bundle": str(loaded.path), "kind": loaded.card.puzzle, "flops": found.flops, "boards": boards}
+        show_json({**facts, **use_json(used)})
         return 0
     for row, board in enumerate(asked):
         if row:
             console().print()
         _show(loaded, board, found, row, traces[row])
+    show_use(used, goal)
     return 0
 
 

@@ -1,0 +1,38 @@
+"""An expert that was trained alone and attached does in the brain what it did in its training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hrm_engine.bundles.experts import attach_expert, attached_experts, detach_expert
+from hrm_engine.store.experts import ExpertRegistry
+from hrm_engine.store.files import sha256_file
+from tests.tiny_runs import Lab, rows
+from tests.training.test_expert_training import base_of, train_expert
+
+
+def held_out_losses(lab: Lab, expert_id: str, **settings: Any) -> list[tuple[float, float]]:
+    """Held-out loss with the expert and without it, of every evaluation of its training."""
+    found = rows(train_expert(lab, expert_id, **settings).run_dir)
+    return [(row["loss"], row["loss_without"]) for row in found if row["event"] == "eval"]
+
+
+@pytest.mark.parametrize("kind", ["dense", "experts"])
+def test_it_lowers_the_held_out_loss_and_the_parent_is_unchanged(lab: Lab, kind: str) -> None:
+    base = base_of(lab, kind)["student_init"]
+    weights = sha256_file(lab.run_dir("base") / "model.safetensors")
+    # what is kept is the best evaluation
+    with_it, without = min(held_out_losses(lab, "helper", student_init=base, steps=8, lr=1e-2))
+    assert with_it < without
+    child = attach_expert("helper", base, workspace=lab.workspace)
+    assert [entry.layer for entry in attached_experts(child)] == ["H.0"]
+    # an expert that is trained on the child sees what the child says without it
+    assert held_out_losses(lab, "probe", student_init=str(child), steps=1)[0][1] == pytest.approx(with_it, rel=1e-4)
+    back = detach_expert("helper", child, workspace=lab.workspace)
+    assert held_out_losses(lab, "probe-2", student_init=str(back), steps=1)[0][1] == pytest.approx(without, rel=1e-6)
+    assert sha256_file(back / "model.safetensors") == weights
+    assert sha256_file(lab.run_dir("base") / "model.safetensors") == weights
+    ExpertRegistry(lab.workspace).deactivate("helper")
+    assert held_out_losses(lab, "probe-3", student_init=str(child), steps=1)[0][1] == pytest.approx(without, rel=1e-4)
