@@ -14,6 +14,10 @@ from hrm_engine.bundles.listing import METADATA_FILE
 from hrm_engine.config import CoreConfig
 from hrm_engine.errors import BundleError
 from hrm_engine.store.files import read_json
+from hrm_engine.store.manifest import CHECKPOINTS_FOLDER
+
+STATE_FILE = "state.json"
+"""Of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,8 @@ def attached_experts(bundle: Path | _Loaded) -> list[AttachedExpert]:
         BundleError: the list is damaged, or does not fit the model.
     """
     if isinstance(bundle, Path):
-        if not (bundle / METADATA_FILE).is_file():
-            return []  # a checkpoint, or a run that has not finished
-        metadata = read_json(bundle / METADATA_FILE, BundleError)
+        is_bundle = (bundle / METADATA_FILE).is_file()
+        metadata = read_json(bundle / METADATA_FILE, BundleError) if is_bundle else snapshot_metadata(bundle)
         if not metadata.get("experts"):
             return []
         return parse_attached(metadata, read_core_config(bundle, error=BundleError), bundle)
@@ -77,6 +80,24 @@ def parse_attached(metadata: Mapping[str, Any], config: CoreConfig, where: Path)
             )
         places.add((entry.layer, entry.column))
     return found
+
+
+def snapshot_metadata(folder: Path) -> dict[str, Any]:
+    """The list of experts as :func:`parse_attached` takes it, for a checkpoint or the ``best/`` of a run.
+
+    A run has the same experts from its beginning to its end: they stand in the state of a checkpoint, and of ``best/``
+    in the run above it. Empty where nothing is found.
+    """
+    run = folder.parent
+    for path in (folder / STATE_FILE, run / METADATA_FILE, *sorted(run.glob(f"{CHECKPOINTS_FOLDER}/*/{STATE_FILE}"))):
+        try:
+            content = read_json(path, BundleError)
+        except BundleError:
+            continue
+        state = content.get("state") if path.name == STATE_FILE else content
+        if isinstance(state, dict) and state.get("experts"):
+            return {"experts": state["experts"]}
+    return {}
 
 
 def own_columns(config: CoreConfig) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hrm_engine.bundles.attached import snapshot_metadata
 from hrm_engine.bundles.core_config import PUZZLE_KIND, TEXT_KIND, read_core_config
 from hrm_engine.bundles.listing import METADATA_FILE, find_run, folder_problems
 from hrm_engine.bundles.puzzle_card import PuzzleCard
@@ -96,7 +97,7 @@ def _load(
     if problems := folder_problems(folder):
         raise BundleError(f"{folder} cannot be loaded: {'; '.join(problems)}")
     is_checkpoint = (folder / MANIFEST_FILE).is_file()
-    metadata = {} if is_checkpoint else read_json(folder / METADATA_FILE, BundleError)
+    metadata = snapshot_metadata(folder) if is_checkpoint else read_json(folder / METADATA_FILE, BundleError)
     config = read_core_config(folder, kind=kind, error=BundleError)
     model = build_model(config, load_tensors(folder, "model"), where=folder, dtype=dtype)
     target, _ = choose_device(device, strict=device != "auto")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hrm_engine.bundles import load_bundle
 from hrm_engine.bundles.experts import attach_expert, attached_experts, detach_expert
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import sha256_file
@@ -36,3 +37,17 @@ def test_it_lowers_the_held_out_loss_and_the_parent_is_unchanged(lab: Lab, kind:
     assert sha256_file(lab.run_dir("base") / "model.safetensors") == weights
     ExpertRegistry(lab.workspace).deactivate("helper")
     assert held_out_losses(lab, "probe-3", student_init=str(child), steps=1)[0][1] == pytest.approx(without, rel=1e-4)
+
+
+def test_checkpoints_and_best_know_their_experts(lab: Lab) -> None:
+    base = base_of(lab, "experts")["student_init"]
+    train_expert(lab, "helper", student_init=base, steps=2)
+    child = attach_expert("helper", base, workspace=lab.workspace)
+    run = lab.train("on", use_moe=True, num_experts=3, amp=False, student_init=str(child)).run_dir
+    folders = (run, run / "best", run / "checkpoints" / "step_00000006")
+    assert [[entry.expert_id for entry in attached_experts(folder)] for folder in folders] == [["helper"]] * 3
+    ExpertRegistry(lab.workspace).deactivate("helper")
+    (run / "metadata.json").unlink()  # as while it is still trained
+    for folder in folders[1:]:
+        model = load_bundle(folder, device="cpu", workspace=lab.workspace).model
+        assert model.routers["H.0"].steering.tolist() == [0, 0, 0, float("-inf")]
