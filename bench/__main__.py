@@ -1,4 +1,4 @@
-"""Run all measurements, or some: ``python -m bench [text_step] [generation] [kernels] [hrm_step]
+"""Run all measurements, or some: ``python -m bench [text_step] [generation] [kernels] [moe_layer] [hrm_step]
 [--device cpu|cuda]``.
 
 Prints Markdown. These machines are shared and noisy: quote ratios and medians, never a single absolute time.
@@ -11,7 +11,7 @@ import platform
 
 import torch
 
-from bench import generation, hrm_step, kernels, text_step
+from bench import generation, hrm_step, kernels, moe_layer, text_step
 from bench.machine import compute_dtype, describe, dtype_name, matmul_rate
 from hrm_engine.kernels.device import choose_device, keep_freed_memory
 
@@ -19,6 +19,7 @@ SUBJECTS = {
     "text_step": text_step.report,
     "generation": generation.report,
     "kernels": kernels.report,
+    "moe_layer": moe_layer.report,
     "hrm_step": hrm_step.report,
 }
 

@@ -46,8 +46,7 @@ def experts(
     On a CPU, assignments that were not kept come last and are not computed. On a GPU they are, with weight 0: leaving
     them out would change shapes.
     """
-    num_tokens, k = chosen.shape
-    num_experts = len(gate)
+    k, num_experts = chosen.shape[1], len(gate)
     skips = kept is not None and x.device.type == "cpu"
     by_assignment = (torch.where(kept, chosen, num_experts) if skips else chosen).flatten()
     in_order, order = by_assignment.sort(stable=True)
@@ -55,11 +54,10 @@ def experts(
     ends = torch.searchsorted(in_order, torch.arange(num_experts, device=x.device), right=True).to(torch.int32)
     rows = spread_rows(x, order, place, k)
     inner = F.silu(grouped_product(rows, gate, ends)) * grouped_product(rows, up, ends)
-    y = gather_rows(grouped_product(inner, down, ends), order, place)
-    weights = weights.to(y.dtype)
+    weights = weights.to(x.dtype)
     if kept is not None:
         weights = weights * kept
-    return (y.view(num_tokens, k, -1) * weights[..., None]).sum(1)
+    return combine_rows(grouped_product(inner, down, ends), weights, order, place)
 
 
 def grouped_product(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
@@ -149,32 +147,38 @@ def _keep_place(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _spread_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-    # the library's own backward adds rows one after another; gathering them first is faster and in a fixed order
+    # the library's own backward adds rows one after another; a bag of each token's rows is faster, in a fixed order
     (place,) = ctx.saved_tensors
-    return grad.index_select(0, place).view(-1, ctx.k, grad.shape[-1]).sum(1), None, None, None
+    return F.embedding_bag(place.view(-1, ctx.k), grad, mode="sum"), None, None, None
 
 
 spread_rows.register_autograd(_spread_backward, setup_context=_keep_place)
 
 
-@torch.library.custom_op("hrm_lab::gather_rows", mutates_args=())
-def gather_rows(rows: Tensor, order: Tensor, place: Tensor) -> Tensor:
-    """The inverse of a permutation of rows, (M, D): row m of the result is ``rows[place[m]]``."""
-    return rows.index_select(0, place)
+@torch.library.custom_op("hrm_lab::combine_rows", mutates_args=())
+def combine_rows(rows: Tensor, weights: Tensor, order: Tensor, place: Tensor) -> Tensor:
+    """Weighted sum of the k rows of each token: (M, D) in the order of the experts and (T, k) to (T, D).
+
+    Args:
+        order, place: as in :func:`spread_rows`.
+    """
+    return F.embedding_bag(place.view(weights.shape), rows, mode="sum", per_sample_weights=weights)
 
 
-@gather_rows.register_fake
-def _(rows: Tensor, order: Tensor, place: Tensor) -> Tensor:
-    return torch.empty_like(rows)
+@combine_rows.register_fake
+def _(rows: Tensor, weights: Tensor, order: Tensor, place: Tensor) -> Tensor:
+    return rows.new_empty(weights.shape[0], rows.shape[1])
 
 
-def _keep_order(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[1])
+def _keep_combined(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
 
 
-def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    (order,) = ctx.saved_tensors
-    return grad.index_select(0, order), None, None
+def _combine_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    rows, weights, order, place = ctx.saved_tensors
+    spread = grad.index_select(0, order // weights.shape[1])
+    by_assignment = torch.linalg.vecdot(rows, spread)[place].view(weights.shape)
+    return spread * weights.flatten()[order][:, None], by_assignment, None, None
 
 
-gather_rows.register_autograd(_gather_backward, setup_context=_keep_order)
+combine_rows.register_autograd(_combine_backward, setup_context=_keep_combined)
