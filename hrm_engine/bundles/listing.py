@@ -56,8 +56,8 @@ def find_run(path_or_name: str | Path, workspace: Workspace) -> Path:
 
 
 def list_bundles(workspace: Workspace) -> list[BundleInfo]:
-    """All run folders of a workspace, newest first; damaged ones included, with their problems."""
-    rows = [_info(folder) for folder in workspace.run_dirs()]
+    """All run folders of a workspace, newest first; damaged ones included, with their problems; no experts."""
+    rows = [_info(folder) for folder in workspace.run_dirs() if not folder.is_relative_to(workspace.experts)]
     return sorted(rows, key=lambda row: row.created or "", reverse=True)
 
 
@@ -114,13 +114,15 @@ def _weight_problems(path: Path) -> list[str]:
     import torch
 
     from hrm_engine.bundles.attached import attached_experts
-    from hrm_engine.bundles.core_config import PUZZLE_KIND, read_core_config, read_kind
+    from hrm_engine.bundles.core_config import EXPERT_KIND, PUZZLE_KIND, read_core_config, read_kind
     from hrm_engine.bundles.puzzle_card import PuzzleCard
     from hrm_engine.bundles.weights import check_shapes, tensor_shapes
     from hrm_engine.data.text.tokenizer import Tokenizer
     from hrm_engine.models.core import RecurrentCore
 
     try:
+        if read_kind(path, error=BundleError) == EXPERT_KIND:
+            return _expert_problems(path)
         config = read_core_config(path, error=BundleError)
         if read_kind(path, error=BundleError) == PUZZLE_KIND:
             num_tokens, source = PuzzleCard.load(path).vocab_size, "puzzle.json"
@@ -139,6 +141,17 @@ def _weight_problems(path: Path) -> list[str]:
     if num_tokens > config.vocab_size:
         problems.append(f"{source} has {num_tokens} tokens, the model only {config.vocab_size}")
     return problems
+
+
+def _expert_problems(path: Path) -> list[str]:
+    from hrm_engine.bundles.weights import check_shapes, tensor_shapes
+
+    config = read_json(path / "config.json", BundleError)
+    width, inner = config.get("hidden_size"), config.get("intermediate_size")
+    if not isinstance(width, int) or not isinstance(inner, int):
+        return [f"{path / 'config.json'} does not give hidden_size and intermediate_size"]
+    wanted = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}
+    return check_shapes(tensor_shapes(path, "expert"), wanted, where=path / "expert.safetensors")
 
 
 def _info(path: Path) -> BundleInfo:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.bundles import load_bundle
+from hrm_engine.bundles import list_bundles, load_bundle, verify_bundle
 from hrm_engine.bundles.experts import attach_expert, attached_experts, detach_expert
+from hrm_engine.errors import BundleError
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import sha256_file
 from tests.tiny_runs import Lab, rows
@@ -37,6 +38,18 @@ def test_it_lowers_the_held_out_loss_and_the_parent_is_unchanged(lab: Lab, kind:
     assert sha256_file(lab.run_dir("base") / "model.safetensors") == weights
     ExpertRegistry(lab.workspace).deactivate("helper")
     assert held_out_losses(lab, "probe-3", student_init=str(child), steps=1)[0][1] == pytest.approx(without, rel=1e-4)
+
+
+def test_an_expert_is_verified_and_is_no_brain(lab: Lab) -> None:
+    base = base_of(lab, "experts")["student_init"]
+    folder = train_expert(lab, "helper", student_init=base, steps=2).run_dir
+    assert verify_bundle(folder) == []
+    assert [row.name for row in list_bundles(lab.workspace)] == ["base"]
+    with pytest.raises(BundleError, match="of kind 'expert'"):
+        attach_expert("helper", folder, workspace=lab.workspace)
+    weights = folder / "expert.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert "expert.safetensors has changed" in verify_bundle(folder)[0]
 
 
 def test_checkpoints_and_best_know_their_experts(lab: Lab) -> None:
