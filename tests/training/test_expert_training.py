@@ -76,6 +76,7 @@ def test_an_expert_is_trained_and_entered(lab: Lab, kind: str) -> None:
     assert card.sha256 == sha256_file(result.run_dir / "expert.safetensors")
     assert card.training_config["steps"] == 8
     assert card.training_config["layer"] == (None if kind == "model folder" else "H.0")
+    assert card.performance_metrics["loss_with"] == pytest.approx(min(row["loss"] for row in evals[1:]))
     assert card.performance_metrics["loss_without"] == pytest.approx(evals[-1]["loss_without"])
     assert card.training_datasets == ("training_data/text.txt",)
     assert [goal.text for goal in Goals(lab.workspace).list_for_expert("helper-1")] == ["Say more about cats"]

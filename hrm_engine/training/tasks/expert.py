@@ -37,7 +37,7 @@ from hrm_engine.optim.updater import Backward
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.expert_cards import ExpertCard, check_expert_id
 from hrm_engine.store.experts import ExpertRegistry
-from hrm_engine.store.files import sha256_file, write_bytes
+from hrm_engine.store.files import read_json, sha256_file, write_bytes
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.state import TrainState
@@ -189,7 +189,8 @@ class ExpertTask(TextTask):
         dataset = str(self.config.data.dataset_file)
         datasets = list(old.training_datasets) if old is not None else []
         activations, mean_weight = self._use()
-        last = state.last_eval or {}
+        best = run_dir / "best" / "evaluation.json"  # of the weights that were kept
+        last = read_json(best) if state.best_step is not None and best.is_file() else state.last_eval or {}
         measured = {name: last[field] for name, field in _MEASURED.items() if field in last}
         fields: dict[str, Any] = {
             "last_trained": now_iso(),
