@@ -1,0 +1,42 @@
+"""The notebook about experts, made small: a real kernel, real trainings, a brain with two experts at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hrm_engine.bundles import verify_bundle
+from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.store.experts import ExpertRegistry, attached_to
+from hrm_engine.store.goals import Goals
+from hrm_engine.store.paths import Workspace
+from lab.cli.app import main
+from tests.tiny_runs import SETTINGS, make_source
+
+
+def test_the_notebook_trains_attaches_and_steers(
+    workspace: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_source(tmp_path_factory.mktemp("experts") / "source")
+    place = Workspace(workspace)
+    place.base_model.parent.mkdir(parents=True)
+    (source / "artifacts" / "hf_implant" / "base_model").rename(place.base_model)
+    given = {"steps": 2, "expert_steps": 2, "batch_size": SETTINGS["batch_size"], "hidden_size": 64, "num_experts": 2}
+    words = [word for name, value in {**given, "held_out_rows": 2}.items() for word in ("-p", f"{name}={value}")]
+    assert main(["run", "experts", *words]) == 0
+    shown = capsys.readouterr().out
+
+    (folder,) = (workspace / "artifacts" / "notebooks").iterdir()
+    record = json.loads((folder / "run.json").read_text(encoding="utf8"))
+    assert record["status"] == "finished"
+    (bundle,) = record["bundles"]
+    assert bundle == "artifacts/brains/actv1/default-code-names"
+    assert verify_bundle(workspace / bundle) == []
+    assert [entry.column for entry in attached_experts(workspace / bundle)] == [2, 3]
+    registry = ExpertRegistry(place)
+    assert [card.expert_id for card in registry.cards()] == ["default-code", "default-names"]
+    assert workspace / bundle in attached_to("default-code", place)
+    assert [goal.text for goal in Goals(place).list_goals()] == ["Write Python code", "Name characters"]
+    assert "tokens of code to its expert" in shown
