@@ -59,7 +59,7 @@ class WeightAverage:
 
     def tensors(self) -> dict[str, Tensor]:
         """Averaged parameters, and the model's buffers, by name: what a bundle keeps."""
-        return {**self._shadows, **{name: buffer.detach() for name, buffer in self.masters.model.named_buffers()}}
+        return {**self._shadows, **{name: buffer.detach() for name, buffer in self.masters.buffers.items()}}
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The shadows by the names of their parameters."""

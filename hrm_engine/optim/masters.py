@@ -22,9 +22,9 @@ class MasterWeights:
         self.by_name: dict[str, nn.Parameter] = {}
         self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
         self._frozen: list[tuple[str, int, Tensor]] = []
-        # buffers that are a wish of the moment are not part of the state
+        # by name; what is a wish of the moment is not part of the state
         kept = model.state_dict().keys()
-        self._buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
+        self.buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
         for name, parameter in model.named_parameters():
             # what the model itself keeps wider than the masters (routers) is its own master
             if parameter.dtype == torch.promote_types(parameter.dtype, dtype):
@@ -40,13 +40,13 @@ class MasterWeights:
         with torch.no_grad():
             for name, master in self.by_name.items():
                 master.copy_(tensors[name])
-            for name, buffer in self._buffers.items():
+            for name, buffer in self.buffers.items():
                 buffer.copy_(tensors[name])
         self.publish()
 
     def tensors(self) -> dict[str, Tensor]:
         """Masters and buffers by name: what a checkpoint or bundle keeps."""
-        return {name: t.detach() for name, t in (*self.by_name.items(), *self._buffers.items())}
+        return {name: t.detach() for name, t in (*self.by_name.items(), *self.buffers.items())}
 
     def freeze(self, name: str, row: int) -> None:
         """Keep one row of a parameter as it is, whatever the update rule does to the rest of it."""

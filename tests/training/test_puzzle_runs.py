@@ -32,7 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "gradient checkpointing": {"gradient_checkpointing": True},
     "softmax": {"loss": "softmax", "label_smoothing": 0.1},
     "fp32": {"amp": False},
-    "experts": {"use_moe": True, "num_experts": 3, "balance": "bias"},
+    "experts": {"use_moe": True, "num_experts": 3, "balance": "bias", "ema_decay": 0.9},
 }
 
 
