@@ -32,6 +32,6 @@ def load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> di
         hint = ""
         if has_experts != bool(model.routers):
             hint = "; it has experts: leave out --no-moe" if has_experts else "; it has no experts: add --no-moe"
-        raise BundleError("--student-init does not fit this model: " + "; ".join(problems[:8]) + hint)
+        raise BundleError("--student-init does not fit this model: " + "; ".join(problems) + hint)
     model.load_state_dict(tensors)
     return parent_record(path)
