@@ -11,7 +11,7 @@ import torch
 
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.config import ExpertTrainConfig, TextTrainConfig, build_config
-from hrm_engine.errors import BundleError, ConfigError
+from hrm_engine.errors import BundleError, CheckpointError, ConfigError
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import sha256_file
 from hrm_engine.store.goals import Goals
@@ -103,6 +103,15 @@ def test_an_interrupted_training_ends_as_a_straight_one(lab: Lab, kind: str) -> 
     assert (resumed.state, resumed.step) == ("finished", 6)
     one, other = (load_tensors(result.run_dir, "expert") for result in (straight, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_another_base_is_not_resumed_on(lab: Lab) -> None:
+    base = base_of(lab, "dense")
+    train_expert(lab, "helper", stop_at=3, **base)
+    shutil.rmtree(base["student_init"])
+    lab.train("base", amp=False, seed=1, **BASES["dense"])
+    with pytest.raises(CheckpointError, match="is not the one this training began on"):
+        train_expert(lab, "helper", resume=True)
 
 
 def test_the_same_id_again_is_trained_further(lab: Lab) -> None:

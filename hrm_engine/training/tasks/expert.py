@@ -125,6 +125,12 @@ class ExpertTask(TextTask):
 
     def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> ExpertModel:
         """The expert of a checkpoint in its base."""
+        before = read_json(folder / "config.json", CheckpointError).get("base_hash")
+        if before != self.core.base_hash:
+            raise CheckpointError(
+                f"{folder}: the base {self.core.base} is not the one this training began on; bring that one back, or "
+                "train further on the new one without --resume"
+            )
         model, _ = self._in_base()
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         if problems := check_shapes({name: tuple(t.shape) for name, t in weights.items()}, wanted, where=folder):
