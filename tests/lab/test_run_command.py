@@ -126,7 +126,8 @@ def test_recipes_are_listed_and_shown(workspace: Path, capsys: pytest.CaptureFix
     assert main(["recipes", "list"]) == 0
     assert "quickstart" in capsys.readouterr().out
     assert main(["recipes", "list", "--json"]) == 0
-    assert [item["name"] for item in json.loads(capsys.readouterr().out)] == ["puzzles", "quickstart"]
+    names = [item["name"] for item in json.loads(capsys.readouterr().out)]
+    assert names == ["experts", "experts-bench", "puzzles", "quickstart"]
     assert main(["recipes", "show", "quickstart"]) == 0
     assert "optimizer steps" in capsys.readouterr().out
     assert main(["recipes", "show", "quickstart", "--json"]) == 0
