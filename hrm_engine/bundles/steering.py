@@ -7,7 +7,7 @@ switched off. Nothing of this is saved.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hrm_engine.bundles.attached import AttachedExpert, attached_experts
 from hrm_engine.errors import ConfigError
+from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.moe import MoE, Routing
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.goals import Goals
@@ -74,22 +75,30 @@ def steer(
     if goals is not None:
         serving, about_goals = serving_experts(ids, inactive, goals, workspace, bundle.path.name)
         told += about_goals
-    by_layer: dict[str, list[AttachedExpert]] = {}
-    for entry in attached:
-        by_layer.setdefault(entry.layer, []).append(entry)
-    experts = bundle.model.experts
-    for layer, entries in by_layer.items():
-        moe, num_masked = experts[layer], 0
-        moe.router.unsteer()
-        for entry in entries:
-            if entry.expert_id in inactive:
-                moe.router.steering[entry.column] = -math.inf
-                num_masked += 1
-            elif entry.expert_id in serving:
-                moe.router.steering[entry.column] = strength
-        # Where fewer are left than a token is sent to, a masked one would be chosen, if only with weight 0.
-        moe.experts_per_token = min(bundle.config.experts_per_token, moe.num_experts - num_masked)
+    biases = {
+        (entry.layer, entry.column): -math.inf
+        if entry.expert_id in inactive
+        else strength * (entry.expert_id in serving)
+        for entry in attached
+    }
+    bias_routers(bundle.model, biases)
     return told
+
+
+def bias_routers(model: RecurrentCore, biases: Mapping[tuple[str, int], float]) -> None:
+    """Set what is added to the scores of experts, by layer and column, in place of what was added to these layers.
+
+    -inf switches an expert off.
+    """
+    experts = model.experts
+    for layer in {layer for layer, _ in biases}:
+        moe, here = experts[layer], {column: bias for (name, column), bias in biases.items() if name == layer}
+        moe.router.unsteer()
+        for column, bias in here.items():
+            moe.router.steering[column] = bias
+        # Where fewer are left than a token is sent to, a masked one would be chosen, if only with weight 0.
+        left = moe.num_experts - sum(bias == -math.inf for bias in here.values())
+        moe.experts_per_token = min(model.config.experts_per_token, left)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 from hrm_engine.bundles.attached import AttachedExpert, attached_experts
 from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.listing import find_run
-from hrm_engine.bundles.steering import serving_experts
+from hrm_engine.bundles.steering import bias_routers, serving_experts
 from hrm_engine.config import CoreConfig
 from hrm_engine.config.moe import MoEConfig
 from hrm_engine.errors import ConfigError
@@ -81,13 +81,7 @@ def look_up(source: Path | None, moe: MoEConfig, workspace: Workspace) -> tuple[
 
 def steer_training(model: RecurrentCore, entries: list[Entry]) -> None:
     """Set the routers of a model as the state of its run says."""
-    experts = model.experts
-    for entry in entries:
-        moe = experts[entry["layer"]]
-        moe.router.steering[entry["column"]] = entry["bias"] if entry["is_active"] else -math.inf
-    for layer, moe in experts.items():
-        off = sum(1 for entry in entries if entry["layer"] == layer and not entry["is_active"])
-        moe.experts_per_token = min(moe.experts_per_token, moe.num_experts - off)
+    bias_routers(model, {(e["layer"], e["column"]): e["bias"] if e["is_active"] else -math.inf for e in entries})
 
 
 def frozen_slices(model: RecurrentCore, entries: list[Entry]) -> list[tuple[str, int]]:

@@ -170,16 +170,7 @@ class ExpertTask(TextTask):
         for layer in self._open_layers():
             layer.use = torch.zeros(3)
         result = self._measure(micro_batch)
-        fields = {
-            "loss": result.loss,
-            "loss_without": without.loss,
-            "perplexity": result.perplexity,
-            "token_accuracy": result.token_accuracy,
-            "loss_by_segment": result.loss_by_segment,
-            "token_accuracy_by_segment": result.token_accuracy_by_segment,
-            "num_tokens": result.num_tokens,
-            "unigram_loss": self.unigram_loss,
-        }
+        fields = {**self.evaluation_fields(result), "loss_without": without.loss}
         summary = f"validation loss {result.loss:.4f} with the expert, {without.loss:.4f} without"
         return Evaluated(fields, [result.loss], summary)
 

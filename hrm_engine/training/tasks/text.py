@@ -24,6 +24,7 @@ from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.inference import evaluate, generate
+from hrm_engine.inference.evaluate import Evaluation
 from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accumulate_gradients
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim.updater import Backward
@@ -263,7 +264,12 @@ class TextTask(Task):
             return None
         batches = (on_device(batch, self.device) for batch in self._held_out_batches(micro_batch))
         result = evaluate(self.model, batches, num_segments=self.num_segments)
-        fields = {
+        summary = f"validation loss {result.loss:.4f} (unigram {self.unigram_loss:.4f})"
+        return Evaluated(self.evaluation_fields(result), [result.loss], summary)
+
+    def evaluation_fields(self, result: Evaluation) -> dict[str, Any]:
+        """What an ``eval`` row says of held-out text."""
+        return {
             "loss": result.loss,
             "perplexity": result.perplexity,
             "token_accuracy": result.token_accuracy,
@@ -272,8 +278,6 @@ class TextTask(Task):
             "num_tokens": result.num_tokens,
             "unigram_loss": self.unigram_loss,
         }
-        summary = f"validation loss {result.loss:.4f} (unigram {self.unigram_loss:.4f})"
-        return Evaluated(fields, [result.loss], summary)
 
     def sample(self) -> dict[str, str] | None:
         """Greedy continuation of the beginning of a held-out document; None where rows are too short for one."""
