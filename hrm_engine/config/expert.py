@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config
+from hrm_engine.config.base import Config, Leaf, leaves
 from hrm_engine.config.text import TextRunConfig, TextTrainConfig
 from hrm_engine.config.training import OptimConfig
 
@@ -60,4 +60,23 @@ class ExpertTrainConfig(TextTrainConfig):
             raise ValueError("--expert-id names the expert that is to be trained")
         if self.run.bundle_dir != EXPERTS_FOLDER:
             raise ValueError(f"--bundle-dir {self.run.bundle_dir}: experts lie in {EXPERTS_FOLDER.as_posix()}")
+        if ignored := self._of_a_network():
+            raise ValueError(
+                f"{', '.join(ignored)}: not with --expert-id, which trains on the network of its base as that is; "
+                "leave them out, and a preset that sets them"
+            )
         return self
+
+    def _of_a_network(self) -> list[str]:
+        """Flags with other values than the default that would change nothing here."""
+        on_a_bundle = self.start.student_init is not None or self.run.brain_name is not None
+        used = {"expansion"} if not on_a_bundle else set()  # on a bundle the expert is as wide as those of its layer
+        return [
+            leaf.flag
+            for name, leaf in leaves(type(self)).items()
+            if leaf.path[0] in {"network", "moe"} and name not in used and self._value(leaf) != leaf.default
+        ]
+
+    def _value(self, leaf: Leaf) -> object:
+        group, name = leaf.path
+        return getattr(getattr(self, group), name)

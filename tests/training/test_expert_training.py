@@ -11,6 +11,7 @@ import torch
 
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.config import ExpertTrainConfig, TextTrainConfig, build_config
+from hrm_engine.config.base import leaves
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import sha256_file
@@ -26,7 +27,8 @@ BASES: dict[str, dict[str, Any]] = {
 
 
 def expert_config(lab: Lab, expert_id: str, **changed: Any) -> ExpertTrainConfig:
-    settings = {key: value for key, value in SETTINGS.items() if key != "use_moe"}
+    groups = {name: leaf.path[0] for name, leaf in leaves(ExpertTrainConfig).items()}
+    settings = {name: value for name, value in SETTINGS.items() if groups[name] not in {"network", "moe"}}
     overrides = {
         **settings,
         "model": str(lab.source / "artifacts" / "hf_implant" / "base_model"),
@@ -165,3 +167,19 @@ def test_what_cannot_be_trained(lab: Lab) -> None:
     with pytest.raises(ConfigError, match="tokenizer-only"):
         train_expert(lab, "other", model=str(tokenizer_only))
     assert not (lab.root / "artifacts" / "experts" / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"hidden_size": 128}, "--hidden-size"),
+        ({"halt_max_steps": 1, "num_experts": 4}, "--halt-max-steps, --num-experts"),
+        ({"use_moe": False}, "--use-moe"),
+        ({"goal": "active"}, "--goal"),
+        ({"student_init": "somewhere", "expansion": 4.0}, "--expansion"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(lab: Lab, changed: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=f"{named}: not with --expert-id"):
+        expert_config(lab, "helper-1", **changed)
+    assert expert_config(lab, "helper-1", expansion=4.0).network.expansion == 4.0
