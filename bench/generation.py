@@ -6,7 +6,7 @@ import torch
 
 from bench.machine import median_s, table
 from hrm_engine.config import NetworkConfig, resolve_core
-from hrm_engine.inference.generate import Decoder
+from hrm_engine.inference.decoding import Decoder
 from hrm_engine.models.core import RecurrentCore
 
 POSITIONS = (32, 128, 256, 512)

@@ -30,7 +30,7 @@ from hrm_engine.bundles.steering import watch_experts
 from hrm_engine.bundles.weights import load_tensors, save_tensors
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError, HRMError, RegistryError
 from hrm_engine.inference import generate, solve
-from hrm_engine.inference.generate import Decoder
+from hrm_engine.inference.decoding import Decoder
 from hrm_engine.models.act import TextBatch, run_segments
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.experts import ExpertRegistry, attached_to
