@@ -46,8 +46,11 @@ class Leaf:
 
     @property
     def default(self) -> Any:
-        """The declared default (every leaf has one, or ``PydanticUndefined`` where a value is required)."""
-        return self.field.default
+        """The declared default (every leaf has one, or ``PydanticUndefined`` where a value is required).
+
+        Of a default that follows other settings: the one beside their defaults.
+        """
+        return self.field.get_default(call_default_factory=True, validated_data={})
 
     @property
     def description(self) -> str:
@@ -176,6 +179,8 @@ def flat(config: Config) -> dict[str, Any]:
 def _explain(error: ValidationError, known: Mapping[str, Leaf]) -> str:
     lines: list[str] = []
     for problem in error.errors():
+        if problem["type"] == "default_factory_not_called":  # it follows a setting that is wrong, which is named
+            continue
         where = [str(part) for part in problem["loc"]]
         name = next((part for part in where if part in known), None)
         label = known[name].flag if name else ".".join(where)

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,18 +15,50 @@ from hrm_engine.config.base import Config
 from hrm_engine.config.core import CoreConfig, PositionEncoding, inner_width
 from hrm_engine.config.moe import MoEConfig
 
-Architecture = Literal["hrm-text", "hrm"]
+Architecture = Literal["hrm-text", "hrm", "transformer"]
 GradCalls = int | Literal["one_step", "full"]
+
+_RECURRENT = {"h_layers": 2, "l_layers": 2, "h_cycles": 2, "l_cycles": 2, "halt_max_steps": 2}
+# One pass of one stack, as many layers as the two levels of the others together.
+DEFAULTS: dict[str, dict[str, int]] = {
+    "hrm-text": _RECURRENT,
+    "hrm": _RECURRENT,
+    "transformer": {"h_layers": 4, "l_layers": 0, "h_cycles": 1, "l_cycles": 0, "halt_max_steps": 1},
+}
+
+
+def _as_the_architecture(name: str) -> Callable[[dict[str, Any]], int]:
+    return lambda values: DEFAULTS[values.get("arch", "hrm-text")][name]
 
 
 class NetworkConfig(Config):
     """Architecture name and sizes, as chosen by flags."""
 
     arch: Architecture = Field("hrm-text", description="Architecture: a named setting of the recurrent core.")
-    h_layers: int = Field(2, ge=1, le=64, description="Transformer layers in the high-level (slow) module.")
-    l_layers: int = Field(2, ge=1, le=64, description="Transformer layers in the low-level (fast) module.")
-    h_cycles: int = Field(2, ge=1, le=64, description="High-level cycles in a segment.")
-    l_cycles: int = Field(2, ge=1, le=64, description="Low-level calls in each high-level cycle.")
+    h_layers: int = Field(
+        default_factory=_as_the_architecture("h_layers"),
+        ge=1,
+        le=64,
+        description="Transformer layers in the high-level (slow) module; all layers of transformer, by default 4.",
+    )
+    l_layers: int = Field(
+        default_factory=_as_the_architecture("l_layers"),
+        ge=0,
+        le=64,
+        description="Transformer layers in the low-level (fast) module; transformer has none.",
+    )
+    h_cycles: int = Field(
+        default_factory=_as_the_architecture("h_cycles"),
+        ge=1,
+        le=64,
+        description="High-level cycles in a segment; transformer is one pass.",
+    )
+    l_cycles: int = Field(
+        default_factory=_as_the_architecture("l_cycles"),
+        ge=0,
+        le=64,
+        description="Low-level calls in each high-level cycle; transformer has none.",
+    )
     hidden_size: int = Field(512, ge=8, le=16384, description="Width D of the hidden states.")
     expansion: float = Field(
         2.0, gt=0, le=16, description="SwiGLU inner width = expansion x D x 2/3, rounded up to a multiple of 256."
@@ -34,7 +67,8 @@ class NetworkConfig(Config):
     grad_calls: GradCalls | None = Field(
         None,
         description="How many of the last module calls of a segment carry gradient; one_step = 2, full = all. "
-        "Default: 2 for hrm; for hrm-text all from the first high-level call on, which reach the token embeddings.",
+        "Default: 2 for hrm; for hrm-text all from the first high-level call on, which reach the token embeddings; "
+        "transformer has one call.",
     )
     attention_gate: bool | None = Field(
         None, description="Sigmoid gate on the attention output. Default: as the architecture has it."
@@ -43,7 +77,12 @@ class NetworkConfig(Config):
         None, ge=1, description="Causal sliding window in tokens, the token itself included. Default: no window."
     )
     pos_encodings: PositionEncoding = Field("rope", description="Position encoding: rope, learned or none.")
-    halt_max_steps: int = Field(2, ge=1, le=64, description="ACT segments at most.")
+    halt_max_steps: int = Field(
+        default_factory=_as_the_architecture("halt_max_steps"),
+        ge=1,
+        le=64,
+        description="ACT segments at most; transformer by default 1, with more its stack runs again on its own result.",
+    )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> NetworkConfig:
@@ -54,10 +93,23 @@ class NetworkConfig(Config):
             )
         if self.pos_encodings == "rope" and (self.hidden_size // self.num_heads) % 2:
             raise ValueError("rope needs an even head width (hidden_size / num_heads); use other --num-heads")
+        self._check_levels()
         calls = self.h_cycles * (self.l_cycles + 1)
         if isinstance(self.grad_calls, int) and not 1 <= self.grad_calls <= calls:
             raise ValueError(f"--grad-calls {self.grad_calls}: this network has {calls} module calls in a segment")
         return self
+
+    def _check_levels(self) -> None:
+        levels = {name: int(getattr(self, name)) for name in ("l_layers", "h_cycles", "l_cycles")}
+        if self.arch == "transformer":
+            wrong = {name: value for name, value in levels.items() if value != DEFAULTS[self.arch][name]}
+            cure = "transformer is one pass of --h-layers layers; leave them out, and a preset that sets them"
+        else:
+            wrong = {name: value for name, value in levels.items() if not value}
+            cure = f"{self.arch} has a low-level module that runs at least once; without one: --arch transformer"
+        if wrong:
+            flags = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in wrong.items())
+            raise ValueError(f"{flags}: {cure}")
 
 
 def resolve_core(
@@ -96,7 +148,7 @@ def resolve_core(
             "intermediate_size": inner_width(network.hidden_size, network.expansion),
             "num_heads": network.num_heads,
             "h_layers": network.h_layers,
-            "l_layers": network.l_layers,
+            "l_layers": network.l_layers or network.h_layers,
             "h_cycles": network.h_cycles,
             "l_cycles": network.l_cycles,
             "grad_calls": grad_calls,

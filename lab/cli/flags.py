@@ -84,7 +84,8 @@ def _reader(leaf: Leaf) -> Callable[[Any, Sequence[Token]], Any]:
         text = tokens[0].value
         if text.lower() == NOTHING and type(None) in typing.get_args(leaf.annotation):
             return None
-        declared: TypeAdapter[Any] = TypeAdapter(Annotated[(leaf.annotation, leaf.field)])
+        # its bounds alone: with the field there would come a default that may follow other settings
+        declared: TypeAdapter[Any] = TypeAdapter(Annotated[(leaf.annotation, leaf.name, *leaf.field.metadata)])
         try:
             return declared.validate_strings(text)
         except ValidationError as error:
