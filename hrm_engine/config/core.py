@@ -24,6 +24,9 @@ class CoreConfig(Config):
     hidden_size: int = Field(ge=8, le=1 << 14, description="Width D.")
     intermediate_size: int = Field(ge=1, le=1 << 18, description="SwiGLU inner width.")
     num_heads: int = Field(ge=1, le=256, description="Attention heads.")
+    head_width: int | None = Field(
+        None, ge=1, le=1 << 14, description="Width of a head, where it is not hidden_size / num_heads."
+    )
     h_layers: int = Field(ge=1, le=64, description="Layers in the high-level module.")
     l_layers: int = Field(ge=1, le=64, description="Layers in the low-level module.")
     h_cycles: int = Field(ge=1, le=64, description="High-level cycles in a segment.")
@@ -62,6 +65,11 @@ class CoreConfig(Config):
         "expert is one more. In a dense model the layer's own network is the first of them.",
     )
     causal: bool = Field(True, description="Causal attention (text) or attention to all positions (puzzles).")
+    prefix_lm: bool = Field(
+        False,
+        description="Whether a prompt is a prefix whose positions all see each other (PrefixLM); what follows it is "
+        "causal, and so is text without a prompt.",
+    )
     pos_encodings: PositionEncoding = Field(description="Position encoding.")
     rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary frequencies.")
     window_size: int | None = Field(None, ge=1, description="Sliding window in tokens, the token itself included.")
@@ -90,8 +98,12 @@ class CoreConfig(Config):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> CoreConfig:
-        if self.hidden_size % self.num_heads or (self.pos_encodings == "rope" and self.head_size % 2):
+        if self.head_width is None and self.hidden_size % self.num_heads:
             raise ValueError(f"width {self.hidden_size} does not give {self.num_heads} heads of even width")
+        if self.pos_encodings == "rope" and self.head_size % 2:
+            raise ValueError(f"heads of width {self.head_size}: rope needs {self.num_heads} heads of even width")
+        if self.prefix_lm and (not self.causal or self.window_size or self.mixer != "attention"):
+            raise ValueError("prefix_lm is for causal attention without a window")
         if self.mixer == "sequence_mlp" and (self.causal or self.window_size or self.pos_encodings == "rope"):
             raise ValueError("a sequence_mlp sees whole rows: it cannot be causal, have a window, or rotate positions")
         if self.prefix_tokens >= self.max_seq_len:
@@ -149,7 +161,7 @@ class CoreConfig(Config):
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
-        return self.hidden_size // self.num_heads
+        return self.head_width or self.hidden_size // self.num_heads
 
 
 def inner_width(hidden_size: int, expansion: float) -> int:

@@ -3,7 +3,8 @@
 Shapes: B batch, S queries, T keys, N heads, K head width. Queries (B, S, N, K), keys and values (B, T, N, K).
 
 Which positions see which is decided once per batch by :func:`plan_attention` and shared by every layer of every call:
-a query at position i of a document sees keys j of the same document with ``i - window < j <= i``.
+a query at position i of a document sees keys j of the same document with ``i - window < j <= i``. Positions of a prefix
+(PrefixLM, Raffel et al. 2020, arXiv 1910.10683) see each other all.
 
 Three forms with the same result. On a CPU, plain batched products over blocks of queries are 2.5 times as fast as SDPA
 (forward and backward, bf16, 8 x 256 tokens, 4 heads of 64: 4.6 against 11.8 ms, bench/LOG.md), because the machine's
@@ -54,6 +55,7 @@ def plan_attention(
     documents: Tensor | None = None,
     window: int | None = None,
     causal: bool = True,
+    prefix: Tensor | None = None,
 ) -> AttentionPlan:
     """Decide who sees whom.
 
@@ -62,6 +64,7 @@ def plan_attention(
         documents: (B, T) document index of each position; attention stops where it changes. None where every row is
             one document, which spares the mask. Padding has an index of its own, so its rows stay finite.
         window: how many positions a query sees, itself included.
+        prefix: (B, T) bool, positions that see each other whatever their order; for causal attention without a window.
     """
     keys = torch.arange(num_keys, device=device)
     queries = keys[num_keys - num_queries :]
@@ -71,13 +74,17 @@ def plan_attention(
     if window is not None and window < num_keys:
         near = (keys > queries[:, None] - window)[None, None]
         visible = near if visible is None else visible & near
+    if prefix is not None and visible is not None:
+        visible = visible | (prefix[:, None, num_keys - num_queries :, None] & prefix[:, None, None, :])
     is_causal = causal and num_queries == num_keys > 1 and documents is None and (window or num_keys) >= num_keys
+    is_causal = is_causal and prefix is None
     if documents is not None:
         same = documents[:, None, num_keys - num_queries :, None] == documents[:, None, None, :]
         visible = same if visible is None else visible & same
     blocks = None
     if device.type == "cpu":
-        blocks = _cut(visible, num_queries, num_keys, window if causal else None, causal, dtype)
+        reach = 0 if prefix is None else int((prefix.any(0) * (keys + 1)).max())
+        blocks = _cut(visible, num_queries, num_keys, window if causal else None, causal, dtype, reach)
     return AttentionPlan(visible, is_causal, blocks)
 
 
@@ -119,13 +126,20 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, block: Block) -> Tensor:
 
 
 def _cut(
-    visible: Tensor | None, num_queries: int, num_keys: int, window: int | None, causal: bool, dtype: torch.dtype
+    visible: Tensor | None,
+    num_queries: int,
+    num_keys: int,
+    window: int | None,
+    causal: bool,
+    dtype: torch.dtype,
+    reach: int,
 ) -> tuple[Block, ...]:
+    """``reach`` is where the last prefix ends, whose keys its first positions see."""
     cached = num_keys - num_queries
     blocks = []
     for start in range(0, num_queries, QUERY_BLOCK):
         stop = min(start + QUERY_BLOCK, num_queries)
-        end_key = cached + stop if causal else num_keys
+        end_key = max(cached + stop, reach if cached + start < reach else 0) if causal else num_keys
         first_key = max(0, cached + start + 1 - window) if window is not None else 0
         bias = None
         if visible is not None:

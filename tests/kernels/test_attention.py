@@ -38,8 +38,11 @@ def by_hand(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
     return torch.matmul(share, v.permute(0, 2, 1, 3)).permute(0, 2, 1, 3)
 
 
-def mask(queries: int, keys: int, window: int | None, documents: Tensor | None = None) -> Tensor:
-    rows = 1 if documents is None else documents.shape[0]
+def mask(
+    queries: int, keys: int, window: int | None, documents: Tensor | None = None, prefix: Tensor | None = None
+) -> Tensor:
+    given = documents if prefix is None else prefix
+    rows = 1 if given is None else given.shape[0]
     seen = torch.zeros(rows, queries, keys, dtype=torch.bool)
     for row in range(rows):
         for query in range(queries):
@@ -47,7 +50,8 @@ def mask(queries: int, keys: int, window: int | None, documents: Tensor | None =
             for key in range(keys):
                 near = window is None or place - window < key
                 same = documents is None or documents[row, key] == documents[row, place]
-                seen[row, query, key] = bool(key <= place and near and same)
+                both = prefix is not None and prefix[row, key] and prefix[row, place]
+                seen[row, query, key] = bool((key <= place or both) and near and same)
     return seen
 
 
@@ -128,6 +132,37 @@ def test_documents_across_blocks(form: str) -> None:
     assert_same(form, q, k, v, plan, seen[None])
 
 
+def first(keys: int, *lengths: int) -> Tensor:
+    return torch.arange(keys)[None] < torch.tensor(lengths)[:, None]
+
+
+@every_form
+@pytest.mark.parametrize("lengths", [(0, 0), (1, 9), (4, 0), (3, 7)], ids=str)
+@pytest.mark.parametrize("queries", [9, 4, 1])
+def test_a_prefix_sees_all_of_itself(form: str, lengths: tuple[int, int], queries: int) -> None:
+    prefix = first(9, *lengths)
+    q, k, v = heads(2, queries, 9)
+    plan = plan_attention(num_queries=queries, num_keys=9, device=CPU, dtype=q.dtype, prefix=prefix)
+    assert_same(form, q, k, v, plan, mask(queries, 9, None, prefix=prefix))
+
+
+@every_form
+def test_a_prefix_across_blocks_and_after_padding(form: str) -> None:
+    """The first block sees keys of the second; the positions before the prefix are padding of their own document."""
+    size, end = 2 * QUERY_BLOCK + 10, QUERY_BLOCK + 40
+    place = torch.arange(size)
+    prefix = ((place >= 5) & (place < end))[None]
+    documents = (place >= 5).int()[None]
+    q, k, v = heads(1, size, size)
+    plan = plan_attention(
+        num_queries=size, num_keys=size, device=CPU, dtype=q.dtype, documents=documents, prefix=prefix
+    )
+    seen = (place[:, None] >= place[None]) | (prefix[0][:, None] & prefix[0][None])
+    assert_same(form, q, k, v, plan, (seen & (documents[0][:, None] == documents[0][None]))[None])
+    assert plan.blocks is not None
+    assert [block.end_key for block in plan.blocks] == [end, 2 * QUERY_BLOCK, size]
+
+
 @every_form
 def test_attention_to_all_positions(form: str) -> None:
     """Puzzles are not causal: with nothing to hide every key is seen, across blocks as well."""
@@ -147,6 +182,7 @@ def test_attention_to_all_positions(form: str) -> None:
         ({"documents": torch.zeros(1, 10, dtype=torch.int32)}, False),
         ({"num_queries": 4}, False),
         ({"causal": False}, False),
+        ({"prefix": torch.zeros(1, 10, dtype=torch.bool)}, False),
     ],
     ids=str,
 )
