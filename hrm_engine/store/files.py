@@ -154,11 +154,42 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def clean_temporaries(folder: Path, *, name: str | None = None) -> list[str]:
+def move_folder(source: Path, target: Path) -> None:
+    """Give a folder another name in one step, through to the disk. An existing ``target`` is refused.
+
+    Raises StorageError.
+    """
+    try:
+        if target.exists() or target.is_symlink():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        _replace(source, target)
+        _fsync_folder(target.parent)
+    except OSError as problem:
+        raise storage_error(problem, target, doing=f"move {source.name} to") from problem
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder: first its name, in one step, then what is in it, which ``clean_temporaries`` finishes.
+
+    Raises StorageError: it is still there, whole, or a part of it is left under a temporary name.
+    """
+    temporary = _temporary_name(path, "tmp")
+    move_folder(path, temporary)
+    try:
+        shutil.rmtree(temporary)
+    except OSError as problem:
+        raise storage_error(problem, temporary, doing="remove") from problem
+
+
+def clean_temporaries(folder: Path, *, name: str | None = None, own: bool = True) -> list[str]:
     """Put away what killed writers left in ``folder``, or only what they left of ``name``; one sentence for each.
 
     A folder that was moved aside and never replaced gets its name back; everything else temporary is removed. Leftovers
     of processes that still run are not touched. Call it while holding the folder's lock.
+
+    Args:
+        own: also what this very process has written: for whoever holds the lock that is the leftover of an attempt
+            that failed. Without a lock another thread may be writing it.
     """
     done: list[str] = []
     try:
@@ -170,7 +201,7 @@ def clean_temporaries(folder: Path, *, name: str | None = None) -> list[str]:
         if match is None or name not in (None, match["name"]):
             continue
         pid = int(match["pid"])
-        if pid != own_pid() and is_alive(pid):
+        if (pid != own_pid() or not own) and _is_written_by(pid, entry):
             continue
         original = entry.with_name(match["name"])
         with suppress(OSError):
@@ -206,6 +237,17 @@ def ensure_writable(folder: Path) -> None:
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
+
+
+def _is_written_by(pid: int, entry: Path) -> bool:
+    """Whether that process runs and is the one that made or renamed ``entry``: numbers are used again."""
+    seen = None
+    if os.name != "nt":  # where a rename changes no time of the file
+        try:
+            seen = entry.lstat().st_ctime
+        except OSError:
+            return False
+    return is_alive(pid, seen=seen)
 
 
 def _temporary_name(path: Path, kind: str) -> Path:

@@ -254,3 +254,25 @@ def test_new_files_have_the_ordinary_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("x")
     files.write_json(tmp_path / "x.json", {})
     assert (tmp_path / "x.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_number_that_another_process_has_now_keeps_no_leftover(tmp_path: Path) -> None:
+    """Without a lock what this process writes is left alone, what one before it with the same number left is not."""
+    fresh = tmp_path / f".tmp-{os.getpid()}-0123abcd-new"
+    fresh.mkdir()
+    assert files.clean_temporaries(tmp_path, own=False) == []
+    assert files.clean_temporaries(tmp_path) == [f"{fresh.name}, left by an interrupted save, was removed"]
+
+
+def test_a_folder_is_moved_or_removed_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("mine")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(StorageError, match="something of that name is in the way"):
+        files.move_folder(tmp_path / "a", tmp_path / "taken")
+    files.move_folder(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b" / "x").read_text() == "mine"
+    files.remove_folder(tmp_path / "b")
+    assert names_in(tmp_path) == ["taken"]
+    with pytest.raises(StorageError, match="cannot move b"):
+        files.remove_folder(tmp_path / "b")
