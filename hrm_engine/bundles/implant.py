@@ -6,27 +6,21 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from hrm_engine.bundles.hub import hub_answers, quiet_transformers, tokenizer_of
 from hrm_engine.data.text.documents import read_documents
 from hrm_engine.data.text.python_docs import build_python_docs
 from hrm_engine.data.text.tokenizer import BOS, EOS, PAD, Tokenizer, train_tokenizer
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.files import new_folder
 from hrm_engine.store.paths import Workspace
-
-HUB_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -136,9 +130,9 @@ def _load(source: str) -> tuple[Tokenizer, Any, list[str]]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             # Without a network the library tries for a minute before it says so.
-            local = Path(source).is_dir() or not _hub_answers()
+            local = Path(source).is_dir() or not hub_answers()
             fast = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
             network, report = AutoModelForCausalLM.from_pretrained(
                 source,
@@ -155,14 +149,7 @@ def _load(source: str) -> tuple[Tokenizer, Any, list[str]]:
             f"--model {source} is no local folder with a model and could not be had from the hub ({first_line}). "
             "Offline, make the local default with: lab implant"
         ) from problem
-    if getattr(fast, "backend_tokenizer", None) is None:
-        raise ConfigError(f"--model {source} has no fast tokenizer (tokenizer.json), which this trainer needs")
-    roles = {
-        role: token
-        for role, token in (("bos_token", fast.bos_token), ("eos_token", fast.eos_token), ("pad_token", fast.pad_token))
-        if token
-    }
-    return Tokenizer(fast.backend_tokenizer, roles), network, sorted(report["missing_keys"])
+    return tokenizer_of(fast, f"--model {source}"), network, sorted(report["missing_keys"])
 
 
 def _embeddings(network: Any, absent: list[str], model: str) -> tuple[Tensor, Tensor]:
@@ -192,39 +179,10 @@ def _write_base_model(folder: Path, tokenizer: Tokenizer, hidden_size: int, seed
         eos_token_id=tokenizer.eos_id,
         pad_token_id=tokenizer.pad_id,
     )
-    with torch.random.fork_rng(devices=[]), _quiet_transformers():
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         fast = PreTrainedTokenizerFast(
             tokenizer_file=str(folder / "tokenizer.json"), bos_token=BOS, eos_token=EOS, pad_token=PAD
         )
         fast.save_pretrained(folder)
         LlamaForCausalLM(config).save_pretrained(folder)
-
-
-def _hub_answers() -> bool:
-    """Whether the hub's server can be reached; taken for granted behind a proxy, which only the library knows."""
-    from huggingface_hub.constants import ENDPOINT
-
-    if any(name in os.environ for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True
-    address = urlsplit(ENDPOINT)
-    try:
-        with socket.create_connection((address.hostname or "", address.port or 443), timeout=HUB_TIMEOUT_S):
-            return True
-    except OSError:
-        return False
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Its progress bars and advice would tear the trainer's own display."""
-    from transformers.utils import logging as library_logging
-
-    level = library_logging.get_verbosity()
-    library_logging.set_verbosity_error()
-    library_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        library_logging.set_verbosity(level)
-        library_logging.enable_progress_bar()

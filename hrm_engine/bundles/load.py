@@ -36,6 +36,17 @@ class Bundle:
     messages: list[str] = field(default_factory=list)
     """What a user should know of its attached experts."""
 
+    @property
+    def imported_from_transformers(self) -> dict[str, Any]:
+        """What is known of a model that was imported with ``--format hf`` and not trained since; else empty."""
+        origin = self.metadata.get("imported")
+        return origin if isinstance(origin, dict) and origin.get("format") == "hf" else {}
+
+    @property
+    def begins_with_bos(self) -> bool:
+        """Whether a prompt follows the begin token, as in all training here."""
+        return bool(self.imported_from_transformers.get("adds_bos", True))
+
 
 @dataclass(frozen=True)
 class PuzzleBundle:

@@ -1,18 +1,22 @@
-"""``lab bundle``: list, show and verify brains; exchange them with the reference implementations."""
+"""``lab bundle``: list, show and verify brains; exchange them with transformers and the reference implementations."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from hrm_engine.errors import ConfigError
 from hrm_engine.store.files import read_json
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_bytes, human_count, printable, show_facts, show_json, show_table
 from lab.cli.places import relative
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _PARTS = ("metadata", "config", "training_args")
 
@@ -21,8 +25,11 @@ app = App(name="bundle", help="List, show, verify, import and export brains.")
 Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
 Name = Annotated[str, Parameter(help="Name of a brain, or the path of its folder.")]
 Format = Annotated[
-    Literal["sapient-hrm", "trm"],
-    Parameter(name="--format", help="Whose checkpoint: sapientinc/HRM, or TRM (SamsungSAILMontreal)."),
+    Literal["sapient-hrm", "trm", "hf"],
+    Parameter(
+        name="--format",
+        help="Whose: sapientinc/HRM or TRM (SamsungSAILMontreal), solvers; hf: hrm_text in transformers.",
+    ),
 ]
 
 
@@ -104,11 +111,15 @@ def verify(name: Name, /, *, json: Json = False) -> int:
 
 @app.command(name="import")
 def import_(
-    path: Annotated[Path, Parameter(help="Checkpoint: a state dict written by torch.save.")],
+    path: Annotated[
+        str, Parameter(help="Checkpoint, a state dict written by torch.save; with --format hf a folder or hub id.")
+    ],
     /,
     *,
     kind: Format,
-    name: Annotated[str, Parameter(help="Name of the new brain, under artifacts/runs.")],
+    name: Annotated[
+        str, Parameter(help="Name of the new brain: in artifacts/runs, a text brain in artifacts/brains/actv1.")
+    ],
     data_path: Annotated[Path | None, Parameter(help="Dataset that it was trained on.")] = None,
     model_config: Annotated[
         Path | None, Parameter(help="Its configuration. Default: all_config.yaml beside the checkpoint.")
@@ -131,40 +142,39 @@ def import_(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Make a brain of a checkpoint of the reference implementations: the same logits from the same puzzle."""
-    from hrm_engine.bundles.exchange import Told, import_checkpoint
-    from lab.cli.reports import show_report
+    """Make a brain of a model of transformers, or of a checkpoint of a reference implementation, with equal logits."""
+    from hrm_engine.bundles.exchange import Told, import_checkpoint, import_model
 
     workspace = Workspace.find()
+    sizes = {
+        "seq_len": seq_len,
+        "num_heads": num_heads,
+        "h_cycles": h_cycles,
+        "l_cycles": l_cycles,
+        "halt_max_steps": halt_max_steps,
+        "puzzle_tokens": puzzle_tokens,
+        "pos_encodings": pos_encodings,
+    }
+    if kind == "hf":
+        _refuse({"data_path": data_path, "model_config": model_config, **sizes}, "hf: its folder says that itself")
+        return _report(import_model(path, name=name, workspace=workspace, command_line=sys.argv), workspace, json)
     report = import_checkpoint(
-        path,
+        Path(path),
         kind,
         name=name,
         workspace=workspace,
         data_path=data_path,
         model_config=model_config,
-        told=Told(
-            seq_len=seq_len,
-            num_heads=num_heads,
-            h_cycles=h_cycles,
-            l_cycles=l_cycles,
-            halt_max_steps=halt_max_steps,
-            puzzle_tokens=puzzle_tokens,
-            pos_encodings=pos_encodings,
-        ),
+        told=Told(**sizes),
         command_line=sys.argv,
     )
-    if json:
-        show_json({field: str(value) if isinstance(value, Path) else value for field, value in asdict(report).items()})
-    else:
-        show_report(report, workspace)
-    return 0
+    return _report(report, workspace, json)
 
 
 @app.command
 def export(
     name: Name,
-    path: Annotated[Path, Parameter(help="Checkpoint to write.")],
+    path: Annotated[Path, Parameter(help="Checkpoint to write; with --format hf a new folder.")],
     /,
     *,
     kind: Format,
@@ -175,15 +185,34 @@ def export(
     compiled: Annotated[
         bool | None, Parameter(help="Names as of a compiled network. Default: as they were when imported, else yes.")
     ] = None,
+    segments: Annotated[
+        int | None, Parameter(help="hf: depth at which the brain is read. Needed where it has more than one.")
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Write a solver as a checkpoint of a reference implementation, with its architecture in all_config.yaml."""
-    from hrm_engine.bundles.exchange import export_checkpoint
-    from lab.cli.reports import show_report
+    """Write a text brain as a folder for transformers, or a solver as a checkpoint of a reference implementation."""
+    from hrm_engine.bundles.exchange import export_checkpoint, export_folder
 
     workspace = Workspace.find()
+    if kind == "hf":
+        _refuse({"forward_dtype": forward_dtype, "compiled": compiled}, "hf: transformers decides that when it loads")
+        return _report(export_folder(name, path, workspace=workspace, segments=segments), workspace, json)
+    _refuse({"segments": segments}, f"{kind}, which knows segments itself")
     report = export_checkpoint(name, kind, path, workspace=workspace, forward_dtype=forward_dtype, is_compiled=compiled)
-    if json:
+    return _report(report, workspace, json)
+
+
+def _refuse(options: dict[str, object], kind: str) -> None:
+    """Options that mean nothing for a format are no silent extra."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: not with --format {kind}")
+
+
+def _report(report: DataclassInstance, workspace: Workspace, as_json: bool) -> int:
+    from lab.cli.reports import show_report
+
+    if as_json:
         show_json({field: str(value) if isinstance(value, Path) else value for field, value in asdict(report).items()})
     else:
         show_report(report, workspace)

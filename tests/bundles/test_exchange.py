@@ -281,4 +281,4 @@ def test_the_formats_of_the_command_line_are_those_of_the_engine() -> None:
 
     from lab.cli.bundle import Format
 
-    assert typing.get_args(typing.get_args(Format)[0]) == FORMATS
+    assert typing.get_args(typing.get_args(Format)[0]) == (*FORMATS, "hf")

@@ -11,7 +11,7 @@ import torch
 
 from hrm_engine.bundles.exchange.checkpoint import CONFIG_FILE, write_arch, write_checkpoint
 from hrm_engine.bundles.exchange.importing import UNUSED_STEM, theirs_of
-from hrm_engine.bundles.exchange.names import COMPILED, Format
+from hrm_engine.bundles.exchange.names import COMPILED, Format, differences
 from hrm_engine.bundles.exchange.sizes import expansion_of
 from hrm_engine.bundles.load import load_puzzle_bundle
 from hrm_engine.bundles.weights import load_tensors
@@ -91,14 +91,11 @@ def inexpressible(config: CoreConfig, kind: Format) -> list[str]:
         "damping": (1.0,),
         "causal": (False,),
         "window_size": (None,),
+        "head_width": (None,),
     }
     if config.mixer == "sequence_mlp":
         wanted["mixer_norm"] = ("sequence",)
-    problems = [
-        f"{name} is {getattr(config, name)}, there it is {' or '.join(map(str, values))}"
-        for name, values in wanted.items()
-        if getattr(config, name) not in values
-    ]
+    problems = differences(config, wanted)
     if config.feed_forward == "moe" or config.layer_experts:
         problems.append("it has experts, which the format does not know")
     if config.l_cycles == 0:

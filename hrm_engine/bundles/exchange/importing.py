@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,22 @@ from torch import Tensor
 
 from hrm_engine.bundles.core_config import PUZZLE_KIND
 from hrm_engine.bundles.exchange.checkpoint import CONFIG_FILE, read_arch, read_checkpoint
+from hrm_engine.bundles.exchange.history import write_history
 from hrm_engine.bundles.exchange.names import COMPILED, Format, to_ours, to_theirs
 from hrm_engine.bundles.exchange.sizes import Told, core_of
 from hrm_engine.bundles.puzzle_card import PuzzleCard
-from hrm_engine.bundles.save import seal_bundle, write_model
+from hrm_engine.bundles.save import write_model
 from hrm_engine.bundles.weights import check_shapes, save_tensors
 from hrm_engine.config import CoreConfig
 from hrm_engine.data.puzzles.description import INFO_FILE, SPLITS, DatasetInfo, derived_about
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.models.core import RecurrentCore
-from hrm_engine.store.clock import now_iso
-from hrm_engine.store.files import new_folder, sha256_file, write_json
+from hrm_engine.store.files import new_folder, sha256_file
 from hrm_engine.store.paths import Workspace, check_name, inside
-from hrm_engine.store.status import RunStatus, write_status
 
 UNUSED_STEM = "unused"
 """Weights that TRM keeps and does not use (its value of going on), so that an export gives back every bit."""
-ARGS_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def import_checkpoint(
         files = write_model(folder, PUZZLE_KIND, config, ours, card)
         if unused:
             files += save_tensors(folder, UNUSED_STEM, unused)
-        _write_history(folder, path, source, origin, arch, command_line, files)
+        write_history(folder, PUZZLE_KIND, source, origin, {"arch": _plain(arch)}, command_line, files)
     count = sum(tensor.numel() for name, tensor in ours.items() if not name.endswith("_init"))
     told_not = ", ".join(f"{name} {value}" for name, value in assumed.items()) or "nothing"
     return ImportReport(target, config.arch, count, told_not)
@@ -177,49 +174,6 @@ def _card(config: CoreConfig, dataset: PuzzleDataset | None, path: Path) -> Puzz
         pad_id=info.pad_id,
         ignore_label_id=info.ignore_label_id,
     )
-
-
-def _write_history(
-    folder: Path,
-    path: Path,
-    source: dict[str, str],
-    origin: dict[str, Any],
-    arch: dict[str, Any],
-    command_line: list[str] | None,
-    files: list[str],
-) -> None:
-    """What a finished run leaves: its arguments, its state, and last the list of files."""
-    number = path.name.removeprefix("step_")
-    step = int(number) if number.isdecimal() else 0
-    write_json(
-        folder / "training_args.json",
-        {
-            "schema_version": ARGS_SCHEMA,
-            "kind": PUZZLE_KIND,
-            "command_line": command_line,
-            "imported_from": source["path"],
-            # not "parameters": those are of a training of ours, which --resume could continue
-            "their_parameters": {"arch": _plain(arch)},
-        },
-    )
-    write_status(folder, RunStatus.of_this_process("finished", step, f"imported from {path}"))
-    now = now_iso()
-    try:
-        code_version = version("hrm-lab")
-    except PackageNotFoundError:
-        code_version = None
-    facts = {
-        "run_id": f"import-{source['sha256'][:12]}",
-        "created": now,
-        "updated": now,
-        "step": step,
-        "weights": {"which": "imported", "step": step},
-        "parent": source,
-        "imported": origin,
-        "code_version": code_version,
-        "library_versions": {"torch": torch.__version__},
-    }
-    seal_bundle(folder, PUZZLE_KIND, files, facts)
 
 
 def _plain(value: Any) -> Any:

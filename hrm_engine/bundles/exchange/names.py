@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+
+from hrm_engine.config import CoreConfig
 
 Format = Literal["sapient-hrm", "trm"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -88,3 +90,12 @@ def to_theirs(tensors: Mapping[str, Tensor], kind: Format) -> dict[str, Tensor]:
             pieces = [tensors[f"{match[1]}.{layer}{part}"] for part in parts]
             theirs[f"{modules[match[1]]}.{layer}{fused}"] = torch.cat(pieces)
     return theirs
+
+
+def differences(config: CoreConfig, wanted: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    """One clause for each setting that is none of the values that a format has for it."""
+    return [
+        f"{name} is {getattr(config, name)}, there it is {' or '.join(map(str, values))}"
+        for name, values in wanted.items()
+        if getattr(config, name) not in values
+    ]

@@ -125,6 +125,13 @@ class Tokenizer:
         """Text of the ids; bytes that form no character become U+FFFD."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
+    def name_of(self, token: int) -> str:
+        """The token of an id, as the vocabulary spells it. Raises KeyError."""
+        name = self._backend.id_to_token(token)
+        if name is None:
+            raise KeyError(token)
+        return str(name)
+
     def stream_decoder(self) -> StreamingDecoder:
         """A decoder for one text that arrives token by token."""
         return StreamingDecoder(self._backend)

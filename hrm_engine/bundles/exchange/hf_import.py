@@ -1,0 +1,196 @@
+"""Models of type ``hrm_text``, from a folder or the hub, become text bundles with equal logits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hrm_engine.bundles.core_config import TEXT_KIND
+from hrm_engine.bundles.exchange.hf_config import MODEL_TYPE, core_of_theirs
+from hrm_engine.bundles.exchange.history import write_history
+from hrm_engine.bundles.hub import hub_answers, quiet_transformers, roles_of, tokenizer_of
+from hrm_engine.bundles.load import build_model
+from hrm_engine.bundles.save import write_model
+from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.errors import BundleError, ConfigError, HRMError
+from hrm_engine.store.files import new_folder, read_json, sha256_file
+from hrm_engine.store.paths import Workspace, check_name, inside
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_NOT_KEPT = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """What became of a model; ``notes`` is what a user should know of differences."""
+
+    bundle: Path
+    arch: str
+    num_parameters: int
+    notes: str
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    config: Any
+    network: Any
+    fast: Any
+
+
+def import_model(source: str, *, name: str, workspace: Workspace, command_line: list[str] | None = None) -> ModelReport:
+    """Write the bundle ``artifacts/brains/actv1/NAME`` from a folder in Hugging Face format or a hub id.
+
+    Raises:
+        BundleError: nothing there, not of type ``hrm_text``, weights missing, damaged or too many, no tokenizer, or a
+            network that the core cannot express. ConfigError: the name is taken or not allowed.
+        StorageError: cannot write.
+    """
+    target = workspace.brains / check_name(name, "--name")
+    inside(workspace.brains, target)
+    if target.exists():
+        raise ConfigError(f"{target} exists: choose another --name")
+    place = _place(source, workspace)
+    loaded = _load(place)
+    theirs = loaded.network.state_dict()
+    config = core_of_theirs(loaded.config, is_zero_state=not bool(theirs["model.z_L_init"].any()), where=place)
+    tensors = {key.removeprefix("model."): tensor for key, tensor in theirs.items()}
+    tensors["z_H_init"] = tensors["z_L_init"].new_zeros(tensors["z_L_init"].shape)
+    core = build_model(config, tensors, where=Path(place))
+    tokenizer, origin, notes = _tokenizer(loaded, place)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise BundleError(
+            f"{place}: its tokenizer has {tokenizer.vocab_size} tokens and its model {config.vocab_size}; they do not "
+            "belong together"
+        )
+    with new_folder(target) as folder:
+        files = write_model(folder, TEXT_KIND, config, tensors, tokenizer)
+        write_history(
+            folder,
+            TEXT_KIND,
+            {"path": place, **_digest(place, loaded.config)},
+            {"format": "hf", **origin},
+            {"config": origin["config"]},
+            command_line,
+            files,
+        )
+    count = sum(parameter.numel() for parameter in core.parameters())
+    return ModelReport(target, config.arch, count, "; ".join(notes + _notes(loaded)) or "none")
+
+
+def _place(source: str, workspace: Workspace) -> str:
+    """A local folder with a model of the type, as text; else a hub id."""
+    folder = workspace.resolve(source)
+    if folder.is_file():
+        raise BundleError(f"{folder} is a file: name the folder that holds config.json and the weights")
+    if not folder.is_dir():
+        if _HUB_ID.fullmatch(source):
+            return source
+        raise BundleError(f"{source} cannot be imported: there is no such folder, and it is no hub id (owner/name)")
+    if not (folder / "config.json").is_file():
+        raise BundleError(f"{folder} is no model in Hugging Face format: config.json is missing")
+    content = read_json(folder / "config.json", BundleError)
+    if "model_type" not in content and "kind" in content:
+        raise BundleError(f"{folder} is a bundle of this lab already: use it as it is")
+    _check_type(content.get("model_type"), str(folder))
+    return str(folder)
+
+
+def _check_type(found: object, where: str) -> None:
+    if found != MODEL_TYPE:
+        raise BundleError(f"{where} is of model type {found!r}, and only {MODEL_TYPE!r} is a network of this lab")
+
+
+def _load(place: str) -> _Loaded:
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    part = "configuration"
+    try:
+        with quiet_transformers():
+            # Without a network the library tries for a minute before it says so.
+            options: dict[str, Any] = {
+                "trust_remote_code": False,
+                "local_files_only": Path(place).is_dir() or not hub_answers(),
+            }
+            config = AutoConfig.from_pretrained(place, **options)
+            _check_type(config.model_type, place)
+            part = "weights"
+            network, report = AutoModelForCausalLM.from_pretrained(
+                place, config=config, dtype="auto", use_safetensors=True, output_loading_info=True, **options
+            )
+            part = "tokenizer"
+            fast = AutoTokenizer.from_pretrained(place, **options)
+    except HRMError:
+        raise
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError),
+        *(SafetensorError, StrictDataclassError),
+    ) as problem:
+        first_line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
+        if Path(place).is_dir():
+            raise BundleError(f"{place} cannot be imported: its {part} cannot be loaded: {first_line}") from problem
+        raise BundleError(
+            f"{place} is no local folder, and its {part} could not be had from the hub ({first_line}). Offline, copy "
+            "the model's folder here and name that"
+        ) from problem
+    for kind, names in (("no", report["missing_keys"]), ("what is no part of the model:", report["unexpected_keys"])):
+        if names:
+            raise BundleError(f"{place} cannot be imported: its weights hold {kind} {', '.join(sorted(names)[:4])}")
+    return _Loaded(config, network, fast)
+
+
+def _tokenizer(loaded: _Loaded, place: str) -> tuple[Tokenizer, dict[str, Any], list[str]]:
+    """The tokenizer, what an export needs to give back the same, and notes.
+
+    Their generation stops at the tokens that its own configuration names, whatever the tokenizer calls its end token.
+    """
+    config, fast, generation = loaded.config, loaded.fast, loaded.network.generation_config
+    tokenizer = tokenizer_of(fast, place)
+    own_roles, roles = roles_of(fast), roles_of(fast)
+    stops = generation.eos_token_id if generation.eos_token_id is not None else config.eos_token_id
+    ends = [stops] if isinstance(stops, int) else list(stops or [])
+    names = [fast.convert_ids_to_tokens(end) for end in ends]
+    if names and roles.get("eos_token") not in names:
+        roles["eos_token"] = names[0]
+    first = fast("a").input_ids[:1]
+    tokenizer = Tokenizer(fast.backend_tokenizer, roles)
+    adds_bos = "bos_token" in own_roles and first == [fast.bos_token_id]
+    notes = (
+        [] if adds_bos else ["no begin token before a prompt, as its tokenizer has it; trained further, it gets one"]
+    )
+    others = [name for end, name in zip(ends, names, strict=True) if end != tokenizer.eos_id]
+    if others:
+        notes.append(f"generation here stops at {roles['eos_token']} only, not at {', '.join(map(str, others))}")
+    if getattr(fast, "chat_template", None):
+        notes.append("its chat template is not kept")
+    settings = {key: value for key, value in config.to_dict().items() if key not in _NOT_KEPT}
+    origin = {
+        "config": settings,
+        "generation": generation.to_diff_dict(),
+        "tokenizer": {**own_roles, "model_max_length": fast.model_max_length},
+        "adds_bos": adds_bos,
+    }
+    return tokenizer, origin, notes
+
+
+def _notes(loaded: _Loaded) -> list[str]:
+    config = loaded.config
+    notes = []
+    if config.tie_word_embeddings:
+        notes.append("token embedding and output head were one matrix; here they are two, equal at first")
+    if config.attention_dropout:
+        notes.append(f"its attention_dropout of {config.attention_dropout} is not used in training here")
+    return notes
+
+
+def _digest(place: str, config: Any) -> dict[str, str]:
+    """What tells one version of a source from another."""
+    weights = sorted(Path(place).glob("*.safetensors")) if Path(place).is_dir() else []
+    if len(weights) == 1:
+        return {"sha256": sha256_file(weights[0])}
+    if weights:
+        return {"sha256": sha256_file(Path(place) / "model.safetensors.index.json")}
+    return {"revision": str(getattr(config, "_commit_hash", None))}
