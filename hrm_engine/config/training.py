@@ -31,8 +31,8 @@ class OptimConfig(Config):
         None,
         gt=0,
         le=10,
-        description="With muon: peak learning rate of what is no hidden matrix (embeddings, heads, biases), by AdamW. "
-        "Default: a hundredth of --lr.",
+        description="With muon: peak learning rate of what is no hidden matrix (embeddings, heads, routers, biases), "
+        "by AdamW. Default: a hundredth of --lr.",
     )
     adam_weight_decay: float | None = Field(
         None, ge=0, le=10, description="With muon: weight decay of the AdamW group. Default: as --weight-decay."

@@ -5,7 +5,8 @@ A pattern that matches no parameter is an error: the setting it carries would do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,8 @@ from hrm_engine.errors import ConfigError
 Group = dict[str, Any]
 # A hundredth of Muon's rate is Adam's in the recipes that use both.
 ADAM_SHARE = 0.01
+STACK_DIMS = 3
+"""Of the weights of a layer's experts, (N, A, B)."""
 
 
 def decay_groups(parameters: Mapping[str, Tensor], config: OptimConfig, *, decay_all: bool) -> list[Group]:
@@ -31,15 +34,19 @@ def decay_groups(parameters: Mapping[str, Tensor], config: OptimConfig, *, decay
 
 
 def muon_groups(
-    parameters: Mapping[str, Tensor], config: OptimConfig, *, decay_all: bool
+    parameters: Mapping[str, Tensor], config: OptimConfig, *, decay_all: bool, stacks: bool
 ) -> tuple[list[Group], list[Group]]:
-    """Groups for Muon (hidden matrices) and for AdamW (embeddings, heads, biases, vectors).
+    """Groups for Muon (hidden matrices) and for AdamW (embeddings, heads, routers, biases, vectors).
+
+    Args:
+        stacks: whether the rule takes the experts of a layer, (N, A, B), as N matrices; else they are AdamW's.
 
     Raises:
-        ConfigError: the model has no hidden matrix, or nothing else.
+        ConfigError: the model has no hidden matrix.
     """
-    hidden = _matching(parameters, _is_hidden_matrix, "hidden matrices, which Muon is for")
-    rest = {name: parameter for name, parameter in parameters.items() if not _is_hidden_matrix(name, parameter)}
+    dims = (2, STACK_DIMS) if stacks else (2,)
+    hidden = _matching(parameters, partial(_is_hidden, dims=dims), "hidden matrices, which Muon is for")
+    rest = {name: parameter for name, parameter in parameters.items() if name not in hidden}
     adam_lr = config.lr * ADAM_SHARE if config.adam_lr is None else config.adam_lr
     adam_decay = config.weight_decay if config.adam_weight_decay is None else config.adam_weight_decay
     if not rest:
@@ -76,8 +83,9 @@ def _is_decayed(name: str, parameter: Tensor) -> bool:
     return parameter.ndim > 1 and "embed" not in name
 
 
-def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim == 2 and "embed" not in name and "head" not in name
+def _is_hidden(name: str, parameter: Tensor, *, dims: Collection[int]) -> bool:
+    # A router is a head: its rows are scores of classes, and what it chooses among is no hidden state.
+    return parameter.ndim in dims and not any(part in name for part in ("embed", "head", "router"))
 
 
 def _group(parameters: Mapping[str, Tensor], lr: float, decay: float) -> Group:

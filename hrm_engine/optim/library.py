@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hrm_engine.config.training import OptimConfig
 from hrm_engine.errors import CheckpointError, ConfigError
-from hrm_engine.optim.groups import Group, decay_groups, muon_groups
+from hrm_engine.optim.groups import STACK_DIMS, Group, decay_groups, muon_groups
 from hrm_engine.optim.rules import AskingUpdater
 from hrm_engine.optim.state_tree import NotStateError, as_tensor, flatten, from_tensor, rebuild
 from hrm_engine.optim.updater import SCALE_NAMES
@@ -95,8 +95,12 @@ class LibraryUpdater(AskingUpdater):
         self.name, self.num_updates = config.optimizer, 0
         kind = _kind(self.name)
         if takes_muon_groups(self.name):
-            hidden, rest = muon_groups(self.masters.by_name, config, decay_all=decay_all)
-            groups = [{**group, "use_muon": group in hidden} for group in (*hidden, *rest)]
+            hidden, rest = muon_groups(self.masters.by_name, config, decay_all=decay_all, stacks=False)
+            groups = [{**group, "use_muon": True} for group in hidden] + [
+                {**group, "use_muon": False} for group in rest
+            ]
+            if any(master.ndim == STACK_DIMS for master in self.masters.by_name.values()):
+                self.messages.append(f"--optimizer {self.name} leaves the weights of experts to AdamW; muon does not")
         else:
             groups = decay_groups(self.masters.by_name, config, decay_all=decay_all)
             for setting in _not_taken(kind):

@@ -1,7 +1,8 @@
 """Muon: momentum whose update is made orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
 
-The same rule as ``torch.optim.Muon`` with its default settings; here matrices of one shape go through the iteration
-together, and a step that must not happen is left out without asking the device.
+The same rule as ``torch.optim.Muon`` with its default settings, which takes single matrices only. Here the experts of a
+layer, stacked in one weight (N, A, B), are N matrices; matrices of one shape go through the iteration together; and a
+step that must not happen is left out without asking the device.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SMALLEST_NORM = 1e-7
 
 
 class Muon(ConditionalOptimizer):
-    """For matrices (A, B): ``p <- p (1 - lr wd) - lr sqrt(max(1, A / B)) U``, U the orthogonal Nesterov momentum."""
+    """For matrices (..., A, B): ``p <- p (1 - lr wd) - lr sqrt(max(1, A / B)) U`` (U: orthogonal Nesterov momentum)."""
 
     def __init__(
         self,
@@ -55,14 +56,16 @@ class Muon(ConditionalOptimizer):
             updates = orthogonal(list(torch._foreach_lerp(gradients, buffers, momentum)))
             scale = condition.share(lr)
             for update in updates:
-                update.mul_(scale * math.sqrt(max(1.0, update.shape[0] / update.shape[1])))
+                update.mul_(scale * math.sqrt(max(1.0, update.shape[-2] / update.shape[-1])))
             if group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - condition.share(lr * group["weight_decay"]))
             torch._foreach_sub_(parameters, updates)
 
 
 def orthogonal(matrices: list[Tensor]) -> list[Tensor]:
-    """Near-orthogonal matrices with the singular vectors of the given ones; those of one shape are done together.
+    """Near-orthogonal matrices with the singular vectors of the given ones, (A, B) or stacks (N, A, B) of them.
+
+    Those of one shape are done together.
 
     Five steps of a quintic Newton-Schulz iteration whose coefficients bring singular values into about 0.7 to 1.2.
     Computed in bf16 on accelerators, as published; in fp32 on the CPU, where that is no slower.
@@ -72,15 +75,17 @@ def orthogonal(matrices: list[Tensor]) -> list[Tensor]:
         by_shape.setdefault(matrix.shape, []).append(index)
     results: list[Tensor] = list(matrices)
     for shape, indices in by_shape.items():
-        batch = torch.stack([matrices[index] for index in indices])
+        given = torch.stack([matrices[index] for index in indices])
+        batch = given.flatten(0, -3)
         if batch.device.type != "cpu":
             batch = batch.bfloat16()
         elif batch.dtype in (torch.bfloat16, torch.float16):
             batch = batch.float()
-        wide = batch.mT if shape[0] > shape[1] else batch
+        is_tall = shape[-2] > shape[-1]
+        wide = batch.mT if is_tall else batch
         wide = _newton_schulz(wide / torch.linalg.matrix_norm(wide, keepdim=True).clamp_min(SMALLEST_NORM))
-        done = wide.mT if shape[0] > shape[1] else wide
-        for index, result in zip(indices, done.to(matrices[indices[0]].dtype).unbind(), strict=True):
+        done = (wide.mT if is_tall else wide).to(given.dtype).view_as(given)
+        for index, result in zip(indices, done.unbind(), strict=True):
             results[index] = result
     return results
 

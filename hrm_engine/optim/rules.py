@@ -62,10 +62,10 @@ class AdamATan2Updater(DeviceUpdater):
 
 
 class MuonUpdater(DeviceUpdater):
-    """:class:`~hrm_engine.optim.muon.Muon` for hidden matrices, AdamW for embeddings, heads, biases and vectors."""
+    """:class:`~hrm_engine.optim.muon.Muon` for hidden matrices, AdamW for embeddings, heads, routers and vectors."""
 
     def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
-        hidden, rest = muon_groups(self.masters.by_name, config, decay_all=decay_all)
+        hidden, rest = muon_groups(self.masters.by_name, config, decay_all=decay_all, stacks=True)
         muon = Muon(hidden)
         if not rest:
             return [muon]

@@ -28,6 +28,44 @@ def test_orthogonal_matrices_have_singular_values_near_1() -> None:
     assert torch.equal(orthogonal([torch.zeros(2, 3)])[0], torch.zeros(2, 3))
 
 
+def test_stacked_experts_are_as_many_matrices() -> None:
+    draws = torch.Generator().manual_seed(0)
+    values = [torch.randn(shape, generator=draws) for shape in ((3, 6, 4), (3, 4, 6), (2, 6, 4), (6, 4))]
+    stacked = [nn.Parameter(value.clone()) for value in values]
+    apart = [nn.Parameter(matrix.clone()) for value in values for matrix in value.view(-1, *value.shape[-2:])]
+    together, one_by_one = Muon(stacked, lr=0.1, weight_decay=0.3), Muon(apart, lr=0.1, weight_decay=0.3)
+    for _ in range(3):
+        for parameter in stacked:
+            parameter.grad = torch.randn(parameter.shape, generator=draws)
+        stacked[0].grad[1] = 0  # an expert that no token was sent to
+        matrices = [matrix for p in stacked for matrix in p.grad.view(-1, *p.shape[-2:])]
+        for parameter, gradient in zip(apart, matrices, strict=True):
+            parameter.grad = gradient.clone()
+        together.step()
+        one_by_one.step()
+    found = [matrix for p in stacked for matrix in p.detach().view(-1, *p.shape[-2:])]
+    for matrix, alone in zip(found, apart, strict=True):
+        torch.testing.assert_close(matrix, alone.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[1], values[0][1] * (1 - 0.1 * 0.3) ** 3)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "normuon"])
+def test_experts_are_hidden_matrices_and_routers_are_heads(optimizer: str) -> None:
+    """The library's own rules take (N, A, B) as N rows of A * B numbers, so there experts are AdamW's."""
+    core = tiny_core(feed_forward="moe", num_experts=3, experts_per_token=2).float()
+    updater = updater_of(core, optimizer=optimizer, lr=0.02, weight_decay=0.1)
+    hidden = {id(p) for group in updater.groups if group["base_lr"] == 0.02 for p in group["params"]}
+    found = {name: id(parameter) in hidden for name, parameter in core.named_parameters() if ".mlp." in name}
+    assert set(found) == {
+        f"{module}_module.layers.0.mlp.{part}"
+        for module in "HL"
+        for part in ("gate_proj", "up_proj", "down_proj", "router.weight")
+    }
+    experts = {name for name in found if name.endswith("_proj")}
+    assert {name for name in found if found[name]} == (experts if optimizer == "muon" else set())
+    assert ["experts to AdamW" in message for message in updater.messages] == ([True] if optimizer == "normuon" else [])
+
+
 def test_it_is_torchs_rule() -> None:
     """torch computes the iteration in bf16, so to its three digits."""
     draws = torch.Generator().manual_seed(0)
