@@ -19,7 +19,7 @@ from hrm_engine.data.text.documents import read_documents
 from hrm_engine.data.text.python_docs import build_python_docs
 from hrm_engine.data.text.tokenizer import BOS, EOS, PAD, Tokenizer, train_tokenizer
 from hrm_engine.errors import ConfigError
-from hrm_engine.store.files import new_folder
+from hrm_engine.store.files import new_folder, read_json
 from hrm_engine.store.paths import Workspace
 
 
@@ -81,7 +81,7 @@ def embedded_corpus(workspace: Workspace) -> Path:
 
 
 def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> StartingPoint:
-    """Resolve ``--model``.
+    """Resolve ``--model``; of a bundle of this lab it is the tokenizer alone.
 
     Raises:
         ConfigError: neither a folder nor a hub id that can be had from here; names ``lab implant``.
@@ -89,6 +89,8 @@ def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> Sta
     folder, messages = _folder(model, workspace)
     if folder.is_dir() and not (folder / "config.json").is_file():
         return StartingPoint(Tokenizer.load(folder), None, None, [f"{folder}: tokenizer only, embeddings start fresh"])
+    if folder.is_dir() and "kind" in read_json(folder / "config.json", ConfigError):
+        return StartingPoint(Tokenizer.load(folder), None, None, [f"tokenizer of the bundle {folder}"])
     tokenizer, network, absent = _load(str(folder) if folder.is_dir() else model)
     hub_embeddings, hub_head = _embeddings(network, absent, model)
     fits = hub_embeddings.shape[1] == hidden_size and hub_embeddings.shape[0] >= tokenizer.vocab_size

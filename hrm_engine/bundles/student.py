@@ -1,14 +1,104 @@
-"""Weights of an earlier model as the beginning of a new one (``--student-init``)."""
+"""Weights of an earlier model as the beginning of a new one (``--student-init``).
+
+Weights mean something in the network that they were trained in only, and not all of it shows in their shapes. A text
+bundle therefore brings its settings and its tokenizer along: flags that were not given follow it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from hrm_engine.bundles.core_config import TEXT_KIND, read_core_config
 from hrm_engine.bundles.listing import find_run, folder_problems, parent_record
 from hrm_engine.bundles.weights import check_shapes, load_file, load_tensors
+from hrm_engine.config import CoreConfig, TextTrainConfig
+from hrm_engine.config.core import inner_width
 from hrm_engine.errors import BundleError
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.paths import Workspace
+
+_NO_FLAG = (
+    "intermediate_size",
+    "head_width",
+    "norm_eps",
+    "initial_z_l",
+    "rope_theta",
+    "embedding_scale",
+    "prefix_lm",
+)
+"""What a network has and no flag says, or says only roughly (an inner width by its expansion)."""
+_FIXED = ("arch", "num_heads", "pos_encodings")
+"""What its weights cannot do without, though their shapes do not tell."""
+
+
+def student_bundle(source: Path | None, workspace: Workspace) -> Path | None:
+    """The folder of a bundle or checkpoint that ``--student-init`` names; None for a file, which has weights alone.
+
+    Raises BundleError where there is nothing.
+    """
+    if source is None or workspace.resolve(source).is_file():
+        return None
+    return find_run(workspace.resolve(source), workspace)
+
+
+def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainConfig:
+    """The configuration in which what was not given is as in the bundle of ``--student-init``.
+
+    Raises:
+        BundleError: no such bundle, or of another kind; or something was given with which its weights mean nothing.
+    """
+    folder = student_bundle(config.start.student_init, workspace)
+    if folder is None:
+        return config
+    student = read_core_config(folder, kind=TEXT_KIND, error=BundleError)
+    network, moe, start = config.network, config.moe, config.start
+    given = {name for name in network.model_fields_set if getattr(network, name) is not None}
+    there = {name: getattr(student, name) for name in _FIXED if name in given}
+    told = [
+        f"--{name.replace('_', '-')} is {value} in {folder}"
+        for name, value in there.items()
+        if getattr(network, name) != value
+    ]
+    if "expansion" in given and inner_width(student.hidden_size, network.expansion) != student.intermediate_size:
+        told.append(f"--expansion {network.expansion}: the inner width of {folder} is {student.intermediate_size}")
+    if told:
+        raise BundleError(
+            f"--student-init does not fit this model: {'; '.join(told)}. Leave out what follows it anyway"
+        )
+    followed = _network_settings(student)
+    settings = {name: value for name, value in followed.items() if name not in given}
+    experts = {
+        "use_moe": student.feed_forward == "moe",
+        **({"num_experts": student.num_experts} if student.num_experts else {}),
+        **({"num_experts_per_tok": student.experts_per_token} if student.num_experts else {}),
+    }
+    experts = {name: value for name, value in experts.items() if name not in moe.model_fields_set}
+    changes: dict[str, Any] = {
+        "network": type(network).model_validate({**network.model_dump(include=given), **settings}),
+        "moe": type(moe).model_validate({**moe.model_dump(include=moe.model_fields_set), **experts}),
+    }
+    if "model" not in start.model_fields_set:
+        changes["start"] = start.model_copy(update={"model": str(folder)})
+    return config.model_copy(update=changes)
+
+
+def student_core(core: CoreConfig, source: Path | None, workspace: Workspace) -> CoreConfig:
+    """The settings of a new network with those of the bundle that it starts from which no flag says.
+
+    Raises BundleError: the new one has more tokens than the bundle.
+    """
+    folder = student_bundle(source, workspace)
+    if folder is None:
+        return core
+    student = read_core_config(folder, kind=TEXT_KIND, error=BundleError)
+    if core.vocab_size > student.vocab_size:
+        raise BundleError(
+            f"--student-init {folder} has {student.vocab_size} tokens and the tokenizer of --model {core.vocab_size}; "
+            "leave --model out: a bundle brings its own"
+        )
+    taken = {name: getattr(student, name) for name in ("vocab_size", *_NO_FLAG)}
+    return CoreConfig.model_validate({**core.model_dump(), **taken})
 
 
 def load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> dict[str, str]:
@@ -35,3 +125,10 @@ def load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> di
         raise BundleError("--student-init does not fit this model: " + "; ".join(problems) + hint)
     model.load_state_dict(tensors)
     return parent_record(path)
+
+
+def _network_settings(student: CoreConfig) -> dict[str, Any]:
+    """A network in the words of its flags."""
+    names = ("arch", "h_layers", "h_cycles", "l_cycles", "hidden_size", "num_heads", "attention_gate", "window_size")
+    settings = {name: getattr(student, name) for name in (*names, "pos_encodings", "halt_max_steps")}
+    return {**settings, "l_layers": student.l_layers if student.l_cycles else 0}
