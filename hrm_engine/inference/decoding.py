@@ -33,7 +33,9 @@ class Decoder:
         """Append tokens (B, S) to the context; logits (B, V) of what follows the last of them."""
         core, cache = self.core, self.cache
         positions = torch.arange(cache.length, cache.length + tokens.shape[1], device=tokens.device)[None]
-        context = core.context(positions, cache=cache)
+        # what is fed first is the prompt
+        prefix = torch.ones_like(tokens, dtype=torch.bool) if core.config.prefix_lm and not cache.length else None
+        context = core.context(positions, cache=cache, prefix=prefix)
         x = core.embed(tokens, positions)
         carry: Carry = core.initial_carry(x)
         for index in range(self.num_segments):

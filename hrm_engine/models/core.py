@@ -96,12 +96,15 @@ class RecurrentCore(nn.Module):
         checkpointing: bool = False,
         cache: KeyValueCache | None = None,
         dispatch: Dispatch | None = None,
+        prefix: Tensor | None = None,
     ) -> Context:
         """What the layers share for one batch.
 
         Args:
             positions: (B or 1, S) position of each token in its document.
             documents: (B, S) document index, attention stops where it changes; None where each row is one document.
+            prefix: (B, S) bool, positions that see each other in both directions (PrefixLM); with a cache these are the
+                first that it takes.
         """
         config, dtype = self.config, self.lm_head.weight.dtype
         num_queries = positions.shape[1]
@@ -113,6 +116,7 @@ class RecurrentCore(nn.Module):
             documents=documents,
             window=config.window_size,
             causal=config.causal,
+            prefix=prefix,
         )
         cos = sin = None
         if config.pos_encodings == "rope":

@@ -47,13 +47,13 @@ class Attention(nn.Module):
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
-        width = config.hidden_size
+        width, inner = config.hidden_size, config.num_heads * config.head_size
         self.num_heads = config.num_heads
-        self.q_proj = nn.Linear(width, width, bias=False)
-        self.k_proj = nn.Linear(width, width, bias=False)
-        self.v_proj = nn.Linear(width, width, bias=False)
-        self.gate_proj = nn.Linear(width, width, bias=False) if config.attention_gate else None
-        self.o_proj = nn.Linear(width, width, bias=False)
+        self.q_proj = nn.Linear(width, inner, bias=False)
+        self.k_proj = nn.Linear(width, inner, bias=False)
+        self.v_proj = nn.Linear(width, inner, bias=False)
+        self.gate_proj = nn.Linear(width, inner, bias=False) if config.attention_gate else None
+        self.o_proj = nn.Linear(inner, width, bias=False)
 
     def forward(
         self, x: Tensor, context: Context, cache: CacheSlots | None = None, *, first_only: bool = False
@@ -70,7 +70,7 @@ class Attention(nn.Module):
             k = rotate(k, context.cos, context.sin)
         if cache is not None:
             k, v = cache.append(k, v)
-        out = attention(q, k, v, plan).reshape(asking.shape)
+        out = attention(q, k, v, plan).flatten(-2)
         if self.gate_proj is not None:
             out = torch.sigmoid(self.gate_proj(asking)) * out
         return self.o_proj(out)
