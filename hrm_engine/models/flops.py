@@ -15,13 +15,13 @@ def flops_per_layer(config: CoreConfig) -> int:
 
     Of experts, those that a token is sent to are counted. Windows and ends of documents are not.
     """
-    length, width = config.max_seq_len, config.hidden_size
+    length, width, heads = config.max_seq_len, config.hidden_size, config.num_heads * config.head_size
     if config.mixer == "sequence_mlp":
         mixer = 3 * 2 * width * length * inner_width(length, SEQUENCE_EXPANSION)
     else:
         projections = 5 if config.attention_gate else 4
         pairs = length * (length + 1) // 2 if config.causal else length * length
-        mixer = projections * 2 * length * width * width + 2 * 2 * pairs * width
+        mixer = projections * 2 * length * width * heads + 2 * 2 * pairs * heads
     routed = config.feed_forward == "moe"
     inner = config.intermediate_size * (config.experts_per_token if routed else 1)
     router = 2 * length * width * config.num_experts

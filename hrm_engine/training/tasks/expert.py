@@ -64,6 +64,11 @@ class ExpertTask(TextTask):
         super().__init__(config, tokenizer, workspace, start)
 
     @classmethod
+    def resolve(cls, config: Any, workspace: Workspace) -> Any:
+        """The configuration with the defaults that depend on steps; the base has settings of its own."""
+        return config.resolved()
+
+    @classmethod
     def first(cls, config: Any, workspace: Workspace) -> tuple[Task, list[str]]:
         """The task of a new training; one that trains an expert further begins with what it has learned.
 

@@ -15,7 +15,7 @@ from hrm_engine.bundles import Bundle, StartingPoint
 from hrm_engine.bundles.core_config import TEXT_KIND, read_core_config
 from hrm_engine.bundles.implant import embedded_corpus, starting_point
 from hrm_engine.bundles.load import build_model
-from hrm_engine.bundles.student import load_student
+from hrm_engine.bundles.student import load_student, student_config, student_core
 from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
 from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
 from hrm_engine.data.text.order import RowOrder
@@ -125,6 +125,7 @@ class TextTask(Task):
             embedding_scale=None if taken is None else 1.0 / float(taken.std()),
             moe=self.config.moe,
         )
+        core = student_core(core, self.config.start.student_init, self._workspace)
         self.core = with_attached(core, self.config.start.student_init, self._workspace)
         return self.core
 
@@ -133,6 +134,11 @@ class TextTask(Task):
         goal = self.config.run.default_goal
         experts = {"experts": as_metadata(self.attached)} if self.attached else {}
         return experts if goal is None else {**experts, "default_goal": goal}
+
+    @classmethod
+    def resolve(cls, config: TextTrainConfig, workspace: Workspace) -> TextTrainConfig:
+        """The configuration of a new run with every default written out, those that follow what it starts from too."""
+        return student_config(config, workspace).resolved()
 
     @classmethod
     def first(cls, config: TextTrainConfig, workspace: Workspace) -> tuple[TextTask, list[str]]:
