@@ -121,7 +121,8 @@ class _Writer:
         num_segments = config.halt_max_steps if segments is None else segments
         if not 1 <= num_segments <= 64:
             raise ConfigError(f"--segments {segments}: use 1 to 64; the model was trained for {config.halt_max_steps}")
-        self.ids = [tokenizer.bos_id, *tokenizer.encode(prompt).tolist()]
+        begin = [tokenizer.bos_id]
+        self.ids = [*(begin if bundle.begins_with_bos else []), *tokenizer.encode(prompt).tolist()] or begin
         if len(self.ids) >= config.max_seq_len:
             raise ConfigError(
                 f"the prompt has {len(self.ids)} tokens and the model's context {config.max_seq_len}; shorten it"
