@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from dashboard.queries.experts import Attachments, ExpertTable
+from dashboard.queries.attachments import Attachments, Version
+from dashboard.queries.experts import ExpertTable
 from dashboard.queries.filecache import FileCache, Signature
 from dashboard.queries.folder import Checkpoints, Parameters, parameter_cache
 from dashboard.queries.metrics import RunMetrics
@@ -74,7 +75,7 @@ def expert_table(registry_json: bytes) -> ExpertTable:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def attachments(root: Path) -> Attachments:
-    """Which experts stand in which bundles of the workspace at ``root``."""
+    """Where experts stand in the workspace at ``root``."""
     return Attachments(Workspace(root))
 
 
@@ -85,8 +86,8 @@ def test_split(solver: Solver, dataset_version: Signature | None) -> TestSplit:
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)
-def puzzle_bundle(path: Path, version: Signature) -> PuzzleBundle:
-    """The solver in a folder, loaded as it was saved in the state ``version``. Raises BundleError."""
+def puzzle_bundle(path: Path, version: Version) -> PuzzleBundle:
+    """The solver in a folder, as it is and routes in the state ``version``. Raises BundleError, RegistryError."""
     from hrm_engine.bundles import load_puzzle_bundle
 
     return load_puzzle_bundle(path, workspace=workspace())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import streamlit as st
 
 from dashboard.app_pages.parts import sentence
-from dashboard.queries.filecache import signature
+from dashboard.queries.filecache import Signature, signature
 from dashboard.resources import workspace
 from hrm_engine.errors import HRMError
 
@@ -45,8 +45,12 @@ def open_dialog(dialogs: Dialogs) -> None:
         st.dialog(title, on_dismiss=forget)(draw)(subject)
 
 
-def answer(label: str, change: Callable[[], object], done: str, *, disabled: bool = False) -> None:
-    """The two buttons of a dialog. When the change is made the dialog closes; if it is refused, it says why."""
+def answer(label: str, change: Callable[[], object], done: str | None = None, *, disabled: bool = False) -> None:
+    """The two buttons of a dialog. When the change is made the dialog closes; if it is refused, it says why.
+
+    Args:
+        done: what is then said, in fixed words, numbers and ids; None: what ``change`` returns.
+    """
     with st.container(horizontal=True):
         wanted = st.button(label, type="primary", key="dialog_yes", disabled=disabled)
         if st.button("Cancel", key="dialog_no"):
@@ -54,11 +58,11 @@ def answer(label: str, change: Callable[[], object], done: str, *, disabled: boo
             st.rerun()
     if wanted:
         try:
-            change()
+            made = change()
         except HRMError as problem:
             sentence(str(problem), key="sentence_dialog")
             return
-        st.session_state[_DONE] = done
+        st.session_state[_DONE] = str(made) if done is None else done
         forget()
         st.rerun()
 
@@ -82,18 +86,22 @@ def tell() -> None:
 
 
 def watch() -> None:
-    """Draw the page again when the registry or the goals were changed by somebody else, as by the command line."""
-    here = workspace()
-    seen = [signature(path) for path in (here.expert_registry, here.goals)]
+    """Draw the page again when registry, goals or brains were changed by somebody else, as by the command line."""
+    seen = _signatures()
     before = st.session_state.get("experts_seen", seen)
     if seen != before and _ASKED not in st.session_state:
         st.rerun()
 
 
+def _signatures() -> list[Signature | None]:
+    """Of the files, and of the folders in which a brain appears when an expert is attached."""
+    here = workspace()
+    return [signature(path) for path in (here.expert_registry, here.goals, here.brains, here.runs)]
+
+
 def note_seen() -> None:
     """Remember in what state the files are that the page is about to show."""
-    here = workspace()
-    st.session_state["experts_seen"] = [signature(path) for path in (here.expert_registry, here.goals)]
+    st.session_state["experts_seen"] = _signatures()
 
 
 def start_watching() -> None:

@@ -48,7 +48,7 @@ def card(expert: ExpertCard, goals: Goals, bundles: list[str]) -> None:
         fields(expert)
     with right:
         served(expert, goals)
-        places(bundles)
+        places(expert.expert_id, bundles)
 
 
 def actions(expert: ExpertCard, goals: Goals) -> None:
@@ -65,6 +65,9 @@ def actions(expert: ExpertCard, goals: Goals) -> None:
         st.button(kind.capitalize(), on_click=ask, args=(kind, name), key="activate")
         st.button("Set parent", on_click=ask, args=("parent", name), key="parent")
         st.button("Link goal", on_click=ask, args=("link", name), key="link")
+        untrained = expert.checkpoint_path is None
+        why = "It has no weights yet" if untrained else None
+        st.button("Attach", on_click=ask, args=("attach", name), key="attach", disabled=untrained, help=why)
         st.button("Delete", on_click=ask, args=("delete", name), key="delete")
 
 
@@ -149,7 +152,7 @@ def served(expert: ExpertCard, goals: Goals) -> None:
     st.page_link("app_pages/goals.py", label="All goals")
 
 
-def places(bundles: list[str]) -> None:
+def places(expert_id: str, bundles: list[str]) -> None:
     """The brains that it is attached to."""
     st.subheader("Attached to", anchor=False)
     if not bundles:
@@ -158,5 +161,7 @@ def places(bundles: list[str]) -> None:
         with st.container(horizontal=True, vertical_alignment="center", key=f"words_bundle_{at}"):
             st.text(bundle)
             st.page_link("app_pages/run.py", label="Open", query_params={"run": bundle})
+            subject = f"{expert_id} {bundle}"
+            st.button("Detach", on_click=ask, args=("detach", subject), key=f"detach {bundle}", type="tertiary")
     if len(bundles) > MAX_LISTED:
         plain(f"and {len(bundles) - MAX_LISTED:,} more")

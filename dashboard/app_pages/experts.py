@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages import expert_card, expert_dialogs
+from dashboard.app_pages import attach_dialogs, expert_card, expert_dialogs
 from dashboard.app_pages.changing import ask_button, note_seen, open_dialog, start_watching, tell
 from dashboard.app_pages.parts import USE_CHIPS, nothing_yet, plain, sentence
 from dashboard.app_pages.routing import routing_view
@@ -62,7 +62,7 @@ def page() -> None:
     except HRMError as problem:
         sentence(f"The experts cannot be shown, and nothing can be changed: {problem}", key="sentence_unreadable")
     else:
-        open_dialog(expert_dialogs.DIALOGS)
+        open_dialog({**expert_dialogs.DIALOGS, **attach_dialogs.DIALOGS})
     start_watching()
 
 

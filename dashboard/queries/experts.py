@@ -9,15 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from dashboard.queries.filecache import FileCache
 from dashboard.queries.scan import finite
-from dashboard.queries.workspace import printable, run_id
-from hrm_engine.store.experts import experts_in
-from hrm_engine.store.paths import Workspace
+from dashboard.queries.workspace import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
 
 STATES = ("active", "inactive", "frozen", "attached")
 """What a filter can ask for; an expert must be all that is asked."""
-_KEPT_FILES = 4096
 
 _LOAD = """
 CREATE TABLE experts AS
@@ -121,22 +116,6 @@ class ExpertTable:
     def _ask(self, sql: str, **parameters: object) -> pd.DataFrame:
         with self._lock:
             return self._database.execute(sql, parameters or None).df()
-
-
-class Attachments:
-    """Which experts stand in which bundles; the metadata of a bundle is read once for each state of it."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._experts: FileCache[set[str]] = FileCache(lambda path: experts_in(path.parent), _KEPT_FILES)
-
-    def by_expert(self, run_dirs: Sequence[Path]) -> dict[str, list[str]]:
-        """Ids of the runs (``run_id``) in which each expert stands."""
-        found: dict[str, list[str]] = {}
-        for run_dir in run_dirs:
-            for expert_id in self._experts.get(run_dir / "metadata.json") or ():
-                found.setdefault(expert_id, []).append(run_id(self._workspace, run_dir))
-        return found
 
 
 def card_fields(card: ExpertCard) -> pd.DataFrame:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from dashboard.queries.filecache import FileCache, Signature, signature
+from dashboard.queries.attachments import Attachments, Version
+from dashboard.queries.filecache import FileCache
 from dashboard.queries.workspace import printable, run_id
 from hrm_engine.errors import DataError, HRMError
 from hrm_engine.store.files import read_json
@@ -40,8 +41,7 @@ class Solver:
     dataset: Path | None
     """The dataset it was trained on, if its parameters name one."""
     is_proxy: bool
-    version: Signature
-    """Changes when the bundle is saved again."""
+    version: Version
 
     @property
     def board(self) -> str:
@@ -80,6 +80,7 @@ class Solvers:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self._attachments = Attachments(workspace)
         self._cards: FileCache[dict[str, Any]] = FileCache(_read, _KEPT)
         self._configs: FileCache[dict[str, Any]] = FileCache(_read, _KEPT)
         self._arguments: FileCache[dict[str, Any]] = FileCache(_read, _KEPT)
@@ -87,11 +88,11 @@ class Solvers:
     def all(self, run_dirs: Sequence[Path]) -> list[Solver]:
         """Every complete bundle with a puzzle card, the one saved last first."""
         found = [solver for path in run_dirs if (solver := self.of(path)) is not None]
-        return sorted(found, key=lambda solver: (-solver.version[1], solver.id))
+        return sorted(found, key=lambda solver: (-solver.version[0][1], solver.id))
 
     def of(self, run_dir: Path) -> Solver | None:
         """The solver in a run folder; None if it is another kind of run, or has not been saved yet."""
-        version = signature(run_dir / "metadata.json")
+        version = self._attachments.version(run_dir)
         card = self._cards.get(run_dir / "puzzle.json") or {}
         height, width = _count(card.get("height"), _LARGEST_SIDE), _count(card.get("width"), _LARGEST_SIDE)
         if version is None or height is None or width is None or not _is_kind(card.get("puzzle")):

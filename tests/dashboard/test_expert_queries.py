@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboard.charts import experts as charts
-from dashboard.queries.experts import Attachments, ExpertTable, card_fields, losses
+from dashboard.queries.attachments import Attachments
+from dashboard.queries.experts import ExpertTable, card_fields, losses
 from dashboard.queries.goals import goal_frame, matching, served_goals
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.expert_content import RegistryContent

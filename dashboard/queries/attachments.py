@@ -1,0 +1,132 @@
+"""Where experts stand: which brains hold them, which could take them, and which of them are switched off.
+
+Only small files are read, each once for each state of it; no model is loaded for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dashboard.queries.filecache import FileCache, Signature, signature
+from dashboard.queries.workspace import run_id
+from hrm_engine.config import CoreConfig
+from hrm_engine.errors import BundleError, HRMError, RegistryError
+from hrm_engine.store.expert_cards import ExpertCard
+from hrm_engine.store.expert_content import RegistryContent
+from hrm_engine.store.files import read_json
+from hrm_engine.store.paths import Workspace
+
+_KEPT_FILES = 4096
+_NO_SETTINGS = ("schema_version", "kind")
+"""Of a ``config.json``."""
+
+Version = tuple[Signature, tuple[str, ...] | None]
+"""State of a bundle: changes when it is saved again, and when an expert that is attached to it is switched on or off.
+A model that was loaded before must then be loaded anew."""
+
+
+@dataclass(frozen=True)
+class Taker:
+    """A finished brain whose layers have the sizes of an expert."""
+
+    path: Path
+    layers: tuple[str, ...]
+    """Those that the expert is not attached to."""
+    default_layer: str
+    """Where it is attached if nobody chooses."""
+
+
+class Attachments:
+    """Experts and brains of one workspace. Safe to share among threads."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._entries: FileCache[tuple[tuple[str, str], ...]] = FileCache(_entries, _KEPT_FILES)
+        self._configs: FileCache[CoreConfig | None] = FileCache(_core_config, _KEPT_FILES)
+        self._inactive: FileCache[frozenset[str] | None] = FileCache(_inactive, 1)
+
+    def by_expert(self, run_dirs: Sequence[Path]) -> dict[str, list[str]]:
+        """Ids of the runs (``run_id``) in which each expert stands."""
+        found: dict[str, list[str]] = {}
+        for run_dir in run_dirs:
+            for expert_id in dict.fromkeys(expert_id for expert_id, _ in self._attached(run_dir)):
+                found.setdefault(expert_id, []).append(run_id(self._workspace, run_dir))
+        return found
+
+    def layers(self, run_dir: Path, expert_id: str) -> list[str]:
+        """The layers of a brain that an expert is attached to."""
+        return [layer for found, layer in self._attached(run_dir) if found == expert_id]
+
+    def takers(self, card: ExpertCard, run_dirs: Sequence[Path]) -> dict[str, Taker]:
+        """By the id of their runs, the finished brains that an expert fits into, the one written last first."""
+        found = []
+        for run_dir in run_dirs:
+            metadata = run_dir / "metadata.json"
+            config = self._configs.get(run_dir / "config.json") if metadata.is_file() else None
+            if config is None or not _fits(card, config):
+                continue
+            taken = self.layers(run_dir, card.expert_id)
+            names = config.layer_names
+            trained_in = card.training_config.get("layer")
+            default = trained_in if isinstance(trained_in, str) and trained_in in names else f"H.{config.h_layers - 1}"
+            if free := tuple(name for name in names if name not in taken):
+                found.append((metadata.stat().st_mtime, run_dir, Taker(run_dir, free, default)))
+        found.sort(key=lambda entry: (-entry[0], entry[1]))
+        return {run_id(self._workspace, run_dir): taker for _, run_dir, taker in found}
+
+    def version(self, run_dir: Path) -> Version | None:
+        """The state of a bundle; None while it has not been saved."""
+        saved = signature(run_dir / "metadata.json")
+        return None if saved is None else (saved, self._switched_off(run_dir))
+
+    def _switched_off(self, run_dir: Path) -> tuple[str, ...] | None:
+        """Attached experts that get no token now; None if experts are attached and the registry cannot be read."""
+        attached = {expert_id for expert_id, _ in self._attached(run_dir)}
+        registry = self._workspace.expert_registry
+        if not attached or not registry.exists():
+            return ()
+        inactive = self._inactive.get(registry)
+        return None if inactive is None else tuple(sorted(attached & inactive))
+
+    def _attached(self, run_dir: Path) -> tuple[tuple[str, str], ...]:
+        return self._entries.get(run_dir / "metadata.json") or ()
+
+
+def _fits(card: ExpertCard, config: CoreConfig) -> bool:
+    sizes = {"hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size}
+    return config.activation == "swiglu" and all(
+        card.training_config.get(name, size) == size for name, size in sizes.items()
+    )
+
+
+def _entries(metadata: Path) -> tuple[tuple[str, str], ...]:
+    """(expert id, layer) of what a bundle's metadata says is attached; nothing if it is damaged."""
+    try:
+        found = read_json(metadata, BundleError).get("experts")
+    except BundleError:
+        return ()
+    entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    return tuple((str(entry.get("expert_id")), str(entry.get("layer"))) for entry in entries)
+
+
+def _core_config(path: Path) -> CoreConfig | None:
+    """What rebuilds a brain or a solver; None of anything else."""
+    try:
+        content = read_json(path)
+        return CoreConfig.model_validate(
+            {key: content[key] for key in content if key not in ("schema_version", "kind")}
+        )
+    except (HRMError, ValidationError):
+        return None
+
+
+def _inactive(registry: Path) -> frozenset[str] | None:
+    try:
+        content = RegistryContent.parse(read_json(registry, RegistryError), registry)
+    except RegistryError:
+        return None
+    return frozenset(card.expert_id for card in content.cards if not card.is_active)
