@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import MethodType
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ CONFIGURATIONS = [
 ]
 
 
-def both(sizes: dict[str, float], dtype: torch.dtype) -> tuple[RecurrentCore, HrmTextForCausalLM]:
+def both(sizes: dict[str, float], dtype: torch.dtype, **changes: Any) -> tuple[RecurrentCore, HrmTextForCausalLM]:
     """Ours and theirs with the same weights; what ours has beyond theirs is the halting head alone."""
     layers, scale = int(sizes["layers"]), sizes["scale"]
     ours = tiny_core(
@@ -33,6 +34,7 @@ def both(sizes: dict[str, float], dtype: torch.dtype) -> tuple[RecurrentCore, Hr
         embedding_scale=scale,
         grad_calls=int(sizes["h_cycles"] * (sizes["l_cycles"] + 1)),
         **{name: int(sizes[name]) for name in ("hidden_size", "num_heads", "h_cycles", "l_cycles")},
+        **changes,
     ).eval()
     config = HrmTextConfig(
         vocab_size=ours.config.vocab_size,
@@ -48,7 +50,7 @@ def both(sizes: dict[str, float], dtype: torch.dtype) -> tuple[RecurrentCore, Hr
         L_bp_cycles=[ours.config.l_cycles] * ours.config.h_cycles,  # gradient through every call
         rms_norm_eps=ours.config.norm_eps,
         rope_parameters={"rope_type": "default", "rope_theta": ours.config.rope_theta},
-        prefix_lm=False,
+        prefix_lm=ours.config.prefix_lm,
     )
     theirs = HrmTextForCausalLM(config).to(dtype).eval()
     renamed = {

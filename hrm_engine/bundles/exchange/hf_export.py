@@ -132,7 +132,14 @@ def _write_tokenizer(target: Path, loaded: Bundle) -> None:
     name = tokenizer.name_of
     roles = {"bos_token": name(tokenizer.bos_id), "eos_token": name(tokenizer.eos_id)}
     roles["pad_token"] = name(tokenizer.pad_id)
-    own = {**roles, "add_bos_token": True, "model_max_length": loaded.config.max_seq_len}
+    own = {
+        **roles,
+        "add_bos_token": True,
+        # text is only ever text here, also where it spells a special token
+        "split_special_tokens": True,
+        "padding_side": "left",
+        "model_max_length": loaded.config.max_seq_len,
+    }
     tokenizer.save(target / "tokenizer.json")
     with quiet_transformers():
         fast = PreTrainedTokenizerFast(

@@ -170,7 +170,10 @@ def _tokenizer(loaded: _Loaded, place: str) -> tuple[Tokenizer, dict[str, Any], 
     origin = {
         "config": settings,
         "generation": generation.to_diff_dict(),
-        "tokenizer": {**own_roles, "model_max_length": fast.model_max_length},
+        "tokenizer": {
+            **own_roles,
+            **{name: getattr(fast, name) for name in ("split_special_tokens", "padding_side", "model_max_length")},
+        },
         "adds_bos": adds_bos,
     }
     return tokenizer, origin, notes
