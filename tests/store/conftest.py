@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.registries import registry
+
+__all__ = ["registry"]
+
 Spawn = Callable[..., subprocess.Popen[str]]
 
 
