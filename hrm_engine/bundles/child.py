@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,49 +23,67 @@ from hrm_engine.errors import BundleError, ConfigError, HRMError
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.experts import ExpertRegistry
-from hrm_engine.store.files import new_folder, read_json, write_json
+from hrm_engine.store.files import clean_temporaries, new_folder, read_json, write_json
 from hrm_engine.store.manifest import MANIFEST_FILE
 from hrm_engine.store.paths import Workspace, check_name, inside
 from hrm_engine.store.status import RunStatus, write_status
 
-_ARGS_FILE = "training_args.json"
+ARGS_FILE = "training_args.json"
 _LONGEST_NAME = 64
-# What was measured of the parent is not so of the child; the rest of its history is.
-_NOT_INHERITED = ("schema_version", "kind", "files", "last_metrics", "first_metrics", "full_evaluation", "trained_s")
+# What was measured of the parent is not so of a child with another network; the rest of its history is.
+_NOT_OF_ANOTHER_NETWORK = ("last_metrics", "first_metrics", "full_evaluation", "trained_s")
 
 
 @dataclass(frozen=True)
-class Parent:
+class Origin:
     """A bundle as it was when it was read."""
 
     path: Path
     kind: str
+    metadata: dict[str, Any]
+    record: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Parent(Origin):
+    """One whose network becomes another one."""
+
     config: CoreConfig
     tensors: dict[str, Tensor]
-    metadata: dict[str, Any]
     attached: list[AttachedExpert]
-    record: dict[str, str]
 
 
 class _TakenError(HRMError):
     """Somebody else has just taken the name."""
 
 
-def load_parent(bundle: str | Path, workspace: Workspace) -> Parent:
-    """Read a finished bundle, every hash compared. Raises BundleError, ConfigError."""
-    path = find_run(bundle, workspace)
+def read_origin(path: Path) -> Origin:
+    """Look at a finished bundle in a folder, every hash compared. Raises BundleError."""
     if (path / MANIFEST_FILE).is_file():
         raise BundleError(f"{path} is a checkpoint or a best/ folder: name the finished bundle, the run folder itself")
     record = parent_record(path) if (path / METADATA_FILE).is_file() else {}
     if problems := folder_problems(path):
         raise BundleError(f"{path} cannot be loaded: {'; '.join(problems)}")
-    if not (path / _ARGS_FILE).is_file():
-        raise BundleError(f"{path} is no finished run: {_ARGS_FILE} is missing")
-    config = read_core_config(path, error=BundleError)
+    if not (path / ARGS_FILE).is_file():
+        raise BundleError(f"{path} is no finished run: {ARGS_FILE} is missing")
     metadata = read_json(path / METADATA_FILE, BundleError)
-    attached = parse_attached(metadata, config, path)
-    kind = read_kind(path, error=BundleError)
-    return Parent(path, kind, config, load_tensors(path, "model"), metadata, attached, record)
+    return Origin(path, read_kind(path, error=BundleError), metadata, record)
+
+
+def load_parent(bundle: str | Path, workspace: Workspace) -> Parent:
+    """Read a finished bundle with its weights, every hash compared. Raises BundleError, ConfigError."""
+    origin = read_origin(find_run(bundle, workspace))
+    config = read_core_config(origin.path, error=BundleError)
+    attached = parse_attached(origin.metadata, config, origin.path)
+    return Parent(
+        origin.path,
+        origin.kind,
+        origin.metadata,
+        origin.record,
+        config=config,
+        tensors=load_tensors(origin.path, "model"),
+        attached=attached,
+    )
 
 
 def write_child(
@@ -78,7 +96,7 @@ def write_child(
     workspace: Workspace,
     still_there: Callable[[RegistryContent], None] | None = None,
 ) -> Path:
-    """Write a bundle and return its folder; nothing is left of it when something fails.
+    """Write a bundle with another network and return its folder; nothing is left of it when something fails.
 
     Args:
         suffix: of the default name, which is the parent's with it, or the next free number.
@@ -89,11 +107,38 @@ def write_child(
         ConfigError: the name is taken or not allowed. BundleError: the parent has changed meanwhile.
         StorageError, LockedError, RegistryError: as they say.
     """
-    for target in _targets(parent, suffix, name, workspace):
+    targets = _targets(parent, suffix, name, workspace)
+
+    def fill(folder: Path) -> None:
+        _fill(folder, parent, config, tensors, attached)
+
+    return write_beside(parent, targets, fill, workspace, what="--name", still_there=still_there)
+
+
+def write_beside(
+    parent: Origin,
+    targets: Iterable[Path],
+    fill: Callable[[Path], None],
+    workspace: Workspace,
+    *,
+    what: str,
+    still_there: Callable[[RegistryContent], None] | None = None,
+) -> Path:
+    """Write a bundle made of ``parent`` as the first of ``targets`` that nobody takes meanwhile, and return it.
+
+    What killed processes left beside it is put away first.
+
+    Args:
+        fill: writes everything into the folder that it is given, ``metadata.json`` last.
+        what: the name's word in messages.
+        still_there: as in :func:`write_child`.
+    """
+    for target in targets:
+        clean_temporaries(target.parent, own=False)
         try:
             with ExitStack() as unfinished:
                 folder = unfinished.enter_context(new_folder(target))
-                _fill(folder, parent, config, tensors, attached)
+                fill(folder)
                 # Large files are written by now. From here to the rename nobody can delete a card: who does looks for
                 # bundles that it is attached to, and finds either this one or, before it, no reason to refuse.
                 with ExpertRegistry(workspace).changing() as content:
@@ -107,20 +152,29 @@ def write_child(
             return target
         except _TakenError:
             continue
-    raise ConfigError(f"{target} exists: choose another --name")
+    raise ConfigError(f"{target} exists: choose another {what}")
 
 
-def _targets(parent: Parent, suffix: str, name: str | None, workspace: Workspace) -> Iterator[Path]:
-    """Where the child may lie: beside the parent, where that is a place for runs of this workspace."""
-    home = parent.path.parent
-    if parent.path.resolve() not in {path.resolve() for path in workspace.run_dirs()}:
-        home = workspace.brains if parent.kind == TEXT_KIND else workspace.runs
+def free_target(home: Path, name: str, what: str) -> Path:
+    """The folder ``name`` in ``home``, which must not exist; ``what`` is the name's word in messages. ConfigError."""
+    target = home / check_name(name, what)
+    inside(home, target)
+    if target.exists() or target.is_symlink():
+        raise ConfigError(f"{target} exists: choose another {what}")
+    return target
+
+
+def home_of(parent: Origin, workspace: Workspace) -> Path:
+    """Where a child lies: beside its parent, where that is a place for runs of this workspace."""
+    if parent.path.resolve() in {path.resolve() for path in workspace.run_dirs()}:
+        return parent.path.parent
+    return workspace.brains if parent.kind == TEXT_KIND else workspace.runs
+
+
+def _targets(parent: Origin, suffix: str, name: str | None, workspace: Workspace) -> Iterator[Path]:
+    home = home_of(parent, workspace)
     if name is not None:
-        target = home / check_name(name, "--name")
-        inside(home, target)
-        if target.exists() or target.is_symlink():
-            raise ConfigError(f"{target} exists: choose another --name")
-        yield target
+        yield free_target(home, name, "--name")
         return
     number = 1
     while True:
@@ -140,34 +194,29 @@ def _fill(
     write_core_config(folder, config, parent.kind)
     files = save_tensors(folder, "model", tensors)
     for listed in parent.metadata["files"]:
-        is_new = listed in ("config.json", _ARGS_FILE) or (listed.startswith("model") and ".safetensors" in listed)
+        is_new = listed in ("config.json", ARGS_FILE) or (listed.startswith("model") and ".safetensors" in listed)
         if is_new or "/" in listed:
             continue
         shutil.copyfile(parent.path / listed, folder / listed)
         if listed not in TOP_LEVEL:
             files.append(listed)
     # --resume refuses what says so: it would begin the parent's training again in this folder.
-    write_json(folder / _ARGS_FILE, {**read_json(parent.path / _ARGS_FILE, BundleError), "made_of": str(parent.path)})
+    write_json(folder / ARGS_FILE, {**read_json(parent.path / ARGS_FILE, BundleError), "made_of": str(parent.path)})
     told = ", ".join(f"{entry.expert_id} in {entry.layer}" for entry in attached) or "none"
     step = parent.metadata.get("step")
     message = f"made of {parent.path.name}; attached experts: {told}"
     write_status(folder, RunStatus.of_this_process("finished", step if isinstance(step, int) else 0, message))
-    seal_bundle(folder, parent.kind, files, _facts(parent, attached))
+    facts = child_facts(parent, f"experts-{secrets.token_hex(6)}", leave_out=_NOT_OF_ANOTHER_NETWORK)
+    seal_bundle(folder, parent.kind, files, {**facts, "experts": [asdict(entry) for entry in attached]})
 
 
-def _facts(parent: Parent, attached: Sequence[AttachedExpert]) -> Mapping[str, Any]:
+def child_facts(parent: Origin, run_id: str, *, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """What the metadata of a child says of where it comes from, and the rest of its parent's history."""
     try:
         code_version = version("hrm-lab")
     except PackageNotFoundError:
         code_version = None
     now = now_iso()
-    inherited = {field: value for field, value in parent.metadata.items() if field not in _NOT_INHERITED}
-    return {
-        **inherited,
-        "run_id": f"experts-{secrets.token_hex(6)}",
-        "created": now,
-        "updated": now,
-        "parent": parent.record,
-        "experts": [asdict(entry) for entry in attached],
-        "code_version": code_version,
-    }
+    new = {"run_id": run_id, "created": now, "updated": now, "parent": parent.record, "code_version": code_version}
+    not_inherited = {"schema_version", "kind", "files", *leave_out}
+    return {**{field: value for field, value in parent.metadata.items() if field not in not_inherited}, **new}

@@ -12,9 +12,9 @@ from hrm_engine.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_PART_BYTES = 255
-_RUN_MARKER = "training_args.json"
+RUN_MARKER = "training_args.json"
 # Present in a run folder even before its first session has ended.
-_RUN_FILES = frozenset({_RUN_MARKER, "status.json", "metrics.jsonl", "metadata.json"})
+_RUN_FILES = frozenset({RUN_MARKER, "status.json", "metrics.jsonl", "metadata.json"})
 _INNER_FOLDERS = frozenset({"checkpoints", "best"})
 
 
@@ -151,7 +151,7 @@ def _find_runs(folder: Path) -> Iterator[Path]:
         except OSError:
             continue
         files = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
-        if _RUN_MARKER in files:
+        if RUN_MARKER in files:
             yield current
         skipped = _INNER_FOLDERS if files & _RUN_FILES else frozenset()
         pending.extend(

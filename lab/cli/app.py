@@ -46,7 +46,7 @@ COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("generate", "lab.cli.generate:generate", _TRAIN, "Continue a prompt with a trained brain."),
     ("solve", "lab.cli.solve:solve", _TRAIN, "Solve a puzzle with a trained solver."),
     ("optim", "lab.cli.optim:app", _TRAIN, "List the optimizers."),
-    ("bundle", "lab.cli.bundle:app", _TRAIN, "List, show, verify, import and export brains."),
+    ("bundle", "lab.cli.bundle:app", _TRAIN, "List, show, verify, copy, rename, delete, import and export brains."),
     ("experts", "lab.cli.experts:app", _TRAIN, "List, freeze, arrange, attach and delete experts."),
     ("goals", "lab.cli.goals:app", _TRAIN, "Goals, and the experts that serve them."),
     ("run", "lab.cli.run:run", _NOTEBOOKS, "Run a recipe or a notebook from top to bottom."),
@@ -54,6 +54,7 @@ COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("notebook", "lab.cli.dashboard:notebook", _NOTEBOOKS, "Open JupyterLab on the notebooks."),
     ("dashboard", "lab.cli.dashboard:dashboard", _LOOK, "Open the dashboard in the browser."),
     ("logs", "lab.cli.logs:logs", _LOOK, "Show the log of a run."),
+    ("disk", "lab.cli.disk:disk", _LOOK, "Show what takes the space of this workspace."),
 )
 
 

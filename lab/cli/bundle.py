@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.files import read_json
 from hrm_engine.store.paths import Workspace
+from lab.cli import bundle_changes
 from lab.cli.console import console, human_bytes, human_count, printable, show_facts, show_json, show_table
 from lab.cli.places import relative
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 _PARTS = ("metadata", "config", "training_args")
 
-app = App(name="bundle", help="List, show, verify, import and export brains.")
+app = App(name="bundle", help="List, show, verify, copy, rename, delete, import and export brains.")
+app.command(bundle_changes.copy)
+app.command(bundle_changes.rename)
+app.command(bundle_changes.delete)
 
 Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
 Name = Annotated[str, Parameter(help="Name of a brain, or the path of its folder.")]

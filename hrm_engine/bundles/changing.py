@@ -1,0 +1,262 @@
+"""Copy, rename and delete run folders: each leaves the old or the new, whenever it is killed.
+
+What a finished bundle says of itself is never changed. A copy is a new bundle that names its parent; a rename moves the
+folder with all that is in it, its run id and its history included; a deletion takes the name away first, in one step.
+A folder that a training works in is refused, and what killed commands left beside it is put away by the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hrm_engine.bundles.child import ARGS_FILE, Origin, child_facts, free_target, home_of, read_origin, write_beside
+from hrm_engine.bundles.listing import METADATA_FILE, parent_record
+from hrm_engine.bundles.save import TOP_LEVEL, seal_bundle
+from hrm_engine.errors import BundleError, ConfigError
+from hrm_engine.store.disk_usage import folder_bytes
+from hrm_engine.store.files import (
+    clean_temporaries,
+    is_temporary,
+    move_folder,
+    read_json,
+    remove_folder,
+    write_bytes,
+    write_json,
+)
+from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
+from hrm_engine.store.manifest import CHECKPOINTS_FOLDER, MANIFEST_FILE, list_checkpoints, write_manifest
+from hrm_engine.store.paths import Workspace, check_name, inside
+from hrm_engine.store.status import STATUS_FILE, RunStatus, write_status
+
+_METRICS_FILE = "metrics.jsonl"
+_STATE_FILE = "state.json"
+# Not the metrics: a copy of these may lie in any folder (--log-file).
+_MARKS = (ARGS_FILE, METADATA_FILE, STATUS_FILE)
+# Of another run, of this moment, or written anew in a copy. wandb/ belongs to the parent's run at that service.
+_NOT_COPIED = frozenset({LOCK_FILE, HOLDER_FILE, STATUS_FILE, METADATA_FILE, _METRICS_FILE, "wandb"})
+_SHOWN = 20
+
+
+def copy_bundle(
+    bundle: str | Path, name: str, *, with_checkpoints: bool = False, workspace: Workspace | None = None
+) -> Path:
+    """Write a new bundle with the files of a finished one, and return its folder, which lies beside it.
+
+    It has a run id of its own, and its metadata names the parent and the hash of the parent's metadata. Weights,
+    ``best/``, metrics and log come along.
+
+    Args:
+        with_checkpoints: its checkpoints too, so that the copy can be resumed; damaged ones are left out. Without
+            them it is no run to resume.
+
+    Raises:
+        BundleError: no such bundle, not finished, or damaged. ConfigError: the name is taken or not allowed.
+        LockedError: a training works in it. StorageError: the copy cannot be written.
+    """
+    workspace = workspace or Workspace.find()
+    path = find_changeable(bundle, workspace)
+    check_name(name, "new name")
+    with FolderLock(path):
+        origin = read_origin(path)
+        target = free_target(home_of(origin, workspace), name, "new name")
+
+        def fill(folder: Path) -> None:
+            _fill_copy(folder, origin, f"{name}-{secrets.token_hex(4)}", with_checkpoints)
+
+        return write_beside(origin, [target], fill, workspace, what="new name")
+
+
+def rename_bundle(bundle: str | Path, name: str, *, workspace: Workspace | None = None) -> Path:
+    """Give a run folder another name in the same place; nothing in it changes. Returns where it is now.
+
+    Raises:
+        BundleError: no such run folder. ConfigError: the name is taken or not allowed.
+        LockedError: a training works in it. StorageError: it cannot be moved.
+    """
+    workspace = workspace or Workspace.find()
+    path = find_changeable(bundle, workspace)
+    target = free_target(path.parent, name, "new name")
+    clean_temporaries(path.parent, own=False)
+    with _held(path):
+        move_folder(path, target)
+    return target
+
+
+def delete_bundle(bundle: str | Path, *, workspace: Workspace | None = None) -> int:
+    """Delete a run folder with everything in it, for good; returns how many bytes that were.
+
+    Raises:
+        BundleError: no such run folder. LockedError: a training works in it.
+        StorageError: it cannot be removed.
+    """
+    workspace = workspace or Workspace.find()
+    path = find_changeable(bundle, workspace)
+    clean_temporaries(path.parent, own=False)
+    num_bytes = folder_bytes(path)
+    with _held(path):
+        remove_folder(path)
+    return num_bytes
+
+
+def delete_old_checkpoints(bundle: str | Path, *, workspace: Workspace | None = None) -> tuple[list[Path], int]:
+    """Delete all checkpoints of a run but the newest whole one; returns which, and how many bytes that were.
+
+    Damaged ones go as well, unless no whole one is left: then nothing is deleted.
+
+    Raises:
+        BundleError: no such run folder. LockedError: a training works in it. StorageError: one cannot be removed.
+    """
+    path = find_changeable(bundle, workspace or Workspace.find())
+    with FolderLock(path):
+        found = list_checkpoints(path)
+        whole = [info for info in found if not info.problems]
+        old = [info for info in found if whole and info is not whole[-1]]
+        for info in old:
+            if info.path.is_symlink():
+                info.path.unlink()
+            else:
+                remove_folder(info.path)
+        return [info.path for info in old], sum(info.bytes for info in old)
+
+
+def made_of(path: Path, workspace: Workspace) -> list[Path]:
+    """Other run folders of a workspace that say they came from ``path`` or from something in it, sorted.
+
+    They are told by the path in their metadata or their ``--student-init``, or by the hash of its metadata, which a
+    rename does not change.
+    """
+    digest = parent_record(path)["sha256"] if (path / METADATA_FILE).is_file() else None
+    return [
+        folder
+        for folder in workspace.run_dirs()
+        if folder.resolve() != path and any(_is_from(origin, path, digest, workspace) for origin in _origins(folder))
+    ]
+
+
+def find_changeable(bundle: str | Path, workspace: Workspace) -> Path:
+    """The run folder that a user means by a name, or by a path inside the workspace; archived ones only by path.
+
+    Raises:
+        BundleError: there is none, or it is an expert, a checkpoint, no run folder at all, or holds other runs.
+        ConfigError: several have that name, or the path leads out of the workspace.
+    """
+    text = str(bundle)
+    if isinstance(bundle, Path) or "/" in text or os.sep in text:
+        path = inside(workspace.root, Path(text))
+    else:
+        path = _named(check_name(text, "bundle name"), workspace)
+    if path.is_relative_to(workspace.experts.resolve()):
+        raise BundleError(f"{path} is an expert: 'lab experts' has the commands for these")
+    if (path / MANIFEST_FILE).is_file():
+        raise BundleError(f"{path} is a checkpoint or a best/ folder: name the run folder itself")
+    if not any((path / name).is_file() for name in _MARKS):
+        raise BundleError(f"{path} is no run folder: 'lab bundle list' shows those of this workspace")
+    if inner := [folder for folder in workspace.run_dirs() if path in folder.resolve().parents]:
+        raise BundleError(f"{path} holds other runs, such as {inner[0]}: change these first")
+    return path
+
+
+def _named(name: str, workspace: Workspace) -> Path:
+    runs = workspace.run_dirs()
+    usual = [home / name for home in (workspace.brains, workspace.runs) if (home / name).is_dir()]
+    found = sorted({inside(workspace.root, path) for path in (*usual, *(run for run in runs if run.name == name))})
+    if len(found) > 1:
+        paths = ", ".join(str(path) for path in found)
+        raise ConfigError(f"several runs are called {name}: name one by its path. They are {paths}")
+    if not found:
+        known = ", ".join(sorted(path.name for path in runs)[:_SHOWN])
+        raise BundleError(f"no bundle {name!r} in {workspace.root}. Runs here: {known or 'none'}")
+    return found[0]
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder that loses its name within."""
+    lock = FolderLock(folder).acquire()
+    try:
+        (folder / HOLDER_FILE).unlink(missing_ok=True)  # it would go along, and be taken for a holder that died
+        if os.name == "nt":  # where a folder in which a file is open cannot be moved
+            lock.release()
+        yield
+    finally:
+        lock.release()
+
+
+def _fill_copy(folder: Path, origin: Origin, run_id: str, with_checkpoints: bool) -> None:
+    """Everything that makes the copy; ``metadata.json`` last."""
+    left_out = _NOT_COPIED if with_checkpoints else _NOT_COPIED | {CHECKPOINTS_FOLDER}
+
+    def skipped(current: str, names: list[str]) -> set[str]:
+        here = Path(current)
+        odd = {name for name in names if is_temporary(here / name) or (here / name).is_symlink()}
+        return odd | (left_out & set(names) if here == origin.path else set())
+
+    shutil.copytree(origin.path, folder, ignore=skipped, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    _copy_metrics(origin, folder, run_id)
+    if not _adopt_checkpoints(folder, origin):
+        # --resume refuses what says so: it would begin the parent's training again in this folder.
+        write_json(folder / ARGS_FILE, {**read_json(folder / ARGS_FILE, BundleError), "made_of": str(origin.path)})
+    step = origin.metadata.get("step")
+    message = f"copy of {origin.path.name}"
+    write_status(folder, RunStatus.of_this_process("finished", step if isinstance(step, int) else 0, message))
+    weights = [name for name in origin.metadata["files"] if "/" not in name and name not in TOP_LEVEL]
+    seal_bundle(folder, origin.kind, weights, child_facts(origin, run_id))
+
+
+def _copy_metrics(origin: Origin, folder: Path, run_id: str) -> None:
+    """The rows of the parent, as rows of the copy: a copy that is resumed goes on under its own id."""
+    path = origin.path / _METRICS_FILE
+    if not path.is_file():
+        return
+    old = f'"run_id":"{origin.metadata.get("run_id")}"'.encode()
+    write_bytes(folder / _METRICS_FILE, path.read_bytes().replace(old, f'"run_id":"{run_id}"'.encode()))
+
+
+def _adopt_checkpoints(folder: Path, origin: Origin) -> bool:
+    """Let the whole checkpoints of a copy name its parent, and drop the others; False if there is none."""
+    adopted = False
+    for info in list_checkpoints(folder):
+        if info.problems:
+            shutil.rmtree(info.path)
+            continue
+        content = read_json(info.path / _STATE_FILE, BundleError)
+        content["state"]["parent"] = origin.record
+        write_json(info.path / _STATE_FILE, content)
+        write_manifest(info.path)
+        adopted = True
+    return adopted
+
+
+def _origins(folder: Path) -> list[dict[str, Any]]:
+    """What a run folder says it came from; nothing where it cannot be read."""
+    arguments = _read(folder / ARGS_FILE)
+    found: list[Any] = [_read(folder / METADATA_FILE).get("parent"), arguments.get("forked_from")]
+    start = (arguments.get("parameters") or {}).get("start")
+    if isinstance(start, dict):
+        found.append({"path": start.get("student_init")})
+    return [origin for origin in found if isinstance(origin, dict)]
+
+
+def _is_from(origin: dict[str, Any], path: Path, digest: str | None, workspace: Workspace) -> bool:
+    if digest is not None and origin.get("sha256") == digest:
+        return True
+    named = origin.get("path")
+    if not isinstance(named, str):
+        return False
+    try:
+        return workspace.resolve(named).resolve().is_relative_to(path)
+    except (ConfigError, OSError, RuntimeError):
+        return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path, BundleError)
+    except BundleError:
+        return {}

@@ -1,0 +1,54 @@
+"""``lab disk``: what takes the space of this workspace, and the commands that give it back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from hrm_engine.errors import ConfigError
+from hrm_engine.store.paths import Workspace
+from lab.cli.console import console, human_bytes, show_facts, show_json, show_table
+from lab.cli.places import relative
+
+_PARTS = ("total", "weights", "checkpoints", "best", "metrics", "other")
+
+
+def disk(
+    *,
+    lines: Annotated[int, Parameter(name=["--lines", "-n"], help="How many of the largest runs; 0 = all.")] = 20,
+    json: Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")] = False,
+) -> int:
+    """Show what takes the space: runs by weights, checkpoints and metrics, then data, notebooks and the rest."""
+    from hrm_engine.store.disk_usage import disk_usage
+
+    if lines < 0:
+        raise ConfigError(f"--lines {lines}: use 0 (all) or more")
+    workspace = Workspace.find()
+    usage = disk_usage(workspace)
+    if json:
+        runs = [{**asdict(run), "total": run.total} for run in usage.runs]
+        show_json({"runs": runs, "places": usage.places, "total": usage.total, "disk_free": usage.disk_free})
+        return 0
+    if usage.runs:
+        shown = usage.runs[: lines or None]
+        rows = [(relative(run.path, workspace), *(human_bytes(getattr(run, part)) for part in _PARTS)) for run in shown]
+        show_table(("run", *_PARTS), rows, right=_PARTS)
+        if left_out := len(usage.runs) - len(shown):
+            console().print(f"and {left_out} more; -n 0 shows all")
+        console().print()
+    facts = [(name.replace("_", " "), human_bytes(size)) for name, size in usage.places.items() if size]
+    free = f"{human_bytes(usage.disk_free)} of {human_bytes(usage.disk_total)}"
+    show_facts([*facts, ("together", human_bytes(usage.total)), ("free on the disk", free)])
+    if usage.runs:
+        largest = Path(relative(usage.runs[0].path, workspace)).as_posix()
+        console().print()
+        show_facts(
+            [
+                (f"lab bundle delete {largest} --old-checkpoints", "keeps its newest checkpoint"),
+                (f"lab bundle delete {largest}", "deletes it for good"),
+            ]
+        )
+    return 0
