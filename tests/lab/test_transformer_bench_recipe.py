@@ -1,0 +1,57 @@
+"""The notebook that compares hrm-text with transformers, made small: what is equal, what is shared, what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hrm_engine.store.paths import Workspace
+from lab.cli.app import main
+from tests.tiny_runs import make_source, rows, text
+
+SMALL = {
+    "steps": 2,
+    "sweep_steps": 2,
+    "learning_rates": [0.001],
+    "depths": [1, 2],
+    "num_seeds": 1,
+    "num_evals": 1,
+    "hidden_size": 32,
+    "max_seq_len": 16,
+    "batch_size": 2,
+}
+
+
+def test_the_comparison_runs_and_concludes(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    source = make_source(tmp_path_factory.mktemp("bench") / "source")
+    place = Workspace(workspace)
+    place.base_model.parent.mkdir(parents=True)
+    (source / "artifacts" / "hf_implant" / "base_model").rename(place.base_model)
+    place.embedded_corpus.mkdir(parents=True)  # a small one in its place: five trainings read it
+    for seed, name in enumerate(("train", "validation")):
+        documents = text(seed=seed).strip().split("\n\n")
+        lines = (json.dumps({"text": document}) for document in documents)
+        (place.embedded_corpus / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf8")
+    words = [word for name, value in SMALL.items() for word in ("-p", f"{name}={json.dumps(value)}")]
+    assert main(["run", "transformer-bench", *words]) == 0
+
+    (folder,) = (workspace / "artifacts" / "notebooks").iterdir()
+    record = json.loads((folder / "run.json").read_text(encoding="utf8"))
+    assert record["status"] == "finished"
+    said = record["summary"]
+    assert all("0 of 1 seeds" in said[name] or "1 of 1 seeds" in said[name] for name in said if ", beside " in name)
+    assert all(said[name].endswith("these seeds can tell") for name in said if ", beside " in name), "of one seed"
+    assert set(record["bundles"]) == {f"artifacts/brains/actv1/{path.name}" for path in place.brains.iterdir()}
+
+    runs = list(place.brains.iterdir())
+    assert len(runs) <= 5, "the sweep's trainings have the same settings as the others, and are not made again"
+    assert len({json.dumps([row["tokens"] for row in rows(run) if row["event"] == "train"]) for run in runs}) == 1
+    networks = [json.loads((run / "config.json").read_text(encoding="utf8")) for run in runs]
+    depths = {"hrm-text": {1, 2}, "transformer": {1}}
+    for arch, wanted in depths.items():
+        assert {network["halt_max_steps"] for network in networks if network["arch"] == arch} == wanted
+    layers = [network["h_layers"] for network in networks if network["arch"] == "transformer"]
+    assert min(layers) == 2, "as many parameters as one layer in each of two levels"
+    assert max(layers) > 6, "as many FLOPs as two segments of six calls"
