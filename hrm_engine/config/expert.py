@@ -71,11 +71,12 @@ class ExpertTrainConfig(TextTrainConfig):
         """Flags with other values than the default that would change nothing here."""
         on_a_bundle = self.start.student_init is not None or self.run.brain_name is not None
         used = {"expansion"} if not on_a_bundle else set()  # on a bundle the expert is as wide as those of its layer
-        return [
-            leaf.flag
+        unused = {
+            name: leaf
             for name, leaf in leaves(type(self)).items()
-            if leaf.path[0] in {"network", "moe"} and name not in used and self._value(leaf) != leaf.default
-        ]
+            if (leaf.path[0] in {"network", "moe"} or name == "halt_threshold") and name not in used
+        }
+        return [leaf.flag for leaf in unused.values() if self._value(leaf) != leaf.default]
 
     def _value(self, leaf: Leaf) -> object:
         group, name = leaf.path

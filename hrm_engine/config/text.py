@@ -50,6 +50,28 @@ class DataConfig(Config):
     dataset_start_offset: int = Field(0, ge=0, description="Row of the dataset to begin with.")
 
 
+class DepthConfig(Config):
+    """How deep positions think, in training and where the model itself decides; for several segments."""
+
+    sample_segments: bool = Field(
+        False, description="Run 1 to --halt-max-steps segments in a step, drawn anew for each, in place of all."
+    )
+    freeze_positions: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the steps in which random positions stop after a random segment, so that the network "
+        "knows neighbours that think less than it does.",
+    )
+    halt_threshold: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Evaluation with adaptive depth: a token goes on while the probability that another segment saves "
+        "more than 0.005 nat is above this.",
+    )
+
+
 class EvaluationConfig(Config):
     """What is measured on held-out text."""
 
@@ -92,6 +114,7 @@ class TextTrainConfig(TrainConfig):
 
     network: NetworkConfig = NetworkConfig()
     moe: MoEConfig = MoEConfig()
+    depth: DepthConfig = DepthConfig()
     start: StartConfig = StartConfig()
     data: DataConfig
     optim: OptimConfig = OptimConfig()
@@ -104,6 +127,11 @@ class TextTrainConfig(TrainConfig):
         fits_together(self)
         if self.run.expert_id is not None and self.kind == TextTrainConfig.kind:
             raise ValueError("--expert-id is for ExpertTrainConfig, which `lab train actv1` takes by itself")
+        if self.network.halt_max_steps == 1 and self.depth != DepthConfig():
+            raise ValueError(
+                "--sample-segments, --freeze-positions and --halt-threshold are for several segments: give "
+                "--halt-max-steps 2 or more, or leave them out"
+            )
         return self
 
     @property

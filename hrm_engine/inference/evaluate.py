@@ -1,4 +1,4 @@
-"""Loss and accuracy of a text model at every depth."""
+"""Loss and accuracy of a text model at every depth, and at the depth that it chooses itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from hrm_engine.errors import DataError
-from hrm_engine.models.act import TextBatch, depth_statistics
+from hrm_engine.models.act import TextBatch, adaptive_statistics, depth_statistics
 from hrm_engine.models.core import RecurrentCore
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Means over the same tokens where each one stops by itself."""
+
+    halt_threshold: float
+    loss: float
+    token_accuracy: float
+    mean_depth: float
+    """Segments run for a token."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +32,8 @@ class Evaluation:
     loss_by_segment: list[float]
     token_accuracy_by_segment: list[float]
     num_tokens: int
+    adaptive: Adaptive | None = None
+    """Where a halting threshold was given."""
 
     @property
     def loss(self) -> float:
@@ -37,34 +51,50 @@ class Evaluation:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
 
-def evaluate(core: RecurrentCore, batches: Iterable[TextBatch], *, num_segments: int) -> Evaluation:
+def evaluate(
+    core: RecurrentCore, batches: Iterable[TextBatch], *, num_segments: int, halt_threshold: float | None = None
+) -> Evaluation:
     """Measure a model on batches of packed rows.
 
+    Args:
+        halt_threshold: also measure with adaptive depth: a token goes on while the probability that another segment is
+            worth it is above this.
+
     Raises:
-        DataError: the batches hold no label at all.
+        DataError: the batches hold no label at all. ValueError: a threshold for a model without a halting head.
     """
-    return token_means(batches, lambda batch: depth_statistics(core, batch, num_segments=num_segments))
+
+    def statistics(batch: TextBatch) -> tuple[Tensor, ...]:
+        at_depths = depth_statistics(core, batch, num_segments=num_segments)
+        if halt_threshold is None:
+            return at_depths
+        return *at_depths, *adaptive_statistics(core, batch, num_segments=num_segments, halt_threshold=halt_threshold)
+
+    (losses, accuracies, *adaptive), num_tokens = token_means(batches, statistics)
+    if halt_threshold is None:
+        return Evaluation(losses, accuracies, num_tokens)
+    (loss,), (accuracy,), (depth,) = adaptive
+    return Evaluation(losses, accuracies, num_tokens, Adaptive(halt_threshold, loss, accuracy, depth))
 
 
 def token_means(
-    batches: Iterable[TextBatch], statistics: Callable[[TextBatch], tuple[torch.Tensor, torch.Tensor]]
-) -> Evaluation:
-    """Means over the label tokens of all batches.
+    batches: Iterable[TextBatch], statistics: Callable[[TextBatch], tuple[Tensor, ...]]
+) -> tuple[list[list[float]], int]:
+    """Means over the label tokens of all batches, and the number of these.
 
     Args:
-        statistics: sums of token losses and of right tokens of a batch at each depth, (N,) each.
+        statistics: sums over the label tokens of a batch, each (n,) or a scalar, which counts as (1,).
 
     Raises:
         DataError: the batches hold no label at all.
     """
-    losses = correct = None
+    sums: list[Tensor] | None = None
     num_tokens = torch.zeros((), dtype=torch.int64)
     for batch in batches:
-        batch_losses, batch_correct = statistics(batch)
-        losses = batch_losses if losses is None else losses + batch_losses
-        correct = batch_correct if correct is None else correct + batch_correct
+        found = [numbers.reshape(-1) for numbers in statistics(batch)]
+        sums = found if sums is None else [before + here for before, here in zip(sums, found, strict=True)]
         num_tokens = num_tokens.to(batch.labels.device) + (batch.labels >= 0).sum()
     count = int(num_tokens)
-    if losses is None or correct is None or count == 0:
+    if sums is None or count == 0:
         raise DataError("the held-out text has no token to predict; use a longer --eval-file")
-    return Evaluation((losses.cpu().double() / count).tolist(), (correct.cpu().double() / count).tolist(), count)
+    return [(numbers.cpu().double() / count).tolist() for numbers in sums], count

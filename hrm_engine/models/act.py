@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrm_engine.kernels.losses import IGNORE, head_statistics, token_losses
+from hrm_engine.models.cache import HeldKeys
 from hrm_engine.models.core import Carry, RecurrentCore
 from hrm_engine.models.moe import Dispatch, RoutingSums
 
@@ -35,6 +36,8 @@ class TextBatch:
     labels: Tensor
     positions: Tensor
     documents: Tensor | None
+    depths: Tensor | None = None
+    """(B, S) segments after which each position stops, in training that makes stopping early familiar."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,28 @@ def run_segments(
     num_segments: int,
     checkpointing: bool = False,
     dispatch: Dispatch | None = None,
+    halt_threshold: float | None = None,
 ) -> Iterator[Carry]:
     """The states after each segment; gradients reach back to the beginning of the same segment, never further.
 
-    The input embedding is made anew for each segment, because the backward pass of the one before has freed it.
+    A position stops after the segments that ``batch.depths`` says, or where the probability that another one is worth
+    it is not above ``halt_threshold``: its states stay, and deeper positions see its last keys and values. The input
+    embedding is made anew for each segment, because the backward pass of the one before has freed it.
     """
     context = core.context(batch.positions, documents=batch.documents, checkpointing=checkpointing, dispatch=dispatch)
     carry: Carry | None = None
-    for _ in range(num_segments):
+    stopped: Tensor | None = None
+    held = None if batch.depths is None and halt_threshold is None else HeldKeys(core.config)
+    for number in range(num_segments):
         x = core.embed(batch.inputs, batch.positions)
-        carry = core.segment(core.initial_carry(x) if carry is None else carry, x, context)
+        if carry is not None and batch.depths is not None:
+            stopped = batch.depths <= number
+        elif carry is not None and halt_threshold is not None:
+            stopped = halts(core, carry.z_h, halt_threshold, stopped)
+        if held is not None:
+            held.begin(stopped)
+        before = core.initial_carry(x) if carry is None else carry
+        carry = core.segment(before, x, context, cache=held).but_stopped(before, stopped)
         yield carry
         carry = carry.detach()
 
@@ -87,15 +102,16 @@ def accumulate_gradients(
     """Run N segments with a backward pass each.
 
     The loss is ``(sum over segments of CE / N + 0.05 * halting loss) / normaliser``; segment weights sum to 1. Where
-    there are experts, the losses of their routers come to it, with this batch's share of the label tokens.
+    there are experts, the losses of their routers come to it, with this batch's share of the label tokens. A position
+    that has stopped (``batch.depths``) has no further loss.
 
     Args:
         dispatch: what training asks of routers; needed where there are experts.
-        normaliser: label tokens of the whole optimizer step, so that micro-batches add up to the large batch's mean.
+        normaliser: label tokens of the whole optimizer step, so that micro-batches add up to the large batch's mean;
+            where positions stop early, the pairs of label token and segment that it runs, divided by N.
         backward: what to call with a loss that must be differentiated now (it may scale it).
     """
     labels = batch.labels.flatten()
-    has_label = labels != IGNORE
     sums: list[Tensor] = []
     halt_sum = torch.zeros((), device=labels.device)
     previous: tuple[Tensor, Tensor] | None = None
@@ -103,18 +119,21 @@ def accumulate_gradients(
     segments = run_segments(core, batch, num_segments=num_segments, checkpointing=checkpointing, dispatch=dispatch)
     for carry in segments:
         hidden = carry.z_h.flatten(0, 1)
-        total, by_token = token_losses(hidden, core.lm_head.weight, labels)
+        stopped = None if carry.stopped is None else carry.stopped.flatten()
+        asked = labels if stopped is None else labels.masked_fill(stopped, IGNORE)
+        total, by_token = token_losses(hidden, core.lm_head.weight, asked)
         loss = total / (num_segments * normaliser)
         if previous is not None:
-            halt = halting_loss(core, *previous, by_token, has_label)
+            halt = halting_loss(core, *previous, by_token, asked != IGNORE)
             halt_sum = halt_sum + halt.detach()
             loss = loss + HALT_LOSS_WEIGHT * halt / normaliser
+            by_token = by_token if stopped is None else torch.where(stopped, previous[1], by_token)
         if dispatch is not None:
-            balancing, sums_here = dispatch.take(has_label.sum() / (num_segments * normaliser))
+            balancing, sums_here = dispatch.take((asked != IGNORE).sum() / (num_segments * normaliser))
             loss = loss + balancing
             routing = sums_here if routing is None else routing + sums_here
         backward(loss)
-        sums.append(total.detach())
+        sums.append(by_token.sum())
         previous = (hidden.detach(), by_token)
     return TextLosses(torch.stack(sums), halt_sum, routing)
 
@@ -128,6 +147,16 @@ def halting_loss(core: RecurrentCore, hidden: Tensor, losses: Tensor, next_losse
     label = torch.sigmoid(GAIN_SHARPNESS * (losses - next_losses - GAIN_THRESHOLD))
     logit = continue_logits(core, hidden).to(label.dtype)
     return (F.binary_cross_entropy_with_logits(logit, label, reduction="none") * has_label).sum()
+
+
+def halts(core: RecurrentCore, hidden: Tensor, threshold: float, before: Tensor | None = None) -> Tensor:
+    """Which positions (B, S) stop, from high-level states (B, S, D); those of ``before`` had stopped already.
+
+    A position goes on where the probability that another segment is worth it is above ``threshold``: 0 lets every one
+    go on, 1 none.
+    """
+    stops = torch.sigmoid(continue_logits(core, hidden).float()) <= threshold
+    return stops if before is None else stops | before
 
 
 def continue_logits(core: RecurrentCore, hidden: Tensor) -> Tensor:
@@ -144,6 +173,23 @@ def depth_statistics(core: RecurrentCore, batch: TextBatch, *, num_segments: int
     losses, correct = [], []
     for carry in run_segments(core, batch, num_segments=num_segments):
         by_token, right = head_statistics(carry.z_h.flatten(0, 1), core.lm_head.weight, labels)
-        losses.append(by_token.sum(dtype=torch.float64) if by_token.device.type != "mps" else by_token.sum())
+        losses.append(_sum(by_token))
         correct.append(right.sum())
     return torch.stack(losses), torch.stack(correct)
+
+
+@torch.no_grad()
+def adaptive_statistics(
+    core: RecurrentCore, batch: TextBatch, *, num_segments: int, halt_threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each token stops by itself: sums over label tokens of the losses, of the right ones, and of the depths."""
+    labels = batch.labels.flatten()
+    depths = torch.zeros_like(batch.labels)
+    for carry in run_segments(core, batch, num_segments=num_segments, halt_threshold=halt_threshold):
+        depths += 1 if carry.stopped is None else ~carry.stopped
+    by_token, right = head_statistics(carry.z_h.flatten(0, 1), core.lm_head.weight, labels)
+    return _sum(by_token), right.sum(), depths.flatten()[labels != IGNORE].sum()
+
+
+def _sum(by_token: Tensor) -> Tensor:
+    return by_token.sum() if by_token.device.type == "mps" else by_token.sum(dtype=torch.float64)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hrm_engine.config import CoreConfig
 from hrm_engine.kernels.attention import plan_attention
 from hrm_engine.kernels.rope import rope_tables
-from hrm_engine.models.cache import KeyValueCache
+from hrm_engine.models.cache import HeldKeys, KeyValueCache
 from hrm_engine.models.layers import Context, Layer, Module
 from hrm_engine.models.moe import Dispatch, MoE, Router
 
@@ -34,10 +34,19 @@ class Carry:
 
     z_h: Tensor
     z_l: Tensor
+    stopped: Tensor | None = None
+    """(B, S) positions that had stopped before the segment, whose states are those of an earlier one."""
 
     def detach(self) -> Carry:
         """The same states, cut off from the graph that made them."""
-        return Carry(self.z_h.detach(), self.z_l.detach())
+        return Carry(self.z_h.detach(), self.z_l.detach(), self.stopped)
+
+    def but_stopped(self, earlier: Carry, stopped: Tensor | None) -> Carry:
+        """These states, where a position has stopped the earlier ones."""
+        if stopped is None:
+            return self
+        here = stopped[..., None]
+        return Carry(torch.where(here, earlier.z_h, self.z_h), torch.where(here, earlier.z_l, self.z_l), stopped)
 
 
 class RecurrentCore(nn.Module):
@@ -166,7 +175,7 @@ class RecurrentCore(nn.Module):
         x: Tensor,
         context: Context,
         *,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | HeldKeys | None = None,
         index: int = 0,
         cycles: tuple[int, int] | None = None,
         noise: torch.Generator | None = None,

@@ -70,8 +70,8 @@ class OpenMoE(MoE):
         self.experts_per_token = min(experts_per_token or DEFAULT_CHOICES, self.num_experts)
         self.is_forced = False
         self.is_on = True
-        self.use = torch.zeros(3)
-        """Tokens, assignments to the new expert and the sum of its weights, since somebody set it to zero."""
+        self.use = torch.zeros(2)
+        """Assignments to the new expert and the sum of its weights, since somebody set it to zero."""
 
     def forward(
         self, x: Tensor, *, capacity_factor: float = 0.0, noise: Tensor | None = None
@@ -95,7 +95,7 @@ class OpenMoE(MoE):
         share = (weights * is_new).sum(1)
         if self.is_on:
             y = y + share[:, None].to(y.dtype) * self.expert(tokens)
-        used = torch.stack((torch.full_like(share[0], len(tokens)), is_new.sum().to(share.dtype), share.sum().detach()))
+        used = torch.stack((is_new.sum().to(share.dtype), share.sum().detach()))
         self.use = self.use.to(used.device) + used.float()
         empty = scores.new_zeros(0)
         return y.view_as(x), Routing(empty, empty, empty, empty)

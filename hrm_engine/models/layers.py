@@ -6,7 +6,7 @@ so that exchanging weights with it is renaming.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,10 +20,12 @@ from hrm_engine.errors import ConfigError
 from hrm_engine.kernels.attention import AttentionPlan, attention, of_first_query
 from hrm_engine.kernels.norm import rms_norm
 from hrm_engine.kernels.rope import rotate
-from hrm_engine.models.cache import CacheSlots
+from hrm_engine.models.cache import CacheSlots, HeldSlot
 from hrm_engine.models.moe import Dispatch, MoE, Routing
 
 SEQUENCE_EXPANSION = 4.0
+
+Slot = CacheSlots | HeldSlot
 
 _Applied = tuple[Tensor, Routing | None]
 
@@ -55,10 +57,8 @@ class Attention(nn.Module):
         self.gate_proj = nn.Linear(width, inner, bias=False) if config.attention_gate else None
         self.o_proj = nn.Linear(inner, width, bias=False)
 
-    def forward(
-        self, x: Tensor, context: Context, cache: CacheSlots | None = None, *, first_only: bool = False
-    ) -> Tensor:
-        """(B, S, D) to (B, S, D). With a cache the new keys and values join the earlier ones first.
+    def forward(self, x: Tensor, context: Context, cache: Slot | None = None, *, first_only: bool = False) -> Tensor:
+        """(B, S, D) to (B, S, D). A cache says which keys and values are seen.
 
         With ``first_only`` to (B, 1, D), what position 0 attends to; every position is still a key.
         """
@@ -108,9 +108,7 @@ class SequenceMLP(nn.Module):
         self.length = config.max_seq_len
         self.mlp = SwiGLU(self.length, inner_width(self.length, SEQUENCE_EXPANSION))
 
-    def forward(
-        self, x: Tensor, context: Context, cache: CacheSlots | None = None, *, first_only: bool = False
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: Context, cache: Slot | None = None, *, first_only: bool = False) -> Tensor:
         """(B, S, D) to (B, S, D), or (B, 1, D); S must be the length of a full row. Raises ConfigError otherwise."""
         if cache is not None or x.shape[1] != self.length:
             raise ConfigError(f"this model mixes whole rows of {self.length} positions; it cannot take {x.shape[1]}")
@@ -140,7 +138,7 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         context: Context,
-        cache: CacheSlots | None = None,
+        cache: Slot | None = None,
         *,
         first_only: bool = False,
         capacity_factor: float = 0.0,
@@ -179,13 +177,13 @@ class Module(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Layer(config, f"{name}.{number}") for number in range(num_layers))
         self.exit_eps = config.norm_eps if config.exit_norm else None
-        self._compiled: Callable[[Layer, Tensor, Context, bool, float, Tensor | None], _Applied] | None = None
+        self._compiled: Callable[..., _Applied] | None = None
 
     def forward(
         self,
         state: Tensor,
         context: Context,
-        caches: list[CacheSlots] | None = None,
+        caches: Sequence[Slot] | None = None,
         *,
         first_only: bool = False,
     ) -> Tensor:
@@ -198,17 +196,17 @@ class Module(nn.Module):
         shared = context if dispatch is None else replace(context, dispatch=None)  # compiled code takes no part in it
         for number, layer in enumerate(self.layers):
             narrow = first_only and number == last
-            if caches is not None:
-                state, _ = layer(state, context, caches[number], first_only=narrow)
-                continue
-            run = partial(_apply if self._compiled is None else self._compiled, layer)
+            cache = None if caches is None else caches[number]
+            # generation has a new shape with every token
+            plain = self._compiled is None or isinstance(cache, CacheSlots)
+            run = partial(_apply if plain else self._compiled, layer)
             capacity, noise = 0.0, None
             if dispatch is not None and isinstance(layer.mlp, MoE):
                 capacity = dispatch.capacity_factor
                 noise = dispatch.draw(
                     (state.shape[0], 1 if narrow else state.shape[1], layer.mlp.num_experts), state.device
                 )
-            given = (state, shared, narrow, capacity, noise)
+            given = (state, shared, narrow, capacity, noise, cache)
             if checkpointing:
                 state, routing = checkpoint(run, *given, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -223,6 +221,12 @@ class Module(nn.Module):
 
 
 def _apply(
-    layer: Layer, state: Tensor, context: Context, first_only: bool, capacity_factor: float, noise: Tensor | None
+    layer: Layer,
+    state: Tensor,
+    context: Context,
+    first_only: bool,
+    capacity_factor: float,
+    noise: Tensor | None,
+    cache: Slot | None,
 ) -> _Applied:
-    return layer(state, context, first_only=first_only, capacity_factor=capacity_factor, noise=noise)
+    return layer(state, context, cache, first_only=first_only, capacity_factor=capacity_factor, noise=noise)

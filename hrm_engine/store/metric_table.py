@@ -111,7 +111,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "step_time_s": Metric("s", "time of one optimizer step", _TRAIN),
         "act_steps_mean": Metric(
             "segments",
-            "text: segments run per token; puzzles: segments until a row halts by itself, on average",
+            "text: segments run for a token, in eval rows where it halts itself; puzzles: until a row halts by itself",
             ("train", "eval"),
         ),
         "effective_batch_size": Metric("rows", "rows of one optimizer step, accumulation included", _TRAIN),
@@ -124,8 +124,15 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "token_accuracy": Metric("share", "share of next tokens predicted rightly by the deepest segment", _EVAL),
         "loss_by_segment": Metric("nats/token", "cross-entropy after each segment, a list", _EVAL),
         "token_accuracy_by_segment": Metric("share", "token accuracy after each segment, a list", _EVAL),
+        "adaptive_loss": Metric("nats/token", "cross-entropy where each token halts by itself, same tokens", _EVAL),
+        "adaptive_token_accuracy": Metric("share", "token accuracy where each token halts by itself", _EVAL),
+        "halt_threshold": Metric("share", "a token goes on while its probability of a gain is above this", _EVAL),
         "num_tokens": Metric("tokens", "label tokens of the evaluation", _EVAL),
         "loss_without": Metric("nats/token", "experts: loss of the base by itself, same tokens", _EVAL),
+        "total_activations": Metric(
+            "tokens", "experts: sent to it in all evaluations so far, once for each call of its layer", _EVAL
+        ),
+        "avg_routing_weight": Metric("share", "experts: mean weight that its router gave it there", _EVAL),
         "unigram_loss": Metric("nats/token", "loss of a model that knows only token frequencies, same tokens", _EVAL),
         "exact_accuracy_when_halting": Metric(
             "share", "puzzles: rows that are right at the segment at which they halt by themselves", _EVAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,7 +42,19 @@ def test_every_shape_of_batch_is_compiled(checkpointing: bool) -> None:
         torch.testing.assert_close(compiled[name], gradient, atol=1e-6, rtol=1e-5)
 
 
-def gradients(backend: Any, shapes: list[tuple[int, bool]], *, checkpointing: bool = False) -> dict[str, Tensor]:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_stopped_positions_compiled(checkpointing: bool) -> None:
+    eager = gradients(None, [(2, True), (3, False)], checkpointing=checkpointing, stopping=True)
+    compiled = gradients("aot_eager", [(2, True), (3, False)], checkpointing=checkpointing, stopping=True)
+    for name, gradient in eager.items():
+        torch.testing.assert_close(compiled[name], gradient, atol=1e-6, rtol=1e-5)
+    plain = gradients(None, [(2, True), (3, False)])
+    assert any(not torch.allclose(plain[name], gradient, atol=1e-4) for name, gradient in eager.items())
+
+
+def gradients(
+    backend: Any, shapes: list[tuple[int, bool]], *, checkpointing: bool = False, stopping: bool = False
+) -> dict[str, Tensor]:
     """Gradients summed over a batch of each shape (rows, packed), with an evaluation of each in between."""
     network = NetworkConfig(hidden_size=16, num_heads=2, h_layers=1, l_layers=1, l_cycles=1, halt_max_steps=2)
     model = RecurrentCore(resolve_core(network, vocab_size=30, max_seq_len=LENGTH))
@@ -54,6 +67,8 @@ def gradients(backend: Any, shapes: list[tuple[int, bool]], *, checkpointing: bo
         documents = torch.randint(0, 2, (rows, LENGTH), generator=generator).sort(1).values if packed else None
         batch = TextBatch(tokens, tokens, torch.arange(LENGTH).expand(rows, LENGTH), documents)
         depth_statistics(model, batch, num_segments=2)
+        if stopping:
+            batch = replace(batch, depths=torch.randint(1, 3, tokens.shape, generator=generator))
         accumulate_gradients(
             model,
             batch,

@@ -13,7 +13,7 @@ Shapes: S tokens in a row, D width, V vocabulary, K width of a head.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -67,6 +67,15 @@ class Row:
         return window is None or query - key < window
 
 
+@dataclass
+class Stopped:
+    """Positions that think no more, and the keys and values of each attention of a segment, which they leave."""
+
+    places: set[int] = field(default_factory=set)
+    kept: dict[tuple[int, str], list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    call: int = 0
+
+
 def norm(x: Tensor, eps: float) -> Tensor:
     """``x / sqrt(mean of squares + eps)`` of one vector."""
     return x / torch.sqrt((x * x).sum() / x.numel() + eps)
@@ -82,11 +91,16 @@ def turn(x: Tensor, place: int, theta: float) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos])
 
 
-def attend(states: list[Tensor], weights: Weights, prefix: str, shape: Shape, row: Row) -> list[Tensor]:
+def attend(
+    states: list[Tensor], weights: Weights, prefix: str, shape: Shape, row: Row, stopped: Stopped
+) -> list[Tensor]:
     """Attention of one layer over the vectors of a row."""
     q_all = [weights[prefix + "q_proj.weight"] @ state for state in states]
     k_all = [weights[prefix + "k_proj.weight"] @ state for state in states]
     v_all = [weights[prefix + "v_proj.weight"] @ state for state in states]
+    for place in stopped.places:
+        k_all[place], v_all[place] = stopped.kept[stopped.call, prefix][place]
+    stopped.kept[stopped.call, prefix] = [(k.detach(), v.detach()) for k, v in zip(k_all, v_all, strict=True)]
     width = states[0].numel() // shape.heads
     mixed = []
     for query in range(len(states)):
@@ -116,16 +130,18 @@ def feed_forward(state: Tensor, weights: Weights, prefix: str) -> Tensor:
     return weights[prefix + "down_proj.weight"] @ (gate / (1 + torch.exp(-gate)) * up)
 
 
-def module(states: list[Tensor], weights: Weights, name: str, layers: int, shape: Shape, row: Row) -> list[Tensor]:
+def module(
+    states: list[Tensor], weights: Weights, name: str, layers: int, shape: Shape, row: Row, stopped: Stopped
+) -> list[Tensor]:
     """One call of a level's stack on vectors that have their injection."""
     for layer in range(layers):
         prefix = f"{name}.layers.{layer}."
         if shape.arch == "hrm":
-            mixed = attend(states, weights, prefix + "self_attn.", shape, row)
+            mixed = attend(states, weights, prefix + "self_attn.", shape, row, stopped)
             states = [norm(s + m, shape.eps) for s, m in zip(states, mixed, strict=True)]
             states = [norm(s + feed_forward(s, weights, prefix + "mlp."), shape.eps) for s in states]
         else:
-            mixed = attend([norm(s, shape.eps) for s in states], weights, prefix + "self_attn.", shape, row)
+            mixed = attend([norm(s, shape.eps) for s in states], weights, prefix + "self_attn.", shape, row, stopped)
             states = [s + m for s, m in zip(states, mixed, strict=True)]
             states = [s + feed_forward(norm(s, shape.eps), weights, prefix + "mlp.") for s in states]
     return states if shape.arch == "hrm" else [norm(s, shape.eps) for s in states]
@@ -140,8 +156,15 @@ def inputs_of(weights: Weights, shape: Shape, row: Row) -> list[Tensor]:
     return [shape.scale * v for v in x]
 
 
-def states_by_segment(weights: Weights, shape: Shape, row: Row, num_segments: int) -> list[list[Tensor]]:
-    """The high-level states of a row, S vectors (D,), after each segment."""
+def states_by_segment(
+    weights: Weights, shape: Shape, row: Row, num_segments: int, depths: list[int] | None = None
+) -> list[list[Tensor]]:
+    """The high-level states of a row, S vectors (D,), after each segment.
+
+    A position stops after as many segments as ``depths`` says: its states stay as they are, and deeper positions see
+    its last key and value of the same call and layer.
+    """
+    stopped = Stopped()
     found = []
     high: list[Tensor] = []
     low: list[Tensor] = []
@@ -151,57 +174,75 @@ def states_by_segment(weights: Weights, shape: Shape, row: Row, num_segments: in
         if segment == 0:
             high = x if shape.arch == "hrm-text" else [weights["z_H_init"]] * len(x)
             low = [weights["z_L_init"] if shape.arch == "hrm" else torch.zeros_like(v) for v in x]
+        before = (high, low)
+        stopped.places = {place for place, depth in enumerate(depths or []) if depth <= segment}
         call = 0
         for _ in range(shape.h_cycles):
             for _ in range(shape.l_cycles):
+                stopped.call = call
                 injected = [z + h for z, h in zip(low, high, strict=True)]
                 if shape.arch == "hrm":
                     injected = [z + v for z, v in zip(injected, x, strict=True)]
-                low = module(injected, weights, "L_module", shape.l_layers, shape, row)
+                low = module(injected, weights, "L_module", shape.l_layers, shape, row, stopped)
                 if call < first_with_gradient:
                     low = [z.detach() for z in low]
                 call += 1
+            stopped.call = call
             joined = [h + z for h, z in zip(high, low, strict=True)]
-            high = module(joined, weights, "H_module", shape.h_layers, shape, row)
+            high = module(joined, weights, "H_module", shape.h_layers, shape, row, stopped)
             if call < first_with_gradient:
                 high = [h.detach() for h in high]
             call += 1
+        for place in stopped.places:
+            high[place], low[place] = before[0][place], before[1][place]
         found.append(high)
         high, low = [h.detach() for h in high], [z.detach() for z in low]
     return found
 
 
-def logits_by_segment(weights: Weights, shape: Shape, row: Row, num_segments: int) -> list[Tensor]:
+def logits_by_segment(
+    weights: Weights, shape: Shape, row: Row, num_segments: int, depths: list[int] | None = None
+) -> list[Tensor]:
     """Logits (S, V) after each segment."""
-    by_segment = states_by_segment(weights, shape, row, num_segments)
+    by_segment = states_by_segment(weights, shape, row, num_segments, depths)
     return [torch.stack([weights["lm_head.weight"] @ h for h in high]) for high in by_segment]
 
 
 def training_loss(
-    weights: Weights, shape: Shape, rows: list[Row], labels: list[list[int]], num_segments: int
+    weights: Weights,
+    shape: Shape,
+    rows: list[Row],
+    labels: list[list[int]],
+    num_segments: int,
+    depths: list[list[int]] | None = None,
 ) -> Tensor:
-    """``(sum over segments of CE / N + 0.05 * halting loss) / labels``; a negative label is none.
+    """The mean of CE over the segments that label tokens run, and 0.05 of the halting loss; a negative label is none.
 
     The halting logit of a token is read from its detached state; its target is how surely the next segment saves more
-    than 0.005 nat: ``sigmoid(50 * (CE_s - CE_{s+1} - 0.005))``. The last segment has no target.
+    than 0.005 nat: ``sigmoid(50 * (CE_s - CE_{s+1} - 0.005))``. A token's last segment has no target. The halting loss
+    is for a label token, or where tokens stop early for N segments that label tokens run.
     """
     total = torch.zeros((), dtype=torch.float64)
-    count = sum(label >= 0 for row in labels for label in row)
-    for row, row_labels in zip(rows, labels, strict=True):
-        by_segment = states_by_segment(weights, shape, row, num_segments)
+    num_run = 0
+    for number, (row, row_labels) in enumerate(zip(rows, labels, strict=True)):
+        of_row = None if depths is None else depths[number]
+        by_segment = states_by_segment(weights, shape, row, num_segments, of_row)
         for place, label in enumerate(row_labels):
             if label < 0:
                 continue
+            depth = num_segments if of_row is None else of_row[place]
+            num_run += depth
             losses = []
-            for high in by_segment:
+            for high in by_segment[:depth]:
                 logits = weights["lm_head.weight"] @ high[place]
                 losses.append(torch.logsumexp(logits, 0) - logits[label])
-            total = total + sum(losses) / num_segments
-            for segment in range(num_segments - 1):
+            total = total + sum(losses)
+            for segment in range(depth - 1):
                 saved = float(losses[segment].detach() - losses[segment + 1].detach())
                 target = 1 / (1 + math.exp(-50 * (saved - 0.005)))
                 state = by_segment[segment][place].detach()
                 logit = (weights["halt_head.weight"][0] * state).sum() + weights["halt_head.bias"][0]
                 p = 1 / (1 + torch.exp(-logit))
-                total = total - 0.05 * (target * torch.log(p) + (1 - target) * torch.log(1 - p))
-    return total / count
+                halting = -(target * torch.log(p) + (1 - target) * torch.log(1 - p))
+                total = total + num_segments * 0.05 * halting
+    return total / num_run

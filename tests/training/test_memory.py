@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hrm_engine.errors import OutOfMemoryError
 from hrm_engine.store.status import read_status
 from hrm_engine.training import Trainer
 from hrm_engine.training.task import Evaluated
-from hrm_engine.training.tasks.text import StepRows, TextTask
+from hrm_engine.training.tasks.text import TextTask
 from tests.tiny_runs import Lab, lasting_rows, row_of, rows
 
 IMPOSSIBLE_BYTES = 1 << 55
@@ -29,7 +30,7 @@ class HungryTask(TextTask):
         for batch in rows.batches:
             # the gradients of the first half are there already when memory runs out
             if len(batch.inputs) > self.most_rows:
-                first = StepRows(rows.batches[:1], rows.num_tokens)
+                first = replace(rows, batches=rows.batches[:1])
                 super().losses(model, first, backward, **how)
                 torch.empty(IMPOSSIBLE_BYTES, dtype=torch.uint8)
         return super().losses(model, rows, backward, **how)

@@ -88,7 +88,9 @@ def test_table_and_rows_agree(lab: Lab) -> None:
 
 
 def test_the_numbers_of_a_step(lab: Lab) -> None:
-    result = lab.train("run", halt_max_steps=3, gradient_accumulation_steps=2, dataset_start_offset=3)
+    result = lab.train(
+        "run", halt_max_steps=3, freeze_positions=0, gradient_accumulation_steps=2, dataset_start_offset=3
+    )
     first, second = [row for row in rows(result.run_dir) if row["event"] == "train"][:2]
     assert (first["step"], first["rows"], second["rows"]) == (1, 4, 8)
     assert (first["effective_batch_size"], first["dataset_position"], first["epoch"]) == (4, 7, 0)

@@ -20,6 +20,7 @@ from hrm_engine.config import ExpertConfig, ExpertTrainConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import CheckpointError, ConfigError, RegistryError
 from hrm_engine.inference.evaluate import Evaluation, evaluate, token_means
+from hrm_engine.inference.reading import on_device
 from hrm_engine.kernels.losses import head_statistics, token_losses
 from hrm_engine.models.act import TextBatch, TextLosses, accumulate_gradients
 from hrm_engine.models.core import RecurrentCore
@@ -42,7 +43,8 @@ from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import Evaluated, Task
-from hrm_engine.training.tasks.text import StepRows, TextTask, on_device
+from hrm_engine.training.tasks.text import TextTask
+from hrm_engine.training.tasks.text_rows import StepRows
 
 
 class ExpertTask(TextTask):
@@ -61,6 +63,7 @@ class ExpertTask(TextTask):
     ) -> None:
         self._base = base
         self._learned: dict[str, bytes] = {}
+        self._used: tuple[int, float] = (0, 0.0)
         super().__init__(config, tokenizer, workspace, start)
 
     @classmethod
@@ -144,9 +147,14 @@ class ExpertTask(TextTask):
         return model
 
     def begin(self, model: ExpertModel, device: torch.device, state: TrainState) -> None:
-        """Keep the model."""
+        """Keep the model, and how much the expert had been used before."""
         self.expert_model, self.device = model, device
         self.model = model.base
+        last = state.last_eval or {}
+        if "total_activations" in last:
+            self._used = last["total_activations"], last["avg_routing_weight"]
+        elif (card := self._card()) is not None:
+            self._used = card.total_activations, card.avg_routing_weight
 
     @property
     def num_segments(self) -> int:
@@ -158,10 +166,10 @@ class ExpertTask(TextTask):
     ) -> TextLosses:
         """Gradients of the expert, to which every token is sent."""
         total: TextLosses | None = None
-        normaliser = max(1, rows.num_tokens)
+        normaliser = max(1, rows.token_segments) / rows.num_segments
         with forced(self.expert_model):
             for batch in rows.batches:
-                part = self._gradients(batch, normaliser, backward, checkpointing)
+                part = self._gradients(batch, rows.num_segments, normaliser, backward, checkpointing)
                 total = part if total is None else total + part
         assert total is not None
         return total
@@ -173,9 +181,11 @@ class ExpertTask(TextTask):
         with without_expert(self.expert_model):
             without = self._measure(micro_batch)
         for layer in self._open_layers():
-            layer.use = torch.zeros(3)
+            layer.use = torch.zeros(2)
         result = self._measure(micro_batch)
-        fields = {**self.evaluation_fields(result), "loss_without": without.loss}
+        self._count_use(result)
+        used = dict(zip(_USE, self._used, strict=True))
+        fields = {**self.evaluation_fields(result), "loss_without": without.loss, **used}
         summary = f"validation loss {result.loss:.4f} with the expert, {without.loss:.4f} without"
         return Evaluated(fields, [result.loss], summary)
 
@@ -186,11 +196,9 @@ class ExpertTask(TextTask):
     def finished(self, run_dir: Path, state: TrainState) -> None:
         """Enter the expert in the registry, and link its goal."""
         registry, core = ExpertRegistry(self._workspace), self.core
-        known = {card.expert_id: card for card in registry.cards()}
-        old = known.get(core.expert_id)
+        old = self._card()
         dataset = str(self.config.data.dataset_file)
         datasets = list(old.training_datasets) if old is not None else []
-        activations, mean_weight = self._use()
         best = run_dir / "best" / "evaluation.json"  # of the weights that were kept
         last = read_json(best) if state.best_step is not None and best.is_file() else state.last_eval or {}
         measured = {name: last[field] for name, field in _MEASURED.items() if field in last}
@@ -198,8 +206,7 @@ class ExpertTask(TextTask):
             "last_trained": now_iso(),
             "training_datasets": [*datasets, *([] if dataset in datasets else [dataset])],
             "performance_metrics": measured,
-            "total_activations": activations,
-            "avg_routing_weight": mean_weight,
+            **dict(zip(_USE, self._used, strict=True)),
             "model_architecture": "swiglu",
             "checkpoint_path": registry.place(run_dir / "expert.safetensors"),
             "sha256": sha256_file(run_dir / "expert.safetensors"),
@@ -243,13 +250,15 @@ class ExpertTask(TextTask):
         open_layer(network, base.layer, expert)
         return ExpertModel(expert, network), like
 
-    def _gradients(self, batch: TextBatch, normaliser: float, backward: Backward, checkpointing: bool) -> TextLosses:
+    def _gradients(
+        self, batch: TextBatch, num_segments: int, normaliser: float, backward: Backward, checkpointing: bool
+    ) -> TextLosses:
         model = self.expert_model.base
         if not isinstance(model, BehindLastLayer):
             return accumulate_gradients(
                 model,
                 batch,
-                num_segments=self.num_segments,
+                num_segments=num_segments,
                 normaliser=normaliser,
                 backward=backward,
                 checkpointing=checkpointing,
@@ -271,16 +280,24 @@ class ExpertTask(TextTask):
             losses, correct = head_statistics(states.flatten(0, 1), model.head, batch.labels.flatten().long())
             return losses.sum(dtype=torch.float64)[None], correct.sum()[None]
 
-        return token_means(batches, statistics)
+        (losses, accuracies), num_tokens = token_means(batches, statistics)
+        return Evaluation(losses, accuracies, num_tokens)
 
     def _open_layers(self) -> list[OpenMoE]:
         return [module for module in self.expert_model.base.modules() if isinstance(module, OpenMoE)]
 
-    def _use(self) -> tuple[int, float]:
-        """Assignments to the expert in the last evaluation, and its mean weight over all tokens."""
-        use = sum((layer.use for layer in self._open_layers()), torch.zeros(3))
-        tokens, assigned, weight = use.tolist()
-        return round(assigned), weight / tokens if tokens else 0.0
+    def _count_use(self, result: Evaluation) -> None:
+        """Add what routers did with the expert in the evaluation just made to what they had done before."""
+        assigned = weight = float(result.num_tokens)  # behind the last layer there is no router: every token goes to it
+        if layers := self._open_layers():
+            assigned, weight = sum((layer.use for layer in layers), torch.zeros(2)).tolist()
+        before, mean = self._used
+        total = before + round(assigned)
+        self._used = total, (mean * before + weight) / total if total else 0.0
+
+    def _card(self) -> ExpertCard | None:
+        cards = ExpertRegistry(self._workspace).cards()
+        return next((card for card in cards if card.expert_id == self.core.expert_id), None)
 
 
 _MEASURED = {
@@ -290,3 +307,5 @@ _MEASURED = {
     "num_tokens": "num_tokens",
 }
 """What a card says of the last evaluation, and how its row calls it."""
+_USE = ("total_activations", "avg_routing_weight")
+"""Fields of cards and of ``eval`` rows: both count on from one training of an expert to the next."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,14 @@ from hrm_engine.bundles.student import load_student, student_config, student_cor
 from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
 from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
 from hrm_engine.data.text.order import RowOrder
-from hrm_engine.data.text.packing import IGNORE, Batch, PackedRows, dataset_fingerprint, pack
+from hrm_engine.data.text.packing import Batch, PackedRows, dataset_fingerprint, pack
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.inference import evaluate, generate
 from hrm_engine.inference.evaluate import Evaluation
-from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accumulate_gradients
+from hrm_engine.inference.reading import on_device
+from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextLosses, accumulate_gradients
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
@@ -33,17 +33,10 @@ from hrm_engine.training.attached import as_metadata, biased_columns, look_up, w
 from hrm_engine.training.routing import Routers, with_routing
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
+from hrm_engine.training.tasks.text_rows import StepRows, step_rows
 
 PROMPT_TOKENS = 8
 SAMPLE_TOKENS = 60
-
-
-@dataclass(frozen=True)
-class StepRows:
-    """The rows of one optimizer step, and their label tokens: counted before they go to the device."""
-
-    batches: list[TextBatch]
-    num_tokens: int
 
 
 class TextStep:
@@ -59,7 +52,11 @@ class TextStep:
         )
         self._routing = losses.routing
         num_tokens = self._rows.num_tokens
-        counts = {"num_tokens": num_tokens, "rows": self._state.rows + self._task.rows_per_step}
+        counts = {
+            "num_tokens": num_tokens,
+            "token_segments": self._rows.token_segments,
+            "rows": self._state.rows + self._task.rows_per_step,
+        }
         loss = losses.ce_by_segment.mean() / max(1, num_tokens)
         numbers = torch.cat((losses.ce_by_segment, losses.halt[None]))
         return Measured(with_routing(numbers, losses.routing), loss, counts)
@@ -203,11 +200,11 @@ class TextTask(Task):
         """Losses per token, counters and throughput of a step."""
         *by_segment, halt = numbers[: len(numbers) - self.routers.num_numbers]
         about_routers, added = self.routers.losses(numbers)
-        num_tokens, rows = counts["num_tokens"], counts["rows"]
+        num_tokens, token_segments, rows = (counts[name] for name in ("num_tokens", "token_segments", "rows"))
         count = max(1, num_tokens)
         ce = sum(by_segment) / len(by_segment) / count
         state.tokens += num_tokens
-        state.token_segments += num_tokens * len(by_segment)
+        state.token_segments += token_segments
         return {
             "loss": ce + HALT_LOSS_WEIGHT * halt / count + added,
             "ce": ce,
@@ -219,9 +216,9 @@ class TextTask(Task):
             "effective_batch_size": self.rows_per_step,
             "dataset_position": (self.order.start_offset + rows) % len(self.rows),
             "epoch": self.order.epoch(rows),
-            "act_steps_mean": float(len(by_segment)),
+            "act_steps_mean": token_segments / count,
             "tokens_per_s": num_tokens / step_time,
-            "token_segments_per_s": num_tokens * len(by_segment) / step_time,
+            "token_segments_per_s": token_segments / step_time,
         }
 
     def events(self, step: int, numbers: list[float]) -> list[tuple[str, dict[str, Any]]]:
@@ -236,8 +233,14 @@ class TextTask(Task):
         """The rows after ``position`` consumed ones, in micro-batches on the device."""
         indices = self.order.indices(position, num_rows)
         parts = [self.rows.batch(indices[start : start + micro_batch]) for start in range(0, num_rows, micro_batch)]
-        num_tokens = sum(int((part.labels != IGNORE).sum()) for part in parts)
-        return StepRows([on_device(part, device) for part in parts], num_tokens)
+        return step_rows(
+            parts,
+            device,
+            depth=self.config.depth,
+            most_segments=self.num_segments,
+            seed=self.config.run.seed,
+            position=position,
+        )
 
     def losses(
         self, model: RecurrentCore, rows: StepRows, backward: Backward, *, step: int, checkpointing: bool
@@ -248,8 +251,8 @@ class TextTask(Task):
             part = accumulate_gradients(
                 model,
                 batch,
-                num_segments=self.num_segments,
-                normaliser=max(1, rows.num_tokens),
+                num_segments=rows.num_segments,
+                normaliser=max(1, rows.token_segments) / rows.num_segments,
                 backward=backward,
                 checkpointing=checkpointing,
                 dispatch=self.routers.dispatch(step, number, batch.inputs.device),
@@ -269,8 +272,12 @@ class TextTask(Task):
         if not self._num_eval_rows or full:
             return None
         batches = (on_device(batch, self.device) for batch in self._held_out_batches(micro_batch))
-        result = evaluate(self.model, batches, num_segments=self.num_segments)
+        # without a halting head there is nothing to adapt
+        threshold = None if self.model.halt_head is None else self.config.depth.halt_threshold
+        result = evaluate(self.model, batches, num_segments=self.num_segments, halt_threshold=threshold)
         summary = f"validation loss {result.loss:.4f} (unigram {self.unigram_loss:.4f})"
+        if result.adaptive is not None:
+            summary += f", {result.adaptive.loss:.4f} at {result.adaptive.mean_depth:.2f} segments"
         return Evaluated(self.evaluation_fields(result), [result.loss], summary)
 
     def evaluation_fields(self, result: Evaluation) -> dict[str, Any]:
@@ -283,6 +290,16 @@ class TextTask(Task):
             "token_accuracy_by_segment": result.token_accuracy_by_segment,
             "num_tokens": result.num_tokens,
             "unigram_loss": self.unigram_loss,
+            **(
+                {}
+                if (found := result.adaptive) is None
+                else {
+                    "adaptive_loss": found.loss,
+                    "adaptive_token_accuracy": found.token_accuracy,
+                    "act_steps_mean": found.mean_depth,
+                    "halt_threshold": found.halt_threshold,
+                }
+            ),
         }
 
     def sample(self) -> dict[str, str] | None:
@@ -302,17 +319,6 @@ class TextTask(Task):
             return None
         labels = torch.cat([batch.labels.flatten() for batch in self._held_out_batches(self.config.run.batch_size)])
         return unigram_loss(self.rows.stream.label_counts(), labels)
-
-
-def on_device(batch: Batch, device: torch.device) -> TextBatch:
-    """A packed batch for the model; the document mask is left out where every row is one document."""
-    has_boundaries = bool((batch.documents != batch.documents[:, :1]).any())
-
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
-
-    documents = move(batch.documents) if has_boundaries else None
-    return TextBatch(move(batch.inputs), move(batch.labels), move(batch.positions), documents)
 
 
 def _documents(config: TextTrainConfig, workspace: Workspace) -> tuple[Corpus, list[str], list[str], Corpus | None]:

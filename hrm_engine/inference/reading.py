@@ -1,0 +1,92 @@
+"""A text model reads given text: rows for it, and how long it thinks at each token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hrm_engine.bundles import Bundle
+from hrm_engine.data.text.packing import Batch, PackedRows, pack
+from hrm_engine.errors import ConfigError
+from hrm_engine.kernels.losses import head_statistics
+from hrm_engine.models.act import TextBatch, run_segments
+
+
+@dataclass(frozen=True)
+class ReadToken:
+    """One token of a text that was read."""
+
+    text: str
+    """Its characters; a character of several tokens stands with the last of them."""
+    depth: int
+    """Segments that the model ran before it said what it expects here: those of the token before."""
+    loss: float
+    """Nats: how much the token surprised the model."""
+
+
+def text_batches(
+    bundle: Bundle, documents: list[str], *, batch_size: int = 8, max_rows: int | None = None
+) -> list[TextBatch]:
+    """Documents packed into rows of the model's context, on its device; the first ``max_rows`` rows.
+
+    Raises:
+        DataError: there is no text in the documents.
+    """
+    rows = PackedRows(pack(documents, bundle.tokenizer), bundle.config.max_seq_len)
+    count = len(rows) if max_rows is None else min(max_rows, len(rows))
+    device = bundle.model.lm_head.weight.device
+    starts = range(0, count, batch_size)
+    return [on_device(rows.batch(np.arange(start, min(start + batch_size, count))), device) for start in starts]
+
+
+def on_device(batch: Batch, device: torch.device, depths: Tensor | None = None) -> TextBatch:
+    """A packed batch for the model; the document mask is left out where every row is one document."""
+    has_boundaries = bool((batch.documents != batch.documents[:, :1]).any())
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    documents = move(batch.documents) if has_boundaries else None
+    stops = None if depths is None else move(depths)
+    return TextBatch(move(batch.inputs), move(batch.labels), move(batch.positions), documents, stops)
+
+
+@torch.no_grad()
+def read_tokens(
+    bundle: Bundle, text: str, *, halt_threshold: float = 0.5, segments: int | None = None
+) -> list[ReadToken]:
+    """Read one text and tell of each token how long the model thought before it, and how well it was expected.
+
+    Args:
+        halt_threshold: the model goes on while the probability that another segment is worth it is above this.
+        segments: segments at most; by default as many as the model was trained for.
+
+    Raises:
+        ConfigError: a threshold out of range, a model without a halting head, a text longer than the context.
+    """
+    core, tokenizer, config = bundle.model, bundle.tokenizer, bundle.config
+    if core.halt_head is None:
+        raise ConfigError(f"{bundle.path.name} thinks one segment at every token: it has no halting head")
+    if not 0 <= halt_threshold <= 1:
+        raise ConfigError(f"halt threshold {halt_threshold}: use a probability from 0 (full depth) to 1 (one segment)")
+    ids = tokenizer.encode(text).tolist()
+    if len(ids) > config.max_seq_len:
+        raise ConfigError(f"the text has {len(ids)} tokens and the model's context {config.max_seq_len}; shorten it")
+    if not ids:
+        return []
+    device = core.lm_head.weight.device
+    inputs = torch.tensor([[tokenizer.bos_id, *ids[:-1]]], device=device)
+    labels = torch.tensor([ids], device=device)
+    batch = TextBatch(inputs, labels, torch.arange(len(ids), device=device)[None], None)
+    depths = torch.zeros_like(labels)
+    num_segments = config.halt_max_steps if segments is None else segments
+    for carry in run_segments(core, batch, num_segments=num_segments, halt_threshold=halt_threshold):
+        depths += 1 if carry.stopped is None else ~carry.stopped
+    losses, _ = head_statistics(carry.z_h.flatten(0, 1), core.lm_head.weight, labels.flatten())
+    pieces = tokenizer.stream_decoder()
+    texts = [pieces.push(token) for token in ids]
+    texts[-1] += pieces.finish()
+    return [ReadToken(*read) for read in zip(texts, depths[0].tolist(), losses.tolist(), strict=True)]
