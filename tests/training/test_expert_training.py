@@ -88,6 +88,36 @@ def test_an_expert_is_trained_and_entered(lab: Lab, kind: str) -> None:
     assert not (result.run_dir / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("kind", BASES)
+def test_the_card_counts_what_all_evaluations_sent_to_it(lab: Lab, kind: str) -> None:
+    base = base_of(lab, kind)
+    registry = ExpertRegistry(lab.workspace)
+
+    def use() -> tuple[int, float]:
+        card = registry.get("helper")
+        return card.total_activations, card.avg_routing_weight
+
+    def evals(run_dir: Path) -> list[dict[str, Any]]:
+        return [row for row in rows(run_dir) if row["event"] == "eval"]
+
+    first = evals(train_expert(lab, "helper", **base).run_dir)
+    counts = [row["total_activations"] for row in first]
+    assert len(counts) > 2
+    assert 0 < counts[0] < counts[1] < counts[-1]
+    assert use() == (counts[-1], first[-1]["avg_routing_weight"])
+    if kind == "model folder":
+        assert counts == [row["num_tokens"] * number for number, row in enumerate(first, 1)]
+        assert use()[1] == 1
+    else:
+        assert 0 < use()[1] < 1
+    again = evals(train_expert(lab, "helper", **base).run_dir)
+    assert again[0]["total_activations"] > counts[-1]
+    twice = use()
+    assert twice[0] == again[-1]["total_activations"]
+    train_expert(lab, "helper", resume=True)
+    assert use() == twice, "a training that was finished already adds nothing"
+
+
 def test_beside_a_dense_layer_it_begins_as_what_was_there(lab: Lab) -> None:
     base = base_of(lab, "dense")
     result = train_expert(lab, "same", steps=1, **base)
@@ -105,6 +135,8 @@ def test_an_interrupted_training_ends_as_a_straight_one(lab: Lab, kind: str) -> 
     assert (resumed.state, resumed.step) == ("finished", 6)
     one, other = (load_tensors(result.run_dir, "expert") for result in (straight, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
+    cards = [ExpertRegistry(lab.workspace).get(name) for name in ("straight", "interrupted")]
+    assert len({(card.total_activations, card.avg_routing_weight) for card in cards}) == 1
 
 
 def test_another_base_is_not_resumed_on(lab: Lab) -> None:
