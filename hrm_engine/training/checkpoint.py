@@ -32,6 +32,8 @@ from hrm_engine.training.state import TrainState
 
 STATE_FILE = "state.json"
 STATE_SCHEMA = 1
+EMA_PREFIX = "ema/"
+"""Of the moving average's tensors in the file of the optimizer."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Checkpoint:
     path: Path
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    average: dict[str, Tensor]
+    """The moving average of the weights; empty where there is none."""
     task: dict[str, Tensor]
     """What the task carries from step to step; empty where it carries nothing."""
     state: TrainState
@@ -80,7 +84,7 @@ def save_checkpoint(
     return path
 
 
-def newest_checkpoint(run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
+def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint, and a warning for each damaged one that was passed over; None if there is none yet.
 
     Raises:
@@ -90,7 +94,7 @@ def newest_checkpoint(run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
     for info in reversed(list_checkpoints(run_dir, hashes=False)):
         problems = info.problems or check_manifest(info.path)
         if not problems:
-            return read_checkpoint(info.path), warnings
+            return info.path, warnings
         warnings.append(f"checkpoint {info.path.name} is damaged and was passed over: {'; '.join(problems)}")
     if warnings:
         raise CheckpointError(
@@ -104,10 +108,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     content = read_json(path / STATE_FILE, CheckpointError)
     if problem := schema_problem(content.get("schema_version"), known=STATE_SCHEMA, where=path / STATE_FILE):
         raise CheckpointError(f"{path}: {problem}")
+    tensors = load_tensors(path, "optimizer", error=CheckpointError)
+    average = {name.removeprefix(EMA_PREFIX): t for name, t in tensors.items() if name.startswith(EMA_PREFIX)}
     return Checkpoint(
         path=path,
         weights=load_tensors(path, "model", error=CheckpointError),
-        optimizer=load_tensors(path, "optimizer", error=CheckpointError),
+        optimizer={name: t for name, t in tensors.items() if not name.startswith(EMA_PREFIX)},
+        average=average,
         task=load_tensors(path, "task", error=CheckpointError) if (path / "task.safetensors").is_file() else {},
         state=TrainState.from_json(content["state"]),
         fingerprint=content["dataset_fingerprint"],

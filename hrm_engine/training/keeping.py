@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from hrm_engine.store.files import finite, new_folder
+from hrm_engine.training.checkpoint import EMA_PREFIX
 from hrm_engine.training.finish import best_weights, finish_run, write_best
 from hrm_engine.training.journal import Journal
-from hrm_engine.training.setup import EMA_PREFIX, Setup
+from hrm_engine.training.setup import Setup
 from hrm_engine.training.task import Evaluated
 
 EVALUATION_FOLDER = "evaluation"

@@ -9,7 +9,9 @@ from typing import Any
 
 from hrm_engine.config import TrainConfig, flat, leaves
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training.fork import forked_config
 from hrm_engine.training.journal import Observer
+from hrm_engine.training.opening import Beginning
 from hrm_engine.training.run_folder import resumed_config
 from hrm_engine.training.stopping import Stop
 from hrm_engine.training.trainer import Trainer
@@ -34,7 +36,9 @@ def train(
     *,
     resume: bool = False,
     fresh: bool = False,
+    from_checkpoint: str | Path | None = None,
     allow_changed_data: bool = False,
+    extend_schedule: bool = False,
     given: Mapping[str, Any] | None = None,
     command_line: Sequence[str] | None = None,
     workspace: Workspace | None = None,
@@ -44,12 +48,23 @@ def train(
 
     Args:
         resume: continue the run that ``run.name`` names, exactly.
-        given: the leaf values that must equal the saved ones on resuming; by default all that are not defaults.
+        from_checkpoint: begin with the state of a checkpoint, or of the newest one of a run; its settings hold where
+            ``given`` says nothing else.
+        extend_schedule: with ``resume`` and more steps, recompute the learning rate over all of them.
+        given: the leaf values that must equal the saved ones on resuming, and that differ from those of the checkpoint
+            in a fork; by default all that are not defaults.
         observer: is handed every metrics row as it is written.
 
     Raises:
         HRMError: its subclasses and their exit codes are in :mod:`hrm_engine.errors`.
     """
+    beginning = Beginning(
+        resume=resume,
+        fresh=fresh,
+        from_checkpoint=None if from_checkpoint is None else Path(from_checkpoint),
+        allow_changed_data=allow_changed_data,
+        extend_schedule=extend_schedule,
+    )
     if resume:
         config = resumed_config(
             type(config),
@@ -58,17 +73,18 @@ def train(
             bundle_dir=config.run.bundle_dir,
             workspace=workspace,
         )
+    elif beginning.from_checkpoint is not None:
+        wanted = _chosen(config) if given is None else given
+        config = forked_config(type(config), wanted, beginning.from_checkpoint, workspace=workspace)
     with Trainer(
         config,
-        resume=resume,
-        fresh=fresh,
-        allow_changed_data=allow_changed_data,
+        **vars(beginning),
         command_line=command_line,
         workspace=workspace,
         observer=observer,
     ) as trainer:
         stop = trainer.check_stop()
-        if stop is None and trainer.step_number == 0:
+        if stop is None and trainer.state.first_eval is None:
             trainer.evaluate()
         while stop is None and trainer.step_number < trainer.total_steps:
             step = trainer.step().step
@@ -83,9 +99,8 @@ def train(
 
 
 def _chosen(config: TrainConfig) -> dict[str, Any]:
-    return {
-        name: value for name, value in flat(config).items() if value != leaves(type(config))[name].field.get_default()
-    }
+    known = leaves(type(config))
+    return {name: value for name, value in flat(config).items() if value != known[name].default}
 
 
 def _result(trainer: Trainer, stop: Stop | None) -> TrainResult:

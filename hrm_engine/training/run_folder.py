@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hrm_engine.config import TextTrainConfig, TrainConfig, build_config, flat, leaves
-from hrm_engine.errors import CheckpointError, ConfigError, LockedError
+from hrm_engine.errors import CheckpointError, ConfigError, HRMError, LockedError
 from hrm_engine.store.files import (
     clean_temporaries,
     ensure_writable,
@@ -20,7 +20,7 @@ from hrm_engine.store.files import (
     write_json,
 )
 from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
-from hrm_engine.store.manifest import schema_problem
+from hrm_engine.store.manifest import list_checkpoints, schema_problem
 from hrm_engine.store.paths import Workspace, check_name, inside
 
 ARGS_FILE = "training_args.json"
@@ -96,15 +96,29 @@ def existing_run(name: str | None, parent: Path, *, name_flag: str) -> Path:
     return path
 
 
-def write_args(path: Path, config: TrainConfig, command_line: list[str] | None) -> None:
-    """Write ``training_args.json``: every parameter, resolved, and the command line."""
+def write_args(
+    path: Path, config: TrainConfig, command_line: list[str] | None, *, forked_from: Mapping[str, Any] | None = None
+) -> None:
+    """Write ``training_args.json``: every parameter, resolved, and the command line.
+
+    Args:
+        forked_from: checkpoint with which the run begins; kept until the run has one of its own.
+    """
     content = {
         "schema_version": ARGS_SCHEMA,
         "kind": config.kind,
         "command_line": command_line,
         "parameters": config.model_dump(mode="json"),
     }
+    if forked_from is not None:
+        content["forked_from"] = dict(forked_from)
     write_json(path / ARGS_FILE, content)
+
+
+def saved_origin(run_dir: Path) -> dict[str, Any] | None:
+    """The checkpoint with which a run began that has none of its own yet: path, hash and step. None: it is no fork."""
+    origin = read_json(run_dir / ARGS_FILE, CheckpointError).get("forked_from")
+    return origin if isinstance(origin, dict) else None
 
 
 def saved_run_id(run_dir: Path) -> str | None:
@@ -128,12 +142,12 @@ def saved_config(path: Path, kind: type[C]) -> C:
     if problem := schema_problem(content.get("schema_version"), known=ARGS_SCHEMA, where=path / ARGS_FILE):
         raise CheckpointError(f"{path}: {problem}")
     if made_of := content.get("made_of"):
-        raise CheckpointError(f"{path} was made of {made_of} by attaching or detaching experts: no run to resume")
+        raise CheckpointError(f"{path} was made of {made_of} without its checkpoints: no run to resume")
     parameters = content.get("parameters")
     if not isinstance(parameters, dict):
         raise CheckpointError(f"{path / ARGS_FILE} holds no parameters")
     if (found := content.get("kind", TextTrainConfig.kind)) != kind.kind:
-        raise CheckpointError(f"{path} is a run of `lab train {found}`; resume it with that command")
+        raise CheckpointError(f"{path} is a run of `lab train {found}`; go on with it by that command")
     # Runs from before there were experts say nothing of them, and had none.
     return build_config(kind, preset={"moe": {"use_moe": False}, **parameters})
 
@@ -160,7 +174,7 @@ def resumed_config(
     default = kind.model_fields["run"].default
     bundle_dir = bundle_dir or default.bundle_dir
     path = existing_run(name, workspace.resolve(bundle_dir), name_flag=default.name_flag)
-    saved = saved_config(path, kind)
+    saved = _last_config(path, kind)
     known = leaves(kind)
     before = flat(saved)
     # The folder itself says where it is: it may have been renamed, and an unnamed run has no name in its arguments.
@@ -183,6 +197,18 @@ def resumed_config(
 
 def _may_become(name: str, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return name != "steps" or wanted[name] > before[name]
+
+
+def _last_config(path: Path, kind: type[C]) -> C:
+    """The saved configuration; of a session with more steps that was killed, it stands in its checkpoints alone."""
+    saved = saved_config(path, kind)
+    for info in reversed(list_checkpoints(path, hashes=False)):
+        try:
+            newest = saved_config(info.path, kind)
+        except HRMError:  # damaged; the trainer names it
+            continue
+        return newest if newest.run.steps > saved.run.steps else saved
+    return saved
 
 
 def _named(parent: Path, name: str, flag: str) -> Path:

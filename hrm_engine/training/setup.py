@@ -10,14 +10,14 @@ import torch
 
 from hrm_engine.bundles.core_config import EXPERT_KIND, PUZZLE_KIND, TEXT_KIND
 from hrm_engine.config import TrainConfig
-from hrm_engine.errors import ConfigError, DataError
+from hrm_engine.errors import DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim import MasterWeights, Updater, WeightAverage, make_updater
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.attached import frozen_slices, steer_training
-from hrm_engine.training.checkpoint import Checkpoint, environment_changes, newest_checkpoint, prune_checkpoints
+from hrm_engine.training.checkpoint import Checkpoint, environment_changes, prune_checkpoints, read_checkpoint
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import Task
 from hrm_engine.training.tasks.expert import ExpertTask
@@ -41,7 +41,10 @@ class Setup:
     updater: Updater
     state: TrainState
     checkpointing: bool
-    checkpoint: Checkpoint | None = None
+    from_checkpoint: Path | None = None
+    """Where the state was read from; None: it is a first one."""
+    is_resumed: bool = False
+    """Whether that is a checkpoint of the run itself."""
     messages: list[str] = field(default_factory=list)
 
 
@@ -51,7 +54,7 @@ def first_setup(config: TrainConfig, workspace: Workspace) -> Setup:
     Raises:
         ConfigError, DataError, BundleError: the device, base model, data or initial weights cannot be had.
     """
-    device, precision, messages = _hardware(config)
+    device, precision, messages = hardware(config)
     task, notes = TASKS[config.kind].first(config, workspace)
     model, parent = task.first_model(workspace)
     state = TrainState(
@@ -59,54 +62,45 @@ def first_setup(config: TrainConfig, workspace: Workspace) -> Setup:
         schedule_steps=config.run.steps,
         created=now_iso(),
         parent=parent,
-        datasets=[_dataset(task)],
+        datasets=[dataset_record(task)],
         experts=list(task.attached),
     )
-    return _setup(config, device, precision, task, model, state, messages + notes)
+    return make_setup(config, device, precision, task, model, state, messages + notes)
 
 
-def resumed_setup(config: TrainConfig, workspace: Workspace, run_dir: Path, *, allow_changed_data: bool) -> Setup:
-    """The state of the newest whole checkpoint; where there is none yet, the state before the first step.
+def resumed_setup(
+    config: TrainConfig, workspace: Workspace, folder: Path, *, allow_changed_data: bool, extend_schedule: bool
+) -> Setup:
+    """The state of a run's own checkpoint, to go on from.
+
+    Args:
+        extend_schedule: from here on the learning rate is that of a run of ``config.run.steps``.
 
     Raises:
-        ConfigError, CheckpointError: the checkpoint is beyond ``--steps``, or all are damaged.
+        CheckpointError: the checkpoint cannot be read, or does not fit.
         DataError: the data has changed and ``allow_changed_data`` is not set.
     """
-    checkpoint, warnings = newest_checkpoint(run_dir)
-    if checkpoint is None:
-        setup = first_setup(config, workspace)
-        setup.messages = [*warnings, "--resume: no checkpoint yet, starting at step 0", *setup.messages]
-        return setup
-    device, precision, messages = _hardware(config)
-    messages += warnings
+    checkpoint = read_checkpoint(folder)
+    device, precision, messages = hardware(config)
     state = checkpoint.state
-    if state.step > config.run.steps:
-        raise ConfigError(
-            f"--resume: {checkpoint.path.name} is beyond the saved --steps {config.run.steps}; "
-            f"give --steps {state.step} or more"
-        )
+    messages += _set_schedule(state, config.run.steps, extend=extend_schedule)
     task, notes = TASKS[config.kind].resumed(config, workspace, checkpoint.path)
     messages += notes
     messages += _check_data(task, checkpoint, allow_changed_data)
     messages += environment_changes(checkpoint.environment, device)
     model = task.saved_model(checkpoint.path, checkpoint.weights)
-    setup = _setup(config, device, precision, task, model, state, messages)
-    setup.checkpoint = checkpoint
-    setup.updater.load_state_tensors({k: t for k, t in checkpoint.optimizer.items() if not k.startswith(EMA_PREFIX)})
+    setup = make_setup(config, device, precision, task, model, state, messages)
+    setup.from_checkpoint, setup.is_resumed = folder, True
+    setup.updater.load_state_tensors(checkpoint.optimizer)
     if setup.average is not None:
-        setup.average.load_state_tensors(
-            {k.removeprefix(EMA_PREFIX): t for k, t in checkpoint.optimizer.items() if k.startswith(EMA_PREFIX)}
-        )
+        setup.average.load_state_tensors(checkpoint.average)
     task.load_state_tensors(checkpoint.task)
     # a kill can have interrupted the removal of an old one
-    prune_checkpoints(run_dir, keep_last=config.run.keep_last, newest_step=state.step)
+    prune_checkpoints(folder.parent.parent, keep_last=config.run.keep_last, newest_step=state.step)
     return setup
 
 
-EMA_PREFIX = "ema/"
-
-
-def _setup(
+def make_setup(
     config: TrainConfig,
     device: torch.device,
     precision: Precision,
@@ -151,14 +145,27 @@ def _setup(
     )
 
 
-def _hardware(config: TrainConfig) -> tuple[torch.device, Precision, list[str]]:
+def _set_schedule(state: TrainState, steps: int, *, extend: bool) -> list[str]:
+    """Make the schedule as long as the run where that is asked for; sentences where they differ."""
+    before = state.schedule_steps
+    if steps == before:
+        return []
+    if not extend:
+        return [f"the schedule ends at step {before}: its last learning rate stays (--extend-schedule recomputes it)"]
+    state.schedule_steps = steps
+    return [f"from step {state.step + 1} on the schedule is that of a run of {steps} steps; it was of {before}"]
+
+
+def hardware(config: TrainConfig) -> tuple[torch.device, Precision, list[str]]:
+    """The device and the precision that are to be had, and sentences for the user. Raises ConfigError."""
     compute = config.compute
     device, device_note = choose_device(compute.device, strict=compute.strict)
     precision, precision_note = choose_precision(device, amp=compute.amp, model_dtype=compute.model_dtype)
     return device, precision, [note for note in (device_note, precision_note) if note]
 
 
-def _dataset(task: Task) -> dict[str, Any]:
+def dataset_record(task: Task) -> dict[str, Any]:
+    """What the history of a bundle says of the data."""
     return {"fingerprint": task.facts.fingerprint, **task.facts.history}
 
 
@@ -173,5 +180,5 @@ def _check_data(task: Task, checkpoint: Checkpoint, allow_changed_data: bool) ->
         )
     state = checkpoint.state
     state.datasets[-1]["rows"] = state.rows
-    state.datasets.append(_dataset(task))
+    state.datasets.append(dataset_record(task))
     return [f"{what}: continuing on the new data"]

@@ -39,8 +39,8 @@ class TrainState:
     trained_s: float = 0.0
     created: str = ""
     """When the run began, ISO 8601."""
-    parent: dict[str, str] | None = None
-    """Path and hash of what the first weights came from."""
+    parent: dict[str, Any] | None = None
+    """Path and hash of what the first weights came from; of a fork's checkpoint also its step."""
     datasets: list[dict[str, Any]] = field(default_factory=list)
     """Data trained on, the present one last: its path, fingerprint, documents, and the rows consumed by its end."""
 

@@ -182,3 +182,8 @@ class Task(ABC):
         """Restore what :meth:`state_tensors` gave, after :meth:`begin`."""
         if tensors:
             raise ValueError(f"this task keeps no tensors, and the checkpoint has {sorted(tensors)}")
+
+    def load_forked_tensors(self, tensors: dict[str, Tensor], *, is_same_data: bool) -> list[str]:
+        """The same in a fork, whose settings or data may be others: as far as they fit, and what is left out."""
+        self.load_state_tensors(tensors)
+        return []

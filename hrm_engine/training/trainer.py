@@ -16,8 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-import torch
-
 from hrm_engine.config import TrainConfig, flat
 from hrm_engine.errors import HRMError, NonFiniteLossError, OutOfMemoryError
 from hrm_engine.kernels.device import is_out_of_memory, keep_freed_memory, release_memory
@@ -29,15 +27,14 @@ from hrm_engine.training.checkpoint import prune_checkpoints, save_checkpoint
 from hrm_engine.training.journal import Journal, Observer, PendingStep
 from hrm_engine.training.keeping import Keeper
 from hrm_engine.training.monitor import Monitor
-from hrm_engine.training.run_folder import claim_folder, planned_folder, saved_run_id, write_args
-from hrm_engine.training.setup import TASKS, Setup, first_setup, resumed_setup
+from hrm_engine.training.opening import Beginning, announce, open_run
+from hrm_engine.training.run_folder import saved_run_id
+from hrm_engine.training.setup import TASKS, Setup
 from hrm_engine.training.stopping import Stop, Stopper
 from hrm_engine.training.task import Evaluated, Measured, StepWork
 from hrm_engine.training.tracker import Tracker, WandbTracker
 
 T = TypeVar("T")
-
-LR_REASON = "each expert sees a share of the tokens (--no-auto-adjust-lr leaves it)"
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,8 @@ class StepReport:
 class Trainer:
     """Context manager around a run folder: claims it, restores or starts the state, steps, saves.
 
-    To resume, give it what :func:`~hrm_engine.training.run_folder.resumed_config` made of the saved configuration.
+    To resume, give it what :func:`~hrm_engine.training.run_folder.resumed_config` made of the saved configuration; to
+    fork, what :func:`~hrm_engine.training.fork.forked_config` made of that of the checkpoint.
 
     Raises on entering:
         ConfigError, DataError, BundleError, CheckpointError: what was asked for cannot be done.
@@ -70,16 +68,22 @@ class Trainer:
         *,
         resume: bool = False,
         fresh: bool = False,
+        from_checkpoint: Path | None = None,
         allow_changed_data: bool = False,
+        extend_schedule: bool = False,
         command_line: Sequence[str] | None = None,
         workspace: Workspace | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.workspace = workspace or Workspace.find()
         self.config = config.resolved() if resume else TASKS[config.kind].resolve(config, self.workspace)
-        self._resume = resume
-        self._fresh = fresh
-        self._allow_changed_data = allow_changed_data
+        self._beginning = Beginning(
+            resume=resume,
+            fresh=fresh,
+            from_checkpoint=from_checkpoint,
+            allow_changed_data=allow_changed_data,
+            extend_schedule=extend_schedule,
+        )
         self._command_line = None if command_line is None else list(command_line)
         self._observer = observer
         self._stack = ExitStack()
@@ -251,31 +255,22 @@ class Trainer:
             stop_file=None if config.run.stop_file is None else workspace.resolve(config.run.stop_file),
             max_minutes=config.run.max_minutes,
         )
-        if self._resume:
-            folder = claim_folder(config, workspace, resume=True, fresh=self._fresh)
-            self._stack.callback(folder.lock.release)
-            setup = resumed_setup(config, workspace, folder.path, allow_changed_data=self._allow_changed_data)
-        else:
-            # Whatever cannot start is found before a folder is made for it, or an old one is moved away.
-            fresh = self._fresh or config.trains_further
-            planned_folder(config, workspace, resume=False, fresh=fresh)
-            setup = first_setup(config, workspace)
-            folder = claim_folder(config, workspace, resume=False, fresh=fresh)
-            self._stack.callback(folder.lock.release)
-            self._new_folder = folder.path
-            write_args(folder.path, config, self._command_line)
-            setup.task.opened(folder.path)
+        folder, setup = open_run(config, workspace, self._beginning, self._command_line)
+        self._stack.callback(folder.lock.release)
+        self._new_folder = None if self._beginning.resume else folder.path
         self.run_dir = folder.path
         self.device, self.precision, self.checkpointing = setup.device, setup.precision, setup.checkpointing
         self.task, self.core, self.model = setup.task, setup.task.core, setup.model
         self.masters, self.average, self.updater = setup.masters, setup.average, setup.updater
         self.state = setup.state
-        self._saved_step = self.state.step
+        # An own checkpoint says it all; but for a schedule that has been extended, which it does not know yet.
+        is_saved = setup.is_resumed and not self._beginning.extend_schedule
+        self._saved_step = self.state.step if is_saved else None
         self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
         self._begin_journal(setup, [*setup.messages, *folder.messages])
 
     def _begin_journal(self, setup: Setup, messages: list[str]) -> None:
-        config, checkpoint = self.config, setup.checkpoint
+        config = self.config
         log_file = config.run.log_file
         self.journal = Journal(
             self.run_dir,
@@ -290,26 +285,15 @@ class Trainer:
         )
         self._stack.callback(self.journal.close)
         self.keeper = Keeper(self.run_dir, setup, self.journal)
-        facts = self.task.facts
-        self.journal.write(
-            "resume" if self._resume else "start",
-            self.state.step,
-            run_dir=str(self.run_dir),
-            total_steps=config.run.steps,
-            num_parameters=sum(p.numel() for p in self.model.parameters()),
-            **facts.counts,
-            device=str(self.device),
-            dtype=str(self.precision.compute).removeprefix("torch."),
-            num_threads=torch.get_num_threads(),
-            from_checkpoint=None if checkpoint is None else checkpoint.path.relative_to(self.run_dir).as_posix(),
+        announce(
+            self.journal,
+            setup,
+            self.run_dir,
+            self.workspace,
+            messages=messages,
+            is_new=not self._beginning.resume,
             command_line=self._command_line,
-            messages=[*messages, *facts.messages],
         )
-        for message in (*messages, *facts.messages):
-            self.journal.say(message)
-        if config.optim_used.lr != config.optim.lr and not self._resume:
-            self.journal.write("lr_adjustment", 0, lr_before=config.optim.lr, lr=config.optim_used.lr, reason=LR_REASON)
-            self.journal.say(f"learning rate {config.optim.lr:g} becomes {config.optim_used.lr:g}: {LR_REASON}")
         self.monitor = Monitor(self.run_dir, self.device, step=lambda: self.state.step, write=self.journal.write)
         self._stack.enter_context(self.monitor)
         self._stack.enter_context(self.stopper)

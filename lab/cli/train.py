@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from cyclopts import App, Group, Parameter
 
@@ -27,7 +27,7 @@ C = TypeVar("C", bound=TrainConfig)
 
 _ABSENT = object()
 
-_START = Group("Run", help="Which configuration, and whether a run begins or goes on.", sort_key=1)
+_START = Group("Run", help="Which configuration, and whether a run begins, goes on or is forked.", sort_key=1)
 
 # Titles of the configurations' groups, in the order of the help page.
 _TITLES = {
@@ -36,6 +36,7 @@ _TITLES = {
     "optim": "Optimizer",
     "network": "Network",
     "moe": "Experts",
+    "depth": "Adaptive depth",
     "objective": "Objective",
     "start": "Initial weights",
     "evaluation": "Evaluation",
@@ -55,6 +56,23 @@ Fresh = Annotated[
         help="Begin anew: an existing run of that name moves to .archive.",
     ),
 ]
+FromCheckpoint = Annotated[
+    Path | None,
+    Parameter(
+        group=_START,
+        help="Fork: begin with the state of this checkpoint, or of the newest one of a run (folder or name), and with "
+        "its settings; flags go on top.",
+    ),
+]
+ExtendSchedule = Annotated[
+    bool,
+    Parameter(
+        group=_START,
+        negative="",
+        show_default=False,
+        help="With --resume and more --steps: recompute the learning rate over all of them.",
+    ),
+]
 AllowChangedData = Annotated[
     bool,
     Parameter(group=_START, negative="", show_default=False, help="With --resume: accept a dataset that has changed."),
@@ -68,6 +86,8 @@ def actv1(
     config: Preset = None,
     resume: Resume = False,
     fresh: Fresh = False,
+    from_checkpoint: FromCheckpoint = None,
+    extend_schedule: ExtendSchedule = False,
     allow_changed_data: AllowChangedData = False,
     **given: Any,
 ) -> int:
@@ -78,7 +98,8 @@ def actv1(
     run folder, artifacts/brains/actv1/NAME, that every other command can use.
     """
     kind = TextTrainConfig if given.get("expert_id") is None else ExpertTrainConfig
-    return _train(kind, config, resume, fresh, allow_changed_data, given)
+    how = _How(resume, fresh, from_checkpoint, extend_schedule, allow_changed_data)
+    return _train(kind, config, how, given)
 
 
 @app.command(name="puzzle")
@@ -88,6 +109,8 @@ def puzzle(
     config: Preset = None,
     resume: Resume = False,
     fresh: Fresh = False,
+    from_checkpoint: FromCheckpoint = None,
+    extend_schedule: ExtendSchedule = False,
     allow_changed_data: AllowChangedData = False,
     **given: Any,
 ) -> int:
@@ -97,17 +120,26 @@ def puzzle(
     makes a dataset). It leaves a run folder, artifacts/runs/NAME, that lab solve
     and every other command can use.
     """
-    return _train(PuzzleTrainConfig, config, resume, fresh, allow_changed_data, given)
+    how = _How(resume, fresh, from_checkpoint, extend_schedule, allow_changed_data)
+    return _train(PuzzleTrainConfig, config, how, given)
 
 
-def _train(
-    kind: type[C], preset_name: str | None, resume: bool, fresh: bool, allow_changed_data: bool, given: dict[str, Any]
-) -> int:
+class _How(NamedTuple):
+    """Flags that are no settings; fields are keywords of ``hrm_engine.training.train``."""
+
+    resume: bool
+    fresh: bool
+    from_checkpoint: Path | None
+    extend_schedule: bool
+    allow_changed_data: bool
+
+
+def _train(kind: type[C], preset_name: str | None, how: _How, given: dict[str, Any]) -> int:
     workspace = Workspace.find()
     preset = {} if preset_name is None else load_preset(_preset_place(preset_name, workspace), kind)
-    if resume:
+    if how.resume or how.from_checkpoint is not None:
         given = {**_leaf_values(kind, preset), **given}
-        settings = _settings_to_resume(kind, given, workspace)
+        settings = _saved_settings(kind, how, given, workspace)
     else:
         settings = build_config(kind, preset=preset, overrides=given)
 
@@ -117,23 +149,19 @@ def _train(
 
     with train_view(workspace) as view:
         result = train(
-            settings,
-            resume=resume,
-            fresh=fresh,
-            allow_changed_data=allow_changed_data,
-            given=given,
-            command_line=sys.argv,
-            workspace=workspace,
-            observer=view,
+            settings, **how._asdict(), given=given, command_line=sys.argv, workspace=workspace, observer=view
         )
     view.finish(result)
     return result.exit_code
 
 
-def _settings_to_resume(kind: type[C], given: dict[str, Any], workspace: Workspace) -> C:
-    """The saved settings of the run that is named, with what may change; needs no --dataset-file."""
-    from hrm_engine.training import resumed_config
+def _saved_settings(kind: type[C], how: _How, given: dict[str, Any], workspace: Workspace) -> C:
+    """The saved settings of the run or checkpoint that is named, with what may change; needs no --dataset-file."""
+    from hrm_engine.training import Beginning, forked_config, resumed_config
 
+    Beginning(**how._asdict())
+    if how.from_checkpoint is not None:
+        return forked_config(kind, given, how.from_checkpoint, workspace=workspace)
     name_leaf = kind.model_fields["run"].default.name_flag[2:].replace("-", "_")
     place = {name: given[name] for name in (name_leaf, "bundle_dir") if given.get(name) is not None}
     saved = resumed_config(

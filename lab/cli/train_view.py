@@ -103,7 +103,7 @@ class TrainView:
             ("steps", f"{self._total:,}"),
         ]
         if row.get("from_checkpoint"):
-            facts.append(("resumed from", row["from_checkpoint"]))
+            facts.append(("forked from" if row.get("event") == "start" else "resumed from", row["from_checkpoint"]))
         show_facts(facts)
         for message in row.get("messages") or ():
             self._out.print(Text(f"- {printable(message)}"))

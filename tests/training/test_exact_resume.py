@@ -22,6 +22,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "8-bit optimizer": {"use_8bit_optimizer": True, "amp": False},
     "gradient checkpointing": {"gradient_checkpointing": True},
     "fixed random states": {"arch": "hrm", "pos_encodings": "learned"},
+    "moving average": {"ema_decay": 0.9},
+    "moving average of bf16 weights that starts late": {"ema_decay": 0.9, "ema_start_step": 5, "model_dtype": "bf16"},
     "warm-up": {"warmup_steps": 4, "lr_scheduler": "linear"},
     "shuffled": {"linear_dataset": False, "amp": False, "seed": 5},
     "offset": {"dataset_start_offset": 7},
@@ -79,30 +81,6 @@ def test_the_same_settings_give_the_same_run(lab: Lab) -> None:
     assert_same_end(lab.run_dir("one"), lab.run_dir("other"))
     weights = [(lab.run_dir(name) / "model.safetensors").read_bytes() for name in ("one", "seed")]
     assert weights[0] != weights[1]
-
-
-def test_more_steps_keep_the_schedule_that_the_run_began_with(lab: Lab) -> None:
-    lab.train("grown", lr_scheduler="cosine", lr_min_ratio=0.1)
-    before = lasting_rows(lab.run_dir("grown"))
-    result = lab.resume("grown", steps=9)
-    assert (result.state, result.step) == ("finished", 9)
-    after = lasting_rows(lab.run_dir("grown"))
-    assert after[: len(before)] == before
-    rates = {row["step"]: row["lr"] for row in after if row["event"] == "train"}
-    assert list(rates) == list(range(1, 10))
-    assert rates[7] == rates[9] == rates[6] == pytest.approx(3e-4)
-    saved = saved_config(result.run_dir, TextTrainConfig)
-    assert (saved.run.steps, saved.evaluation.eval_every) == (9, 3)
-
-
-def test_a_run_that_grew_and_was_killed_names_the_missing_flag(lab: Lab) -> None:
-    lab.train("grown")
-    arguments = (lab.run_dir("grown") / "training_args.json").read_bytes()
-    lab.resume("grown", steps=8)
-    (lab.run_dir("grown") / "training_args.json").write_bytes(arguments)  # as a kill before the end leaves it
-    with pytest.raises(Exception, match=r"step_00000008 is beyond the saved --steps 6; give --steps 8 or more"):
-        lab.resume("grown")
-    assert lab.resume("grown", steps=9).step == 9
 
 
 def test_another_number_of_threads_is_a_warning(lab: Lab) -> None:

@@ -329,6 +329,18 @@ class PuzzleTask(Task):
         self.queue.restart(int(self.cursor), number, start)
         self.slots = Slots.from_tensors(moved)
 
+    def load_forked_tensors(self, tensors: dict[str, Tensor], *, is_same_data: bool) -> list[str]:
+        """The slots where they are as many, with the same rows; the number of rows taken in any case."""
+        own = {name: tensor.shape for name, tensor in self.slots.tensors().items()}
+        if is_same_data and all(tensors[name].shape == shape for name, shape in own.items()):
+            self.load_state_tensors(tensors)
+            return []
+        number, start = tensors["epoch"].tolist()
+        self.cursor = tensors["cursor"].to(self.device)
+        taken = int(self.cursor)
+        self.queue.restart(taken, *((number, start) if is_same_data else (number + 1, taken)))
+        return ["all slots begin with fresh rows: they are not as many as in the checkpoint, or of other data"]
+
     def _remember(self, state: TrainState, sums: Mapping[str, float]) -> None:
         """Keep the results of the last rows, where a stop depends on them."""
         if self.config.evaluation.stop_at_train_accuracy is None or not sums["num_halted"]:

@@ -1,0 +1,220 @@
+"""Forks: a run that begins with the checkpoint of another one, which stays as it is.
+
+A fork goes on at the step of the checkpoint: with its weights, the state of its optimizer and moving average, its place
+in the data, its counters. Settings may differ from there on; with none that does, it ends in the bits of its parent.
+Best evaluation and first evaluation are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hrm_engine.bundles.listing import find_run, parent_record
+from hrm_engine.bundles.load import build_model
+from hrm_engine.config import Config, CoreConfig, TrainConfig, build_config, flat, leaves
+from hrm_engine.errors import CheckpointError, ConfigError
+from hrm_engine.optim.updater import SCALE_NAMES
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.manifest import MANIFEST_FILE, check_manifest
+from hrm_engine.store.paths import Workspace
+from hrm_engine.training.attached import look_up
+from hrm_engine.training.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint, read_checkpoint
+from hrm_engine.training.run_folder import saved_config
+from hrm_engine.training.setup import TASKS, Setup, dataset_record, hardware, make_setup
+from hrm_engine.training.state import TrainState
+from hrm_engine.training.task import Task
+
+C = TypeVar("C", bound=TrainConfig)
+
+OF_A_RUN = ("bundle_dir", "log_file", "stop_file", "max_minutes")
+"""Settings that a fork does not take over; nor the name of its folder."""
+OF_THE_WEIGHTS = ("embedding_scale", "layer_experts")
+"""Settings of a network that no flag says: they came with what its weights came from."""
+MAY_DIFFER = (
+    "max_seq_len",
+    "h_cycles",
+    "l_cycles",
+    "grad_calls",
+    "halt_max_steps",
+    "experts_per_token",
+    "window_size",
+    "damping",
+    "state_noise",
+)
+"""Settings of a network that its weights were not made for: how long, how deep, how noisy."""
+OF_THE_RULE = ("optimizer", "use_8bit_optimizer", "model_dtype")
+"""Settings by which the optimizer's state is another one."""
+
+
+def parent_checkpoint(source: Path, workspace: Workspace) -> tuple[Path, list[str]]:
+    """The checkpoint that ``--from-checkpoint`` means: the folder of a whole one, or the newest of a run; and warnings.
+
+    Raises:
+        BundleError: there is no such folder. CheckpointError: it has no exact state, or a damaged one.
+    """
+    path = find_run(str(source), workspace)
+    if (path / STATE_FILE).is_file():
+        if problems := check_manifest(path):
+            raise CheckpointError(
+                f"--from-checkpoint {path} is damaged: {'; '.join(problems)}. Take another checkpoint of that run"
+            )
+        return path, []
+    if (path / MANIFEST_FILE).is_file():
+        raise CheckpointError(
+            f"--from-checkpoint {path} has weights, and no state of an optimizer: take a folder "
+            "checkpoints/step_... of that run, or begin with these weights alone by --student-init"
+        )
+    newest, warnings = newest_checkpoint(path)
+    if newest is None:
+        raise CheckpointError(
+            f"--from-checkpoint {path} has no checkpoint; weights alone are what --student-init begins with"
+        )
+    return newest, warnings
+
+
+def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, *, workspace: Workspace | None = None) -> C:
+    """The configuration of a fork: that of the checkpoint with what is ``given`` on top, under a name of its own.
+
+    Raises:
+        BundleError, CheckpointError: there is no such checkpoint, or it is of another kind.
+        ConfigError: values that are wrong, or that a fork cannot have.
+    """
+    workspace = workspace or Workspace.find()
+    checkpoint, _ = parent_checkpoint(source, workspace)
+    saved = saved_config(checkpoint, kind)
+    known = leaves(kind)
+    own = (kind.model_fields["run"].default.name_flag[2:].replace("-", "_"), *OF_A_RUN)
+    fresh = {name: known[name].default for name in own}
+    if "epochs" in known:  # they have become steps
+        fresh["epochs"] = None
+    config = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**fresh, **given})
+    before, wanted = flat(saved), flat(config)
+    for name, why in (("model", "the tokenizer is"), ("student_init", "the weights are")):
+        if name in known and before[name] != wanted[name]:
+            raise ConfigError(
+                f"{known[name].flag} {wanted[name]}: not with --from-checkpoint, {why} that of the checkpoint"
+            )
+    return config
+
+
+def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Setup:
+    """The state of a checkpoint as the first one of a new run.
+
+    Raises:
+        BundleError, CheckpointError: it cannot be read.
+        ConfigError, DataError: the network or the data that is asked for does not fit its weights; nothing is left to
+            train; or what every start raises.
+    """
+    folder, warnings = parent_checkpoint(source, workspace)
+    checkpoint, saved = read_checkpoint(folder), saved_config(folder, type(config))
+    step = checkpoint.state.step
+    if config.run.steps <= step:
+        raise ConfigError(
+            f"--from-checkpoint {folder} is at step {step}, where a fork goes on: --steps {config.run.steps} leaves "
+            "nothing to train; give a larger --steps"
+        )
+    device, precision, messages = hardware(config)
+    task, notes = TASKS[config.kind].resumed(config, workspace, folder)
+    model, about_network = _network(task, checkpoint)
+    state, about_state = _state(task, checkpoint, config, saved, workspace)
+    messages = [*warnings, f"a fork of {folder}, from step {step} on", *messages, *notes, *about_network, *about_state]
+    setup = make_setup(config, device, precision, task, model, state, messages)
+    setup.from_checkpoint = folder
+    setup.messages += _load_optimizer(setup, checkpoint, saved)
+    is_same_data = checkpoint.fingerprint == task.facts.fingerprint
+    setup.messages += task.load_forked_tensors(checkpoint.task, is_same_data=is_same_data)
+    return setup
+
+
+def _network(task: Task, checkpoint: Checkpoint) -> tuple[Any, list[str]]:
+    """The model with the checkpoint's weights and the settings that are asked for, as far as those fit."""
+    asked = task.core
+    model = task.saved_model(checkpoint.path, checkpoint.weights)
+    saved = task.core
+    if not isinstance(asked, CoreConfig) or not isinstance(saved, CoreConfig):
+        return model, []
+    changed = {
+        name: (getattr(saved, name), getattr(asked, name))
+        for name in CoreConfig.model_fields
+        if name not in OF_THE_WEIGHTS and getattr(saved, name) != getattr(asked, name)
+    }
+    misfits = [name for name, (before, now) in changed.items() if not _may_differ(saved, name, before, now)]
+    if misfits:
+        raise ConfigError(
+            f"--from-checkpoint {checkpoint.path}: its weights are of another network: "
+            + "; ".join(f"{name} is {changed[name][0]} there, {changed[name][1]} was asked for" for name in misfits)
+        )
+    if not changed:
+        return model, []
+    settings = {**saved.model_dump(), **{name: now for name, (_, now) in changed.items()}}
+    task.core = CoreConfig.model_validate(settings)
+    model = build_model(task.core, checkpoint.weights, where=checkpoint.path, error=CheckpointError)
+    return model, [f"{name} is {now} from here on; it was {before}" for name, (before, now) in changed.items()]
+
+
+def _may_differ(core: CoreConfig, name: str, before: Any, now: Any) -> bool:
+    if name == "max_seq_len":  # where positions have weights
+        return core.pos_encodings != "learned" and core.mixer != "sequence_mlp"
+    if name == "halt_max_steps":  # one segment has no halting head
+        return core.halting != "token" or (before > 1) == (now > 1)
+    if name == "l_cycles":
+        return bool(before) == bool(now)
+    return name in MAY_DIFFER
+
+
+def _state(
+    task: Task, checkpoint: Checkpoint, config: TrainConfig, saved: TrainConfig, workspace: Workspace
+) -> tuple[TrainState, list[str]]:
+    """The counters of the checkpoint; what tells of evaluations is the fork's own."""
+    before, messages = checkpoint.state, list[str]()
+    state = replace(
+        before,
+        best_step=None,
+        best_score=None,
+        evals_since_best=0,
+        first_eval=None,
+        last_eval=None,
+        full_eval=None,
+        last_sample=None,
+        created=now_iso(),
+        parent={**parent_record(checkpoint.path), "step": before.step},
+    )
+    if config.run.steps != saved.run.steps:
+        state.schedule_steps = config.run.steps
+    if config.run.batch_size != saved.run.batch_size:
+        state.micro_batch_size = config.run.batch_size
+    if checkpoint.fingerprint != task.facts.fingerprint:
+        state.datasets[-1]["rows"] = state.rows
+        state.datasets.append(dataset_record(task))
+        messages.append(f"{task.facts.source} is not what was trained on up to here")
+    goals = (config.moe.goal, config.moe.goal_bias_strength)
+    if goals != (saved.moe.goal, saved.moe.goal_bias_strength):
+        state.experts, notes = look_up(checkpoint.path, config.moe, workspace)
+        messages += notes
+    return state, messages
+
+
+def _load_optimizer(setup: Setup, checkpoint: Checkpoint, saved: Config) -> list[str]:
+    """Optimizer and moving average go on where they are the same ones, else begin anew; sentences say which."""
+    messages, updater, average = list[str](), setup.updater, setup.average
+    before, now = flat(saved), flat(setup.config)
+    changed = [name for name in OF_THE_RULE if before[name] != now[name]]
+    if changed:
+        flags = leaves(type(setup.config))
+        what = ", ".join(f"{flags[name].flag} is {now[name]} and was {before[name]}" for name in changed)
+        messages.append(f"the optimizer's state begins anew: {what}")
+    else:
+        tensors = dict(checkpoint.optimizer)
+        if before["amp"] != now["amp"] or before["device"] != now["device"]:  # gradients may be scaled otherwise
+            tensors |= {name: updater.state_tensors()[name] for name in SCALE_NAMES}
+        updater.load_state_tensors(tensors)
+    if average is not None and checkpoint.average:
+        average.load_state_tensors(checkpoint.average)
+    elif average is not None:
+        messages.append("the moving average begins with the weights of the checkpoint")
+    elif checkpoint.average:
+        messages.append("the moving average of the checkpoint is left out (--ema-decay 0)")
+    return messages
