@@ -85,7 +85,7 @@ def gradient_calls(config: CoreConfig, *, segments: int) -> list[int]:
     return [0] * (config.h_cycles * (segments - 1)) + last
 
 
-def core_of_theirs(theirs: Any, *, is_zero_state: bool, where: str) -> CoreConfig:
+def core_of_theirs(theirs: Any, *, where: str, is_zero_state: bool = True) -> CoreConfig:
     """Our settings of a model of theirs.
 
     Args:
@@ -108,6 +108,8 @@ def core_of_theirs(theirs: Any, *, is_zero_state: bool, where: str) -> CoreConfi
         for name, (value, allowed) in has.items()
         if value not in allowed
     ]
+    if theirs.L_cycles < 1:
+        problems.append(f"L_cycles is {theirs.L_cycles}: it never runs its low level")
     if problems:
         raise BundleError(f"{where} cannot be imported: {'; '.join(problems)}")
     heads, width = theirs.num_attention_heads, theirs.hidden_size
@@ -135,8 +137,6 @@ def core_of_theirs(theirs: Any, *, is_zero_state: bool, where: str) -> CoreConfi
         "embedding_scale": float(theirs.embedding_scale),
         "prefix_lm": theirs.prefix_lm,
     }
-    if theirs.L_cycles < 1:
-        raise BundleError(f"{where} cannot be imported: L_cycles is {theirs.L_cycles}: it never runs its low level")
     try:
         return CoreConfig.model_validate(content)
     except ValidationError as problem:

@@ -12,7 +12,6 @@ from torch import Tensor
 from hrm_engine.bundles.exchange.hf_config import gradient_calls, hf_problems, their_settings
 from hrm_engine.bundles.hub import quiet_transformers
 from hrm_engine.bundles.load import Bundle, load_bundle
-from hrm_engine.bundles.weights import save_tensors
 from hrm_engine.config import CoreConfig
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.files import new_folder
@@ -53,8 +52,7 @@ def export_folder(
     depth = _depth(loaded, segments)
     tensors = their_tensors(loaded.model.state_dict(), loaded.config)
     with new_folder(folder) as target:
-        _write_config(target, loaded, depth)
-        save_tensors(target, "model", tensors)
+        _write_model(target, loaded, tensors, depth)
         _write_tokenizer(target, loaded)
     return FolderReport(
         folder=folder,
@@ -102,9 +100,11 @@ def _lost(config: CoreConfig, depth: int) -> str:
     return f"the halting head, and every depth but {depth} of {config.halt_max_steps} segments"
 
 
-def _write_config(target: Path, loaded: Bundle, depth: int) -> None:
+def _write_model(target: Path, loaded: Bundle, tensors: dict[str, Tensor], depth: int) -> None:
+    """Configuration and weights as the library itself lays them down: it fuses matrices, and cuts large files."""
     from transformers import GenerationConfig
     from transformers.models.hrm_text.configuration_hrm_text import HrmTextConfig
+    from transformers.models.hrm_text.modeling_hrm_text import HrmTextForCausalLM
 
     tokenizer, origin = loaded.tokenizer, loaded.imported_from_transformers
     settings: dict[str, Any] = {
@@ -116,12 +116,15 @@ def _write_config(target: Path, loaded: Bundle, depth: int) -> None:
         **their_settings(loaded.config, segments=depth),
         "dtype": str(loaded.model.lm_head.weight.dtype).removeprefix("torch."),
     }
-    config = HrmTextConfig.from_dict(settings)
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    generation = origin.get("generation") or {name: settings[name] for name in names}
     with quiet_transformers():
-        config.save_pretrained(target)
-        GenerationConfig.from_dict(generation).save_pretrained(target)
+        with torch.device("meta"):
+            model = HrmTextForCausalLM(HrmTextConfig.from_dict(settings))
+        model.load_state_dict(tensors, assign=True)
+        model.generation_config = GenerationConfig.from_dict(
+            origin.get("generation") or {name: settings[name] for name in names}
+        )
+        model.save_pretrained(target)
 
 
 def _write_tokenizer(target: Path, loaded: Bundle) -> None:

@@ -54,7 +54,7 @@ def import_model(source: str, *, name: str, workspace: Workspace, command_line: 
     place = _place(source, workspace)
     loaded = _load(place)
     theirs = loaded.network.state_dict()
-    config = core_of_theirs(loaded.config, is_zero_state=not bool(theirs["model.z_L_init"].any()), where=place)
+    config = core_of_theirs(loaded.config, where=place, is_zero_state=not bool(theirs["model.z_L_init"].any()))
     tensors = {key.removeprefix("model."): tensor for key, tensor in theirs.items()}
     tensors["z_H_init"] = tensors["z_L_init"].new_zeros(tensors["z_L_init"].shape)
     core = build_model(config, tensors, where=Path(place))
@@ -117,6 +117,7 @@ def _load(place: str) -> _Loaded:
             }
             config = AutoConfig.from_pretrained(place, **options)
             _check_type(config.model_type, place)
+            core_of_theirs(config, where=place)  # what cannot be had is said before gigabytes are read
             part = "weights"
             network, report = AutoModelForCausalLM.from_pretrained(
                 place, config=config, dtype="auto", use_safetensors=True, output_loading_info=True, **options
