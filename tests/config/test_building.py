@@ -272,7 +272,7 @@ def test_resolved_writes_the_defaults_out(steps: int, warmup: int | None, every:
 
 
 def test_network_defaults_are_valid_for_every_architecture() -> None:
-    for arch in ("hrm", "hrm-text"):
+    for arch in ("hrm", "hrm-text", "transformer"):
         assert NetworkConfig.model_validate({"arch": arch}).arch == arch
 
 

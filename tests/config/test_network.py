@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hrm_engine.config import CoreConfig, NetworkConfig, resolve_core
+from hrm_engine.config import CoreConfig, NetworkConfig, TextTrainConfig, build_config, resolve_core
 from hrm_engine.config.network import inner_width
+from hrm_engine.errors import ConfigError
 
 
 def resolved(**values: object) -> CoreConfig:
@@ -31,7 +32,57 @@ def test_hrm_text_is_the_librarys() -> None:
     assert not core.shared_modules
 
 
+def test_transformer_is_one_pass_of_one_stack() -> None:
+    """Pre-norm with a norm at the exit, no gate; x goes in once; every layer carries gradient."""
+    core = resolved(arch="transformer", h_layers=6)
+    assert (core.norm, core.exit_norm, core.attention_gate, core.norm_eps) == ("pre", True, False, 1e-6)
+    assert (core.initial_z_h, core.inject_input) == ("zero", True)
+    assert (core.h_layers, core.num_calls, core.grad_calls, core.halt_max_steps) == (6, 1, 1, 1)
+    assert core.layer_names == [f"H.{number}" for number in range(6)]
+
+
+def test_sizes_that_are_not_given_follow_the_architecture() -> None:
+    sizes = ("h_layers", "l_layers", "h_cycles", "l_cycles", "halt_max_steps")
+    found = {arch: NetworkConfig.model_validate({"arch": arch}) for arch in ("hrm", "hrm-text", "transformer")}
+    assert [getattr(found["hrm-text"], name) for name in sizes] == [2, 2, 2, 2, 2]
+    assert [getattr(found["hrm"], name) for name in sizes] == [2, 2, 2, 2, 2]
+    assert [getattr(found["transformer"], name) for name in sizes] == [4, 0, 1, 0, 1]
+    for network in found.values():
+        assert NetworkConfig.model_validate_json(network.model_dump_json()) == network
+
+
+@pytest.mark.parametrize(
+    ("given_sizes", "named"),
+    [
+        ({"l_layers": 2}, "--l-layers 2"),
+        ({"h_cycles": 2}, "--h-cycles 2"),
+        ({"l_cycles": 1}, "--l-cycles 1"),
+        ({"grad_calls": 2}, "--grad-calls 2"),
+        ({"l_layers": 3, "h_cycles": 5}, "--l-layers 3, --h-cycles 5"),
+    ],
+    ids=str,
+)
+def test_a_transformer_refuses_what_it_has_no_use_for(given_sizes: dict[str, int], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        NetworkConfig.model_validate({"arch": "transformer", **given_sizes})
+
+
 @pytest.mark.parametrize("arch", ["hrm", "hrm-text"])
+@pytest.mark.parametrize("size", ["l_layers", "l_cycles"])
+def test_two_levels_are_needed_where_there_are_two(arch: str, size: str) -> None:
+    with pytest.raises(ValidationError, match=f"--{size.replace('_', '-')} 0: {arch} has a low-level module"):
+        NetworkConfig.model_validate({"arch": arch, size: 0})
+
+
+def test_a_wrong_setting_is_named_alone() -> None:
+    """Not with those whose defaults follow it."""
+    with pytest.raises(ConfigError) as refused:
+        build_config(TextTrainConfig, preset="text-small", overrides={"arch": "rnn"})
+    assert str(refused.value).startswith("--arch: ")
+    assert ";" not in str(refused.value)
+
+
+@pytest.mark.parametrize("arch", ["hrm", "hrm-text", "transformer"])
 @pytest.mark.parametrize("gate", [True, False])
 def test_the_gate_can_be_chosen(arch: str, gate: bool) -> None:
     assert resolved(arch=arch, attention_gate=gate).attention_gate is gate
@@ -99,7 +150,7 @@ def test_inner_width_is_the_next_multiple_of_256(hidden_size: int, expansion: fl
     assert found - 256 < asked + 0.5
 
 
-@pytest.mark.parametrize("arch", ["hrm", "hrm-text"])
+@pytest.mark.parametrize("arch", ["hrm", "hrm-text", "transformer"])
 def test_what_is_written_rebuilds_the_same(arch: str) -> None:
     core = resolved(arch=arch, window_size=5, grad_calls="full")
     assert CoreConfig.model_validate_json(core.model_dump_json()) == core

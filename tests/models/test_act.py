@@ -23,7 +23,7 @@ from hrm_engine.models.act import (
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import IGNORE, gradients, packed_rows, tiny_core, whole_rows
 
-every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text"])
+every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text", "transformer"])
 
 
 def step(

@@ -26,7 +26,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, plan: kernels.AttentionPlan) -> Tensor
 FORMS: dict[str, Form] = {"blocks": kernels.attention, "sdpa": sdpa, "reference": kernels.attention_reference}
 
 every_form = pytest.mark.parametrize("form", FORMS)
-every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text"])
+every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text", "transformer"])
 every_encoding = pytest.mark.parametrize("positions", ["rope", "learned", "none"])
 every_window = pytest.mark.parametrize("window", [None, 1, 3, 30])
 

@@ -115,6 +115,11 @@ def test_the_defaults_train_every_weight(arch: str, cycles: tuple[int, int]) -> 
     assert untrained(network, network.halt_max_steps) == []
 
 
+def test_a_transformer_trains_every_weight() -> None:
+    assert untrained(NetworkConfig(arch="transformer"), 1) == []
+    assert untrained(NetworkConfig(arch="transformer", halt_max_steps=2), 2) == []
+
+
 @pytest.mark.parametrize("name", presets_of(TextTrainConfig))
 def test_every_preset_trains_every_weight(name: str) -> None:
     network = build_config(TextTrainConfig, preset=name).network

@@ -5,6 +5,7 @@ who sees whom is decided token by token; gradients are cut by ``detach``. An arc
 of the reference document says, not what the engine's settings say.
 
 Sources: Wang et al. 2025 (arXiv 2506.21734) for ``hrm``; the `hrm_text` model of transformers for ``hrm-text``;
+``transformer`` is one pass of a pre-norm stack over the embedding, plus what the segment before has made of it;
 Su et al. 2021 (arXiv 2104.09864) for rotary positions.
 
 Shapes: S tokens in a row, D width, V vocabulary, K width of a head.
@@ -39,7 +40,7 @@ class Shape:
 
     @property
     def eps(self) -> float:
-        return {"hrm": 1e-5, "hrm-text": 1e-6}[self.arch]
+        return 1e-5 if self.arch == "hrm" else 1e-6
 
     @property
     def calls(self) -> int:
@@ -172,7 +173,8 @@ def states_by_segment(
     for segment in range(num_segments):
         x = inputs_of(weights, shape, row)
         if segment == 0:
-            high = x if shape.arch == "hrm-text" else [weights["z_H_init"]] * len(x)
+            first = torch.zeros_like(x[0]) if shape.arch == "transformer" else weights["z_H_init"]
+            high = x if shape.arch == "hrm-text" else [first] * len(x)
             low = [weights["z_L_init"] if shape.arch == "hrm" else torch.zeros_like(v) for v in x]
         before = (high, low)
         stopped.places = {place for place, depth in enumerate(depths or []) if depth <= segment}
@@ -188,7 +190,8 @@ def states_by_segment(
                     low = [z.detach() for z in low]
                 call += 1
             stopped.call = call
-            joined = [h + z for h, z in zip(high, low, strict=True)]
+            below = x if shape.arch == "transformer" else low
+            joined = [h + z for h, z in zip(high, below, strict=True)]
             high = module(joined, weights, "H_module", shape.h_layers, shape, row, stopped)
             if call < first_with_gradient:
                 high = [h.detach() for h in high]

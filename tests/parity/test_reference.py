@@ -102,6 +102,24 @@ def test_logits_of_packed_documents(arch: str, positions: str, window: int | Non
         assert_same_logits(core, batch, 2)
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("positions", ["rope", "learned", "none"])
+@pytest.mark.parametrize("window", [None, 3])
+def test_logits_of_a_transformer(layers: int, positions: str, window: int | None) -> None:
+    core = tiny_core("transformer", h_layers=layers, pos_encodings=positions, window_size=window)
+    with torch.no_grad():
+        assert_same_logits(core, packed_rows([[3, 5], [7, 1]], padding=2), 3)
+
+
+@pytest.mark.parametrize("num_segments", [1, 2])
+def test_gradients_of_a_transformer(num_segments: int) -> None:
+    """All its layers, as a user asks for it; with more segments the stack runs again on its own result."""
+    network = NetworkConfig(arch="transformer", hidden_size=32, num_heads=2, h_layers=2, halt_max_steps=num_segments)
+    core = RecurrentCore(resolve_core(network, vocab_size=50, max_seq_len=8))
+    core.initialise(5)
+    assert_same_gradients(core.double(), packed_rows([[2, 3]], padding=1), num_segments, grad_calls="full")
+
+
 def test_the_gate_can_be_switched_on_its_own() -> None:
     gated, plain = tiny_core("hrm-text"), tiny_core("hrm-text", attention_gate=False)
     with torch.no_grad():
