@@ -1,53 +1,27 @@
-"""Text from a causal model, token by token, at a fixed depth.
+"""Text from a causal model, token by token, for one prompt or for many at once.
 
-Every position is defined at all depths; the text is read at the deepest segment that is run. Keys and values are kept
-per (segment, call, layer), so a token costs the same wherever it stands, attention itself aside.
+Every position is defined at all depths; a token is drawn at the deepest segment that its position runs: all of them, or
+as many as its halting head asks for. Keys and values are kept per (segment, call, layer), so a token costs the same
+wherever it stands, attention itself aside.
+
+Shapes: B rows, V vocabulary.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from hrm_engine.bundles import Bundle
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference.decoding import Decoder
+from hrm_engine.inference.sampling import Sampling, draw
+from hrm_engine.inference.stop_strings import check_stop_strings
+from hrm_engine.inference.text_row import FinishReason, Generation, TextRow
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn from the logits; temperature 0 takes the most likely one."""
-
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= 100:
-            raise ConfigError(f"--temperature {self.temperature}: use a value from 0 (greedy) to 100")
-        if self.top_k < 0:
-            raise ConfigError(f"--top-k {self.top_k}: use 0 (off) or a positive number of tokens")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"--top-p {self.top_p}: use a share above 0 and up to 1 (off)")
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"--seed {self.seed}: use a whole number from 0 to 2^63 - 1")
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A finished text. ``finish_reason``: ``stop`` (end token), ``length`` or ``context`` (the context is full)."""
-
-    prompt: str
-    text: str
-    num_tokens: int
-    finish_reason: Literal["stop", "length", "context"]
-    seconds: float
+MAX_SEGMENTS = 64
+MAX_BATCH_SIZE = 4096
 
 
 def generate(
@@ -56,23 +30,30 @@ def generate(
     *,
     max_new_tokens: int = 100,
     segments: int | None = None,
+    halt_threshold: float | None = None,
     temperature: float = 0.8,
     top_k: int = 0,
     top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    stop: str | Sequence[str] = (),
     seed: int = 0,
 ) -> Generation:
-    """Continue a prompt; the same seed gives the same text.
+    """Continue a prompt; the same seed gives the same text. An empty prompt begins a document.
 
     Args:
-        segments: depth at which the text is read; by default the one that the model was trained for.
+        segments: depth at which a token is read, at most; by default the one that the model was trained for.
+        halt_threshold: 0 to 1. A token goes on to the next segment while the halting head gives more than this for the
+            probability that it is worth it. By default every token runs all segments.
+        stop: the text ends before the first of these strings.
 
     Raises:
-        ConfigError: values out of range, or a prompt that fills the context.
+        ConfigError: values out of range, a prompt that fills the context, a threshold for a model without halting head.
     """
-    started = time.perf_counter()
-    writer = _Writer(bundle, prompt, max_new_tokens, segments, Sampling(temperature, top_k, top_p, seed))
-    text = "".join(writer)
-    return Generation(prompt, text, writer.num_tokens, writer.finish_reason, time.perf_counter() - started)
+    sampling = Sampling(temperature, top_k, top_p, seed, repetition_penalty)
+    writing = Writing(bundle, prompt, max_new_tokens, segments, halt_threshold, sampling, stop)
+    for _ in writing:
+        pass
+    return writing.result()
 
 
 def stream(
@@ -81,76 +62,189 @@ def stream(
     *,
     max_new_tokens: int = 100,
     segments: int | None = None,
+    halt_threshold: float | None = None,
     temperature: float = 0.8,
     top_k: int = 0,
     top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    stop: str | Sequence[str] = (),
     seed: int = 0,
-) -> Iterator[str]:
-    """Like :func:`generate`, piece by piece; a character whose bytes are not complete yet is held back."""
-    return iter(_Writer(bundle, prompt, max_new_tokens, segments, Sampling(temperature, top_k, top_p, seed)))
+) -> Writing:
+    """Like :func:`generate`, piece by piece.
+
+    Held back are characters whose bytes are not complete yet, and what may be the beginning of a stop string.
+    """
+    sampling = Sampling(temperature, top_k, top_p, seed, repetition_penalty)
+    return Writing(bundle, prompt, max_new_tokens, segments, halt_threshold, sampling, stop)
 
 
-def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """Next token ids (B,) from logits (B, V); drawn on the CPU so that a seed means the same on every device."""
-    logits = logits.float().cpu()
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    # Measured from the largest, which stays 0 however small the temperature is; what overflows is -inf.
-    logits = (logits - logits.amax(-1, keepdim=True)) / max(sampling.temperature, 1e-30)
-    if sampling.top_k:
-        smallest = logits.topk(min(sampling.top_k, logits.shape[-1])).values[..., -1:]
-        logits = logits.masked_fill(logits < smallest, float("-inf"))
-    probability = logits.softmax(-1)
-    if sampling.top_p < 1:
-        ordered, order = probability.sort(descending=True, stable=True)
-        # a token stays while those before it have not reached the share; the first always does
-        ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= sampling.top_p, 0.0)
-        probability = torch.zeros_like(probability).scatter(-1, order, ordered)
-    return torch.multinomial(probability, 1, generator=generator)[..., 0]
+def generate_batch(
+    bundle: Bundle,
+    prompts: Sequence[str],
+    *,
+    batch_size: int = 8,
+    where: Sequence[str] | None = None,
+    max_new_tokens: int = 100,
+    segments: int | None = None,
+    halt_threshold: float | None = None,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    stop: str | Sequence[str] = (),
+    seed: int = 0,
+) -> Iterator[Generation]:
+    """Continue many prompts, ``batch_size`` at a time; yields their texts in order, as batches are finished.
+
+    Row i draws from random numbers of its own, which follow from the seed and i. So a text does not depend on
+    ``batch_size`` and the other prompts, but for rounding; row 0 is what :func:`generate` writes with the same seed.
+
+    Args:
+        where: what messages call each prompt, such as file and line; by default its number.
+
+    Raises:
+        ConfigError: as :func:`generate`, for the whole of the prompts before the first one is continued.
+    """
+    if not 1 <= batch_size <= MAX_BATCH_SIZE:
+        raise ConfigError(f"--batch-size {batch_size}: use 1 to {MAX_BATCH_SIZE} prompts at a time")
+    sampling = Sampling(temperature, top_k, top_p, seed, repetition_penalty)
+    group = _Group(bundle, max_new_tokens, segments, halt_threshold, sampling, stop)
+    names = [f"prompt {number}" for number in range(len(prompts))] if where is None else where
+    ids = group.encoded(prompts, [f"{name}: " for name in names])
+    return _in_batches(group, prompts, ids, batch_size)
 
 
-class _Writer:
-    """One generation in progress."""
+def _in_batches(group: _Group, prompts: Sequence[str], ids: list[list[int]], batch_size: int) -> Iterator[Generation]:
+    for start in range(0, len(ids), batch_size):
+        numbers = range(start, min(start + batch_size, len(ids)))
+        batch = [group.row(prompts[number], ids[number], number) for number in numbers]
+        for _ in group.write(batch):
+            pass
+        yield from (row.result() for row in batch)
+
+
+class Writing:
+    """A text while it is written: an iterator over its pieces. Also raises what :func:`generate` raises."""
 
     def __init__(
-        self, bundle: Bundle, prompt: str, max_new_tokens: int, segments: int | None, sampling: Sampling
+        self,
+        bundle: Bundle,
+        prompt: str,
+        max_new_tokens: int,
+        segments: int | None,
+        halt_threshold: float | None,
+        sampling: Sampling,
+        stop: str | Sequence[str],
     ) -> None:
-        config, tokenizer = bundle.config, bundle.tokenizer
+        group = _Group(bundle, max_new_tokens, segments, halt_threshold, sampling, stop)
+        self.num_segments = group.num_segments
+        self._row = group.row(prompt, group.encoded([prompt], [""])[0], 0)
+        self._steps = group.write([self._row])
+
+    def __iter__(self) -> Writing:
+        return self
+
+    def __next__(self) -> str:
+        for _ in self._steps:
+            if piece := self._row.take_shown():
+                return piece
+        raise StopIteration
+
+    @property
+    def tokens(self) -> list[str]:
+        """The part of what was shown so far that each token made readable."""
+        return self._row.tokens
+
+    @property
+    def depths(self) -> list[int]:
+        """Segments for each token so far."""
+        return list(self._row.depths)
+
+    def result(self) -> Generation:
+        """The whole, once there are no more pieces; RuntimeError before."""
+        return self._row.result()
+
+
+class _Group:
+    """What the rows of a generation have in common, and the loop that continues some of them."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        max_new_tokens: int,
+        segments: int | None,
+        halt_threshold: float | None,
+        sampling: Sampling,
+        stop: str | Sequence[str],
+    ) -> None:
+        config = bundle.config
         if max_new_tokens < 1:
             raise ConfigError(f"--max-new-tokens {max_new_tokens}: at least 1")
-        num_segments = config.halt_max_steps if segments is None else segments
-        if not 1 <= num_segments <= 64:
-            raise ConfigError(f"--segments {segments}: use 1 to 64; the model was trained for {config.halt_max_steps}")
-        begin = [tokenizer.bos_id]
-        self.ids = [*(begin if bundle.begins_with_bos else []), *tokenizer.encode(prompt).tolist()] or begin
-        if len(self.ids) >= config.max_seq_len:
+        self.num_segments = config.halt_max_steps if segments is None else segments
+        if not 1 <= self.num_segments <= MAX_SEGMENTS:
             raise ConfigError(
-                f"the prompt has {len(self.ids)} tokens and the model's context {config.max_seq_len}; shorten it"
+                f"--segments {segments}: use 1 to {MAX_SEGMENTS}; the model was trained for {config.halt_max_steps}"
             )
-        self.bundle = bundle
-        self.sampling = sampling
-        self.num_segments = num_segments
-        self.limit = min(max_new_tokens, config.max_seq_len - len(self.ids))
-        self.finish_reason: Literal["stop", "length", "context"] = (
-            "length" if self.limit == max_new_tokens else "context"
-        )
-        self.num_tokens = 0
+        if halt_threshold is not None and not 0 <= halt_threshold <= 1:
+            raise ConfigError(f"--halt-threshold {halt_threshold}: a probability, 0 to 1, is expected")
+        if halt_threshold is not None and bundle.model.halt_head is None:
+            raise ConfigError(
+                f"--halt-threshold {halt_threshold}: this model was trained with one segment and has no halting head; "
+                "leave it out"
+            )
+        self.bundle, self.max_new_tokens, self.sampling = bundle, max_new_tokens, sampling
+        self.halt_threshold = halt_threshold
+        self.stop = check_stop_strings(stop)
 
-    def __iter__(self) -> Iterator[str]:
-        core, tokenizer = self.bundle.model, self.bundle.tokenizer
+    def encoded(self, prompts: Sequence[str], where: Sequence[str]) -> list[list[int]]:
+        """Token ids of prompts, after the begin token. Raises ConfigError if one leaves no room for a text."""
+        size, tokenizer = self.bundle.config.max_seq_len, self.bundle.tokenizer
+        begin = [tokenizer.bos_id]
+        first = begin if self.bundle.begins_with_bos else []
+        found = [[*first, *ids.tolist()] or begin for ids in tokenizer.encode_batch(prompts)]
+        for name, ids in zip(where, found, strict=True):
+            if len(ids) >= size:
+                raise ConfigError(f"{name}the prompt has {len(ids)} tokens and the model's context {size}; shorten it")
+        return found
+
+    def row(self, prompt: str, ids: list[int], number: int) -> TextRow:
+        """The text of a prompt, not begun yet; its number decides what it draws."""
+        limit = min(self.max_new_tokens, self.bundle.config.max_seq_len - len(ids))
+        at_limit: FinishReason = "length" if limit == self.max_new_tokens else "context"
+        generator = self.sampling.generator(number)
+        return TextRow(self.bundle.tokenizer, prompt, ids, limit, at_limit, self.stop, generator)
+
+    def write(self, rows: list[TextRow]) -> Iterator[None]:
+        """Continue rows until all are finished; yields after every token."""
+        core, sampling = self.bundle.model, self.sampling
         device = core.lm_head.weight.device
-        decoder = Decoder(core, num_segments=self.num_segments, capacity=len(self.ids) + self.limit)
-        pieces = tokenizer.stream_decoder()
-        generator = torch.Generator().manual_seed(self.sampling.seed)
-        feed = torch.tensor([self.ids], device=device)
-        for _ in range(self.limit):
-            token = draw(decoder.feed(feed), self.sampling, generator)
-            if int(token) == tokenizer.eos_id:
-                self.finish_reason = "stop"
-                break
-            self.num_tokens += 1
-            if piece := pieces.push(int(token)):
-                yield piece
-            feed = token[:, None].to(device)
-        if piece := pieces.finish():
-            yield piece
+        longest = max(len(row.ids) for row in rows)
+        pads = [longest - len(row.ids) for row in rows]
+        pad_id = self.bundle.tokenizer.pad_id
+        feed = torch.tensor([[pad_id] * pad + row.ids for pad, row in zip(pads, rows, strict=True)], device=device)
+        padding = torch.tensor(pads, device=device) if any(pads) else None
+        context = None
+        if sampling.repetition_penalty != 1:
+            context = torch.zeros(len(rows), core.config.vocab_size, dtype=torch.bool)
+            for place, row in enumerate(rows):
+                context[place, row.ids] = True
+        decoder = Decoder(
+            core,
+            num_segments=self.num_segments,
+            batch=len(rows),
+            capacity=longest + max(row.limit for row in rows),
+            halt_threshold=self.halt_threshold,
+        )
+        generators = [row.generator for row in rows]
+        while True:
+            logits = decoder.feed(feed, padding)
+            drawn, padding = draw(logits, sampling, generators, context), None
+            for row, token, depth in zip(rows, drawn.tolist(), decoder.depths[:, -1].tolist(), strict=True):
+                if row.finish_reason is None:
+                    row.take(token, depth)
+            yield
+            if all(row.finish_reason for row in rows):
+                return
+            if context is not None:
+                context[torch.arange(len(rows)), drawn] = True
+            feed = drawn[:, None].to(device)

@@ -8,15 +8,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from hrm_engine.errors import ConfigError
-from hrm_engine.inference.generate import Sampling, draw
+from hrm_engine.inference.sampling import Sampling, draw, penalised, probabilities
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 1.5, 0.0, -3.0], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]])
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def generators(number: int, seed: int = 0) -> list[torch.Generator]:
+    """The same one for every row: what is drawn goes on from row to row."""
+    return [torch.Generator().manual_seed(seed)] * number
 
 
 def shares(logits: list[float], sampling: Sampling) -> list[float]:
@@ -37,11 +39,6 @@ def shares(logits: list[float], sampling: Sampling) -> list[float]:
     return [weight / sum(kept) for weight in kept]
 
 
-def counted(logits: torch.Tensor, sampling: Sampling, number: int = 20000) -> list[float]:
-    drawn = draw(logits.expand(number, -1), sampling, generator())
-    return (drawn.bincount(minlength=logits.shape[-1]) / number).tolist()
-
-
 @pytest.mark.parametrize(
     "sampling",
     [
@@ -58,16 +55,22 @@ def counted(logits: torch.Tensor, sampling: Sampling, number: int = 20000) -> li
     ],
     ids=str,
 )
-@pytest.mark.parametrize("row", [0, 1])
-def test_frequencies_are_the_probabilities(sampling: Sampling, row: int) -> None:
-    wanted = shares(LOGITS[row].tolist(), sampling)
-    found = counted(LOGITS[row : row + 1], sampling)
-    for probability, frequency in zip(wanted, found, strict=True):
-        if probability == 0:
-            assert frequency == 0
-        else:
-            deviation = math.sqrt(probability * (1 - probability) / 20000)
-            assert frequency == pytest.approx(probability, abs=5 * deviation + 1e-6)
+def test_probabilities_are_the_defined_ones(sampling: Sampling) -> None:
+    found = probabilities(LOGITS, sampling)
+    for row, logits in zip(found.tolist(), LOGITS.tolist(), strict=True):
+        wanted = shares(logits, sampling)
+        assert [share == 0 for share in row] == [share == 0 for share in wanted]
+        assert [share / sum(row) for share in row] == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=1.0), Sampling(1.5, 4, 0.8)], ids=str)
+def test_frequencies_are_the_probabilities(sampling: Sampling) -> None:
+    number = 4000
+    drawn = draw(LOGITS[:1].expand(number, -1), sampling, generators(number))
+    frequencies = drawn.bincount(minlength=LOGITS.shape[-1]) / number
+    for probability, frequency in zip(shares(LOGITS[0].tolist(), sampling), frequencies.tolist(), strict=True):
+        deviation = math.sqrt(probability * (1 - probability) / number)
+        assert frequency == pytest.approx(probability, abs=5 * deviation + 1e-9)
 
 
 @settings(max_examples=60, deadline=None)
@@ -82,31 +85,73 @@ def test_nothing_outside_top_k_and_top_p_is_drawn(
 ) -> None:
     sampling = Sampling(temperature, top_k, top_p)
     allowed = {index for index, share in enumerate(shares(logits, sampling)) if share > 0}
-    drawn = draw(torch.tensor([logits]).expand(200, -1), sampling, generator())
+    drawn = draw(torch.tensor([logits]).expand(60, -1), sampling, generators(60))
     assert set(drawn.tolist()) <= allowed
 
 
 def test_temperature_0_takes_the_most_likely() -> None:
     for sampling in (Sampling(temperature=0.0), Sampling(temperature=0.0, top_k=2, top_p=0.1, seed=9)):
-        assert draw(LOGITS, sampling, generator(3)).tolist() == [0, 5]
-    assert draw(LOGITS.bfloat16(), Sampling(temperature=0.0), generator()).tolist() == [0, 5]
+        assert draw(LOGITS, sampling, generators(2, 3)).tolist() == [0, 5]
+    assert draw(LOGITS.bfloat16(), Sampling(temperature=0.0), generators(2)).tolist() == [0, 5]
 
 
 def test_the_first_token_is_always_allowed() -> None:
     sure = torch.tensor([[50.0, 0.0, 0.0]])
-    assert set(draw(sure.expand(50, -1), Sampling(1.0, 0, 1e-9), generator()).tolist()) == {0}
+    assert set(draw(sure.expand(50, -1), Sampling(1.0, 0, 1e-9), generators(50)).tolist()) == {0}
 
 
 def test_the_same_seed_draws_the_same() -> None:
     logits = LOGITS[1:].expand(40, -1)
-    first = draw(logits, Sampling(), generator(5))
-    assert torch.equal(first, draw(logits, Sampling(), generator(5)))
-    assert not torch.equal(first, draw(logits, Sampling(), generator(6)))
+    first = draw(logits, Sampling(), generators(40, 5))
+    assert torch.equal(first, draw(logits, Sampling(), generators(40, 5)))
+    assert not torch.equal(first, draw(logits, Sampling(), generators(40, 6)))
+
+
+def test_a_row_draws_what_it_draws_alone() -> None:
+    logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
+    sampling = Sampling(1.3, 20, 0.95, seed=8)
+    together, alone = ([sampling.generator(row) for row in range(5)] for _ in range(2))
+    for _ in range(10):
+        drawn = draw(logits, sampling, together)
+        assert drawn.tolist() == [int(draw(logits[row : row + 1], sampling, alone[row : row + 1])) for row in range(5)]
+
+
+def test_rows_have_random_numbers_of_their_own_and_row_0_those_of_the_seed() -> None:
+    firsts = {(seed, row): float(torch.rand(1, generator=Sampling(seed=seed).generator(row), dtype=torch.float64))
+              for seed in (0, 1, 2**63 - 1) for row in (0, 1, 2, 10**9)}  # fmt: skip
+    assert len(set(firsts.values())) == len(firsts)
+    again = torch.rand(1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert firsts[1, 0] == float(again)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    penalty=st.sampled_from([0.5, 1.0, 1.2, 1.7, 30.0]),
+    tokens=st.lists(st.lists(st.integers(0, 19), min_size=4, max_size=4), min_size=2, max_size=2),
+)
+def test_the_repetition_penalty_is_that_of_transformers(seed: int, penalty: float, tokens: list[list[int]]) -> None:
+    logits = 3 * torch.randn(2, 20, generator=torch.Generator().manual_seed(seed))
+    logits[0, 0] = 0.0
+    ids = torch.tensor(tokens)
+    theirs = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits.clone())
+    context = torch.zeros(2, 20, dtype=torch.bool).scatter(1, ids, True)
+    assert torch.equal(penalised(logits, context, penalty), theirs)
+    greedy = Sampling(temperature=0.0, repetition_penalty=penalty)
+    assert torch.equal(draw(logits, greedy, generators(2), context), theirs.argmax(-1))
+
+
+def test_the_repetition_penalty_comes_before_the_temperature() -> None:
+    context = torch.tensor([[True, False, False, True, False, False]])
+    sampling = Sampling(temperature=0.5, top_k=2, repetition_penalty=10.0)
+    # 2.0 and 1.5 are divided: 0.5 and 0.2 are the two largest that are left
+    drawn = draw(LOGITS[:1].expand(80, -1), sampling, generators(80), context.expand(80, -1))
+    assert set(drawn.tolist()) == {0, 2}
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-45, 1e-320])
 def test_a_tiny_temperature_is_nearly_greedy(temperature: float) -> None:
-    assert draw(LOGITS, Sampling(temperature=temperature), generator()).tolist() == [0, 5]
+    assert draw(LOGITS, Sampling(temperature=temperature), generators(2)).tolist() == [0, 5]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +166,10 @@ def test_a_tiny_temperature_is_nearly_greedy(temperature: float) -> None:
         ({"top_p": 1.01}, "--top-p"),
         ({"top_p": -0.5}, "--top-p"),
         ({"top_p": math.nan}, "--top-p"),
+        ({"repetition_penalty": 0.0}, "--repetition-penalty"),
+        ({"repetition_penalty": -1.0}, "--repetition-penalty"),
+        ({"repetition_penalty": 101.0}, "--repetition-penalty"),
+        ({"repetition_penalty": math.nan}, "--repetition-penalty"),
         ({"seed": 2**70}, "--seed"),
         ({"seed": -(2**70)}, "--seed"),
     ],

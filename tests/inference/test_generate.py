@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hrm_engine.bundles import Bundle
 from hrm_engine.data.text.tokenizer import MIN_VOCAB_SIZE, Tokenizer, train_tokenizer
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference import generate, stream
-from hrm_engine.inference.generate import Sampling, draw
+from hrm_engine.inference.sampling import Sampling, draw
 from hrm_engine.models.act import TextBatch, run_segments
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import tiny_core
@@ -64,7 +66,7 @@ def written_again(bundle: Bundle, prompt: str, number: int, sampling: Sampling, 
         tokens = torch.tensor([ids + written])
         batch = TextBatch(tokens, tokens, torch.arange(tokens.shape[1])[None], None)
         *_, carry = run_segments(bundle.model, batch, num_segments=segments)
-        token = int(draw(bundle.model.logits(carry.z_h[:, -1]), sampling, generator))
+        token = int(draw(bundle.model.logits(carry.z_h[:, -1]), sampling, [generator]))
         if token == tokenizer.eos_id:
             break
         written.append(token)
@@ -91,6 +93,8 @@ def test_equals_computing_everything_again(
     assert found.prompt == "abba"
     assert found.finish_reason == ("length" if len(ids) == 15 else "stop")
     assert found.seconds > 0
+    assert "".join(found.tokens) == found.text
+    assert found.depths == [segments or bundle.config.halt_max_steps] * len(ids)
 
 
 def test_depth_is_what_the_model_was_trained_for(tokenizer: Tokenizer) -> None:
@@ -180,6 +184,12 @@ def test_a_prompt_that_fills_the_context_is_refused(tokenizer: Tokenizer) -> Non
         ({"max_new_tokens": -3}, "--max-new-tokens"),
         ({"segments": 0}, "--segments"),
         ({"segments": 65}, "--segments"),
+        ({"halt_threshold": -0.01}, "--halt-threshold"),
+        ({"halt_threshold": 1.01}, "--halt-threshold"),
+        ({"halt_threshold": math.nan}, "--halt-threshold"),
+        ({"repetition_penalty": 0.0}, "--repetition-penalty"),
+        ({"stop": ""}, "--stop"),
+        ({"stop": ["a", ""]}, "--stop"),
         ({"temperature": -1.0}, "--temperature"),
         ({"top_k": -1}, "--top-k"),
         ({"top_p": 0.0}, "--top-p"),
@@ -209,3 +219,91 @@ def test_weights_of_any_type_write(tokenizer: Tokenizer, arch: str, dtype: torch
     bundle = random_bundle(tokenizer, arch, dtype=dtype, window_size=4)
     found = generate(bundle, "ab", max_new_tokens=10, temperature=0)
     assert 0 < found.num_tokens <= 10
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_tokens_stop_where_the_halting_head_says_so(tokenizer: Tokenizer, temperature: float) -> None:
+    bundle = random_bundle(tokenizer, halt_max_steps=4)
+    how = {"max_new_tokens": 30, "temperature": temperature}
+    full, deepest, shallow, some = (
+        generate(bundle, "abba", halt_threshold=threshold, **how) for threshold in (None, 0.0, 1.0, 0.55)
+    )
+    assert (deepest.text, deepest.depths) == (full.text, full.depths)
+    assert set(full.depths) == {4}
+    assert shallow.depths == [1] * shallow.num_tokens
+    assert shallow.text == generate(bundle, "abba", segments=1, **how).text
+    assert len(set(some.depths)) > 1
+    assert some.mean_depth == sum(some.depths) / some.num_tokens
+    assert 1 < some.mean_depth < 4
+
+
+def test_a_model_of_one_segment_has_no_threshold(tokenizer: Tokenizer) -> None:
+    bundle = random_bundle(tokenizer, halt_max_steps=1)
+    assert generate(bundle, "a", max_new_tokens=2).mean_depth in (1.0, None)
+    with pytest.raises(ConfigError, match=r"--halt-threshold 0\.5: .*no halting head.*leave it out"):
+        generate(bundle, "a", halt_threshold=0.5)
+
+
+def test_a_text_without_tokens_has_no_mean_depth(tokenizer: Tokenizer) -> None:
+    found = generate(reciting_bundle(tokenizer, "ab"), "ab", temperature=0)
+    assert (found.finish_reason, found.tokens, found.depths, found.mean_depth) == ("stop", [], [], None)
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "num_tokens", "reason"),
+    [
+        ("d", "bc", 3, "stop_string"),
+        ("cd", "bc"[:1], 3, "stop_string"),
+        (["x", "ef"], "bcd", 5, "stop_string"),
+        ("bcdef", "", 5, "stop_string"),
+        ("f", "bcde", 5, "stop_string"),
+        ("fg", "bcdef", 5, "stop"),
+        ("a", "bcdef", 5, "stop"),
+        (["cde", "d"], "bc", 3, "stop_string"),
+        (["d", "bcd"], "", 3, "stop_string"),
+    ],
+)
+def test_a_text_ends_before_a_stop_string(
+    tokenizer: Tokenizer, stop: str | list[str], text: str, num_tokens: int, reason: str
+) -> None:
+    bundle = reciting_bundle(tokenizer, "abcdef")
+    found = generate(bundle, "a", temperature=0, stop=stop)
+    assert (found.text, found.num_tokens, found.finish_reason) == (text, num_tokens, reason)
+    assert "".join(found.tokens) == text
+    assert len(found.tokens) == len(found.depths) == num_tokens
+    pieces = list(stream(bundle, "a", temperature=0, stop=stop))
+    assert "".join(pieces) == text
+
+
+def test_what_may_be_a_stop_string_is_held_back(tokenizer: Tokenizer) -> None:
+    bundle = reciting_bundle(tokenizer, "abcdef")
+    assert list(stream(bundle, "a", temperature=0, stop="cdx")) == ["b", "cde", "f"]
+    writing = stream(bundle, "a", temperature=0, stop="cdx")
+    seen = []
+    for piece in writing:
+        seen.append(piece)
+        assert "".join(writing.tokens) == "".join(seen)
+        assert len(writing.tokens) == len(writing.depths)
+    assert writing.result() == replace(generate(bundle, "a", temperature=0), seconds=writing.result().seconds)
+
+
+def test_a_stop_string_of_many_bytes_within_tokens(tokenizer: Tokenizer) -> None:
+    bundle = reciting_bundle(tokenizer, "xé漢😀!")
+    assert generate(bundle, "x", temperature=0, stop="漢😀").text == "é"
+    assert generate(bundle, "x", temperature=0, max_new_tokens=4, stop="\ufffd").finish_reason == "stop_string"
+
+
+def test_a_result_needs_a_finished_text(tokenizer: Tokenizer) -> None:
+    writing = stream(reciting_bundle(tokenizer, "abc"), "a", temperature=0)
+    assert next(writing) == "b"
+    with pytest.raises(RuntimeError, match="not finished"):
+        writing.result()
+
+
+def test_the_repetition_penalty_knows_prompt_and_text(tokenizer: Tokenizer) -> None:
+    bundle = random_bundle(tokenizer)
+    plain = generate(bundle, "abba", max_new_tokens=30, temperature=0)
+    found = generate(bundle, "abba", max_new_tokens=30, temperature=0, repetition_penalty=100.0)
+    assert len(set(found.tokens)) > len(set(plain.tokens))
+    off = generate(bundle, "abba", max_new_tokens=30, temperature=0, repetition_penalty=1.0)
+    assert off.text == plain.text

@@ -63,7 +63,7 @@ def test_module_and_scripts_are_the_same_program(tmp_path: Path) -> None:
         (["train", "actv1", "--steps", "many"], "--steps"),
         (["train", "actv1", "--steps"], "requires an argument"),
         (["train", "actv1", "leftover"], "leftover"),
-        (["generate", "--bundle", "x"], "--prompt"),
+        (["generate", "--prompt", "x"], "--bundle"),
         (["run"], "RECIPE"),
         (["bundle", "shw", "x"], 'Did you mean "show"'),
     ],

@@ -1,0 +1,112 @@
+"""One text that a model writes: its tokens, what of them can be read, and where it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.inference.stop_strings import StopFinder
+
+FinishReason = Literal["stop", "stop_string", "length", "context"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished text."""
+
+    prompt: str
+    text: str
+    """What follows the prompt, up to the end token or a stop string, without it."""
+    num_tokens: int
+    """Tokens drawn, the end token aside; those that make up a stop string count."""
+    finish_reason: FinishReason
+    """``stop`` (end token), ``stop_string``, ``length`` (as many tokens as allowed) or ``context`` (it is full)."""
+    mean_depth: float | None
+    """Mean of ``depths``; None where no token was drawn."""
+    seconds: float
+    """In a batch: until this text was finished."""
+    tokens: list[str]
+    """The part of ``text`` that each token made readable; empty where a token ends within a character."""
+    depths: list[int]
+    """Segments run by the position from which each token was drawn."""
+
+
+class TextRow:
+    """A text in progress: takes its tokens one by one, until it is finished."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: str,
+        ids: list[int],
+        limit: int,
+        at_limit: FinishReason,
+        stop: Sequence[str],
+        generator: torch.Generator,
+    ) -> None:
+        self.prompt, self.ids, self.limit, self.generator = prompt, ids, limit, generator
+        self.finish_reason: FinishReason | None = None
+        self.depths: list[int] = []
+        self._at_limit: FinishReason = at_limit
+        self._end_id, self._pieces, self._finder = tokenizer.eos_id, tokenizer.stream_decoder(), StopFinder(stop)
+        self._read: list[str] = []  # by token, whether it is shown yet or not
+        self._shown: list[str] = []
+        self._num_taken = 0
+        self._started = time.perf_counter()
+
+    def take(self, token: int, depth: int) -> None:
+        """The next token, drawn at a depth."""
+        if token == self._end_id:
+            self._end("stop")
+            return
+        self.depths.append(depth)
+        self._read.append(self._pieces.push(token))
+        self._shown.append(self._finder.push(self._read[-1]))
+        if self._finder.found:
+            self._end("stop_string")
+        elif len(self.depths) == self.limit:
+            self._end(self._at_limit)
+
+    def take_shown(self) -> str:
+        """What can be shown since the last call."""
+        new = "".join(self._shown[self._num_taken :])
+        self._num_taken = len(self._shown)
+        return new
+
+    @property
+    def tokens(self) -> list[str]:
+        """By token what it made readable, cut where the text is."""
+        left, found = sum(map(len, self._shown)), []
+        for piece in self._read:
+            found.append(piece[:left])
+            left -= len(found[-1])
+        return found
+
+    def result(self) -> Generation:
+        """The finished text. Raises RuntimeError before."""
+        if self.finish_reason is None:
+            raise RuntimeError("the text is not finished: take all of its pieces first")
+        depths = self.depths
+        mean = sum(depths) / len(depths) if depths else None
+        text = "".join(self._shown)
+        return Generation(
+            self.prompt, text, len(depths), self.finish_reason, mean, self._seconds, self.tokens, list(depths)
+        )
+
+    def _end(self, reason: FinishReason) -> None:
+        if reason != "stop_string":
+            # Bytes that never became a character stand at the end of the last token.
+            tail = self._pieces.finish()
+            if self._read:
+                self._read[-1] += tail
+            self._shown.append(self._finder.push(tail))
+            if self._finder.found:
+                reason = "stop_string"
+            self._shown.append(self._finder.rest())
+        self.finish_reason = reason
+        self._seconds = time.perf_counter() - self._started

@@ -1,0 +1,243 @@
+"""``lab generate`` on a real, tiny brain: one prompt, standard input, files of prompts."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hrm_engine.bundles import Bundle, load_bundle
+from hrm_engine.inference import Generation, generate, generate_batch
+from hrm_engine.store.paths import Workspace
+from lab.cli.app import main
+from tests.tiny_puzzles import PuzzleLab, make_puzzles
+from tests.tiny_runs import Lab
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
+    """The run folder of a tiny brain of up to three segments."""
+    root = tmp_path_factory.mktemp("writer")
+    (root / "artifacts").mkdir()
+    (root / "training_data").mkdir()
+    Lab(root, source).train("writer", halt_max_steps=3, max_seq_len=32)
+    return Workspace(root).brains / "writer"
+
+
+@pytest.fixture
+def brain(workspace: Path, trained: Path) -> Bundle:
+    """The tiny brain in the test's own workspace."""
+    found = Workspace(workspace)
+    shutil.copytree(trained, found.brains / "writer")
+    return load_bundle("writer", workspace=found)
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Puts bytes on standard input."""
+
+    def put(content: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+
+    return put
+
+
+def written(*words: object, code: int = 0) -> None:
+    assert main(["generate", "--bundle", "writer", "--device", "cpu", *map(str, words)]) == code
+
+
+def answers(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+
+
+def test_the_same_seed_writes_the_same_text(brain: Bundle, capsys: Capture) -> None:
+    shown = []
+    for words in (("--seed", 3), ("--seed", 3, "--stream"), ("--seed", 3, "--no-stream"), ("--seed", 4)):
+        written("--prompt", "the cat", "--max-new-tokens", 12, *words)
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] == shown[2] != shown[3]
+    assert shown[0] == "the cat" + generate(brain, "the cat", max_new_tokens=12, seed=3).text + "\n"
+
+
+def test_a_prompt_from_standard_input(brain: Bundle, capsys: Capture, piped: Callable[[bytes], None]) -> None:
+    expected = "the\ncat é" + generate(brain, "the\ncat é", max_new_tokens=5).text + "\n"
+    for content in ("the\ncat é", "the\ncat é\n", "the\ncat é\r\n"):
+        piped(content.encode())
+        written("--prompt", "-", "--max-new-tokens", 5)
+        assert capsys.readouterr().out == expected
+    piped(b"")
+    written("--prompt", "-", "--max-new-tokens", 5)
+    assert capsys.readouterr().out == generate(brain, "", max_new_tokens=5).text + "\n"
+    piped(b"ab\xff")
+    written("--prompt", "-", code=2)
+    assert "standard input: byte 3 is not UTF-8" in capsys.readouterr().err
+
+
+def test_depth_and_stop_strings(brain: Bundle, capsys: Capture) -> None:
+    written("--prompt", "the", "--halt-threshold", 1, "--max-new-tokens", 6)
+    assert "depth: 1.00 of 3 segments a token" in capsys.readouterr().err
+    written("--prompt", "the", "--max-new-tokens", 6)
+    assert "depth" not in capsys.readouterr().err
+    text = generate(brain, "the", max_new_tokens=20).text
+    assert len(text) > 4
+    written("--prompt", "the", "--stop", text[3:], "--stop", "no such text", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["finish_reason"] == "stop_string"
+    assert found["text"] == text[: text.index(text[3:])]
+    assert found["mean_depth"] == 3.0
+    assert found["depths"] == [3] * found["num_tokens"]
+    written("--prompt", "the", "--repetition-penalty", 5, "--temperature", 0, "--json")
+    penalised = json.loads(capsys.readouterr().out)["text"]
+    assert penalised == generate(brain, "the", temperature=0, repetition_penalty=5.0).text
+    assert penalised != generate(brain, "the", temperature=0).text
+
+
+def test_halves_of_characters_in_a_prompt_are_no_crash(brain: Bundle, capsys: Capture) -> None:
+    written("--prompt", "a\udcff", "--max-new-tokens", 3)
+    assert capsys.readouterr().out.startswith("a\ufffd")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "--prompt TEXT"),
+        (("--prompt", "a", "--prompt-file", "p.txt"), "either --prompt TEXT"),
+        (("--prompt", "a", "--out", "o.jsonl"), "--out goes with --prompt-file"),
+        (("--prompt", "a", "--batch-size", 2), "--batch-size goes with --prompt-file"),
+        (("--prompt", "a", "--overwrite"), "--overwrite goes with --prompt-file"),
+        (("--prompt-file", "p.txt", "--json"), "--json goes with --prompt"),
+        (("--prompt-file", "p.txt", "--no-stream"), "--stream goes with --prompt"),
+        (("--prompt-file", "p.txt", "--overwrite"), "--overwrite goes with --out"),
+        (("--prompt-file", "p.txt", "--batch-size", 0), "--batch-size 0"),
+        (("--prompt", "cat " * 50), "the model's context 32; shorten it"),
+        (("--prompt", "a", "--halt-threshold", 1.5), "--halt-threshold 1.5"),
+        (("--prompt", "a", "--repetition-penalty", 0), "--repetition-penalty 0.0"),
+        (("--prompt", "a", "--stop", ""), "--stop"),
+        (("--prompt", "a", "--top-p", 2), "--top-p 2.0"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(
+    brain: Bundle, workspace: Path, capsys: Capture, words: tuple[object, ...], told: str
+) -> None:
+    (workspace / "p.txt").write_text("a\n")
+    written(*words, code=2)
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ")
+    assert told in shown.err
+    assert shown.out == ""
+
+
+def test_bundles_of_another_kind_are_refused(workspace: Path, tmp_path: Path, capsys: Capture) -> None:
+    PuzzleLab(workspace, make_puzzles(tmp_path / "source")).train("solver")
+    (workspace / "empty").mkdir()
+    capsys.readouterr()
+    for name, told in (("solver", "kind 'puzzle'"), ("empty", "empty"), ("nothing", "nothing")):
+        assert main(["generate", "--bundle", name, "--prompt", "a"]) == 2
+        shown = capsys.readouterr()
+        assert told in shown.err
+        assert shown.out == ""
+
+
+def test_a_text_file_becomes_json_lines(brain: Bundle, workspace: Path, capsys: Capture) -> None:
+    (workspace / "p.txt").write_bytes("\ufeffthe cat\r\n\nunder a tree \n  \ndog é".encode())
+    words = ("--prompt-file", "p.txt", "--max-new-tokens", 6, "--seed", 2)
+    written(*words, "--out", "made/o.jsonl", "--batch-size", 2)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "3 texts" in shown.err
+    assert "3.00 segments a token" in shown.err
+    found = answers(workspace / "made/o.jsonl")
+    assert [(line["index"], line["prompt"]) for line in found] == [(0, "the cat"), (1, "under a tree "), (2, "dog é")]
+    assert found[0]["text"] == generate(brain, "the cat", max_new_tokens=6, seed=2).text
+    assert all("".join(line["tokens"]) == line["text"] for line in found)
+    assert all(line["finish_reason"] in {"length", "stop"} for line in found)
+    assert not list((workspace / "made").glob("*.part"))
+
+    # without --out the same lines are on standard output, and another batch size changes nothing
+    written(*words, "--batch-size", 3)
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == found
+
+
+def test_other_fields_of_a_line_are_kept(brain: Bundle, workspace: Path) -> None:
+    rows = [{"id": 7, "prompt": "the", "label": {"é": [1, None]}}, {"prompt": "", "odd": "\ud800"}]
+    (workspace / "p.jsonl").write_text("".join(json.dumps(row) + "\n\n" for row in rows))
+    written("--prompt-file", "p.jsonl", "--out", "o.jsonl", "--max-new-tokens", 3)
+    first, second = answers(workspace / "o.jsonl")
+    assert (first["index"], first["id"], first["label"]) == (0, 7, {"é": [1, None]})
+    assert (second["prompt"], second["odd"]) == ("", "\ud800")
+
+
+def test_a_file_is_not_overwritten_unless_told(brain: Bundle, workspace: Path, capsys: Capture) -> None:
+    (workspace / "p.txt").write_text("the\n")
+    out = workspace / "o.jsonl"
+    out.write_text("mine")
+    words = ("--prompt-file", "p.txt", "--out", "o.jsonl", "--max-new-tokens", 2)
+    written(*words, code=2)
+    assert "o.jsonl exists" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    written(*words, "--overwrite")
+    assert len(answers(out)) == 1
+    (workspace / "o.jsonl.part").write_text("half")
+    out.unlink()
+    written(*words, code=2)
+    assert "o.jsonl.part is left of an interrupted run" in capsys.readouterr().err
+    written(*words, "--overwrite")
+    assert [path.name for path in workspace.glob("o.*")] == ["o.jsonl"]
+    written("--prompt-file", "p.txt", "--out", "artifacts", "--overwrite", code=2)
+    assert "is a folder" in capsys.readouterr().err
+    written("--prompt-file", "p.txt", "--out", "p.txt", "--overwrite", code=2)
+    assert (workspace / "p.txt").read_text() == "the\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("p.jsonl", b'{"prompt": "a"}\n{"prompt": 3}\n', "p.jsonl, line 2: the field 'prompt' must be a string, not 3"),
+        ("p.jsonl", b'\n\n{"text": "a"}', "p.jsonl, line 3: the field 'prompt' is missing; there is 'text'"),
+        ("p.jsonl", b"{}", "line 1: the field 'prompt' is missing; there is no field"),
+        ("p.jsonl", b'{"prompt": "a"}\n{"prompt": ', "p.jsonl, line 2: no JSON object"),
+        ("p.jsonl", b'{"prompt": "a", "x": NaN}', "line 1: no JSON object (NaN"),
+        ("p.jsonl", b"[" * 100_000, "line 1: no JSON object"),
+        ("p.jsonl", b'"a"', "line 1: a JSON object with the field 'prompt' is expected"),
+        ("p.jsonl", b'{"prompt": "a", "text": "b"}', "line 1: the field 'text' is one that the answer has"),
+        ("p.txt", b"a\nb\xff\n", "p.txt, line 2: byte 2 is not UTF-8"),
+        ("p.txt", b"\n \n", "p.txt: there is no prompt in it"),
+        ("p.txt", b"a\n" + b"cat " * 50 + b"\n", "p.txt, line 2: the prompt has"),
+        ("p.csv", b"a\n", "p.csv: prompts stand in a .txt file"),
+        ("none/p.txt", None, "cannot be read"),
+    ],
+)
+def test_a_bad_line_is_named_before_anything_is_written(
+    brain: Bundle, workspace: Path, capsys: Capture, name: str, content: bytes | None, told: str
+) -> None:
+    if content is not None:
+        (workspace / name).write_bytes(content)
+    written("--prompt-file", name, "--out", "o.jsonl", code=2)
+    assert told in capsys.readouterr().err
+    assert not list(workspace.glob("o.jsonl*"))
+
+
+def test_what_was_written_before_an_interruption_is_kept(
+    brain: Bundle, workspace: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / "p.txt").write_text("the\na\ncat\ndog\n")
+
+    def interrupted(*given: Any, **how: Any) -> Iterator[Generation]:
+        for number, text in enumerate(generate_batch(*given, **how)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield text
+
+    monkeypatch.setattr("hrm_engine.inference.generate_batch", interrupted)
+    assert main(["generate", "--bundle", "writer", "--prompt-file", "p.txt", "--out", "o.jsonl"]) == 130
+    assert "2 of 4 texts are in" in capsys.readouterr().err
+    assert [line["prompt"] for line in answers(workspace / "o.jsonl.part")] == ["the", "a"]
+    assert not (workspace / "o.jsonl").exists()
