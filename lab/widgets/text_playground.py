@@ -1,0 +1,91 @@
+"""Try a text model in a notebook: a prompt, settings, and the text with the depth of each token while it is written."""
+
+from __future__ import annotations
+
+import time
+from html import escape
+from typing import Any
+
+import ipywidgets
+
+from hrm_engine.bundles import Bundle
+from hrm_engine.errors import HRMError
+from hrm_engine.inference import stream
+from hrm_engine.inference.generate import MAX_SEGMENTS
+from lab.widgets.text_view import TextView
+
+_REDRAW_S = 0.15
+
+
+class TextPlayground(ipywidgets.VBox):  # type: ignore[misc]
+    """A form over :func:`hrm_engine.generate`; ``Write`` continues the prompt. The last text stays in ``view``.
+
+    Where there is no kernel to press the button for, the page shows the last text that was written.
+
+    Args:
+        bundle: the text model.
+        prompt: what stands in the form at first.
+        write: continue it at once.
+    """
+
+    def __init__(self, bundle: Bundle, prompt: str = "The ", *, write: bool = True) -> None:
+        self.bundle = bundle
+        self.view: TextView | None = None
+        wide, style = ipywidgets.Layout(width="330px"), {"description_width": "130px"}
+
+        def slider(kind: Any, low: float, high: float, value: float, step: float, name: str) -> Any:
+            return kind(value=value, min=low, max=high, step=step, description=name, layout=wide, style=style)
+
+        whole, real = ipywidgets.IntSlider, ipywidgets.FloatSlider
+        segments = bundle.config.halt_max_steps
+        self.prompt = ipywidgets.Textarea(prompt, layout=ipywidgets.Layout(width="670px", height="70px"))
+        self.settings: dict[str, Any] = {
+            "max_new_tokens": slider(
+                whole, 1, bundle.config.max_seq_len - 1, min(60, bundle.config.max_seq_len - 1), 1, "tokens"
+            ),
+            "temperature": slider(real, 0, 2, 0.8, 0.05, "temperature"),
+            "segments": slider(whole, 1, max(segments, min(2 * segments, MAX_SEGMENTS)), segments, 1, "segments"),
+            "top_p": slider(real, 0.05, 1, 1, 0.05, "top p"),
+            "repetition_penalty": slider(real, 0.5, 2, 1, 0.05, "repetition penalty"),
+            "seed": ipywidgets.IntText(0, description="seed", layout=wide, style=style),
+        }
+        if bundle.model.halt_head is not None:
+            self.settings["halt_threshold"] = slider(real, 0, 1, 0.5, 0.01, "halt threshold")
+            self.adaptive = ipywidgets.Checkbox(False, description="adaptive depth", layout=wide, style=style)
+        else:
+            self.adaptive = None
+        self.button = ipywidgets.Button(description="Write", button_style="primary")
+        self.shown = ipywidgets.HTML()
+        self.button.on_click(lambda _: self.write())
+        forms = [*self.settings.values(), *([self.adaptive] if self.adaptive else [])]
+        pairs = [ipywidgets.HBox(forms[start : start + 2]) for start in range(0, len(forms), 2)]
+        super().__init__([self.prompt, *pairs, self.button, self.shown])
+        if write:
+            self.write()
+
+    def write(self) -> None:
+        """Continue the prompt with the settings of the form; what is wrong with them is said in place of the text."""
+        how = {name: control.value for name, control in self.settings.items()}
+        if self.adaptive is not None and not self.adaptive.value:
+            del how["halt_threshold"]
+        self.button.disabled = True
+        try:
+            writing = stream(self.bundle, self.prompt.value, **how)
+            drawn_at = 0.0
+            for _ in writing:
+                if time.monotonic() - drawn_at > _REDRAW_S:
+                    self._show(writing.tokens, writing.depths, writing.num_segments)
+                    drawn_at = time.monotonic()
+            self._show(writing.tokens, writing.depths, writing.num_segments)
+        except HRMError as problem:
+            self.view, self.shown.value = None, f"<p>{escape(str(problem))}</p>"
+        finally:
+            self.button.disabled = False
+
+    def _show(self, tokens: list[str], depths: list[int], num_segments: int) -> None:
+        self.view = TextView(tokens, depths, num_segments=num_segments, prompt=self.prompt.value)
+        self.shown.value = self.view.html()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
+        return bundle if self.view is None else {**bundle, **self.view._repr_mimebundle_()}
