@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from dashboard.queries.attachments import Attachments, Version
+from dashboard.queries.brains import Brains
 from dashboard.queries.experts import ExpertTable
 from dashboard.queries.filecache import FileCache, Signature
 from dashboard.queries.folder import Checkpoints, Parameters, parameter_cache
@@ -20,7 +23,7 @@ from dashboard.queries.workspace import workspace_of
 from hrm_engine.store.paths import Workspace
 
 if TYPE_CHECKING:
-    from hrm_engine.bundles import PuzzleBundle
+    from hrm_engine.bundles import Bundle, PuzzleBundle
 
 # Each holds the rows of one run in memory: about 10 MB for 10,000 training steps.
 _OPEN_RUNS = 12
@@ -61,6 +64,12 @@ def solvers(root: Path) -> Solvers:
     return Solvers(Workspace(root))
 
 
+@st.cache_resource(max_entries=4, show_spinner=False)
+def brains(root: Path) -> Brains:
+    """The text models of the workspace at ``root``."""
+    return Brains(Workspace(root))
+
+
 @st.cache_resource(show_spinner=False)
 def evaluated_rows() -> FileCache[EvaluatedRows]:
     """Full evaluations of puzzle runs."""
@@ -91,3 +100,19 @@ def puzzle_bundle(path: Path, version: Version) -> PuzzleBundle:
     from hrm_engine.bundles import load_puzzle_bundle
 
     return load_puzzle_bundle(path, workspace=workspace())
+
+
+@dataclass(frozen=True)
+class SharedBundle:
+    """A text model that all sessions use, one after another."""
+
+    bundle: Bundle
+    lock: Lock
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def text_bundle(path: Path, version: Signature) -> SharedBundle:
+    """The text model in a folder as it was saved in the state ``version``. Raises BundleError, RegistryError."""
+    from hrm_engine.bundles import load_bundle
+
+    return SharedBundle(load_bundle(path, workspace=workspace()), Lock())

@@ -51,6 +51,8 @@ _STYLE = """<style>
 .boards img { display: block; max-width: 100%; height: auto; }
 .boards figcaption { font-size: 0.82rem; opacity: 0.75; margin-bottom: 0.25rem; font-variant-numeric: tabular-nums; }
 .boards figure.shown figcaption { opacity: 1; font-weight: 600; }
+.written { font-size: 1.05rem; line-height: 1.75; overflow-wrap: anywhere; }
+.written span { border-radius: 0.2rem; padding: 0.12rem 0; }
 [data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
 </style>"""
 

@@ -1,4 +1,4 @@
-"""The Playground: give a solver a puzzle and watch it think."""
+"""The Playground: give a solver a puzzle and watch it think, or a brain a prompt and watch it write."""
 
 from __future__ import annotations
 
@@ -11,20 +11,47 @@ from dashboard.app_pages.asking import asked
 from dashboard.app_pages.boards import LARGE_PX, Board, boards, region_of
 from dashboard.app_pages.parts import nothing_yet, plain, sentence
 from dashboard.app_pages.thinking import Thought, question, show, think
+from dashboard.app_pages.writing import text_section
 from dashboard.queries.solvers import Solver
 from dashboard.queries.workspace import find_run, run_id
-from dashboard.resources import run_index, solvers, workspace
+from dashboard.resources import brains, run_index, solvers, workspace
 from hrm_engine.errors import HRMError
 
 MAX_SEGMENTS = 64
 STARTS = (1, 2, 4, 8, 16, 32)
 
 
+PUZZLES, TEXT = "Puzzles", "Text"
+
+
 def page() -> None:
-    """Choose a solver and a puzzle, think, look."""
+    """Puzzles or text: what the link names, else what there is."""
     st.title("Playground", anchor=False)
     run_dirs = run_index(workspace().root).run_dirs()
-    found = {solver.id: solver for solver in solvers(workspace().root).all(run_dirs)}
+    of_puzzles = {solver.id: solver for solver in solvers(workspace().root).all(run_dirs)}
+    of_text = {brain.id: brain for brain in brains(workspace().root).all(run_dirs)}
+    wanted = find_run(workspace(), st.query_params.get("bundle", ""), run_dirs)
+    if wanted is not None and run_id(workspace(), wanted) in {**of_puzzles, **of_text}:
+        play = TEXT if run_id(workspace(), wanted) in of_text else PUZZLES
+    elif (play := st.query_params.get("play", "")) not in (PUZZLES, TEXT):
+        play = TEXT if of_text and not of_puzzles else PUZZLES
+    st.session_state["play"] = play
+    st.segmented_control(
+        "What to try", (PUZZLES, TEXT), key="play", required=True, label_visibility="collapsed", on_change=change
+    )
+    if play == TEXT:
+        text_section(of_text, run_dirs)
+    else:
+        puzzle_section(of_puzzles, run_dirs)
+
+
+def change() -> None:
+    """Put what is to be tried into the link."""
+    st.query_params.from_dict({"play": st.session_state["play"]})
+
+
+def puzzle_section(found: dict[str, Solver], run_dirs: list[Path]) -> None:
+    """Choose a solver and a puzzle, think, look."""
     if not found:
         nothing_yet(
             "There is no puzzle solver in this workspace yet.",

@@ -12,6 +12,7 @@ import pytest
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.run_folders import write_run
 from tests.tiny_puzzles import DATASET, PuzzleLab, make_puzzles
+from tests.tiny_runs import Lab, make_source
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
@@ -47,6 +48,25 @@ def tiny_solver(lab: Workspace, trained_tiny: Path) -> Path:
     shutil.copytree(trained_tiny / DATASET, lab.root / DATASET)
     copy = lab.runs / "tiny"
     shutil.copytree(trained_tiny / "artifacts/runs/tiny", copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def trained_brain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny text model of up to three segments, trained for real, once; its run folder."""
+    root = tmp_path_factory.mktemp("brain")
+    (root / "artifacts").mkdir()
+    (root / "training_data").mkdir()
+    source = make_source(tmp_path_factory.getbasetemp() / "tiny-source")
+    Lab(root, source).train("writer", halt_max_steps=3, max_seq_len=32)
+    return Workspace(root).brains / "writer"
+
+
+@pytest.fixture
+def tiny_brain(lab: Workspace, trained_brain: Path) -> Path:
+    """The run folder of a tiny text model in the test's own workspace."""
+    copy = lab.brains / "writer"
+    shutil.copytree(trained_brain, copy)
     return copy
 
 

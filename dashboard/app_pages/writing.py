@@ -1,0 +1,205 @@
+"""Text in the Playground: a prompt, settings, and what a brain writes, each token coloured by its depth."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from dashboard.app_pages.parts import nothing_yet, plain, sentence
+from dashboard.formats import count, rate
+from dashboard.queries.brains import Brain
+from dashboard.queries.goals import served_goals
+from dashboard.queries.workspace import find_run, run_id
+from dashboard.resources import text_bundle, workspace
+from hrm_engine.errors import HRMError
+from hrm_engine.store.goals import Goals
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
+    from hrm_engine.bundles.steering import ExpertUse
+    from hrm_engine.inference import Generation
+
+MAX_SEGMENTS = 64
+_REDRAW_S = 0.15
+_ENDS = {
+    "stop": "The model ended the text.",
+    "stop_string": "The text ended before a stop string.",
+    "length": "It has as many tokens as were asked for.",
+    "context": "The model's context is full.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """A finished text, and what was used for it."""
+
+    brain: tuple[object, ...]
+    generation: Generation
+    num_segments: int
+    experts: list[ExpertUse]
+    notes: list[str]
+
+
+def text_section(found: dict[str, Brain], run_dirs: list[Path]) -> None:
+    """Choose a brain, write, look."""
+    if not found:
+        nothing_yet(
+            "There is no text model in this workspace yet.",
+            "`lab run quickstart` trains a small one; it appears here when it is saved.",
+        )
+        return
+    left, right = st.columns([2, 5], gap="large")
+    with left:
+        brain = chosen_brain(found, run_dirs)
+        if brain is None:
+            return
+        prompt = st.text_area("Prompt", "The ", key="prompt", height=110, max_chars=100_000)
+        settings = controls(brain)
+        goals, strength = goal_controls(brain)
+        wanted = st.button("Write", type="primary", width="stretch")
+    with right:
+        box = st.empty()
+        if wanted:
+            st.session_state.pop("written", None)
+            try:
+                st.session_state["written"] = write(brain, prompt, settings, goals, strength, box)
+            except HRMError as problem:
+                box.empty()
+                sentence(f"The brain cannot continue this: {problem}")
+                return
+        written: Written | None = st.session_state.get("written")
+        if written is not None and written.brain == (brain.id, brain.version):
+            show(written, box)
+        else:
+            plain("Write continues the prompt here; the ground of a token is stronger the more segments it ran.")
+
+
+def chosen_brain(found: dict[str, Brain], run_dirs: list[Path]) -> Brain | None:
+    """The brain of the link, else the one saved last; says so and gives None if the link names none."""
+    wanted = st.query_params.get("bundle", "")
+    named = find_run(workspace(), wanted, run_dirs) if wanted else None
+    brain = found.get(run_id(workspace(), named)) if named is not None else None
+    if not wanted:
+        brain = next(iter(found.values()))
+    elif brain is None:
+        sentence(f"The bundle {wanted[:200]} is no text model of the workspace (any more): choose a brain below")
+    st.session_state["brain_choice"] = None if brain is None else brain.id
+    st.selectbox("Brain", list(found), key="brain_choice", on_change=choose, placeholder="Choose a brain")
+    if brain is not None:
+        plain(f"{brain.arch}, {brain.segments} segments in training, context of {count(brain.context)} tokens")
+    return brain
+
+
+def choose() -> None:
+    """Put the brain chosen in the box into the link."""
+    chosen: Any = st.session_state["brain_choice"]
+    st.query_params.from_dict({"play": "Text", **({"bundle": chosen} if chosen else {})})
+
+
+def controls(brain: Brain) -> dict[str, Any]:
+    """How to write, as keywords of ``hrm_engine.stream``."""
+    how: dict[str, Any] = {}
+    most = brain.context - 1
+    how["max_new_tokens"] = st.number_input("Tokens at most", 1, most, min(100, most), key=f"tokens {brain.id}")
+    how["temperature"] = st.slider(
+        "Temperature", 0.0, 2.0, 0.8, 0.05, key="temperature", help="0 always takes the likeliest token"
+    )
+    if brain.segments > 1 and st.toggle(
+        "Adaptive depth", key="adaptive", help="A token goes on only while its halting head finds that worth it"
+    ):
+        how["halt_threshold"] = st.slider("Go on above a probability of", 0.0, 1.0, 0.5, 0.01, key="threshold")
+    with st.expander("More settings"):
+        how["segments"] = st.slider("Segments", 1, MAX_SEGMENTS, brain.segments, key=f"text segments {brain.id}")
+        how["top_k"] = st.number_input("Top k", 0, None, 0, key="top_k", help="0: of all tokens")
+        how["top_p"] = st.slider("Top p", 0.01, 1.0, 1.0, 0.01, key="top_p")
+        how["repetition_penalty"] = st.slider(
+            "Repetition penalty",
+            0.5,
+            2.0,
+            1.0,
+            0.05,
+            key="repetition_penalty",
+            help="Above 1, tokens that the context has become less likely",
+        )
+        lines = st.text_area(
+            "Stop strings", "", key="stop", height=68, help=r"One a line; \n stands for a line break", max_chars=10_000
+        )
+        how["stop"] = [line.replace(r"\n", "\n") for line in (lines or "").split("\n") if line]
+        how["seed"] = st.number_input("Seed", 0, 2**53 - 1, 0, key="seed", help="The same seed writes the same text")
+    return how
+
+
+def goal_controls(brain: Brain) -> tuple[list[int] | None, float]:
+    """Which goals draw tokens to attached experts, and how strongly; None without such experts."""
+    if not brain.experts:
+        return None, 0.0
+    try:
+        served = {goal.goal.id: goal for goal in served_goals(Goals(workspace()))}
+    except HRMError as problem:
+        sentence(f"The goals cannot be read: {problem}", key="sentence goals")
+        return None, 0.0
+    here = {number: goal for number, goal in served.items() if set(goal.experts) & set(brain.experts)}
+    if not here:
+        plain(f"Attached experts: {', '.join(brain.experts)}; no goal is served by them.")
+        return None, 0.0
+    goals = st.multiselect(
+        "Goals", list(here), format_func=lambda number: f"{number}: {here[number].goal.text}", key=f"goals {brain.id}"
+    )
+    strength = st.slider("Strength of the goals", 0.0, 5.0, 1.0, 0.1, key="strength", disabled=not goals)
+    return list(goals) or None, float(strength)
+
+
+def write(
+    brain: Brain, prompt: str, settings: dict[str, Any], goals: list[int] | None, strength: float, box: DeltaGenerator
+) -> Written:
+    """Load the brain if need be and continue the prompt, drawing into ``box`` on the way.
+
+    Raises:
+        HRMError: the bundle cannot be loaded, or the prompt or a setting is refused.
+    """
+    with st.spinner("Writing"):
+        from hrm_engine.bundles.steering import steer, watch_experts
+        from hrm_engine.inference import stream
+
+        shared = text_bundle(brain.path, brain.version)
+        # Pages of all sessions have the same model, and goals are set in it.
+        with shared.lock:
+            notes = steer(shared.bundle, goals=goals, strength=strength, workspace=workspace())
+            with watch_experts(shared.bundle) as used:
+                writing, drawn_at = stream(shared.bundle, prompt, **settings), 0.0
+                for _ in writing:
+                    if time.monotonic() - drawn_at > _REDRAW_S:
+                        draw(box, prompt, writing.tokens, writing.depths, writing.num_segments)
+                        drawn_at = time.monotonic()
+    return Written((brain.id, brain.version), writing.result(), writing.num_segments, used, notes)
+
+
+def draw(box: DeltaGenerator, prompt: str, tokens: list[str], depths: list[int], num_segments: int) -> None:
+    """The text so far. What the model wrote is escaped there."""
+    from hrm_engine.data.text.drawing import depth_html
+
+    box.html(f'<div class="written">{depth_html(tokens, depths, num_segments=num_segments, prompt=prompt)}</div>')
+
+
+def show(written: Written, box: DeltaGenerator) -> None:
+    """The text, its depths and figures."""
+    from hrm_engine.data.text.drawing import depth_legend
+
+    found = written.generation
+    draw(box, found.prompt, found.tokens, found.depths, written.num_segments)
+    st.html(depth_legend(found.depths, num_segments=written.num_segments))
+    depth, tokens, speed = st.columns(3)
+    depth.metric("Mean depth", "—" if found.mean_depth is None else f"{found.mean_depth:.2f}")
+    tokens.metric("Tokens", count(found.num_tokens))
+    speed.metric("Tokens/s", rate(found.num_tokens / found.seconds))
+    plain(_ENDS[found.finish_reason] if found.num_tokens else f"{_ENDS[found.finish_reason]} There is nothing to show.")
+    for use in written.experts:
+        share = "no tokens" if use.token_share is None else f"{use.token_share:.1%} of the tokens"
+        plain(f"Expert {use.expert_id} in {use.layer}: {share if use.is_active else 'inactive'}")
+    for note in written.notes:
+        plain(f"Note: {note}.")

@@ -1,0 +1,80 @@
+"""Text models of a workspace, as their small files describe them; no weights are read for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dashboard.queries.filecache import FileCache, Signature, signature
+from dashboard.queries.workspace import printable, run_id
+from hrm_engine.errors import HRMError
+from hrm_engine.store.files import read_json
+from hrm_engine.store.paths import Workspace
+
+_KEPT = 512
+_TEXT_KIND = "actv1"
+_MOST_SEGMENTS = 64
+
+
+@dataclass(frozen=True)
+class Brain:
+    """A bundle that writes text."""
+
+    id: str
+    path: Path
+    arch: str
+    segments: int
+    """Segments at most in its training; with one there is no halting head."""
+    context: int
+    """Tokens of prompt and text together."""
+    experts: tuple[str, ...]
+    """Ids of attached experts."""
+    version: Signature
+    """Changes when the bundle is saved again."""
+
+
+class Brains:
+    """The text models of one workspace; their files are read once for each state of them. Safe to share."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._files: FileCache[dict[str, Any]] = FileCache(_read, _KEPT)
+
+    def all(self, run_dirs: Sequence[Path]) -> list[Brain]:
+        """Every complete bundle of text, the one saved last first."""
+        found = [brain for path in run_dirs if (brain := self.of(path)) is not None]
+        return sorted(found, key=lambda brain: (-brain.version[1], brain.id))
+
+    def of(self, run_dir: Path) -> Brain | None:
+        """The text model in a run folder; None if it is another kind of run, or has not been saved yet."""
+        version = signature(run_dir / "metadata.json")
+        config = self._files.get(run_dir / "config.json") or {}
+        segments, context = _count(config.get("halt_max_steps")), _count(config.get("max_seq_len"))
+        if version is None or config.get("kind") != _TEXT_KIND or context is None or context < 2:
+            return None
+        if segments is None or segments > _MOST_SEGMENTS:
+            return None
+        entries = (self._files.get(run_dir / "metadata.json") or {}).get("experts")
+        experts = [entry.get("expert_id") for entry in entries or () if isinstance(entry, dict)]
+        return Brain(
+            id=run_id(self.workspace, run_dir),
+            path=run_dir,
+            arch=printable(str(config.get("arch")))[:40],
+            segments=segments,
+            context=context,
+            experts=tuple(sorted({name for name in experts if isinstance(name, str)})),
+            version=version,
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except HRMError:
+        return {}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 24 else None

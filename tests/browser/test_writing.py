@@ -1,0 +1,83 @@
+"""Text in the Playground in a real browser: a real brain writes, and each token shows how deep it went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.pages import assert_no_errors, metric
+from tests.tiny_runs import Lab, make_source
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.browser
+
+PICTURE_BYTES = 10_000
+WRITING_LIMIT_MS = 60_000  # the first text imports torch
+
+
+@pytest.fixture
+def lab(workspace: Path) -> Lab:
+    """A workspace with a tiny brain, trained for real."""
+    found = Lab(workspace, make_source(workspace.parent / "source"))
+    found.train("writer", halt_max_steps=3, max_seq_len=128)
+    return found
+
+
+def grounds(page: Page) -> list[str]:
+    """The colours behind the tokens, as the browser draws them."""
+    found: list[str] = page.evaluate(
+        "() => [...document.querySelectorAll('.written span[title]')].map(one => getComputedStyle(one).backgroundColor)"
+    )
+    return found
+
+
+def test_a_brain_is_watched_writing(
+    lab: Lab, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path
+) -> None:
+    page.goto(f"{start_dashboard(lab.root)}/playground")
+    page.get_by_text("hrm-text, 3 segments in training").wait_for()
+    prompt = page.get_by_role("textbox", name="Prompt")
+    prompt.fill("the cat <img src=x onerror='document.title=1'>")
+    prompt.press("Control+Enter")
+    write = page.get_by_role("button", name="Write")
+    write.click()
+    page.get_by_text("Mean depth").wait_for(timeout=WRITING_LIMIT_MS)
+    assert metric(page, "Mean depth") == "3.00"
+    deep = set(grounds(page))
+    assert len(deep) == 1
+    assert deep != {"rgba(0, 0, 0, 0)"}
+    assert page.locator(".written").inner_text().startswith("the cat <img src=x")
+    assert page.locator("img[src=x]").count() == 0
+    token = page.locator(".written span[title]").first
+    assert token.get_attribute("title") == "token 1: 3 segments of 3"
+    assert_no_errors(page)
+
+    # A threshold that no probability is above: every token stops after its first segment, on another ground.
+    page.get_by_text("Adaptive depth").click()
+    slider = page.get_by_role("slider", name="Go on above a probability of")
+    slider.focus()
+    slider.press("End")
+    page.wait_for_timeout(500)
+    write.click()
+    page.wait_for_function(
+        "() => document.querySelector('.written span[title]')?.title === 'token 1: 1 segment of 3'",
+        timeout=WRITING_LIMIT_MS,
+    )
+    # what was shown before stays on the page until the new text is finished
+    page.get_by_test_id("stMetricValue").get_by_text("1.00", exact=True).wait_for()
+    assert metric(page, "Mean depth") == "1.00"
+    assert set(grounds(page)).isdisjoint(deep)
+    page.screenshot(path=screenshots / "writing.png", full_page=True)
+
+    prompt.fill("cat " * 400)
+    prompt.press("Control+Enter")
+    write.click()
+    page.get_by_text("The brain cannot continue this").wait_for()
+    assert page.get_by_text("the model's context 128").is_visible()
+    assert_no_errors(page)
+    assert (screenshots / "writing.png").stat().st_size > PICTURE_BYTES
