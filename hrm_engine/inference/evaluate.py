@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hrm_engine.errors import DataError
+from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.models.act import TextBatch, adaptive_statistics, depth_statistics
 from hrm_engine.models.core import RecurrentCore
 
@@ -32,8 +32,6 @@ class Evaluation:
     loss_by_segment: list[float]
     token_accuracy_by_segment: list[float]
     num_tokens: int
-    adaptive: Adaptive | None = None
-    """Where a halting threshold was given."""
 
     @property
     def loss(self) -> float:
@@ -51,30 +49,35 @@ class Evaluation:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
 
-def evaluate(
-    core: RecurrentCore, batches: Iterable[TextBatch], *, num_segments: int, halt_threshold: float | None = None
-) -> Evaluation:
-    """Measure a model on batches of packed rows.
-
-    Args:
-        halt_threshold: also measure with adaptive depth: a token goes on while the probability that another segment is
-            worth it is above this.
+def evaluate(core: RecurrentCore, batches: Iterable[TextBatch], *, num_segments: int) -> Evaluation:
+    """Measure a model on batches of packed rows, at every depth.
 
     Raises:
-        DataError: the batches hold no label at all. ValueError: a threshold for a model without a halting head.
+        DataError: the batches hold no label at all.
     """
+    (losses, accuracies), num_tokens = token_means(
+        batches, lambda batch: depth_statistics(core, batch, num_segments=num_segments)
+    )
+    return Evaluation(losses, accuracies, num_tokens)
 
-    def statistics(batch: TextBatch) -> tuple[Tensor, ...]:
-        at_depths = depth_statistics(core, batch, num_segments=num_segments)
-        if halt_threshold is None:
-            return at_depths
-        return *at_depths, *adaptive_statistics(core, batch, num_segments=num_segments, halt_threshold=halt_threshold)
 
-    (losses, accuracies, *adaptive), num_tokens = token_means(batches, statistics)
-    if halt_threshold is None:
-        return Evaluation(losses, accuracies, num_tokens)
-    (loss,), (accuracy,), (depth,) = adaptive
-    return Evaluation(losses, accuracies, num_tokens, Adaptive(halt_threshold, loss, accuracy, depth))
+def evaluate_adaptive(
+    core: RecurrentCore, batches: Iterable[TextBatch], *, num_segments: int, halt_threshold: float
+) -> Adaptive:
+    """Measure a model where a token goes on while the probability that a further segment pays is above the threshold.
+
+    Raises:
+        ConfigError: the threshold is no probability, or the model has no halting head. DataError: there is no label.
+    """
+    if core.halt_head is None:
+        raise ConfigError("this model thinks one segment at every token: it has no halting head")
+    if not 0 <= halt_threshold <= 1:
+        raise ConfigError(f"halt threshold {halt_threshold}: use a probability from 0 (full depth) to 1 (one segment)")
+    ((loss,), (accuracy,), (depth,)), _ = token_means(
+        batches,
+        lambda batch: adaptive_statistics(core, batch, num_segments=num_segments, halt_threshold=halt_threshold),
+    )
+    return Adaptive(halt_threshold, loss, accuracy, depth)
 
 
 def token_means(

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.inference import evaluate
+from hrm_engine.errors import ConfigError
 from hrm_engine.inference.decoding import Decoder
+from hrm_engine.inference.evaluate import evaluate, evaluate_adaptive
 from hrm_engine.kernels.losses import token_losses_reference
 from hrm_engine.models.act import (
     TextBatch,
@@ -60,14 +61,16 @@ def test_thresholds_at_the_ends(arch: str) -> None:
     core, batch = undecided_core(arch), whole_rows(2, 8)
     assert (depths_of(core, batch, 0.0) == SEGMENTS).all()
     assert (depths_of(core, batch, 1.0) == 1).all()
-    found = evaluate(core, [batch], num_segments=SEGMENTS, halt_threshold=0.0)
-    assert found.adaptive is not None
-    assert found.adaptive.loss == pytest.approx(found.loss, abs=1e-12)
-    assert found.adaptive.mean_depth == SEGMENTS
-    found = evaluate(core, [batch], num_segments=SEGMENTS, halt_threshold=1.0)
-    assert found.adaptive is not None
-    assert found.adaptive.loss == pytest.approx(found.loss_by_segment[0], abs=1e-12)
-    assert found.adaptive.mean_depth == 1
+    fixed = evaluate(core, [batch], num_segments=SEGMENTS)
+    found = evaluate_adaptive(core, [batch], num_segments=SEGMENTS, halt_threshold=0.0)
+    assert found.loss == pytest.approx(fixed.loss, abs=1e-12)
+    assert (found.token_accuracy, found.mean_depth) == (fixed.token_accuracy, SEGMENTS)
+    found = evaluate_adaptive(core, [batch], num_segments=SEGMENTS, halt_threshold=1.0)
+    assert found.loss == pytest.approx(fixed.loss_by_segment[0], abs=1e-12)
+    assert (found.token_accuracy, found.mean_depth) == (fixed.token_accuracy_by_segment[0], 1)
+    for threshold in (-0.1, 1.1):
+        with pytest.raises(ConfigError, match="probability"):
+            evaluate_adaptive(core, [batch], num_segments=SEGMENTS, halt_threshold=threshold)
 
 
 def test_a_position_that_stopped_stays_stopped() -> None:
@@ -169,3 +172,5 @@ def test_a_model_of_one_segment_has_nothing_to_adapt() -> None:
     core = tiny_core("hrm-text", halt_max_steps=1)
     with pytest.raises(ValueError, match="no halting head"):
         list(run_segments(core, whole_rows(1, 4), num_segments=2, halt_threshold=0.5))
+    with pytest.raises(ConfigError, match="no halting head"):
+        evaluate_adaptive(core, [whole_rows(1, 4)], num_segments=2, halt_threshold=0.5)

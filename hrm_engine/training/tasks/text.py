@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.inference import evaluate, generate
-from hrm_engine.inference.evaluate import Evaluation
+from hrm_engine.inference.evaluate import Evaluation, evaluate_adaptive
 from hrm_engine.inference.reading import on_device
-from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextLosses, accumulate_gradients
+from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accumulate_gradients
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
@@ -33,6 +34,7 @@ from hrm_engine.training.attached import as_metadata, biased_columns, look_up, w
 from hrm_engine.training.routing import Routers, with_routing
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
+from hrm_engine.training.tasks.gradient import warmed_fields, warmed_grad_calls, warms_embeddings
 from hrm_engine.training.tasks.text_rows import StepRows, step_rows
 
 PROMPT_TOKENS = 8
@@ -56,6 +58,7 @@ class TextStep:
             "num_tokens": num_tokens,
             "token_segments": self._rows.token_segments,
             "rows": self._state.rows + self._task.rows_per_step,
+            **({} if self._rows.grad_calls is None else {"grad_calls": self._rows.grad_calls}),
         }
         loss = losses.ce_by_segment.mean() / max(1, num_tokens)
         numbers = torch.cat((losses.ce_by_segment, losses.halt[None]))
@@ -73,9 +76,16 @@ class TextTask(Task):
     kind = TEXT_KIND
 
     def __init__(
-        self, config: TextTrainConfig, tokenizer: Tokenizer, workspace: Workspace, start: StartingPoint | None = None
+        self,
+        config: TextTrainConfig,
+        tokenizer: Tokenizer,
+        workspace: Workspace,
+        start: StartingPoint | None = None,
+        *,
+        core: CoreConfig | None = None,
     ) -> None:
         self.config = config
+        self._saved_core = core
         self.tokenizer = self.companions = tokenizer
         self._start = start
         self._workspace = workspace
@@ -113,6 +123,9 @@ class TextTask(Task):
 
     def _network(self) -> CoreConfig | None:
         """Decide the settings of what is trained, kept as ``core``; returns those of a network whose routers learn."""
+        if self._saved_core is not None:
+            self.core = self._saved_core
+            return self.core
         # taken-over embeddings bring their own scale
         taken = None if self._start is None else self._start.embeddings
         core = resolve_core(
@@ -150,13 +163,16 @@ class TextTask(Task):
                 f"with --grad-calls {task.core.grad_calls} no gradient reaches the token embeddings: they stay as they "
                 "start"
             )
+        elif config.network.grad_calls_warmup and not warms_embeddings(task.core):
+            messages.append("the token embeddings stay as they start until enough calls carry gradient (its warm-up)")
         return task, messages
 
     @classmethod
     def resumed(cls, config: TextTrainConfig, workspace: Workspace, checkpoint: Path) -> tuple[TextTask, list[str]]:
-        """The task of a run that goes on, with the tokenizer it began with."""
+        """The task of a run that goes on, with the tokenizer and the network it began with."""
         messages = _embedded_data(config, workspace)
-        return cls(config, Tokenizer.load(checkpoint), workspace), messages
+        core = read_core_config(checkpoint, kind=cls.kind)
+        return cls(config, Tokenizer.load(checkpoint), workspace, core=core), messages
 
     def first_model(self, workspace: Workspace) -> tuple[RecurrentCore, dict[str, str] | None]:
         """A model with its first weights.
@@ -192,7 +208,8 @@ class TextTask(Task):
     def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool) -> TextStep:
         """The next rows."""
         rows = self.rows_of_step(state.rows, self.rows_per_step, micro_batch, self.device)
-        return TextStep(self, state, rows, checkpointing=checkpointing)
+        warmed = warmed_grad_calls(self.core, self.config.network.grad_calls_warmup, state)
+        return TextStep(self, state, replace(rows, grad_calls=warmed), checkpointing=checkpointing)
 
     def describe(
         self, numbers: list[float], counts: Mapping[str, int], step_time: float, state: TrainState
@@ -214,6 +231,7 @@ class TextTask(Task):
             "tokens": state.tokens,
             "token_segments": state.token_segments,
             "effective_batch_size": self.rows_per_step,
+            **warmed_fields(counts),
             "dataset_position": (self.order.start_offset + rows) % len(self.rows),
             "epoch": self.order.epoch(rows),
             "act_steps_mean": token_segments / count,
@@ -256,6 +274,7 @@ class TextTask(Task):
                 backward=backward,
                 checkpointing=checkpointing,
                 dispatch=self.routers.dispatch(step, number, batch.inputs.device),
+                grad_calls=rows.grad_calls,
             )
             total = part if total is None else total + part
         if total is None:
@@ -271,17 +290,25 @@ class TextTask(Task):
         """Loss and accuracy at every depth on the first held-out rows; None where evaluation is off."""
         if not self._num_eval_rows or full:
             return None
-        batches = (on_device(batch, self.device) for batch in self._held_out_batches(micro_batch))
-        # without a halting head there is nothing to adapt
-        threshold = None if self.model.halt_head is None else self.config.depth.halt_threshold
-        result = evaluate(self.model, batches, num_segments=self.num_segments, halt_threshold=threshold)
+        size, segments = micro_batch, self.num_segments
+        result = evaluate(self.model, self._eval_batches(size), num_segments=segments)
+        fields = self.evaluation_fields(result)
         summary = f"validation loss {result.loss:.4f} (unigram {self.unigram_loss:.4f})"
-        if result.adaptive is not None:
-            summary += f", {result.adaptive.loss:.4f} at {result.adaptive.mean_depth:.2f} segments"
-        return Evaluated(self.evaluation_fields(result), [result.loss], summary)
+        if self.model.halt_head is not None:
+            threshold = self.config.depth.halt_threshold
+            batches = self._eval_batches(size)
+            adaptive = evaluate_adaptive(self.model, batches, num_segments=segments, halt_threshold=threshold)
+            fields |= {
+                "adaptive_loss": adaptive.loss,
+                "adaptive_token_accuracy": adaptive.token_accuracy,
+                "act_steps_mean": adaptive.mean_depth,
+                "halt_threshold": threshold,
+            }
+            summary += f", {adaptive.loss:.4f} at {adaptive.mean_depth:.2f} segments"
+        return Evaluated(fields, [result.loss], summary)
 
     def evaluation_fields(self, result: Evaluation) -> dict[str, Any]:
-        """What an ``eval`` row says of held-out text."""
+        """What an ``eval`` row says of held-out text at every depth."""
         return {
             "loss": result.loss,
             "perplexity": result.perplexity,
@@ -290,16 +317,6 @@ class TextTask(Task):
             "token_accuracy_by_segment": result.token_accuracy_by_segment,
             "num_tokens": result.num_tokens,
             "unigram_loss": self.unigram_loss,
-            **(
-                {}
-                if (found := result.adaptive) is None
-                else {
-                    "adaptive_loss": found.loss,
-                    "adaptive_token_accuracy": found.token_accuracy,
-                    "act_steps_mean": found.mean_depth,
-                    "halt_threshold": found.halt_threshold,
-                }
-            ),
         }
 
     def sample(self) -> dict[str, str] | None:
@@ -309,6 +326,9 @@ class TextTask(Task):
         bundle = Bundle(Path(), self.core, self.model, self.tokenizer, {})
         sample = generate(bundle, self.prompt, max_new_tokens=SAMPLE_TOKENS, temperature=0.0)
         return {"prompt": sample.prompt, "text": sample.text}
+
+    def _eval_batches(self, size: int) -> Iterator[TextBatch]:
+        return (on_device(batch, self.device) for batch in self._held_out_batches(size))
 
     def _held_out_batches(self, size: int) -> Iterator[Batch]:
         count = self._num_eval_rows
