@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from hrm_engine.errors import HRMError
     from hrm_engine.inference import Generation, Solutions, Trace, generate, solve, stream, trace
     from hrm_engine.training import StepReport, Trainer, TrainResult, train
+    from hrm_engine.training.estimate import Estimate, estimate
 
 _HOMES = {
     "Bundle": "hrm_engine.bundles",
+    "Estimate": "hrm_engine.training.estimate",
     "Generation": "hrm_engine.inference",
     "HRMError": "hrm_engine.errors",
     "PuzzleBundle": "hrm_engine.bundles",
@@ -46,6 +48,7 @@ _HOMES = {
     "Trace": "hrm_engine.inference",
     "TrainResult": "hrm_engine.training",
     "Trainer": "hrm_engine.training",
+    "estimate": "hrm_engine.training.estimate",
     "generate": "hrm_engine.inference",
     "list_bundles": "hrm_engine.bundles",
     "load_bundle": "hrm_engine.bundles",
@@ -61,6 +64,7 @@ _HOMES = {
 
 __all__ = [
     "Bundle",
+    "Estimate",
     "Generation",
     "HRMError",
     "PuzzleBundle",
@@ -71,6 +75,7 @@ __all__ = [
     "Trace",
     "TrainResult",
     "Trainer",
+    "estimate",
     "generate",
     "list_bundles",
     "load_bundle",

@@ -181,6 +181,23 @@ def remove_folder(path: Path) -> None:
         raise storage_error(problem, temporary, doing="remove") from problem
 
 
+@contextmanager
+def temporary_folder(home: Path, name: str) -> Iterator[Path]:
+    """Yield a folder in ``home`` that is gone at the end; ``clean_temporaries`` knows what a kill leaves of it.
+
+    Raises StorageError.
+    """
+    folder = _temporary_name(home / name, "tmp")
+    try:
+        folder.mkdir()
+    except OSError as problem:
+        raise storage_error(problem, folder, doing="create the folder") from problem
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def clean_temporaries(folder: Path, *, name: str | None = None, own: bool = True) -> list[str]:
     """Put away what killed writers left in ``folder``, or only what they left of ``name``; one sentence for each.
 

@@ -42,6 +42,7 @@ COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ),
     ("data", "lab.cli.data:app", _PREPARE, "Build and show training data."),
     ("implant", "lab.cli.implant:implant", _PREPARE, "Train the tokenizer and write the base model for --model."),
+    ("estimate", "lab.cli.estimate:app", _TRAIN, "Parameters, memory, FLOPs and time of a training before it begins."),
     ("train", "lab.cli.train:app", _TRAIN, "Train a brain."),
     ("generate", "lab.cli.generate:generate", _TRAIN, "Continue a prompt with a trained brain."),
     ("solve", "lab.cli.solve:solve", _TRAIN, "Solve a puzzle with a trained solver."),

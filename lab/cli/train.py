@@ -30,7 +30,7 @@ _ABSENT = object()
 _START = Group("Run", help="Which configuration, and whether a run begins, goes on or is forked.", sort_key=1)
 
 # Titles of the configurations' groups, in the order of the help page.
-_TITLES = {
+TITLES = {
     "data": "Data",
     "run": "Length, batch and folders",
     "optim": "Optimizer",
@@ -80,7 +80,7 @@ AllowChangedData = Annotated[
 
 
 @app.command(name="actv1")
-@config_flags(TextTrainConfig, _TITLES)
+@config_flags(TextTrainConfig, TITLES)
 def actv1(
     *,
     config: Preset = None,
@@ -103,7 +103,7 @@ def actv1(
 
 
 @app.command(name="puzzle")
-@config_flags(PuzzleTrainConfig, _TITLES)
+@config_flags(PuzzleTrainConfig, TITLES)
 def puzzle(
     *,
     config: Preset = None,
@@ -136,7 +136,7 @@ class _How(NamedTuple):
 
 def _train(kind: type[C], preset_name: str | None, how: _How, given: dict[str, Any]) -> int:
     workspace = Workspace.find()
-    preset = {} if preset_name is None else load_preset(_preset_place(preset_name, workspace), kind)
+    preset = {} if preset_name is None else load_preset(preset_place(preset_name, workspace), kind)
     if how.resume or how.from_checkpoint is not None:
         given = {**_leaf_values(kind, preset), **given}
         settings = _saved_settings(kind, how, given, workspace)
@@ -182,7 +182,7 @@ def _leaf_values(kind: type[TrainConfig], preset: Mapping[str, Any]) -> dict[str
     return values
 
 
-def _preset_place(name_or_file: str, workspace: Workspace) -> str | Path:
+def preset_place(name_or_file: str, workspace: Workspace) -> str | Path:
     """Files are taken from the workspace root, like every path on the command line."""
     if Path(name_or_file).suffix in {".yaml", ".yml"}:
         return workspace.resolve(name_or_file)

@@ -1,0 +1,215 @@
+"""A few steps of a training, timed: ``python -m hrm_engine.training.trial FOLDER``, for :mod:`.estimate`.
+
+The folder holds the request and takes the answer. A process of its own, because the largest memory that a process has
+had says nothing about what came when.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+import torch
+
+from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, build_config
+from hrm_engine.errors import HRMError
+from hrm_engine.store.files import read_json, write_json
+from hrm_engine.store.paths import Workspace
+from hrm_engine.training.stages import Stage, stages
+from hrm_engine.training.tasks.puzzle import PuzzleTask
+from hrm_engine.training.tasks.text import TextTask
+from hrm_engine.training.trainer import Trainer
+
+STEPS_AT_ONCE = 4
+"""Between two looks at the clock on a GPU, which would wait for nothing else."""
+WARMUP_STEPS = 2
+MOST_STEPS = 60
+_EVAL_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be tried. ``began`` is the moment of the command, in seconds since 1970."""
+
+    FILE: ClassVar[str] = "request.json"
+
+    kind: str
+    parameters: dict[str, Any]
+    root: str
+    limit_s: float
+    began: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial found. Seconds are wall time."""
+
+    FILE: ClassVar[str] = "answer.json"
+
+    num_steps: int
+    """Steps that were timed, warm-up excluded."""
+    step_s: list[float]
+    """Mean time of a step, for each stage of the run (one, but for a depth curriculum)."""
+    first_step_s: float
+    """What the first steps took beyond that (compilation, memory that is taken for the first time)."""
+    start_s: float
+    """From the command to the first step: imports, reading the data, the model."""
+    evaluation_s: float
+    """One periodic evaluation with its sample, and the best weights written."""
+    save_s: float
+    """One checkpoint."""
+    finish_s: float
+    """The bundle, and the evaluation of all held-out rows where there is one."""
+    peak_bytes: int
+    """Largest memory: of the process, or on a GPU of its tensors."""
+    libraries_bytes: int
+    """Of that, what the process had before it began; 0 on a GPU."""
+    optimizer_bytes: int
+    """State of the optimizer."""
+    micro_batch_size: int
+    """Smaller than ``--batch-size`` where memory ran out."""
+
+
+def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, began: float) -> Trial:
+    """Train a few steps in the run folder that ``config`` names, evaluate, save and finish. Raises what they raise."""
+    before = _memory_bytes()
+    with Trainer(_shortened(config), workspace=workspace) as trainer:
+        start_s = time.time() - began
+        wait = partial_wait(trainer.device)
+        wait()
+        plan = stages(trainer.config)
+        until = time.perf_counter() + limit_s
+        first = _timed(wait, lambda: _make_steps(trainer, plan[0], WARMUP_STEPS))
+        step_s, num_steps = [], 0
+        for number, stage in enumerate(plan):
+            share = (until - time.perf_counter()) / (len(plan) - number)
+            mean, count = _step_time(trainer, stage, wait, max(0.0, share), warm=number > 0)
+            step_s.append(mean)
+            num_steps += count
+        evaluation_s, full_s = _evaluation_times(trainer, config, wait)
+        save_s = _timed(wait, trainer.save)
+        optimizer = sum(tensor.nbytes for tensor in trainer.updater.state_tensors().values())
+        finish_s = _timed(wait, trainer.finish)
+        on_gpu = trainer.device.type == "cuda"
+        return Trial(
+            num_steps=num_steps,
+            step_s=step_s,
+            first_step_s=max(0.0, first - WARMUP_STEPS * step_s[0]),
+            start_s=start_s,
+            evaluation_s=evaluation_s,
+            save_s=save_s,
+            finish_s=finish_s + full_s,
+            peak_bytes=torch.cuda.max_memory_allocated(trainer.device) if on_gpu else _peak_bytes(),
+            libraries_bytes=0 if on_gpu else before,
+            optimizer_bytes=optimizer,
+            micro_batch_size=trainer.state.micro_batch_size,
+        )
+
+
+def _shortened(config: TrainConfig) -> TrainConfig:
+    """The same training with evaluations of a few batches: their time grows with these."""
+    if isinstance(config, TextTrainConfig):
+        changed = {"eval_batches": min(config.evaluation.eval_batches, _EVAL_BATCHES)}
+    else:
+        assert isinstance(config, PuzzleTrainConfig)
+        slots = config.run.batch_size * config.run.gradient_accumulation_steps
+        rows = max(config.run.batch_size, min(256, slots))
+        changed = {"eval_rows": min(config.evaluation.eval_rows, rows), "full_eval": False}
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=changed)})
+
+
+def _step_time(
+    trainer: Trainer, stage: Stage, wait: Callable[[], None], limit_s: float, *, warm: bool
+) -> tuple[float, int]:
+    """Mean time of a step of a stage, and how many were timed: at least one."""
+    if warm:
+        _make_steps(trainer, stage, 1)
+    spent, count, at_once = 0.0, 0, 1 if trainer.device.type == "cpu" else STEPS_AT_ONCE
+    while not count or (spent * (count + at_once) / count < limit_s and count < MOST_STEPS):
+        spent += _timed(wait, lambda: _make_steps(trainer, stage, at_once))
+        count += at_once
+    return spent / count, count
+
+
+def _make_steps(trainer: Trainer, stage: Stage, count: int) -> None:
+    for _ in range(count):
+        # within the stage, which may have fewer steps than are timed
+        trainer.state.step = min(max(trainer.state.step, stage.first), stage.first + stage.num_steps - 1)
+        trainer.step()
+
+
+def _evaluation_times(trainer: Trainer, config: TrainConfig, wait: Callable[[], None]) -> tuple[float, float]:
+    """Seconds of one periodic evaluation of full size, and of the one of all held-out rows at the end (0: none)."""
+    task, rows = trainer.task, trainer.state.micro_batch_size
+    if task.evaluate(rows) is None:
+        return 0.0, 0.0
+    short = _timed(wait, lambda: task.evaluate(rows))
+    whole = _timed(wait, trainer.evaluate)
+    if isinstance(task, TextTask):
+        assert isinstance(config, TextTrainConfig)
+        there = len(task.held_out_rows)
+        asked, measured = (
+            min(there, batches * config.run.batch_size)
+            for batches in (config.evaluation.eval_batches, task.config.evaluation.eval_batches)
+        )
+        return max(0.0, whole - short) + short * asked / measured, 0.0
+    assert isinstance(task, PuzzleTask)
+    assert isinstance(config, PuzzleTrainConfig)
+    assert task.test_set is not None
+    there, measured = task.test_set.num_rows, len(task.subset)
+    full_s = short * there / measured if config.evaluation.full_eval else 0.0
+    return max(0.0, whole - short) + short * min(there, config.evaluation.eval_rows) / measured, full_s
+
+
+def partial_wait(device: torch.device) -> Callable[[], None]:
+    """Waits until a device has done all that it was given."""
+    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
+
+
+def _timed(wait: Callable[[], None], work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - began
+
+
+def _memory_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def _peak_bytes() -> int:
+    """The largest resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    info = psutil.Process().memory_info()
+    if sys.platform == "win32":
+        return int(info.peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def main() -> int:
+    """Answer the request in the folder that the command line names."""
+    folder = Path(sys.argv[1])
+    request = Request(**read_json(folder / Request.FILE))
+    kind = {config.kind: config for config in (TextTrainConfig, PuzzleTrainConfig)}[request.kind]
+    try:
+        config = build_config(kind, preset=request.parameters)
+        found = run_trial(config, Workspace(Path(request.root)), limit_s=request.limit_s, began=request.began)
+        answer: dict[str, Any] = asdict(found)
+    except HRMError as problem:
+        answer = {"error": type(problem).__name__, "message": str(problem)}
+    write_json(folder / Trial.FILE, answer)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

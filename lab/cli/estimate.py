@@ -1,0 +1,153 @@
+"""``lab estimate``: what a training will take, before it begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Group, Parameter
+
+from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, build_config, load_preset
+from hrm_engine.store.paths import Workspace
+from lab.cli.console import console, human_bytes, human_count, human_seconds, show_facts, show_json
+from lab.cli.flags import config_flags
+from lab.cli.train import TITLES, preset_place
+
+if TYPE_CHECKING:
+    from hrm_engine.training.estimate import Estimate
+
+app = App(name="estimate", help="Parameters, memory, FLOPs and time of a training before it begins.")
+
+_ASKED = Group("Estimate", help="What is estimated, and how.", sort_key=1)
+
+Preset = Annotated[str | None, Parameter(group=_ASKED, help="Preset or YAML file to start from; flags go on top.")]
+Measure = Annotated[
+    bool,
+    Parameter(group=_ASKED, help="Time a few steps of the real training; off: only what can be calculated."),
+]
+LimitS = Annotated[
+    float,
+    Parameter(group=_ASKED, help="Seconds in which these steps begin; data, an evaluation and a save come to it."),
+]
+Json = Annotated[bool, Parameter(group=_ASKED, negative="", show_default=False, help="Write JSON instead.")]
+
+
+@app.command(name="actv1")
+@config_flags(TextTrainConfig, TITLES)
+def actv1(
+    *, config: Preset = None, measure: Measure = True, limit_s: LimitS = 20.0, json: Json = False, **given: Any
+) -> int:
+    """Estimate a training of a text model: the flags are those of lab train actv1.
+
+    It leaves no run folder, and nothing else in the workspace.
+    """
+    return _estimate(TextTrainConfig, config, given, measure=measure, limit_s=limit_s, json=json)
+
+
+@app.command(name="puzzle")
+@config_flags(PuzzleTrainConfig, TITLES)
+def puzzle(
+    *, config: Preset = None, measure: Measure = True, limit_s: LimitS = 20.0, json: Json = False, **given: Any
+) -> int:
+    """Estimate a training of a puzzle solver: the flags are those of lab train puzzle.
+
+    It leaves no run folder, and nothing else in the workspace.
+    """
+    return _estimate(PuzzleTrainConfig, config, given, measure=measure, limit_s=limit_s, json=json)
+
+
+def _estimate(
+    kind: type[TrainConfig],
+    preset_name: str | None,
+    given: dict[str, Any],
+    *,
+    measure: bool,
+    limit_s: float,
+    json: bool,
+) -> int:
+    workspace = Workspace.find()
+    preset = {} if preset_name is None else load_preset(preset_place(preset_name, workspace), kind)
+    config = build_config(kind, preset=preset, overrides=given)
+
+    # Only now: a wrong setting should not wait for torch.
+    from hrm_engine.training.estimate import estimate
+
+    if measure:
+        console(stderr=True).print(f"measuring: the data is read, then steps for up to {limit_s:g} s ...")
+    found = estimate(config, workspace=workspace, measure=measure, limit_s=limit_s)
+    if json:
+        show_json(found.as_json())
+    else:
+        _show(found)
+    return 0
+
+
+def _show(found: Estimate) -> None:
+    parameters, flops, memory, measured = found.parameters, found.flops, found.memory, found.measured
+    _section(
+        f"parameters  {human_count(parameters.total)}",
+        [
+            ("embeddings", human_count(parameters.embeddings)),
+            ("high level", human_count(parameters.high_level)),
+            ("low level", human_count(parameters.low_level)),
+            ("head", human_count(parameters.head)),
+            ("halting", human_count(parameters.halting)),
+            *_where(parameters.puzzle_embedding, "puzzle embedding, beside them", human_count),
+            *_where(parameters.total - parameters.active, "idle for a token (experts)", human_count),
+        ],
+    )
+    _section(
+        f"arithmetic  {_flops(flops.total)} a step, {_flops(found.flops_per_run)} in {found.steps:,} steps",
+        [
+            ("forward", _flops(flops.forward)),
+            ("backward", _flops(flops.backward)),
+            *_where(flops.recomputed, "recomputed", _flops),
+            *_where(flops.target, "target of Q-learning", _flops),
+        ],
+    )
+    optimizer = memory.optimizer if measured is None else measured.optimizer_bytes
+    _section(
+        f"tensors  {human_bytes(memory.total)} at the peak of a step, in {found.dtype} on {found.device}",
+        [
+            ("weights", human_bytes(memory.weights)),
+            *_where(memory.masters, "wider copies for the update", human_bytes),
+            ("gradients", human_bytes(memory.gradients)),
+            ("optimizer", "a trial tells" if optimizer is None else human_bytes(optimizer)),
+            *_where(memory.average, "moving average", human_bytes),
+            *_where(memory.carry, "slots", human_bytes),
+            ("activations", human_bytes(memory.activations)),
+        ],
+    )
+    if measured is None or found.run_s is None:
+        return
+    tokens = found.rows_per_step * found.core.max_seq_len / measured.step_s[-1]
+    speed = f", {tokens:,.0f} tokens/s" if found.kind == TextTrainConfig.kind else ""
+    steps = ", ".join(f"{1000 * step_s:,.0f} ms" for step_s in measured.step_s)
+    _section(
+        f"measured  {human_seconds(found.run_s)} for the whole run, {human_bytes(measured.peak_bytes)} of memory",
+        [
+            ("a step", f"{steps}{speed} ({measured.num_steps} timed, {found.num_threads} threads)"),
+            ("an evaluation", human_seconds(measured.evaluation_s)),
+            ("a checkpoint", human_seconds(measured.save_s)),
+            ("start", human_seconds(measured.start_s + measured.first_step_s)),
+            ("bundle at the end", human_seconds(measured.finish_s)),
+            *_where(measured.libraries_bytes, "of the memory, libraries", human_bytes),
+            ("micro-batch", f"{measured.micro_batch_size} rows"),
+        ],
+    )
+
+
+def _section(title: str, facts: list[tuple[str, object]]) -> None:
+    console().print(title)
+    show_facts(facts, indent="  ")
+
+
+def _where(number: int, name: str, written: Any) -> list[tuple[str, object]]:
+    """A line, where there is anything to say."""
+    return [(name, written(number))] if number else []
+
+
+def _flops(number: float) -> str:
+    for limit, unit in ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP")):
+        if number >= limit:
+            return f"{number / limit:.1f} {unit}"
+    return f"{number / 1e6:.1f} MFLOP"
