@@ -1,0 +1,189 @@
+"""Estimates against what real, tiny trainings then have and do; nothing of a trial is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import hrm_engine
+from hrm_engine.config import TrainConfig
+from hrm_engine.errors import BundleError, ConfigError, DataError
+from hrm_engine.store.paths import Workspace
+from hrm_engine.training import Trainer
+from hrm_engine.training.estimate import Estimate, estimate
+from hrm_engine.training.stages import Stage, stages
+from hrm_engine.training.step_memory import LiveBytes
+from tests.tiny_puzzles import PuzzleLab
+from tests.tiny_runs import Lab
+
+CLOSE = 0.15
+TEXT: list[dict[str, Any]] = [
+    {},
+    {"arch": "hrm", "grad_calls": "one_step", "optimizer": "adam_atan2", "ema_decay": 0.9},
+    {"amp": False, "model_dtype": "bf16", "gradient_checkpointing": True, "window_size": 8},
+    {"use_moe": True, "num_experts": 4, "batch_size": 8, "moe_capacity_factor": 0},
+    {"optimizer": "muon", "halt_max_steps": 1, "pos_encodings": "learned"},
+    {"use_8bit_optimizer": True},
+]
+PUZZLES: list[dict[str, Any]] = [
+    {"ema_decay": 0.9},
+    {"arch": "hrm", "h_cycles": 2, "gradient_accumulation_steps": 2},
+    {"arch": "trm-mlp", "puzzle_tokens": 2, "grad_calls": 2},
+    {"arch": "transformer", "l_cycles": 0, "halt_max_steps": 1, "use_moe": True, "num_experts": 4},
+]
+
+
+def names(settings: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in settings.items()) or "default"
+
+
+def of_experts(rows: Any, weight: Any, ends: Any, *, out_val: Any = None, **_: Any) -> int:
+    return 2 * rows.shape[0] * rows.shape[1] * out_val.shape[-1]
+
+
+def outer(left: Any, right: Any, ends: Any, *, out_val: Any = None, **_: Any) -> int:
+    return 2 * left.shape[0] * left.shape[1] * right.shape[1]
+
+
+for formula in (of_experts, outer):
+    formula._get_raw = True  # type: ignore[attr-defined]
+
+
+def counter() -> FlopCounterMode:
+    """Torch's counter, which does not know the products of experts."""
+    ours = torch.ops.hrm_lab
+    mapping = {ours.expert_blocks: of_experts, ours.expert_outer_blocks: outer}
+    return FlopCounterMode(display=False, custom_mapping=mapping)
+
+
+def nbytes(tensors: Any) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def assert_as_measured(config: TrainConfig, workspace: Workspace) -> None:
+    """Parameters and bytes of what stays are equal; the peak of a step and its FLOPs are close."""
+    found = estimate(config, workspace=workspace, measure=False)
+    assert found.measured is None
+    assert found.run_s is None
+    with Trainer(config, workspace=workspace) as trainer:
+        trainer.step()
+        trainer.step()
+        model, masters = trainer.model, trainer.masters
+        assert replace_scale(found) == trainer.core.model_copy(update={"embedding_scale": 1.0})
+        assert found.parameters.total == sum(parameter.numel() for parameter in model.parameters())
+        assert found.steps == trainer.total_steps
+        assert found.dtype == str(trainer.precision.compute).removeprefix("torch.")
+        own = {id(parameter) for parameter in model.parameters()}
+        by_name = masters.by_name.values()
+        assert found.memory.weights == nbytes((*model.parameters(), *model.buffers()))
+        assert found.memory.masters == nbytes(master for master in by_name if id(master) not in own)
+        assert found.memory.gradients == nbytes(m.grad for m in by_name if m.grad is not None)
+        assert found.memory.average == (
+            0 if trainer.average is None else nbytes(trainer.average.state_tensors().values())
+        )
+        state = {name: t for name, t in trainer.updater.state_tensors().items() if not name.endswith("step")}
+        if found.memory.optimizer is not None:
+            assert found.memory.optimizer == pytest.approx(nbytes(state.values()), abs=5000, rel=0.01)
+        work = trainer.task.work(trainer.state, trainer.state.micro_batch_size, checkpointing=trainer.checkpointing)
+        with LiveBytes() as counted:
+            work.run(torch.autograd.backward)
+        assert found.memory.activations == pytest.approx(counted.peak, rel=CLOSE)
+        work = trainer.task.work(trainer.state, trainer.state.micro_batch_size, checkpointing=trainer.checkpointing)
+        with counter() as flops:
+            work.run(torch.autograd.backward)
+        assert found.flops.total == pytest.approx(flops.get_total_flops(), rel=CLOSE)
+        assert found.flops_per_run == found.steps * found.flops.total
+        trainer.finish()
+
+
+def replace_scale(found: Estimate) -> Any:
+    """The network without what only the embeddings that are taken over say."""
+    return found.core.model_copy(update={"embedding_scale": 1.0})
+
+
+@pytest.mark.parametrize("settings", TEXT, ids=names)
+def test_text(lab: Lab, settings: dict[str, Any]) -> None:
+    given = {"max_seq_len": 32, "batch_size": 4, "freeze_positions": 0.0, "halt_max_steps": 2, **settings}
+    if given["halt_max_steps"] == 1:
+        del given["freeze_positions"]
+    assert_as_measured(lab.config(brain_name="run", **given), lab.workspace)
+
+
+@pytest.mark.parametrize("settings", PUZZLES, ids=names)
+def test_puzzles(puzzle_lab: PuzzleLab, settings: dict[str, Any]) -> None:
+    assert_as_measured(puzzle_lab.config(run_name="run", **settings), puzzle_lab.workspace)
+
+
+def test_active_parameters(lab: Lab) -> None:
+    found = estimate(lab.config(use_moe=True, num_experts=8), workspace=lab.workspace, measure=False)
+    one = 3 * found.core.hidden_size * found.core.intermediate_size
+    layers = found.core.h_layers + found.core.l_layers
+    assert found.parameters.total - found.parameters.active == layers * (8 - 2) * one
+    dense = estimate(lab.config(), workspace=lab.workspace, measure=False).parameters
+    assert dense.active == dense.total
+
+
+def files(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*")}
+
+
+def test_a_trial_of_text(lab: Lab) -> None:
+    (lab.root / "artifacts" / "brains").mkdir()
+    before = files(lab.root)
+    config = lab.config(brain_name="run", steps=100, eval_every=50, save_every=20, log_file="log", stop_file="stop")
+    found = hrm_engine.estimate(config, workspace=lab.workspace, limit_s=0.2)
+    assert files(lab.root) == before
+    trial = found.measured
+    assert trial is not None
+    assert trial.num_steps >= 1
+    assert trial.micro_batch_size == 2
+    assert trial.peak_bytes > trial.libraries_bytes > 50 << 20
+    assert trial.optimizer_bytes == pytest.approx(found.memory.optimizer, rel=0.01)
+    assert min(trial.step_s[0], trial.start_s, trial.evaluation_s, trial.save_s, trial.finish_s) > 0
+    rest = trial.start_s + trial.first_step_s + 3 * trial.evaluation_s + 5 * trial.save_s + trial.finish_s
+    assert found.run_s == pytest.approx(100 * trial.step_s[0] + rest)
+    content = json.loads(json.dumps(found.as_json()))
+    assert content["parameters"]["total"] == found.parameters.total
+    assert content["measured"]["num_steps"] == trial.num_steps
+
+
+def test_a_trial_of_puzzles_with_a_curriculum(puzzle_lab: PuzzleLab) -> None:
+    (puzzle_lab.root / "artifacts").mkdir(exist_ok=True)
+    before = files(puzzle_lab.root)
+    config = puzzle_lab.config(steps=10, h_cycles=2, depth_curriculum="0:1x1,0.25:1x2,0.5:2x2")
+    assert stages(config) == [Stage(0, 3, (1, 1)), Stage(3, 2, (1, 2)), Stage(5, 5, (2, 2))]
+    found = estimate(config, workspace=puzzle_lab.workspace, limit_s=0.2)
+    assert files(puzzle_lab.root) == before
+    assert found.measured is not None
+    assert len(found.measured.step_s) == 3
+    assert found.flops_per_run < 10 * found.flops.total
+
+
+def test_what_must_be_built_first_is_built_elsewhere(workspace: Path) -> None:
+    found = estimate(hrm_engine.load_puzzle_config("sudoku-4x4"), workspace=Workspace(workspace), measure=False)
+    assert found.core.vocab_size == 6
+    assert found.steps == 400
+    assert files(workspace) == {"artifacts", "training_data"}
+
+
+def test_steps_of_epochs(puzzle_lab: PuzzleLab) -> None:
+    config = puzzle_lab.config(epochs=2.0, batch_size=8)
+    assert estimate(config, workspace=puzzle_lab.workspace, measure=False).steps == 6
+
+
+def test_what_is_refused(lab: Lab) -> None:
+    before = files(lab.root)
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"dataset_file": "nowhere.txt"}, DataError, "nowhere.txt"),
+        ({"student_init": "artifacts/nobody"}, BundleError, "nobody"),
+        ({"optimizer": "nothing"}, ConfigError, "there is no such rule"),
+    ]
+    for changed, error, told in cases:
+        with pytest.raises(error, match=told):
+            estimate(lab.config(**changed), workspace=lab.workspace, limit_s=0.1)
+    assert files(lab.root) == before
