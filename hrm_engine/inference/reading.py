@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hrm_engine.bundles import Bundle
+from hrm_engine.data.text.documents import read_documents, split_holdout
 from hrm_engine.data.text.packing import Batch, PackedRows, pack
 from hrm_engine.errors import ConfigError
 from hrm_engine.kernels.losses import head_statistics
 from hrm_engine.models.act import TextBatch, run_segments
+from hrm_engine.models.core import Carry
+from hrm_engine.store.files import read_json
+from hrm_engine.store.paths import Workspace
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,38 @@ class ReadToken:
     depth: int
     """Segments that the model ran before it said what it expects here: those of the token before."""
     loss: float
-    """Nats: how much the token surprised the model."""
+    """Nats: how much the token surprised the model there."""
+    loss_by_segment: list[float]
+    """Nats after each segment where every token runs all of them."""
+
+
+def held_out_documents(bundle: Bundle, file: Path | None, workspace: Workspace) -> tuple[list[str], str]:
+    """Documents to measure a model on, and what they are: those of a file, else what its training held out.
+
+    Raises:
+        ConfigError: no file was given, and the bundle does not say what it was trained on. DataError: no text there.
+    """
+    if file is not None:
+        return read_documents(workspace.resolve(file)).documents, str(file)
+    saved = bundle.path / "training_args.json"
+    told = read_json(saved).get("parameters") if saved.is_file() else None
+    try:
+        data, eval_file = told["data"], told["evaluation"]["eval_file"]  # type: ignore[index]
+        source = Path(eval_file or data["dataset_file"])
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{bundle.path} does not say what it was trained on: name a text with --dataset-file"
+        ) from error
+    corpus = read_documents(
+        workspace.resolve(source),
+        ascii_only=data["ascii_only"],
+        document_separator=data["document_separator"],
+        text_field=data["text_field"],
+        skip_bad=data["skip_bad_records"],
+    )
+    if eval_file:
+        return corpus.documents, str(source)
+    return split_holdout(corpus.documents)[1], f"the held-out part of {source}"
 
 
 def text_batches(
@@ -81,12 +117,17 @@ def read_tokens(
     inputs = torch.tensor([[tokenizer.bos_id, *ids[:-1]]], device=device)
     labels = torch.tensor([ids], device=device)
     batch = TextBatch(inputs, labels, torch.arange(len(ids), device=device)[None], None)
-    depths = torch.zeros_like(labels)
     num_segments = config.halt_max_steps if segments is None else segments
+
+    def losses(carry: Carry) -> Tensor:
+        return head_statistics(carry.z_h.flatten(0, 1), core.lm_head.weight, labels.flatten())[0]
+
+    by_segment = [losses(carry) for carry in run_segments(core, batch, num_segments=num_segments)]
+    depths = torch.zeros_like(labels)
     for carry in run_segments(core, batch, num_segments=num_segments, halt_threshold=halt_threshold):
         depths += 1 if carry.stopped is None else ~carry.stopped
-    losses, _ = head_statistics(carry.z_h.flatten(0, 1), core.lm_head.weight, labels.flatten())
     pieces = tokenizer.stream_decoder()
     texts = [pieces.push(token) for token in ids]
     texts[-1] += pieces.finish()
-    return [ReadToken(*read) for read in zip(texts, depths[0].tolist(), losses.tolist(), strict=True)]
+    told = (texts, depths[0].tolist(), losses(carry).tolist(), torch.stack(by_segment, 1).tolist())
+    return [ReadToken(*read) for read in zip(*told, strict=True)]

@@ -45,6 +45,7 @@ COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("estimate", "lab.cli.estimate:app", _TRAIN, "Parameters, memory, FLOPs and time of a training before it begins."),
     ("train", "lab.cli.train:app", _TRAIN, "Train a brain."),
     ("generate", "lab.cli.generate:generate", _TRAIN, "Continue a prompt with a trained brain."),
+    ("eval", "lab.cli.evaluate:app", _TRAIN, "Measure a trained brain on text."),
     ("solve", "lab.cli.solve:solve", _TRAIN, "Solve a puzzle with a trained solver."),
     ("optim", "lab.cli.optim:app", _TRAIN, "List the optimizers."),
     ("bundle", "lab.cli.bundle:app", _TRAIN, "List, show, verify, copy, rename, delete, import and export brains."),

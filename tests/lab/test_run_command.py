@@ -127,7 +127,7 @@ def test_recipes_are_listed_and_shown(workspace: Path, capsys: pytest.CaptureFix
     assert "quickstart" in capsys.readouterr().out
     assert main(["recipes", "list", "--json"]) == 0
     names = [item["name"] for item in json.loads(capsys.readouterr().out)]
-    assert names == ["experts", "experts-bench", "puzzles", "quickstart", "transformer-bench"]
+    assert names == ["adaptive-depth", "experts", "experts-bench", "puzzles", "quickstart", "transformer-bench"]
     assert main(["recipes", "show", "quickstart"]) == 0
     assert "optimizer steps" in capsys.readouterr().out
     assert main(["recipes", "show", "quickstart", "--json"]) == 0
