@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.chromium import HOW_TO_GET, find_chromium
 
@@ -22,6 +23,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # debugpy, inside every notebook kernel, prints a warning about frozen modules otherwise.
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+# A busy machine is no failure: no test is timed.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

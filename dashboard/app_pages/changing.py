@@ -16,6 +16,8 @@ from dashboard.resources import workspace
 from hrm_engine.errors import HRMError
 
 WATCH_S = 3.0
+OPEN_ICON = ":material/arrow_forward:"
+"""Of links from something listed to its page."""
 _ASKED, _DONE, _REFUSED = "asked", "change_done", "change_refused"
 
 Dialogs = Mapping[str, tuple[str, Callable[[str], None]]]
@@ -30,6 +32,11 @@ def ask(kind: str, subject: str = "") -> None:
 def ask_button(label: str, kind: str, subject: str = "", *, key: str | None = None) -> None:
     """A button that opens a dialog."""
     st.button(label, on_click=ask, args=(kind, subject), key=key or f"{kind} {subject}")
+
+
+def undo(label: str, kind: str, subject: str, *, key: str) -> None:
+    """A quiet button beside something listed, whose dialog takes it away."""
+    st.button(label, on_click=ask, args=(kind, subject), key=key, type="tertiary", icon=":material/link_off:")
 
 
 def forget() -> None:

@@ -7,7 +7,7 @@ from functools import partial
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages.changing import ask, change_now
+from dashboard.app_pages.changing import OPEN_ICON, ask, change_now, undo
 from dashboard.app_pages.parts import chart, plain
 from dashboard.charts import experts as charts
 from dashboard.charts import training as training_charts
@@ -19,6 +19,8 @@ from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.goals import Goals
 
 MAX_LISTED = 20
+ACTIVATIONS = "Tokens that routers sent to it in the evaluations of its trainings, once for each call of its layer"
+MEAN_WEIGHT = "Mean weight that they gave it there"
 
 
 def card(expert: ExpertCard, goals: Goals, bundles: list[str]) -> None:
@@ -77,8 +79,9 @@ def numbers(expert: ExpertCard) -> None:
     gain = None if with_it is None or without is None else with_it - without
     row = st.grid("auto", min_column_width=130)
     number = partial(row.metric, border=True, height="stretch")
-    number("Activations", formats.count(expert.total_activations), help="Tokens routed to it so far")
-    number("Mean weight", formats.rate(expert.avg_routing_weight), help="That they gave it")
+    number("Activations", formats.count(expert.total_activations), help=ACTIVATIONS)
+    weight = expert.avg_routing_weight if expert.total_activations else None
+    number("Mean weight", formats.rate(weight), help=MEAN_WEIGHT)
     number(
         "Held-out loss",
         formats.loss(with_it),
@@ -146,7 +149,7 @@ def served(expert: ExpertCard, goals: Goals) -> None:
                     continue
                 plain(f"goal {goal.id} · {'active' if active.get(goal.id) else 'inactive'}")
                 subject = f"{goal.id} {expert.expert_id}"
-                st.button("Unlink", on_click=ask, args=("unlink", subject), key=f"unlink {goal.id}", type="tertiary")
+                undo("Unlink", "unlink", subject, key=f"unlink {goal.id}")
     if len(expert.goals) > MAX_LISTED:
         plain(f"and {len(expert.goals) - MAX_LISTED:,} more")
     st.page_link("app_pages/goals.py", label="All goals")
@@ -160,8 +163,7 @@ def places(expert_id: str, bundles: list[str]) -> None:
     for at, bundle in enumerate(bundles[:MAX_LISTED]):
         with st.container(horizontal=True, vertical_alignment="center", key=f"words_bundle_{at}"):
             st.text(bundle)
-            st.page_link("app_pages/run.py", label="Open", query_params={"run": bundle})
-            subject = f"{expert_id} {bundle}"
-            st.button("Detach", on_click=ask, args=("detach", subject), key=f"detach {bundle}", type="tertiary")
+            st.page_link("app_pages/run.py", label="Open", icon=OPEN_ICON, query_params={"run": bundle})
+            undo("Detach", "detach", f"{expert_id} {bundle}", key=f"detach {bundle}")
     if len(bundles) > MAX_LISTED:
         plain(f"and {len(bundles) - MAX_LISTED:,} more")

@@ -11,6 +11,7 @@ import streamlit as st
 from dashboard import formats
 from dashboard.app_pages import attach_dialogs, expert_card, expert_dialogs
 from dashboard.app_pages.changing import ask_button, note_seen, open_dialog, start_watching, tell
+from dashboard.app_pages.expert_card import ACTIVATIONS, MEAN_WEIGHT
 from dashboard.app_pages.parts import USE_CHIPS, nothing_yet, plain, sentence
 from dashboard.app_pages.routing import routing_view
 from dashboard.charts import experts as charts
@@ -91,7 +92,7 @@ def show(found: Registry) -> None:
     row.metric("Active", formats.count(counts.active), border=True, help="Tokens may be routed to them")
     row.metric("Frozen", formats.count(counts.frozen), border=True, help="Neither gradient nor weight decay")
     row.metric("Attached", formats.count(counts.attached), border=True, help="They stand in a layer of some brain")
-    left, right = st.columns([3, 2], gap="medium")
+    left, right = st.columns([2, 1], gap="medium")
     with right:
         hierarchy(found)
     with left:
@@ -169,13 +170,13 @@ def table(found: Registry) -> None:
         selection_default={"selection": {"rows": [ids.index(chosen)] if chosen in ids else []}},
         column_order=[
             "expert_id",
-            "name",
             "state",
             "category",
             "num_goals",
             "total_activations",
             "avg_routing_weight",
             "last_trained",
+            "name",
         ],
         column_config=columns(),
         placeholder=formats.DASH,
@@ -253,14 +254,14 @@ def columns() -> dict[str, Any]:
     """Titles and number formats of the table."""
     make = st.column_config
     return {
-        "expert_id": make.TextColumn("Expert", width="medium"),
+        "expert_id": make.TextColumn("Expert", width=180),
+        "state": make.MultiselectColumn("State", options=list(USE_CHIPS), color=list(USE_CHIPS.values()), width=130),
+        "category": make.TextColumn("Category", width=85),
+        "num_goals": make.NumberColumn("Goals", format="%d", width=55),
+        "total_activations": make.NumberColumn("Activations", format="compact", help=ACTIVATIONS, width=90),
+        "avg_routing_weight": make.NumberColumn("Weight", format="%.3f", help=MEAN_WEIGHT, width=70),
+        "last_trained": make.DatetimeColumn("Trained", format="distance", width=100),
         "name": make.TextColumn("Name", width="medium"),
-        "state": make.MultiselectColumn("State", options=list(USE_CHIPS), color=list(USE_CHIPS.values())),
-        "category": make.TextColumn("Category", width="small"),
-        "num_goals": make.NumberColumn("Goals", format="%d", width="small"),
-        "total_activations": make.NumberColumn("Activations", format="compact", help="Tokens routed to it so far"),
-        "avg_routing_weight": make.NumberColumn("Weight", format="%.3f", help="Mean weight that they gave it"),
-        "last_trained": make.DatetimeColumn("Trained", format="distance"),
     }
 
 

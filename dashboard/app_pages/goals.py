@@ -7,7 +7,18 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.app_pages.changing import Dialogs, answer, ask, ask_button, note_seen, open_dialog, start_watching, tell
+from dashboard.app_pages.changing import (
+    OPEN_ICON,
+    Dialogs,
+    answer,
+    ask,
+    ask_button,
+    note_seen,
+    open_dialog,
+    start_watching,
+    tell,
+    undo,
+)
 from dashboard.app_pages.expert_dialogs import unlink
 from dashboard.app_pages.parts import USE_CHIPS, nothing_yet, plain, sentence
 from dashboard.formats import DASH
@@ -117,7 +128,7 @@ def columns() -> dict[str, Any]:
     """Titles of the table."""
     make = st.column_config
     return {
-        "id": make.NumberColumn("Id", format="%d", width="small"),
+        "id": make.NumberColumn("Id", format="%d", width=50),
         "text": make.TextColumn("Goal", width="large"),
         "state": make.MultiselectColumn(
             "State", options=list(USE_CHIPS), color=list(USE_CHIPS.values()), width="small"
@@ -157,9 +168,9 @@ def detail(served: ServedGoal, ids: list[str]) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.text(printable(expert_id) if expert_id in ids else f"{printable(expert_id)} (not in the registry)")
             if expert_id in ids:
-                st.page_link("app_pages/experts.py", label="Open", query_params={"expert": expert_id})
-            subject = f"{goal.id} {expert_id}"
-            st.button("Unlink", on_click=ask, args=("unlink", subject), key=f"unlink {expert_id}", type="tertiary")
+                link = {"expert": expert_id}
+                st.page_link("app_pages/experts.py", label="Open", icon=OPEN_ICON, query_params=link)
+            undo("Unlink", "unlink", f"{goal.id} {expert_id}", key=f"unlink {expert_id}")
     if len(served.experts) > _MAX_LISTED:
         plain(f"and {len(served.experts) - _MAX_LISTED:,} more")
 

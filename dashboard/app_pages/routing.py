@@ -20,6 +20,7 @@ from dashboard.resources import parameters, run_index, run_metrics, workspace
 from hrm_engine.store.status import live_state
 
 REFRESH_S = 5.0
+EVENNESS = "Entropy of its shares of tokens, as a share of the maximum, now: 100 % where all experts get the same"
 
 
 def routing_view() -> None:
@@ -102,13 +103,24 @@ def figures(run_dir: Path) -> None:
         plain("Assignments that found their expert full; such a token keeps its residual path.")
     with right:
         balance(metrics)
-    if found.by_layer["bias_rate"].notna().any():
-        with st.columns(2)[0]:
-            st.subheader("Bias of goals", anchor=False)
-            figure = charts.by_layer_lines(found.by_layer, found.layers, "bias_rate", "bias rate", y_format=".3~g")
-            chart(figure, "bias_rate", "Bias rate of goal-aware routing, for each layer")
+    bias(found)
     if found.num_steps > len(found.steps):
         plain(f"{len(found.steps):,} of {found.num_steps:,} steps are drawn, evenly spread; at most {MAX_STEPS}.")
+
+
+def bias(found: Routing) -> None:
+    """What goals drew to their experts."""
+    rates = found.by_layer["bias_rate"]
+    if rates.notna().any():
+        st.subheader("Bias of goals", anchor=False)
+        if not (rates > 0).any():
+            plain("No goal steers this run.")
+            return
+        with st.columns(2)[0]:
+            figure = charts.by_layer_lines(found.by_layer, found.layers, "bias_rate", "bias rate")
+            figure.update_yaxes(rangemode="tozero", tickformat=".0%")
+            chart(figure, "bias_rate", "Bias rate of goal-aware routing, for each layer")
+            plain("Share of the layer's assignments that went to experts which a goal favours.")
 
 
 def headline(found: Routing) -> None:
@@ -121,7 +133,7 @@ def headline(found: Routing) -> None:
     if len(known):
         least = known.loc[known["entropy"].idxmin()]
         # The name of a layer comes from a file and a metric's delta is markup: it is said below the figure instead.
-        row.metric("Least even layer", formats.share(finite(least["entropy"])), border=True, help="Of all layers, now")
+        row.metric("Least even layer", formats.share(finite(least["entropy"])), border=True, help=EVENNESS)
     row.metric("Dropped", formats.share(finite(last["dropped"].mean())), border=True, help="Mean of the layers, now")
     row.metric("Step", formats.count(found.steps[-1]), border=True, help="The last one that was told")
 

@@ -26,6 +26,7 @@ _HEIGHT = 300
 # As the chips of tables: the ends are pale enough for dark numbers on them, and seen on a light and on a dark page.
 _SCALE = [[0.0, "#ced3da"], [0.5, "#93bee2"], [1.0, "#3a90d4"]]
 _INK = "#22262b"
+_PALE = "#dcdfe4"
 _BAR = {"tickformat": ".2~%", "thickness": 12, "outlinewidth": 0}
 _WRITTEN_CELLS = 16
 
@@ -61,7 +62,7 @@ def family_tree(tree: pd.DataFrame, chosen: str) -> go.Figure:
                     "symbol": symbol,
                     "opacity": 1,
                     "size": [15 if ids[at] == chosen else 11 for at in rows],
-                    "line": {"width": 2, "color": colour},
+                    "line": {"width": 2, "color": style.GREY if colour == _PALE else colour},
                 },
                 text=[f" <b>{escape(ids[at])}</b>" if ids[at] == chosen else f" {escape(ids[at])}" for at in rows],
                 textposition="middle right",
@@ -83,7 +84,7 @@ def family_tree(tree: pd.DataFrame, chosen: str) -> go.Figure:
         clickmode="event+select",
         hovermode="closest",
     )
-    drawn.update_xaxes(visible=False, fixedrange=True, range=[-0.3, deepest + 0.6 + 0.09 * longest])
+    drawn.update_xaxes(visible=False, fixedrange=True, range=[-0.3, deepest + 0.6 + 0.13 * longest])
     drawn.update_yaxes(visible=False, fixedrange=True, range=[len(ids) - 0.4, -0.6])
     return drawn
 
@@ -91,8 +92,8 @@ def family_tree(tree: pd.DataFrame, chosen: str) -> go.Figure:
 _STATES = (
     ("active", style.BLUE, "circle"),
     ("frozen", style.GREEN, "square"),
-    ("inactive", style.GREY, "circle-open"),
-    ("inactive, frozen", style.GREY, "square-open"),
+    ("inactive", _PALE, "circle"),
+    ("inactive, frozen", _PALE, "square"),
 )
 
 

@@ -32,7 +32,7 @@ SELECT place, card ->> 'expert_id' AS expert_id, card ->> 'name' AS name, card -
        json_array_length(card, '$.child_expert_ids')::BIGINT AS num_children,
        try_cast(card ->> 'last_trained' AS TIMESTAMP) AS last_trained,
        try_cast(card ->> 'total_activations' AS DOUBLE) AS total_activations,
-       try_cast(card ->> 'avg_routing_weight' AS DOUBLE) AS avg_routing_weight,
+       CASE WHEN total_activations > 0 THEN try_cast(card ->> 'avg_routing_weight' AS DOUBLE) END AS avg_routing_weight,
        card ->> 'checkpoint_path' IS NOT NULL AS has_weights
 FROM (SELECT unnest(cards) AS card, generate_subscripts(cards, 1) AS place
       FROM (SELECT ($text::JSON -> 'experts')::JSON[] AS cards))

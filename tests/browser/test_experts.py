@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hrm_engine.store.files import write_json
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
 from tests.browser.pages import assert_no_errors, metric, wait_for_axis
 from tests.dashboard.registries import HOSTILE, add_expert, on_disk, write_registry
 from tests.dashboard.run_folders import write_moe_run
+from tests.tiny_experts import make_expert
+from tests.tiny_solvers import save_solver, tiny_solver
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -107,6 +110,34 @@ def test_an_expert_is_frozen(
     assert_no_errors(page)
     for name in ("experts", "dialog"):
         assert (screenshots / f"{name}.png").stat().st_size > PICTURE_BYTES
+
+
+def test_an_expert_is_attached_and_detached(
+    lab: Workspace, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path
+) -> None:
+    solver = save_solver(tiny_solver(arch="hrm"), lab.runs / "tiny")
+    write_json(solver / "training_args.json", {"schema_version": 1, "kind": "puzzle"})
+    make_expert(lab, "digits", width=32, inner=32)
+    page.goto(f"{start_dashboard(lab.root)}/experts?expert=digits")
+    press(page, "Attach")
+    asked = dialog(page, "Attach expert")
+    asked.get_by_role("combobox").first.click()
+    page.get_by_role("option", name="runs/tiny").click()
+    page.screenshot(path=screenshots / "attach.png")
+    asked.get_by_role("button", name="Attach").click()
+    page.get_by_text("runs/tiny-digits", exact=True).wait_for()
+    assert cli(lab, "experts", "show", "digits")["attached_to"] == ["artifacts/runs/tiny-digits"]
+    page.get_by_role("button", name="Detach").click()
+    asked = dialog(page, "Detach expert")
+    asked.get_by_text("stays as it is").wait_for()
+    asked.get_by_role("button", name="Detach").click()
+    asked.wait_for(state="hidden")
+    assert (lab.runs / "tiny-digits-without-digits" / "metadata.json").is_file()
+    # What the command line attaches is seen without a click.
+    cli(lab, "experts", "attach", "digits", "--bundle", "tiny", "--layer", "L.0")
+    page.get_by_text("runs/tiny-digits-2", exact=True).wait_for()
+    assert_no_errors(page)
+    assert (screenshots / "attach.png").stat().st_size > PICTURE_BYTES
 
 
 def test_a_goal_is_added_and_linked(
