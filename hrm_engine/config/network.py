@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,16 @@ from hrm_engine.config.moe import MoEConfig
 
 Architecture = Literal["hrm-text", "hrm", "transformer"]
 GradCalls = int | Literal["one_step", "full"]
+
+GradCallsWarmup = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="Share of the steps over which the calls with gradient grow from 2 to --grad-calls, which makes "
+        "them cheaper; 0 = all from the first step on. Published for hrm-text: 0.2.",
+    ),
+]
 
 _RECURRENT = {"h_layers": 2, "l_layers": 2, "h_cycles": 2, "l_cycles": 2, "halt_max_steps": 2}
 # One pass of one stack, as many layers as the two levels of the others together.
@@ -70,6 +80,7 @@ class NetworkConfig(Config):
         "Default: 2 for hrm; for hrm-text all from the first high-level call on, which reach the token embeddings; "
         "transformer has one call.",
     )
+    grad_calls_warmup: GradCallsWarmup = 0.0
     attention_gate: bool | None = Field(
         None, description="Sigmoid gate on the attention output. Default: as the architecture has it."
     )
@@ -97,7 +108,19 @@ class NetworkConfig(Config):
         calls = self.h_cycles * (self.l_cycles + 1)
         if isinstance(self.grad_calls, int) and not 1 <= self.grad_calls <= calls:
             raise ValueError(f"--grad-calls {self.grad_calls}: this network has {calls} module calls in a segment")
+        check_warmup(self.grad_calls_warmup, self.num_grad_calls)
         return self
+
+    @property
+    def num_grad_calls(self) -> int:
+        """Last module calls of a segment that carry gradient, those of a warm-up aside."""
+        calls = self.h_cycles * (self.l_cycles + 1)
+        # `hrm` adds the input in every low-level call, so its one-step gradient trains the embeddings. `hrm-text` adds
+        # it nowhere: they are reached only by a gradient that goes back to the first high-level call. The published
+        # warm-up, from 2 to 5 calls with two cycles of 3 + 1, ends exactly there. bench/LOG.md has what 2 costs.
+        default = min(2, calls) if ARCHITECTURES[self.arch]["inject_input"] else max(2, calls - self.l_cycles)
+        words = {"one_step": min(2, calls), "full": calls, "None": default}
+        return int(words.get(str(self.grad_calls), self.grad_calls or default))
 
     def _check_levels(self) -> None:
         levels = {name: int(getattr(self, name)) for name in ("l_layers", "h_cycles", "l_cycles")}
@@ -110,6 +133,15 @@ class NetworkConfig(Config):
         if wrong:
             flags = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in wrong.items())
             raise ValueError(f"{flags}: {cure}")
+
+
+def check_warmup(share: float, full: int) -> None:
+    """Raise ValueError where a warm-up of gradient calls would change nothing."""
+    if share and full <= 2:
+        raise ValueError(
+            f"--grad-calls-warmup {share}: it grows from 2 calls, and this network's gradient has {full}; give a "
+            "larger --grad-calls, or leave it out"
+        )
 
 
 def resolve_core(
@@ -130,13 +162,6 @@ def resolve_core(
     settings = dict(ARCHITECTURES[network.arch])
     if network.attention_gate is not None:
         settings["attention_gate"] = network.attention_gate
-    calls = network.h_cycles * (network.l_cycles + 1)
-    # `hrm` adds the input in every low-level call, so its one-step gradient trains the embeddings. `hrm-text` adds it
-    # nowhere: they are reached only by a gradient that goes back to the first high-level call. The published warm-up,
-    # from 2 to 5 calls with two cycles of 3 + 1, ends exactly there. bench/LOG.md has what 2 costs.
-    default = min(2, calls) if ARCHITECTURES[network.arch]["inject_input"] else max(2, calls - network.l_cycles)
-    words = {"one_step": min(2, calls), "full": calls, "None": default}
-    grad_calls = words.get(str(network.grad_calls), network.grad_calls)
     return CoreConfig.model_validate(
         {
             **settings,
@@ -151,7 +176,7 @@ def resolve_core(
             "l_layers": network.l_layers or network.h_layers,
             "h_cycles": network.h_cycles,
             "l_cycles": network.l_cycles,
-            "grad_calls": grad_calls,
+            "grad_calls": network.num_grad_calls,
             "halt_max_steps": network.halt_max_steps,
             "pos_encodings": network.pos_encodings,
             "window_size": network.window_size,

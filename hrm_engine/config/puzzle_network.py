@@ -14,7 +14,7 @@ from hrm_engine.config.architectures import ARCHITECTURES, divisor_near
 from hrm_engine.config.base import Config
 from hrm_engine.config.core import CoreConfig, PositionEncoding, inner_width
 from hrm_engine.config.moe import MoEConfig
-from hrm_engine.config.network import GradCalls
+from hrm_engine.config.network import GradCalls, GradCallsWarmup, check_warmup
 
 PuzzleArchitecture = Literal["hrm", "trm", "trm-mlp", "trm-fast", "transformer"]
 
@@ -83,6 +83,7 @@ class PuzzleNetworkConfig(Config):
         description="How many of the last module calls of a segment carry gradient; one_step = 2, full = all. "
         "Default: 2 for hrm; for trm the last high-level cycle.",
     )
+    grad_calls_warmup: GradCallsWarmup = 0.0
     puzzle_tokens: int | None = Field(
         None, ge=0, le=1024, description="Positions of the puzzle embedding; 0 = none. Default: 1; trm 16."
     )
@@ -140,6 +141,7 @@ class PuzzleNetworkConfig(Config):
         calls = self.num_calls
         if isinstance(self.grad_calls, int) and not 1 <= self.grad_calls <= calls:
             raise ValueError(f"--grad-calls {self.grad_calls}: this network has {calls} module calls in a segment")
+        check_warmup(self.grad_calls_warmup, self.num_grad_calls)
         if self.q_continue and settings["halt_max_steps"] == 1:
             raise ValueError("--q-continue chooses between halting and going on; it needs --halt-max-steps 2 or more")
         return self
@@ -160,6 +162,14 @@ class PuzzleNetworkConfig(Config):
         settings = self.settings()
         return int(str(settings["h_cycles"])) * (int(str(settings["l_cycles"])) + 1)
 
+    @property
+    def num_grad_calls(self) -> int:
+        """Last module calls of a segment that carry gradient, those of a warm-up aside."""
+        calls, l_cycles = self.num_calls, int(str(self.settings()["l_cycles"]))
+        default = calls if l_cycles == 0 else min(2, calls) if self.arch == "hrm" else l_cycles + 1
+        words = {"one_step": min(2, calls), "full": calls, "None": default}
+        return int(words.get(str(self.grad_calls), self.grad_calls or default))
+
 
 def resolve_puzzle_core(
     network: PuzzleNetworkConfig,
@@ -176,9 +186,6 @@ def resolve_puzzle_core(
         seq_len: cells of a puzzle; the positions of the puzzle embedding come before them.
     """
     chosen = network.settings()
-    calls, l_cycles = network.num_calls, int(str(chosen["l_cycles"]))
-    default = calls if l_cycles == 0 else min(2, calls) if network.arch == "hrm" else l_cycles + 1
-    words = {"one_step": min(2, calls), "full": calls, "None": default}
     prefix = int(str(chosen["puzzle_tokens"]))
     initial = {
         name: network.initial_state or ARCHITECTURES[network.arch][name] for name in ("initial_z_h", "initial_z_l")
@@ -193,7 +200,7 @@ def resolve_puzzle_core(
             "vocab_size": vocab_size,
             "max_seq_len": seq_len + prefix,
             "intermediate_size": inner,
-            "grad_calls": words.get(str(network.grad_calls), network.grad_calls),
+            "grad_calls": network.num_grad_calls,
             "prefix_tokens": prefix,
             "num_identifiers": num_identifiers if prefix else 0,
             # As published, also where there are 16 positions: a table for each of them would be 16 times as large.

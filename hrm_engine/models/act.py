@@ -63,6 +63,7 @@ def run_segments(
     num_segments: int,
     checkpointing: bool = False,
     dispatch: Dispatch | None = None,
+    grad_calls: int | None = None,
     halt_threshold: float | None = None,
 ) -> Iterator[Carry]:
     """The states after each segment; gradients reach back to the beginning of the same segment, never further.
@@ -84,7 +85,7 @@ def run_segments(
         if held is not None:
             held.begin(stopped)
         before = core.initial_carry(x) if carry is None else carry
-        carry = core.segment(before, x, context, cache=held).but_stopped(before, stopped)
+        carry = core.segment(before, x, context, cache=held, grad_calls=grad_calls).but_stopped(before, stopped)
         yield carry
         carry = carry.detach()
 
@@ -98,6 +99,7 @@ def accumulate_gradients(
     backward: Callable[[Tensor], None],
     checkpointing: bool = False,
     dispatch: Dispatch | None = None,
+    grad_calls: int | None = None,
 ) -> TextLosses:
     """Run N segments with a backward pass each.
 
@@ -107,6 +109,7 @@ def accumulate_gradients(
 
     Args:
         dispatch: what training asks of routers; needed where there are experts.
+        grad_calls: last module calls of a segment with gradient, where they are not all that the model is set to.
         normaliser: label tokens of the whole optimizer step, so that micro-batches add up to the large batch's mean;
             where positions stop early, the pairs of label token and segment that it runs, divided by N.
         backward: what to call with a loss that must be differentiated now (it may scale it).
@@ -116,7 +119,14 @@ def accumulate_gradients(
     halt_sum = torch.zeros((), device=labels.device)
     previous: tuple[Tensor, Tensor] | None = None
     routing: RoutingSums | None = None
-    segments = run_segments(core, batch, num_segments=num_segments, checkpointing=checkpointing, dispatch=dispatch)
+    segments = run_segments(
+        core,
+        batch,
+        num_segments=num_segments,
+        checkpointing=checkpointing,
+        dispatch=dispatch,
+        grad_calls=grad_calls,
+    )
     for carry in segments:
         hidden = carry.z_h.flatten(0, 1)
         stopped = None if carry.stopped is None else carry.stopped.flatten()

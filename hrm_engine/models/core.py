@@ -178,6 +178,7 @@ class RecurrentCore(nn.Module):
         cache: KeyValueCache | HeldKeys | None = None,
         index: int = 0,
         cycles: tuple[int, int] | None = None,
+        grad_calls: int | None = None,
         noise: torch.Generator | None = None,
         first_only: bool = False,
     ) -> Carry:
@@ -186,6 +187,7 @@ class RecurrentCore(nn.Module):
         Args:
             index: the segment's number, for the cache.
             cycles: (high-level cycles, low-level calls in each) where fewer than the full depth are wanted.
+            grad_calls: another number of last calls with gradient, while it is warmed up.
             noise: draws what ``state_noise`` adds after each call; without it nothing is added.
             first_only: leave out what position 0 of the last high-level state does not need; ``z_h`` is (B, 1, D) then.
         """
@@ -193,7 +195,7 @@ class RecurrentCore(nn.Module):
         low_module = self.H_module if self.L_module is None else self.L_module
         h_cycles, l_cycles = cycles or (config.h_cycles, config.l_cycles)
         num_calls = h_cycles * (l_cycles + 1)
-        first_with_grad = num_calls - config.grad_calls
+        first_with_grad = num_calls - (config.grad_calls if grad_calls is None else grad_calls)
         grad_enabled = torch.is_grad_enabled()
         for call in range(num_calls):
             caches = None if cache is None else cache.slots(index, call)

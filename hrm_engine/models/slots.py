@@ -163,6 +163,7 @@ def think(
     min_steps: Tensor,
     puzzle: Tensor | None = None,
     cycles: tuple[int, int] | None = None,
+    grad_calls: int | None = None,
     noise: torch.Generator | None = None,
 ) -> Thought:
     """One segment of slots that :func:`refill` has filled: losses, halting, metrics.
@@ -176,13 +177,14 @@ def think(
         min_steps: (B,) segments that a slot must think before it may halt (exploration; 0 = none, at most
             ``halt_max_steps``).
         puzzle: (B, P * D) rows of the puzzle embedding, with gradient.
+        grad_calls: last module calls with gradient, where they are not all that the model is set to.
         noise: draws initial states and state noise, where the model has them.
     """
     config, latents, fresh = core.config, core.config.num_latents, slots.halted
     inputs, labels = slots.rows.inputs.long(), slots.rows.labels.long()
     x = repeat_latents(embed_rows(core, inputs, puzzle), latents)
     carry = start_fresh(core, slots.carry, fresh, x, noise)
-    carry = core.segment(carry, x, context, cycles=cycles, noise=noise)
+    carry = core.segment(carry, x, context, cycles=cycles, grad_calls=grad_calls, noise=noise)
     routing: RoutingSums | None = None
     balancing = torch.zeros((), device=x.device)
     if context.dispatch is not None:

@@ -114,6 +114,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "text: segments run for a token, in eval rows where it halts itself; puzzles: until a row halts by itself",
             ("train", "eval"),
         ),
+        "grad_calls": Metric(
+            "1", "module calls of a segment with gradient; only where their number is warmed up", _TRAIN
+        ),
         "effective_batch_size": Metric("rows", "rows of one optimizer step, accumulation included", _TRAIN),
         "dataset_position": Metric("rows", "position of the data cursor within the epoch", _TRAIN),
         "epoch": Metric("1", "how often the data set was used up", _TRAIN),

@@ -14,7 +14,18 @@ from typing import Any, TypeVar
 
 from hrm_engine.bundles.listing import find_run, parent_record
 from hrm_engine.bundles.load import build_model
-from hrm_engine.config import Config, CoreConfig, TrainConfig, build_config, flat, leaves
+from hrm_engine.config import (
+    Config,
+    CoreConfig,
+    PuzzleTrainConfig,
+    TextTrainConfig,
+    TrainConfig,
+    build_config,
+    flat,
+    leaves,
+    resolve_core,
+    resolve_puzzle_core,
+)
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.optim.updater import SCALE_NAMES
 from hrm_engine.store.clock import now_iso
@@ -31,14 +42,9 @@ C = TypeVar("C", bound=TrainConfig)
 
 OF_A_RUN = ("bundle_dir", "log_file", "stop_file", "max_minutes")
 """Settings that a fork does not take over; nor the name of its folder."""
-OF_THE_WEIGHTS = ("embedding_scale", "layer_experts")
-"""Settings of a network that no flag says: they came with what its weights came from."""
 MAY_DIFFER = (
-    "max_seq_len",
     "h_cycles",
-    "l_cycles",
     "grad_calls",
-    "halt_max_steps",
     "experts_per_token",
     "window_size",
     "damping",
@@ -97,7 +103,8 @@ def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, *, work
             raise ConfigError(
                 f"{known[name].flag} {wanted[name]}: not with --from-checkpoint, {why} that of the checkpoint"
             )
-    return config
+    # epochs are steps of a dataset, which only the task knows
+    return TASKS[kind.kind].resolve(config, workspace) if wanted.get("epochs") is not None else config.resolved()
 
 
 def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Setup:
@@ -118,7 +125,7 @@ def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Set
         )
     device, precision, messages = hardware(config)
     task, notes = TASKS[config.kind].resumed(config, workspace, folder)
-    model, about_network = _network(task, checkpoint)
+    model, about_network = _network(task, checkpoint, config, saved)
     state, about_state = _state(task, checkpoint, config, saved, workspace)
     messages = [*warnings, f"a fork of {folder}, from step {step} on", *messages, *notes, *about_network, *about_state]
     setup = make_setup(config, device, precision, task, model, state, messages)
@@ -129,19 +136,18 @@ def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Set
     return setup
 
 
-def _network(task: Task, checkpoint: Checkpoint) -> tuple[Any, list[str]]:
+def _network(task: Task, checkpoint: Checkpoint, config: TrainConfig, saved: TrainConfig) -> tuple[Any, list[str]]:
     """The model with the checkpoint's weights and the settings that are asked for, as far as those fit."""
-    asked = task.core
-    model = task.saved_model(checkpoint.path, checkpoint.weights)
-    saved = task.core
-    if not isinstance(asked, CoreConfig) or not isinstance(saved, CoreConfig):
+    model, core = task.saved_model(checkpoint.path, checkpoint.weights), task.core
+    if not isinstance(core, CoreConfig):  # an expert, on the network of its base
         return model, []
+    before, asked = _network_of(saved, core), _network_of(config, core)
     changed = {
-        name: (getattr(saved, name), getattr(asked, name))
+        name: (getattr(before, name), getattr(asked, name))
         for name in CoreConfig.model_fields
-        if name not in OF_THE_WEIGHTS and getattr(saved, name) != getattr(asked, name)
+        if getattr(before, name) != getattr(asked, name)
     }
-    misfits = [name for name, (before, now) in changed.items() if not _may_differ(saved, name, before, now)]
+    misfits = [name for name, (then, now) in changed.items() if not _may_differ(core, name, then, now)]
     if misfits:
         raise ConfigError(
             f"--from-checkpoint {checkpoint.path}: its weights are of another network: "
@@ -149,10 +155,24 @@ def _network(task: Task, checkpoint: Checkpoint) -> tuple[Any, list[str]]:
         )
     if not changed:
         return model, []
-    settings = {**saved.model_dump(), **{name: now for name, (_, now) in changed.items()}}
+    settings = {**core.model_dump(), **{name: now for name, (_, now) in changed.items()}}
     task.core = CoreConfig.model_validate(settings)
     model = build_model(task.core, checkpoint.weights, where=checkpoint.path, error=CheckpointError)
-    return model, [f"{name} is {now} from here on; it was {before}" for name, (before, now) in changed.items()]
+    return model, [f"{name} is {now} from here on; it was {then}" for name, (then, now) in changed.items()]
+
+
+def _network_of(config: TrainConfig, like: CoreConfig) -> CoreConfig:
+    """The network that a configuration asks for on the data of another one; what no flag says is at its default."""
+    if isinstance(config, PuzzleTrainConfig):
+        return resolve_puzzle_core(
+            config.network,
+            vocab_size=like.vocab_size,
+            seq_len=like.max_seq_len - like.prefix_tokens,
+            num_identifiers=max(1, like.num_identifiers),
+            moe=config.moe,
+        )
+    assert isinstance(config, TextTrainConfig)
+    return resolve_core(config.network, vocab_size=like.vocab_size, max_seq_len=config.data.max_seq_len, moe=config.moe)
 
 
 def _may_differ(core: CoreConfig, name: str, before: Any, now: Any) -> bool:

@@ -76,7 +76,8 @@ class Trainer:
         observer: Observer | None = None,
     ) -> None:
         self.workspace = workspace or Workspace.find()
-        self.config = config.resolved() if resume else TASKS[config.kind].resolve(config, self.workspace)
+        is_saved = resume or from_checkpoint is not None
+        self.config = config.resolved() if is_saved else TASKS[config.kind].resolve(config, self.workspace)
         self._beginning = Beginning(
             resume=resume,
             fresh=fresh,

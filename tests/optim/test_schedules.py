@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrm_engine.optim import learning_rate
+from hrm_engine.optim.schedules import grad_calls
 
 curves = st.fixed_dictionaries(
     {
@@ -65,3 +66,23 @@ def test_values_by_hand() -> None:
     assert learning_rate(35, schedule="linear", **curve) == pytest.approx(0.2 + 0.8 * 0.75)
     assert learning_rate(35, schedule="cosine", **curve) == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi / 4)))
     assert learning_rate(5000, schedule="constant", **curve) == 1.0
+
+
+@many
+@given(st.integers(3, 40), st.integers(1, 3000), st.floats(0.001, 1), st.data())
+def test_gradient_calls_grow_from_two_by_one(full: int, total: int, share: float, data: st.DataObject) -> None:
+    def calls(step: int) -> int:
+        return grad_calls(step, full=full, total_steps=total, warmup_share=share)
+
+    step = data.draw(st.integers(1, total))
+    assert 2 <= calls(step) <= calls(step + 1) <= full
+    assert calls(int(share * total) + 1) == full
+    if share * total >= 1:
+        assert calls(1) == 2
+    if share * total >= full - 2:  # at least a step for each number
+        assert calls(step + 1) - calls(step) <= 1
+
+
+def test_gradient_calls_by_hand() -> None:
+    found = [grad_calls(step, full=5, total_steps=30, warmup_share=0.2) for step in range(1, 9)]
+    assert found == [2, 2, 3, 3, 4, 4, 5, 5]

@@ -36,7 +36,7 @@ def written(run_dirs: list[Path]) -> dict[str, set[str]]:
 
 def everything(lab: Lab) -> list[Path]:
     """Run folders that hold every event a trainer can write."""
-    lab.interrupted("run", 3, use_moe=True)
+    lab.interrupted("run", 3, use_moe=True, grad_calls_warmup=0.5)
     lab.resume("run")
     with Trainer(lab.config(brain_name="trouble", amp=False, steps=60), workspace=lab.workspace) as trainer:
         trainer.evaluate()

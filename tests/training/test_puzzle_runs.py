@@ -28,6 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "noise and damping": {"initial_state": "noise", "state_noise": 0.01, "damping": 0.95},
     "three latents": {"num_latents": 3},
     "curriculum": {"depth_curriculum": "0:1x1,0.5:1x2"},
+    "warm-up of gradient calls": {"grad_calls": "full", "grad_calls_warmup": 0.9},
     "transformer": {"arch": "transformer", "h_layers": 2},
     "gradient checkpointing": {"gradient_checkpointing": True},
     "softmax": {"loss": "softmax", "label_smoothing": 0.1},

@@ -14,10 +14,10 @@ from hrm_engine.bundles.core_config import PUZZLE_KIND, read_core_config
 from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.student import load_student
-from hrm_engine.config import PuzzleTrainConfig, resolve_puzzle_core
+from hrm_engine.config import CoreConfig, PuzzleTrainConfig, resolve_puzzle_core
 from hrm_engine.data.puzzles.augment import check_symmetries
 from hrm_engine.data.puzzles.embedded import build_embedded
-from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
+from hrm_engine.data.puzzles.format import DatasetInfo, PuzzleDataset, open_dataset
 from hrm_engine.data.random import stream
 from hrm_engine.errors import CheckpointError, DataError
 from hrm_engine.inference.puzzles import evaluate_puzzles
@@ -30,6 +30,7 @@ from hrm_engine.training.attached import as_metadata, biased_columns, look_up, w
 from hrm_engine.training.routing import Routers, with_routing
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
+from hrm_engine.training.tasks.gradient import warmed_fields, warmed_grad_calls
 from hrm_engine.training.tasks.puzzle_report import baselines, describe_evaluation, describe_full_evaluation
 from hrm_engine.training.tasks.puzzle_rows import RowArrays, RowQueue
 
@@ -41,7 +42,7 @@ class PuzzleStep:
 
     def __init__(self, task: PuzzleTask, state: TrainState, micro_batch: int, *, checkpointing: bool) -> None:
         self._task, self._step, self._size, self._checkpointing = task, state.step + 1, micro_batch, checkpointing
-        self._cycles = task.cycles(state)
+        self._cycles, self._grad_calls = task.cycles(state), task.grad_calls(state)
 
     def run(self, backward: Backward) -> Measured:
         """Refill, think and learn, ``micro_batch`` slots at a time: each part has slots of its own."""
@@ -66,6 +67,7 @@ class PuzzleStep:
                 min_steps=min_steps[start:stop],
                 puzzle=None if puzzle is None else puzzle[start:stop],
                 cycles=self._cycles,
+                grad_calls=self._grad_calls,
                 noise=task.noise(self._step, start),
             )
             backward(thought.loss)
@@ -74,7 +76,8 @@ class PuzzleStep:
             if thought.routing is not None:
                 self.routing = thought.routing if self.routing is None else self.routing + thought.routing
         self.slots = join(parts)
-        return Measured(with_routing(numbers, self.routing), numbers[0] / count)
+        counts = {} if self._grad_calls is None else {"grad_calls": self._grad_calls}
+        return Measured(with_routing(numbers, self.routing), numbers[0] / count, counts)
 
     def commit(self, stepped: Tensor, lr_factor: float) -> None:
         """Carry the states on, move the cursor, update the puzzle embedding."""
@@ -98,7 +101,7 @@ class PuzzleTask(Task):
     kind = PUZZLE_KIND
     decay_all = True
 
-    def __init__(self, config: PuzzleTrainConfig, workspace: Workspace) -> None:
+    def __init__(self, config: PuzzleTrainConfig, workspace: Workspace, *, core: CoreConfig | None = None) -> None:
         self.config = config
         folder = workspace.resolve(config.data.data_path)
         self.train_set = open_dataset(folder, "train")
@@ -106,14 +109,18 @@ class PuzzleTask(Task):
         about, info = self.train_set.about, self.train_set.info
         if config.data.symmetries:
             check_symmetries(about)
-        self.core = resolve_puzzle_core(
-            config.network,
-            vocab_size=info.vocab_size,
-            seq_len=info.seq_len,
-            num_identifiers=info.num_puzzle_identifiers,
-            moe=config.moe,
-        )
-        self.core = with_attached(self.core, config.start.student_init, workspace)
+        if core is None:
+            core = resolve_puzzle_core(
+                config.network,
+                vocab_size=info.vocab_size,
+                seq_len=info.seq_len,
+                num_identifiers=info.num_puzzle_identifiers,
+                moe=config.moe,
+            )
+            core = with_attached(core, config.start.student_init, workspace)
+        else:
+            _check_fits(info, core, folder)
+        self.core = core
         self.routers = Routers(config.moe, self.core, seed=config.run.seed, total_steps=config.run.steps)
         self.companions = self.card = PuzzleCard.of(
             self.train_set, loss=config.objective.loss, symmetries=config.data.symmetries
@@ -158,7 +165,7 @@ class PuzzleTask(Task):
     @classmethod
     def resumed(cls, config: PuzzleTrainConfig, workspace: Workspace, checkpoint: Path) -> tuple[PuzzleTask, list[str]]:
         """The task of a run that goes on."""
-        return cls(config, workspace), []
+        return cls(config, workspace, core=read_core_config(checkpoint, kind=cls.kind)), []
 
     def first_model(self, workspace: Workspace) -> tuple[RecurrentCore, dict[str, str] | None]:
         """A model with its first weights."""
@@ -209,6 +216,12 @@ class PuzzleTask(Task):
         reached = [cycles for start, cycles in sorted(self.config.curriculum.items()) if share >= start]
         return reached[-1] if reached else None
 
+    def grad_calls(self, state: TrainState) -> int | None:
+        """Module calls with gradient in the next step, where their number is warmed up; at most all of its calls."""
+        cycles = self.cycles(state) or (self.core.h_cycles, self.core.l_cycles)
+        warmed = warmed_grad_calls(self.core, self.config.network.grad_calls_warmup, state)
+        return None if warmed is None else min(warmed, cycles[0] * (cycles[1] + 1))
+
     def exploration(self, step: int) -> Tensor:
         """(B,) segments that each slot must think in this step before it may halt; 0 for most."""
         most, share = self.core.halt_max_steps, self.config.objective.halt_exploration_prob
@@ -248,6 +261,7 @@ class PuzzleTask(Task):
             "epoch": epoch.number,
             "dataset_position": state.rows - epoch.start,
             "num_halted": int(halted),
+            **warmed_fields(counts),
             "rows_per_s": sums["fresh_rows"] / step_time,
             "row_segments_per_s": slots / step_time,
             "tokens_per_s": sums["fresh_tokens"] / step_time,
@@ -356,6 +370,17 @@ class PuzzleTask(Task):
         if not (folder / "test").is_dir():
             raise DataError(f"{folder} has no test split to evaluate on; add one, or train without: --eval-rows 0")
         return open_dataset(folder, "test")
+
+
+def _check_fits(info: DatasetInfo, core: CoreConfig, folder: Path) -> None:
+    """Raise DataError where a dataset has other boards than a network was made for."""
+    sizes = [
+        ("tokens", info.vocab_size, core.vocab_size),
+        ("cells", info.seq_len, core.max_seq_len - core.prefix_tokens),
+        ("identifiers", info.num_puzzle_identifiers if core.prefix_tokens else 0, core.num_identifiers),
+    ]
+    if wrong := [f"it has {here} {name}, the network {there}" for name, here, there in sizes if here != there]:
+        raise DataError(f"{folder} does not fit the network of the checkpoint: {'; '.join(wrong)}")
 
 
 def _batches(arrays: RowArrays, rows: np.ndarray[Any, Any], size: int, device: torch.device) -> Iterator[Rows]:

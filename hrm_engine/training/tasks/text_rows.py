@@ -25,6 +25,8 @@ class StepRows:
     """Segments that the step runs."""
     token_segments: int
     """Pairs of a label token and a segment that it runs."""
+    grad_calls: int | None = None
+    """Module calls of a segment with gradient, where their number is warmed up."""
 
 
 def step_rows(
