@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from html import escape
 
 _RGB = "209,101,26"
-_FAINTEST, _STRONGEST = 0.07, 0.6
+_FAINTEST, _STRONGEST = 0.1, 0.6
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _NEW_LINE = "&#8629;<br>"
 
@@ -46,7 +46,7 @@ def depth_legend(depths: Sequence[int], *, num_segments: int) -> str:
         if num_segments <= 16 or counts[depth]
     )
     mean = f"mean {sum(depths) / len(depths):.2f} of {num_segments}" if depths else "no token"
-    return f"<div>segments, and tokens with so many: {' &ensp; '.join(chips)} &ensp; {mean}</div>"
+    return f"<div>tokens by segments: {' &ensp; '.join(chips)} &ensp; {mean}</div>"
 
 
 def depth_text(tokens: Sequence[str], depths: Sequence[int], *, prompt: str = "") -> str:
