@@ -38,7 +38,7 @@ def reference_logits(core: RecurrentCore, batch: TextBatch, row: int) -> list[to
     return logits_by_segment(core.state_dict(), shape, tokens, 3)
 
 
-@pytest.mark.parametrize("arch", ["hrm", "hrm-text"])
+@pytest.mark.parametrize("arch", ["hrm", "hrm-text", "transformer"])
 def test_means_over_tokens_by_hand(arch: str) -> None:
     core = tiny_core(arch)
     batches = unequal_batches()

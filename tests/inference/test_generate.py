@@ -20,7 +20,7 @@ from hrm_engine.models.act import TextBatch, run_segments
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import tiny_core
 
-every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text"])
+every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text", "transformer"])
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hrm_engine.models.act import TextBatch, run_segments
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import random_tokens, tiny_core
 
-every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text"])
+every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text", "transformer"])
 every_encoding = pytest.mark.parametrize("positions", ["rope", "learned", "none"])
 every_window = pytest.mark.parametrize("window", [None, 1, 4, 50])
 
