@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages import puzzle_sections, sections
+from dashboard.app_pages import puzzle_sections, sections, text_evaluation
 from dashboard.app_pages.parts import STATE_COLOURS, plain
 from dashboard.charts.style import ROWS, STEP, TIME, TOKENS
 from dashboard.queries.overview import Overview, has_experts, is_puzzle_run, overview
@@ -21,7 +21,7 @@ SMOOTHING_STEPS = (0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 DEFAULT_SMOOTHING = 5
 TABS = {
     "Curves": sections.curves,
-    "Evaluation": sections.evaluation,
+    "Evaluation": text_evaluation.evaluation,
     "Throughput": sections.throughput,
     "Learning rate": sections.learning_rate,
     "System": sections.system,

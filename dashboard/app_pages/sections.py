@@ -10,7 +10,6 @@ import streamlit as st
 
 from dashboard import formats
 from dashboard.app_pages.parts import chart, nothing_yet, plain, problem_box
-from dashboard.charts import evaluation as evaluation_charts
 from dashboard.charts import system as system_charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.folder import log_tail
@@ -77,57 +76,6 @@ def incident_table(metrics: RunMetrics) -> None:
             },
             alt="Spikes, non-finite losses, alerts and interruptions",
         )
-
-
-def evaluation(run_dir: Path, view: View) -> None:
-    """What each segment of thinking is worth, and what the model writes."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
-    rows = metrics.evaluation(x=view.x)
-    if rows.empty:
-        nothing_yet(
-            "No evaluation yet.",
-            "One is made every `--eval-every` steps and at the end; `--eval-batches 0` switches them off.",
-        )
-        return
-    depths = metrics.depths(x=view.x)
-    if len(depths):
-        left, right = st.columns(2)
-        with left:
-            st.subheader("Loss by segment", anchor=False)
-            figure = evaluation_charts.by_depth(depths, "loss", x=view.x, log_y=view.log_y, evaluation=rows)
-            chart(figure, "depth_loss", "Validation loss after each segment, over the training")
-        with right:
-            st.subheader("Token accuracy by segment", anchor=False)
-            figure = evaluation_charts.by_depth(depths, "token_accuracy", x=view.x)
-            chart(figure, "depth_accuracy", "Token accuracy after each segment, over the training")
-        if depths["segment"].nunique() > 1:
-            with left:
-                st.subheader("What further segments change: loss", anchor=False)
-                figure = evaluation_charts.depth_gain(depths, "loss")
-                chart(figure, "gain_loss", "Change of the validation loss against the first segment")
-            with right:
-                st.subheader("What further segments change: accuracy", anchor=False)
-                figure = evaluation_charts.depth_gain(depths, "token_accuracy")
-                chart(figure, "gain_accuracy", "Change of the token accuracy against the first segment")
-    samples(run_dir)
-
-
-def samples(run_dir: Path) -> None:
-    """Generated texts, the newest first."""
-    found = run_metrics(run_dir).samples()
-    if found.empty:
-        return
-    st.subheader("Samples", anchor=False)
-    steps = [int(step) for step in found["step"]]
-    choice = st.selectbox(
-        "Sample of step", range(len(steps)), format_func=lambda at: f"step {steps[at]:,}", key="sample", width=220
-    )
-    row = found.iloc[min(choice, len(found) - 1)]
-    plain("Prompt")
-    st.code(row["prompt"], language=None, wrap_lines=True)
-    plain("Generated text")
-    st.code(row["text"], language=None, wrap_lines=True)
 
 
 def throughput(run_dir: Path, view: View) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
@@ -55,6 +56,18 @@ def by_depth(
         )
     if evaluation is not None and metric == "loss" and len(evaluation):
         add_unigram(drawn, evaluation, unit)
+    return drawn
+
+
+def curves(evaluation: pd.DataFrame, names: Mapping[str, str], y_title: str, *, x: str, hover: str) -> go.Figure:
+    """Fields of the evaluations over the training; ``names`` is field to name of the curve, ``hover`` a format."""
+    axis, unit = axis_for(x, evaluation)
+    drawn = style.figure(axis, y_title, height=320)
+    for (field, name), colour in zip(names.items(), style.SERIES, strict=False):
+        template = f"%{{y:{hover}}}"
+        style.add_line(
+            drawn, evaluation["x"] / unit, evaluation[field], name, colour, mode="lines+markers", hovertemplate=template
+        )
     return drawn
 
 

@@ -123,3 +123,12 @@ def test_zoom_survives_new_rows_but_not_another_axis(metrics: RunMetrics) -> Non
     one, two = (training.loss_curve(train, none).layout.uirevision for _ in range(2))
     assert one == two
     assert training.loss_curve(train, none, log_y=True).layout.uirevision != one
+
+
+def test_adaptive_depth_beside_full_depth(metrics: RunMetrics) -> None:
+    frame = metrics.evaluation(("adaptive_loss", "act_steps_mean"))
+    names = {"loss": "all segments", "adaptive_loss": "halts by itself"}
+    figure = evaluation.curves(frame, names, "loss", x="step", hover=".4f")
+    full, adaptive = figure.data
+    assert [full.name, adaptive.name] == ["all segments", "halts by itself"]
+    assert list(adaptive.y) == pytest.approx([y + 0.004 for y in full.y])

@@ -1,0 +1,83 @@
+"""The section of a text run about its evaluations: depth by depth, where tokens halt by themselves, and samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard.app_pages.parts import chart, nothing_yet, plain
+from dashboard.app_pages.sections import View
+from dashboard.charts import evaluation as evaluation_charts
+from dashboard.queries.metrics import RunMetrics
+from dashboard.resources import run_metrics
+
+
+def evaluation(run_dir: Path, view: View) -> None:
+    """What each segment of thinking is worth, and what the model writes."""
+    metrics = run_metrics(run_dir)
+    metrics.refresh()
+    rows = metrics.evaluation(x=view.x)
+    if rows.empty:
+        nothing_yet(
+            "No evaluation yet.",
+            "One is made every `--eval-every` steps and at the end; `--eval-batches 0` switches them off.",
+        )
+        return
+    depths = metrics.depths(x=view.x)
+    if len(depths):
+        left, right = st.columns(2)
+        with left:
+            st.subheader("Loss by segment", anchor=False)
+            figure = evaluation_charts.by_depth(depths, "loss", x=view.x, log_y=view.log_y, evaluation=rows)
+            chart(figure, "depth_loss", "Validation loss after each segment, over the training")
+        with right:
+            st.subheader("Token accuracy by segment", anchor=False)
+            figure = evaluation_charts.by_depth(depths, "token_accuracy", x=view.x)
+            chart(figure, "depth_accuracy", "Token accuracy after each segment, over the training")
+        if depths["segment"].nunique() > 1:
+            with left:
+                st.subheader("What further segments change: loss", anchor=False)
+                figure = evaluation_charts.depth_gain(depths, "loss")
+                chart(figure, "gain_loss", "Change of the validation loss against the first segment")
+            with right:
+                st.subheader("What further segments change: accuracy", anchor=False)
+                figure = evaluation_charts.depth_gain(depths, "token_accuracy")
+                chart(figure, "gain_accuracy", "Change of the token accuracy against the first segment")
+    adaptive_depth(metrics, view)
+    samples(run_dir)
+
+
+def adaptive_depth(metrics: RunMetrics, view: View) -> None:
+    """What it costs and saves where each token halts by itself; nothing where the model has one segment."""
+    rows = metrics.evaluation(("adaptive_loss", "act_steps_mean"), x=view.x).dropna(subset="adaptive_loss")
+    if rows.empty:
+        return
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Where each token halts by itself: loss", anchor=False)
+        names = {"loss": "all segments", "adaptive_loss": "halts by itself"}
+        figure = evaluation_charts.curves(rows, names, "validation loss (nats/token)", x=view.x, hover=",.4f")
+        chart(figure, "adaptive_loss", "Validation loss at full depth and where each token halts by itself")
+    with right:
+        st.subheader("Where each token halts by itself: depth", anchor=False)
+        names = {"act_steps_mean": "segments"}
+        figure = evaluation_charts.curves(rows, names, "segments run, on average", x=view.x, hover=".2f")
+        chart(figure, "adaptive_depth", "Mean depth at which tokens halt by themselves")
+
+
+def samples(run_dir: Path) -> None:
+    """Generated texts, the newest first."""
+    found = run_metrics(run_dir).samples()
+    if found.empty:
+        return
+    st.subheader("Samples", anchor=False)
+    steps = [int(step) for step in found["step"]]
+    choice = st.selectbox(
+        "Sample of step", range(len(steps)), format_func=lambda at: f"step {steps[at]:,}", key="sample", width=220
+    )
+    row = found.iloc[min(choice, len(found) - 1)]
+    plain("Prompt")
+    st.code(row["prompt"], language=None, wrap_lines=True)
+    plain("Generated text")
+    st.code(row["text"], language=None, wrap_lines=True)
