@@ -25,6 +25,7 @@ def main() -> None:
             st.Page("app_pages/playground.py", title="Playground", url_path="playground"),
             st.Page("app_pages/experts.py", title="Experts", url_path="experts"),
             st.Page("app_pages/goals.py", title="Goals", url_path="goals"),
+            st.Page("app_pages/disk.py", title="Disk", url_path="disk"),
         ],
         position="top",
     )

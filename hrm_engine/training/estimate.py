@@ -26,6 +26,7 @@ from hrm_engine.bundles.implant import starting_point
 from hrm_engine.bundles.student import student_core
 from hrm_engine.config import (
     CoreConfig,
+    ExpertTrainConfig,
     PuzzleTrainConfig,
     TextTrainConfig,
     TrainConfig,
@@ -114,7 +115,7 @@ def estimate(
     Raises:
         ConfigError, DataError, BundleError: as the training would. OutOfMemoryError: it would run out of memory.
     """
-    if config.kind not in (TextTrainConfig.kind, PuzzleTrainConfig.kind):
+    if isinstance(config, ExpertTrainConfig):
         raise ConfigError("an estimate is of a whole network; leave out --expert-id")
     workspace = workspace or Workspace.find()
     with _aside(config, workspace) as (config, workspace, folder):
@@ -125,10 +126,10 @@ def estimate(
         checkpointing = device.type != "cpu" if checkpointing is None else checkpointing
         rows = config.run.batch_size * config.run.gradient_accumulation_steps
         flops_of = partial(step_flops, core, rows=rows, checkpointing=checkpointing)
-        text = config if isinstance(config, TextTrainConfig) else None
-        num_segments = 1 if text is None else text.network.halt_max_steps
-        plan = stages(config)
-        per_run = sum(s.num_steps * flops_of(num_segments=num_segments, cycles=s.cycles).total for s in plan)
+        num_segments, mean_segments = _segments(config)
+        flops_of = partial(flops_of, num_segments=num_segments)
+        plan = stages(config, core)
+        per_run = sum(s.num_steps * flops_of(cycles=s.cycles, grad_calls=s.grad_calls).total for s in plan)
         measured = _trial(config, workspace, folder, limit_s) if measure else None
         return Estimate(
             kind=config.kind,
@@ -139,12 +140,20 @@ def estimate(
             steps=config.run.steps,
             rows_per_step=rows,
             parameters=_parameters(core),
-            flops=flops_of(num_segments=num_segments),
-            flops_per_run=per_run,
+            flops=flops_of(),
+            flops_per_run=round(per_run * mean_segments / num_segments),
             memory=step_memory(config, core, device=device, precision=precision, checkpointing=checkpointing),
             measured=measured,
             run_s=None if measured is None else _run_s(config, plan, measured),
         )
+
+
+def _segments(config: TrainConfig) -> tuple[int, float]:
+    """Segments of a step of full depth, and of a step on average."""
+    if not isinstance(config, TextTrainConfig):
+        return 1, 1.0
+    most = config.network.halt_max_steps
+    return most, (1 + most) / 2 if config.depth.sample_segments else most
 
 
 def _run_s(config: TrainConfig, plan: list[Stage], measured: Trial) -> float:

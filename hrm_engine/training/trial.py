@@ -82,7 +82,7 @@ def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, bega
         start_s = time.time() - began
         wait = partial_wait(trainer.device)
         wait()
-        plan = stages(trainer.config)
+        plan = stages(trainer.config, trainer.core)
         until = time.perf_counter() + limit_s
         first = _timed(wait, lambda: _make_steps(trainer, plan[0], WARMUP_STEPS))
         step_s, num_steps = [], 0

@@ -11,13 +11,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import hrm_engine
-from hrm_engine.config import TrainConfig
+from hrm_engine.config import CoreConfig, TrainConfig
 from hrm_engine.errors import BundleError, ConfigError, DataError
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
 from hrm_engine.training.estimate import Estimate, estimate
 from hrm_engine.training.stages import Stage, stages
 from hrm_engine.training.step_memory import LiveBytes
+from hrm_engine.training.tasks.gradient import warmed_grad_calls
+from hrm_engine.training.tasks.puzzle import PuzzleTask
 from tests.tiny_puzzles import PuzzleLab
 from tests.tiny_runs import Lab
 
@@ -152,11 +154,44 @@ def test_a_trial_of_text(lab: Lab) -> None:
     assert content["measured"]["num_steps"] == trial.num_steps
 
 
+def core_of(config: TrainConfig, workspace: Workspace) -> CoreConfig:
+    return estimate(config, workspace=workspace, measure=False).core
+
+
+def test_stages_are_those_of_the_trainer(lab: Lab, puzzle_lab: PuzzleLab) -> None:
+    text = lab.config(steps=20, grad_calls="full", grad_calls_warmup=0.5, h_cycles=2, l_cycles=1)
+    puzzles = puzzle_lab.config(
+        steps=20, h_cycles=2, grad_calls="full", grad_calls_warmup=0.4, depth_curriculum="0:1x1,0.25:1x2,0.5:2x2"
+    )
+    for config, workspace in ((text, lab.workspace), (puzzles, puzzle_lab.workspace)):
+        plan = stages(config, core_of(config, workspace))
+        assert [stage.first for stage in plan] == [sum(s.num_steps for s in plan[:n]) for n in range(len(plan))]
+        assert sum(stage.num_steps for stage in plan) == 20
+        assert len(plan) > 2
+        with Trainer(config, workspace=workspace) as trainer:
+            for stage in plan:
+                for step in (stage.first, stage.first + stage.num_steps - 1):
+                    trainer.state.step = step
+                    share = config.network.grad_calls_warmup
+                    assert warmed_grad_calls(trainer.core, share, trainer.state) == stage.grad_calls
+                    if isinstance(trainer.task, PuzzleTask):
+                        assert trainer.task.cycles(trainer.state) == stage.cycles
+    assert stages(lab.config(steps=7), core_of(text, lab.workspace)) == [Stage(0, 7)]
+
+
+def test_a_run_of_cheaper_steps_at_first(lab: Lab) -> None:
+    plain = estimate(lab.config(steps=20, grad_calls="full"), workspace=lab.workspace, measure=False)
+    config = lab.config(steps=20, grad_calls="full", grad_calls_warmup=0.5)
+    assert estimate(config, workspace=lab.workspace, measure=False).flops_per_run < plain.flops_per_run
+    config = lab.config(steps=20, grad_calls="full", halt_max_steps=3, sample_segments=True)
+    sampled = estimate(config, workspace=lab.workspace, measure=False)
+    assert sampled.flops_per_run == 20 * sampled.flops.total * 2 // 3
+
+
 def test_a_trial_of_puzzles_with_a_curriculum(puzzle_lab: PuzzleLab) -> None:
     (puzzle_lab.root / "artifacts").mkdir(exist_ok=True)
     before = files(puzzle_lab.root)
     config = puzzle_lab.config(steps=10, h_cycles=2, depth_curriculum="0:1x1,0.25:1x2,0.5:2x2")
-    assert stages(config) == [Stage(0, 3, (1, 1)), Stage(3, 2, (1, 2)), Stage(5, 5, (2, 2))]
     found = estimate(config, workspace=puzzle_lab.workspace, limit_s=0.2)
     assert files(puzzle_lab.root) == before
     assert found.measured is not None

@@ -1,0 +1,197 @@
+"""The page of the disk: what takes the space, and what gives it back."""
+
+from __future__ import annotations
+
+import shlex
+import zlib
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dashboard import formats
+from dashboard.app_pages.changing import Dialogs, answer, ask_button, open_dialog, tell
+from dashboard.app_pages.parts import nothing_yet, plain, sentence
+from dashboard.queries.disk import SpaceTaken, UsedRun, space_taken
+from dashboard.resources import workspace
+from hrm_engine.store.paths import Workspace
+
+# A look at thousands of folders for each click of each session would be too much; a deletion looks anew.
+_REMEMBERED_S = 30
+_TABLE_ROWS = 12
+_ROW_PIXELS = 36
+_PARTS = ("weights", "checkpoints", "best", "metrics", "other")
+_UNIT_BYTES = 1_000_000
+
+
+@st.cache_data(ttl=_REMEMBERED_S, max_entries=4, show_spinner="Looking through the folders ...")
+def looked_at(root: Path, number: int) -> SpaceTaken:
+    """What takes the space of the workspace at ``root``; another ``number`` looks anew."""
+    return space_taken(Workspace(root))
+
+
+def page() -> None:
+    """Sums, the places, the runs, and what can be done about one of them."""
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        st.title("Disk", anchor=False, width="content")
+        if st.button("Look again", key="look_again"):
+            look_again()
+    tell()
+    taken = looked_at(workspace().root, st.session_state.get("disk_look", 0))
+    row = st.grid("auto", min_column_width=150)
+    row.metric("This workspace", formats.size(taken.total), border=True)
+    row.metric("Runs", formats.count(len(taken.runs)), border=True, help="Archived ones included")
+    checkpoints = sum(run.checkpoints for run in taken.runs)
+    row.metric("In checkpoints", formats.size(checkpoints), border=True, help="Only resuming and forking need them")
+    row.metric(
+        "Free on the disk",
+        formats.size(taken.disk_free),
+        f"of {formats.size(taken.disk_total)}",
+        delta_color="off",
+        delta_arrow="off",
+        border=True,
+    )
+    if not taken.total:
+        nothing_yet("Nothing takes space here yet.", "`make demo` trains a small model.")
+        return
+    left, right = st.columns([3, 1], gap="medium")
+    with right:
+        places(taken)
+    with left:
+        runs(taken)
+    open_dialog(DIALOGS)
+
+
+def look_again() -> None:
+    """Forget what was seen."""
+    st.session_state["disk_look"] = st.session_state.get("disk_look", 0) + 1
+
+
+def places(taken: SpaceTaken) -> None:
+    """Bytes by place, in plain lines."""
+    st.subheader("Places", anchor=False)
+    for title, size in taken.places.items():
+        with st.container(horizontal=True, horizontal_alignment="distribute"):
+            plain(title)
+            plain(formats.size(size))
+    if taken.places.get("Leftovers of killed commands"):
+        plain("The next copy, renaming, deletion or training beside leftovers puts them away.")
+
+
+def runs(taken: SpaceTaken) -> None:
+    """The runs that match, largest first; what can be done about the ticked one stands below."""
+    st.subheader("Runs", anchor=False)
+    search = st.text_input(
+        "Search",
+        key="q",
+        bind="query-params",
+        live=True,
+        max_chars=200,
+        placeholder="Name or folder",
+        label_visibility="collapsed",
+        width=300,
+    )
+    frame = taken.frame(search or "")
+    if frame.empty:
+        nothing_yet("No run matches.", "Shorten the search, or train one: `lab train actv1`.")
+        return
+    ids = [str(found) for found in frame["id"]]
+    key = f"disk {zlib.crc32(' '.join(ids).encode())}"
+    for part in ("total", *_PARTS):
+        frame[part] = frame[part] / _UNIT_BYTES
+    plain(f"{len(frame):,} of {len(taken.runs):,} runs · in MB · tick one to see what can be done about it")
+    chosen = st.dataframe(
+        frame,
+        key=key,
+        hide_index=True,
+        height=_ROW_PIXELS * (min(len(frame), _TABLE_ROWS) + 1),
+        row_height=_ROW_PIXELS,
+        on_select="rerun",
+        selection_mode="single-row",
+        column_order=["id", "total", *_PARTS, "archived"],
+        column_config=columns(float(frame["total"].max())),
+        alt="Runs with their size in megabytes, by what it is",
+    )
+    rows = chosen["selection"]["rows"]
+    if rows and 0 <= rows[0] < len(ids):
+        by_id = {run.id: run for run in taken.runs}
+        remedies(by_id[ids[rows[0]]])
+
+
+def columns(largest: float) -> dict[str, Any]:
+    """Titles and number formats of the table."""
+    make = st.column_config
+    number = {name: make.NumberColumn(name.capitalize(), format="%,.1f", width="small") for name in _PARTS}
+    return {
+        "id": make.TextColumn("Folder below artifacts/"),
+        "total": make.ProgressColumn("Together", format="%,.1f", min_value=0, max_value=max(largest, 1e-6)),
+        "archived": make.CheckboxColumn("Archived", width="small"),
+        **number,
+        "metrics": make.NumberColumn("Metrics, log", format="%,.1f", width="small"),
+    }
+
+
+def remedies(run: UsedRun) -> None:
+    """The commands that give space back, and the same as buttons."""
+    with st.container(border=True):
+        st.text(f"{run.id}: {formats.size(run.total)}")
+        command = f"lab bundle delete {shlex.quote(f'artifacts/{run.id}')}"
+        with st.container(horizontal=True):
+            if run.num_checkpoints > 1:
+                ask_button("Delete old checkpoints", "checkpoints", run.id, key="ask_checkpoints")
+            ask_button("Delete run", "run", run.id, key="ask_run")
+        old = f"{command} --old-checkpoints\n" if run.num_checkpoints > 1 else ""
+        st.code(f"{old}{command}", language=None)
+
+
+def delete_checkpoints(subject: str) -> None:
+    """All checkpoints but the newest."""
+    st.text(
+        f"All checkpoints of {subject} will be deleted but the newest whole one, from which it can still be resumed. "
+        "The weights to use stay."
+    )
+
+    def change() -> None:
+        from hrm_engine.bundles.changing import delete_old_checkpoints
+
+        delete_old_checkpoints(_folder(subject), workspace=workspace())
+        look_again()
+
+    answer("Delete", change, "The old checkpoints are deleted")
+
+
+def delete_run(subject: str) -> None:
+    """A whole run folder."""
+    st.text(f"{subject} will be deleted with everything in it: weights, checkpoints, metrics. This cannot be undone.")
+    children = _made_of(subject)
+    if children:
+        sentence(f"Made of it: {', '.join(children)}. They have their own weights", key="sentence_children")
+
+    def change() -> None:
+        from hrm_engine.bundles.changing import delete_bundle
+
+        delete_bundle(_folder(subject), workspace=workspace())
+        look_again()
+
+    answer("Delete", change, "The run is deleted")
+
+
+DIALOGS: Dialogs = {
+    "checkpoints": ("Delete old checkpoints", delete_checkpoints),
+    "run": ("Delete run", delete_run),
+}
+
+
+def _folder(subject: str) -> Path:
+    return workspace().artifacts / subject
+
+
+def _made_of(subject: str) -> list[str]:
+    from hrm_engine.bundles.changing import made_of
+
+    here = workspace()
+    return [folder.name for folder in made_of(_folder(subject).resolve(), here)]
+
+
+if __name__ == "__main__":
+    page()
