@@ -145,7 +145,7 @@ def _network(task: Task, checkpoint: Checkpoint, config: TrainConfig, saved: Tra
     changed = {
         name: (getattr(before, name), getattr(asked, name))
         for name in CoreConfig.model_fields
-        if getattr(before, name) != getattr(asked, name)
+        if name != "embedding_scale" and getattr(before, name) != getattr(asked, name)  # that one follows the width
     }
     misfits = [name for name, (then, now) in changed.items() if not _may_differ(core, name, then, now)]
     if misfits:

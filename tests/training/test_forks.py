@@ -11,7 +11,7 @@ import pytest
 
 from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig
 from hrm_engine.data.puzzles.sudoku.build import build_generated
-from hrm_engine.errors import BundleError, CheckpointError, ConfigError
+from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataError
 from hrm_engine.store.files import sha256_file
 from hrm_engine.store.reader import MetricsReader
 from hrm_engine.training import TrainResult, forked_config, train
@@ -331,6 +331,24 @@ def test_settings_that_cannot_fit(lab: Lab, parent: Path) -> None:
         lab, parent, ConfigError, "--model other: .* the tokenizer is that of the checkpoint", steps=9, model="other"
     )
     refused(lab, parent, ConfigError, "--student-init .*: .* the weights are", student_init=str(parent))
+
+
+def test_boards_of_another_size(puzzle_lab: PuzzleLab) -> None:
+    parent = puzzle_lab.train("parent", eval_rows=0).run_dir
+    build_generated(puzzle_lab.root / "larger", size=6, count=8, test_count=2, blanks=6, seed=1)
+    with pytest.raises(DataError, match="it has 8 tokens, the network 6; it has 36 cells, the network 16"):
+        fork_puzzles(puzzle_lab, parent, steps=9, data_path="larger")
+    with pytest.raises(ConfigError, match="its weights are of another network: prefix_tokens is 1 there, 2 was"):
+        fork_puzzles(puzzle_lab, parent, steps=9, puzzle_tokens=2)
+    assert not puzzle_lab.run_dir("fork").exists()
+
+
+def test_neither_fork_nor_resumed_run_needs_what_the_parent_began_with(lab: Lab) -> None:
+    first = lab.train("first", steps=1, eval_batches=0).run_dir
+    parent = lab.train("parent", student_init=str(first), eval_batches=0).run_dir
+    shutil.rmtree(first)
+    assert fork(lab, parent / STEP, steps=5).step == 5
+    assert lab.resume("parent", steps=7).step == 7
 
 
 def test_nothing_left_to_train(lab: Lab, parent: Path) -> None:
