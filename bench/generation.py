@@ -1,24 +1,41 @@
-"""Generation: what a token costs at different positions, with the cache and by recomputing everything."""
+"""Generation: what a token costs at different positions, with the cache and by recomputing everything; and beside
+`generate` of transformers on the same model, exported.
+"""
 
 from __future__ import annotations
 
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import torch
 
-from bench.machine import median_s, table
-from hrm_engine.config import NetworkConfig, resolve_core
+from bench.machine import median_s, table, wait
+from hrm_engine.bundles.core_config import TEXT_KIND
+from hrm_engine.bundles.exchange import export_folder
+from hrm_engine.bundles.save import seal_bundle, write_model
+from hrm_engine.config import CoreConfig, NetworkConfig, resolve_core
+from hrm_engine.data.text.tokenizer import train_tokenizer
 from hrm_engine.inference.decoding import Decoder
 from hrm_engine.models.core import RecurrentCore
+from hrm_engine.store.paths import Workspace
 
 POSITIONS = (32, 128, 256, 512)
+BATCHES = (1, 8)
+PROMPT, NEW, RUNS = 32, 64, 7
 
 
 def report(device: torch.device) -> str:
+    """Markdown: both comparisons."""
+    return by_position(device) + "\n" + beside_transformers(device)
+
+
+def by_position(device: torch.device) -> str:
     """Markdown: milliseconds a token by position, cached and recomputed, batch 1, two segments."""
-    network = NetworkConfig(hidden_size=256, num_heads=4, expansion=4.0, h_layers=4, l_layers=4, l_cycles=3)
-    core = resolve_core(network, vocab_size=8192, max_seq_len=640)
-    model = RecurrentCore(core)
-    model.initialise(0)
-    model = model.to(device=device, dtype=torch.bfloat16 if device.type != "cpu" else torch.float32)
+    model = _model(_network(segments=2), device)
     rows = []
     for position in POSITIONS:
         tokens = torch.randint(0, 8192, (1, position), device=device)
@@ -41,9 +58,100 @@ def report(device: torch.device) -> str:
     return "## Generation, two segments, batch 1\n\n" + table(header, rows)
 
 
+def beside_transformers(device: torch.device) -> str:
+    """Markdown: greedy generation of the same model in one segment by both, in turn, with the same tokens.
+
+    Raises RuntimeError where the tokens differ: then there is nothing to compare.
+    """
+    from transformers import AutoModelForCausalLM
+
+    core = _network(segments=1)
+    dtype = _dtype(device)
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = _exported(core, Workspace(Path(place)))
+        theirs: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+        theirs.generation_config.eos_token_id = None  # all rows are of the same length
+        model = _model(core, device)
+        for batch in BATCHES:
+            prompts = torch.randint(0, 8192, (batch, PROMPT), generator=torch.Generator().manual_seed(0)).to(device)
+            ways = {
+                "theirs": lambda prompts=prompts: _their_tokens(theirs, prompts),
+                "ours": lambda prompts=prompts: _our_tokens(model, prompts),
+            }
+            times, tokens = _in_turn(ways, device)
+            # a tie of two logits, which types with few digits have, is decided by rounding
+            equal = float((tokens["ours"] == tokens["theirs"]).float().mean())
+            if dtype == torch.float32 and equal < 1:
+                raise RuntimeError(f"batch {batch}: only {equal:.1%} of the tokens are the same")
+            ratio = statistics.median(a / b for a, b in zip(times["theirs"], times["ours"], strict=True))
+            per_token = {name: statistics.median(values) / NEW * 1e3 for name, values in times.items()}
+            cells = [f"{per_token[name]:.2f} ms" for name in ("ours", "theirs")]
+            rows.append([str(batch), *cells, f"{ratio:.2f} x", f"{equal:.1%}"])
+    header = ["batch", "ours, a step", "transformers, a step", "theirs / ours", "tokens that are the same"]
+    title = f"## Generation beside transformers, one segment, {PROMPT} tokens and {NEW} new ones, greedy\n\n"
+    return title + table(header, rows)
+
+
+def _network(*, segments: int) -> CoreConfig:
+    network = NetworkConfig(
+        hidden_size=256, num_heads=4, expansion=4.0, h_layers=4, l_layers=4, l_cycles=3, halt_max_steps=segments
+    )
+    return resolve_core(network, vocab_size=8192, max_seq_len=640)
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if device.type != "cpu" else torch.float32
+
+
+def _model(core: CoreConfig, device: torch.device) -> RecurrentCore:
+    model = RecurrentCore(core)
+    model.initialise(0)
+    return model.to(device=device, dtype=_dtype(device)).eval()
+
+
+def _exported(core: CoreConfig, workspace: Workspace) -> Path:
+    """The same model as a folder for transformers; only the vocabulary of its tokenizer is small."""
+    model = RecurrentCore(core)
+    model.initialise(0)
+    bundle = workspace.brains / "bench"
+    bundle.mkdir(parents=True)
+    tokenizer = train_tokenizer(["a tokenizer, because a folder needs one"], vocab_size=260)
+    files = write_model(bundle, TEXT_KIND, core, model.state_dict(), tokenizer)
+    seal_bundle(bundle, TEXT_KIND, files, {"step": 0})
+    return export_folder("bench", Path("out"), workspace=workspace).folder
+
+
+def _our_tokens(model: RecurrentCore, prompts: torch.Tensor) -> torch.Tensor:
+    decoder = Decoder(model, num_segments=1, batch=len(prompts), capacity=PROMPT + NEW)
+    feed, found = prompts, []
+    for _ in range(NEW):
+        feed = decoder.feed(feed).argmax(-1, keepdim=True)
+        found.append(feed)
+    return torch.cat(found, 1)
+
+
+@torch.inference_mode()
+def _their_tokens(model: Any, prompts: torch.Tensor) -> torch.Tensor:
+    mask = torch.ones_like(prompts)
+    return model.generate(input_ids=prompts, attention_mask=mask, max_new_tokens=NEW, do_sample=False)[:, PROMPT:]
+
+
+def _in_turn(
+    ways: dict[str, Callable[[], torch.Tensor]], device: torch.device
+) -> tuple[dict[str, list[float]], dict[str, torch.Tensor]]:
+    """Seconds of each run, one beside the other because a shared machine's speed drifts, and the tokens."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    tokens = {name: work() for name, work in ways.items()}
+    for _ in range(RUNS):
+        for name, work in ways.items():
+            wait(device)
+            start = time.perf_counter()
+            work()
+            wait(device)
+            times[name].append(time.perf_counter() - start)
+    return times, tokens
+
+
 def _rewind(decoder: Decoder, position: int) -> None:
-    cache = decoder.cache
-    cache.length = position
-    for slots in cache._slots.values():
-        for slot in slots:
-            slot.length = position
+    decoder.cache.length = position
