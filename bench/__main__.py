@@ -1,5 +1,4 @@
-"""Run all measurements, or some: ``python -m bench [text_step] [generation] [kernels] [moe_layer] [hrm_step]
-[--device cpu|cuda]``.
+"""Run all measurements, or some: ``python -m bench [SUBJECT ...] [--device cpu|cuda]``.
 
 Prints Markdown. These machines are shared and noisy: quote ratios and medians, never a single absolute time.
 """
@@ -11,12 +10,13 @@ import platform
 
 import torch
 
-from bench import generation, hrm_step, kernels, moe_layer, text_step
+from bench import generation, hrm_step, kernels, moe_layer, text_peer, text_step
 from bench.machine import compute_dtype, describe, dtype_name, matmul_rate
 from hrm_engine.kernels.device import choose_device, keep_freed_memory
 
 SUBJECTS = {
     "text_step": text_step.report,
+    "text_peer": text_peer.report,
     "generation": generation.report,
     "kernels": kernels.report,
     "moe_layer": moe_layer.report,

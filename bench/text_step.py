@@ -16,8 +16,8 @@ import torch
 
 from bench.machine import matmul_rate, peak_memory_bytes, restart_peak, table, wait
 from hrm_engine.bundles import create_implant
-from hrm_engine.config import CoreConfig
 from hrm_engine.config.text import load_config
+from hrm_engine.models.flops import step_flops
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
 
@@ -31,22 +31,6 @@ NETWORK = {
     "h_cycles": 2,
     "l_cycles": 3,
 }
-
-
-def step_flops(core: CoreConfig, *, rows: int, seq_len: int, segments: int) -> float:
-    """Matrix-product FLOPs of one optimizer step: forward of every call, twice that again for calls with gradient.
-
-    Attention is counted over the causal half; norms, activations and the softmax are not counted.
-    """
-    tokens = rows * seq_len
-    width, heads = core.hidden_size, 5 if core.attention_gate else 4
-    layer = 2 * tokens * (heads * width**2 + 3 * width * core.intermediate_size) + 2 * tokens * seq_len * width
-    layers = [core.l_layers] * core.l_cycles + [core.h_layers]
-    calls = layers * core.h_cycles
-    forward = sum(calls) * layer
-    backward = 2 * sum(calls[-core.grad_calls :]) * layer
-    head = 3 * 2 * tokens * width * core.vocab_size
-    return segments * (forward + backward + head)
 
 
 def report(device: torch.device) -> str:
@@ -106,7 +90,7 @@ def _measure(
         core = trainer.core
     step = statistics.median(whole[WARMUP:])
     outside = statistics.median(1 - i / w for i, w in zip(inside[WARMUP:], whole[WARMUP:], strict=True))
-    flops = step_flops(core, rows=8, seq_len=256, segments=1)
+    flops = step_flops(core, rows=8).total
     share = statistics.median(flops / w / rate for w, rate in zip(whole[WARMUP:], rates[WARMUP:], strict=True))
     return [
         label,
