@@ -98,8 +98,10 @@ def step_memory(
         masters = MasterWeights(model, precision.master)
         own = {id(parameter) for parameter in model.parameters()}
         parameters = list(masters.by_name.values())
+        for name, master in masters.by_name.items():
+            if core.trains_embeddings or not name.startswith("embed_"):
+                master.grad = torch.empty_like(master)
         work, carry = _work(config, core, model, device, checkpointing)
-        work()
         with LiveBytes() as counted:
             work()
         return Memory(

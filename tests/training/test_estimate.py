@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import hrm_engine
-from hrm_engine.config import CoreConfig, TrainConfig
+from hrm_engine.config import TrainConfig
 from hrm_engine.errors import BundleError, ConfigError, DataError
+from hrm_engine.models.flops import step_flops
+from hrm_engine.store.files import write_json
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
 from hrm_engine.training.estimate import Estimate, estimate
@@ -20,16 +24,17 @@ from hrm_engine.training.stages import Stage, stages
 from hrm_engine.training.step_memory import LiveBytes
 from hrm_engine.training.tasks.gradient import warmed_grad_calls
 from hrm_engine.training.tasks.puzzle import PuzzleTask
+from hrm_engine.training.trial import Request, Trial, main, run_trial
 from tests.tiny_puzzles import PuzzleLab
 from tests.tiny_runs import Lab
 
 CLOSE = 0.15
 TEXT: list[dict[str, Any]] = [
-    {},
+    {"halt_max_steps": 2, "freeze_positions": 1.0},
     {"arch": "hrm", "grad_calls": "one_step", "optimizer": "adam_atan2", "ema_decay": 0.9},
     {"amp": False, "model_dtype": "bf16", "gradient_checkpointing": True, "window_size": 8},
     {"use_moe": True, "num_experts": 4, "batch_size": 8, "moe_capacity_factor": 0},
-    {"optimizer": "muon", "halt_max_steps": 1, "pos_encodings": "learned"},
+    {"optimizer": "muon", "pos_encodings": "learned", "halt_max_steps": 2, "freeze_positions": 0.0},
     {"use_8bit_optimizer": True},
 ]
 PUZZLES: list[dict[str, Any]] = [
@@ -79,6 +84,7 @@ def assert_as_measured(config: TrainConfig, workspace: Workspace) -> None:
         assert replace_scale(found) == trainer.core.model_copy(update={"embedding_scale": 1.0})
         assert found.parameters.total == sum(parameter.numel() for parameter in model.parameters())
         assert found.steps == trainer.total_steps
+        assert (found.parameters.active < found.parameters.total) == bool(trainer.model.experts)
         assert found.dtype == str(trainer.precision.compute).removeprefix("torch.")
         own = {id(parameter) for parameter in model.parameters()}
         by_name = masters.by_name.values()
@@ -110,9 +116,7 @@ def replace_scale(found: Estimate) -> Any:
 
 @pytest.mark.parametrize("settings", TEXT, ids=names)
 def test_text(lab: Lab, settings: dict[str, Any]) -> None:
-    given = {"max_seq_len": 32, "batch_size": 4, "freeze_positions": 0.0, "halt_max_steps": 2, **settings}
-    if given["halt_max_steps"] == 1:
-        del given["freeze_positions"]
+    given = {"max_seq_len": 32, "batch_size": 4, "halt_max_steps": 1, **settings}
     assert_as_measured(lab.config(brain_name="run", **given), lab.workspace)
 
 
@@ -126,8 +130,6 @@ def test_active_parameters(lab: Lab) -> None:
     one = 3 * found.core.hidden_size * found.core.intermediate_size
     layers = found.core.h_layers + found.core.l_layers
     assert found.parameters.total - found.parameters.active == layers * (8 - 2) * one
-    dense = estimate(lab.config(), workspace=lab.workspace, measure=False).parameters
-    assert dense.active == dense.total
 
 
 def files(root: Path) -> set[str]:
@@ -154,21 +156,17 @@ def test_a_trial_of_text(lab: Lab) -> None:
     assert content["measured"]["num_steps"] == trial.num_steps
 
 
-def core_of(config: TrainConfig, workspace: Workspace) -> CoreConfig:
-    return estimate(config, workspace=workspace, measure=False).core
-
-
 def test_stages_are_those_of_the_trainer(lab: Lab, puzzle_lab: PuzzleLab) -> None:
     text = lab.config(steps=20, grad_calls="full", grad_calls_warmup=0.5, h_cycles=2, l_cycles=1)
     puzzles = puzzle_lab.config(
         steps=20, h_cycles=2, grad_calls="full", grad_calls_warmup=0.4, depth_curriculum="0:1x1,0.25:1x2,0.5:2x2"
     )
     for config, workspace in ((text, lab.workspace), (puzzles, puzzle_lab.workspace)):
-        plan = stages(config, core_of(config, workspace))
-        assert [stage.first for stage in plan] == [sum(s.num_steps for s in plan[:n]) for n in range(len(plan))]
-        assert sum(stage.num_steps for stage in plan) == 20
-        assert len(plan) > 2
         with Trainer(config, workspace=workspace) as trainer:
+            plan = stages(config, trainer.core)
+            assert [stage.first for stage in plan] == [sum(s.num_steps for s in plan[:n]) for n in range(len(plan))]
+            assert sum(stage.num_steps for stage in plan) == 20
+            assert len(plan) > 2
             for stage in plan:
                 for step in (stage.first, stage.first + stage.num_steps - 1):
                     trainer.state.step = step
@@ -176,27 +174,41 @@ def test_stages_are_those_of_the_trainer(lab: Lab, puzzle_lab: PuzzleLab) -> Non
                     assert warmed_grad_calls(trainer.core, share, trainer.state) == stage.grad_calls
                     if isinstance(trainer.task, PuzzleTask):
                         assert trainer.task.cycles(trainer.state) == stage.cycles
-    assert stages(lab.config(steps=7), core_of(text, lab.workspace)) == [Stage(0, 7)]
+            trainer.state.step = 0
+            assert stages(lab.config(steps=7), trainer.core) == [Stage(0, 7)]
 
 
-def test_a_run_of_cheaper_steps_at_first(lab: Lab) -> None:
-    plain = estimate(lab.config(steps=20, grad_calls="full"), workspace=lab.workspace, measure=False)
-    config = lab.config(steps=20, grad_calls="full", grad_calls_warmup=0.5)
-    assert estimate(config, workspace=lab.workspace, measure=False).flops_per_run < plain.flops_per_run
-    config = lab.config(steps=20, grad_calls="full", halt_max_steps=3, sample_segments=True)
-    sampled = estimate(config, workspace=lab.workspace, measure=False)
-    assert sampled.flops_per_run == 20 * sampled.flops.total * 2 // 3
+def test_a_run_of_cheaper_steps(lab: Lab) -> None:
+    config = lab.config(
+        steps=20, grad_calls="full", grad_calls_warmup=0.5, halt_max_steps=3, sample_segments=True, freeze_positions=0
+    )
+    found = estimate(config, workspace=lab.workspace, measure=False)
+    per_step = [
+        stage.num_steps * step_flops(found.core, rows=2, num_segments=3, grad_calls=stage.grad_calls).total
+        for stage in stages(config, found.core)
+    ]
+    assert len(per_step) > 2
+    assert found.flops_per_run == pytest.approx(sum(per_step) * 2 / 3)
+    assert sum(per_step) < 20 * found.flops.total
 
 
 def test_a_trial_of_puzzles_with_a_curriculum(puzzle_lab: PuzzleLab) -> None:
-    (puzzle_lab.root / "artifacts").mkdir(exist_ok=True)
-    before = files(puzzle_lab.root)
-    config = puzzle_lab.config(steps=10, h_cycles=2, depth_curriculum="0:1x1,0.25:1x2,0.5:2x2")
-    found = estimate(config, workspace=puzzle_lab.workspace, limit_s=0.2)
-    assert files(puzzle_lab.root) == before
-    assert found.measured is not None
-    assert len(found.measured.step_s) == 3
-    assert found.flops_per_run < 10 * found.flops.total
+    config = puzzle_lab.config(steps=10, h_cycles=2, depth_curriculum="0:1x1,0.25:1x2,0.5:2x2", run_name="tried")
+    trial = run_trial(config, puzzle_lab.workspace, limit_s=0.1, began=time.time())
+    assert len(trial.step_s) == 3
+    assert min(*trial.step_s, trial.evaluation_s, trial.save_s) > 0
+    assert trial.optimizer_bytes > 10_000
+
+
+def test_a_trial_tells_what_is_wrong(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = lab.config(optimizer="nothing")
+    request = Request(config.kind, config.model_dump(mode="json"), str(lab.root), 0.1, time.time())
+    write_json(lab.root / Request.FILE, asdict(request))
+    monkeypatch.setattr("sys.argv", ["trial", str(lab.root)])
+    assert main() == 0
+    answer = json.loads((lab.root / Trial.FILE).read_text())
+    assert answer["error"] == "ConfigError"
+    assert "there is no such rule" in answer["message"]
 
 
 def test_what_must_be_built_first_is_built_elsewhere(workspace: Path) -> None:
@@ -216,7 +228,7 @@ def test_what_is_refused(lab: Lab) -> None:
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"dataset_file": "nowhere.txt"}, DataError, "nowhere.txt"),
         ({"student_init": "artifacts/nobody"}, BundleError, "nobody"),
-        ({"optimizer": "nothing"}, ConfigError, "there is no such rule"),
+        ({"device": "cuda:99", "strict": True}, ConfigError, "cuda:99"),
     ]
     for changed, error, told in cases:
         with pytest.raises(error, match=told):
