@@ -6,7 +6,7 @@ import re
 
 import pytest
 from bs4 import BeautifulSoup
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrm_engine.data.text.drawing import depth_html, depth_legend, depth_text
@@ -44,6 +44,7 @@ def test_line_ends_and_spaces_stay() -> None:
     assert "&nbsp;&nbsp; </span>" in html
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=6), st.integers(1, 5)), max_size=8), st.text(max_size=8))
 def test_text_cannot_leave_its_place(tokens: list[tuple[str, int]], prompt: str) -> None:
     html = depth_html([text for text, _ in tokens], [depth for _, depth in tokens], num_segments=5, prompt=prompt)

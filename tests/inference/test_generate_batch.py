@@ -27,7 +27,7 @@ def without_time(found: list[Generation]) -> list[Generation]:
 
 
 def in_batches(bundle: Bundle, batch_size: int, prompts: list[str] = PROMPTS, **how: Any) -> list[Generation]:
-    return without_time(list(generate_batch(bundle, prompts, batch_size=batch_size, max_new_tokens=12, **how)))
+    return without_time(list(generate_batch(bundle, prompts, batch_size=batch_size, max_new_tokens=8, **how)))
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,9 @@ def test_a_text_does_not_depend_on_the_rest_of_its_batch(
 ) -> None:
     bundle = random_bundle(tokenizer, **changes)
     alone = in_batches(bundle, 1, **how)
-    assert in_batches(bundle, 3, **how) == alone
-    assert in_batches(bundle, 64, **how) == alone
+    assert in_batches(bundle, 5, **how) == alone
     assert [one.prompt for one in alone] == PROMPTS
-    first = generate(bundle, PROMPTS[0], max_new_tokens=12, **how)
+    first = generate(bundle, PROMPTS[0], max_new_tokens=8, **how)
     assert without_time([first]) == alone[:1]
     if how["temperature"] > 0:
         # the same prompt in another row draws something else

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrm_engine.errors import ConfigError
@@ -21,6 +21,7 @@ def by_definition(text: str, strings: list[str]) -> tuple[str, bool]:
     return text, False
 
 
+@settings(deadline=None)
 @given(st.lists(LETTERS, max_size=3), st.lists(st.text("abcx", max_size=5), max_size=8))
 def test_the_end_does_not_depend_on_the_pieces(strings: list[str], pieces: list[str]) -> None:
     finder, shown = StopFinder(strings), ""
@@ -32,6 +33,7 @@ def test_the_end_does_not_depend_on_the_pieces(strings: list[str], pieces: list[
     assert (shown, finder.found) == by_definition("".join(pieces), strings)
 
 
+@settings(deadline=None)
 @given(st.lists(LETTERS, min_size=1, max_size=3), st.text("abcx", max_size=12))
 def test_only_the_beginning_of_a_stop_string_is_held_back(strings: list[str], text: str) -> None:
     finder = StopFinder(strings)
