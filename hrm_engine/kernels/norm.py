@@ -24,7 +24,8 @@ def rms_norm(x: Tensor, eps: float) -> Tensor:
     """The fastest form of :func:`rms_norm_reference` for the device and type."""
     is_wide = x.dtype in (torch.float32, torch.float64)
     if x.device.type == "cpu" and is_wide and not torch.compiler.is_compiling():
-        return _Norm.apply(x, eps)
+        # of a single token, the way through autograd costs three times the arithmetic
+        return _Norm.apply(x, eps) if torch.is_grad_enabled() else _normed(x, eps)[0]
     return F.rms_norm(x, (x.shape[-1],), eps=eps)
 
 
@@ -33,9 +34,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        r = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        y = x * r
+        y, r = _normed(x, eps)
         ctx.save_for_backward(y, r)
         return y
 
@@ -45,3 +44,9 @@ class _Norm(torch.autograd.Function):
         y, r = ctx.saved_tensors
         along = (grad * y).mean(-1, keepdim=True)
         return torch.addcmul(grad, y, along, value=-1).mul_(r), None
+
+
+def _normed(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    r = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return x * r, r
