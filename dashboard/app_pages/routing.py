@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import streamlit as st
@@ -15,11 +16,12 @@ from dashboard.queries.metrics import RunMetrics
 from dashboard.queries.overview import has_experts
 from dashboard.queries.routing import MAX_STEPS, Routing
 from dashboard.queries.scan import finite
-from dashboard.queries.workspace import find_run, run_id
-from dashboard.resources import parameters, run_index, run_metrics, workspace
+from dashboard.queries.workspace import find_run, printable, run_id
+from dashboard.resources import attachments, parameters, run_index, run_metrics, workspace
 from hrm_engine.store.status import live_state
 
 REFRESH_S = 5.0
+MAX_NAMED = 12
 EVENNESS = "Entropy of its shares of tokens, as a share of the maximum, now: 100 % where all experts get the same"
 
 
@@ -86,10 +88,11 @@ def figures(run_dir: Path) -> None:
         balance(metrics)
         return
     headline(found)
-    usage(found)
+    names = attachments(workspace().root).names(run_dir)
+    usage(found, names)
     left, right = st.columns(2)
     with left:
-        shares(found)
+        shares(found, names)
     with right:
         st.subheader("Evenness", anchor=False)
         figure = charts.entropies(found.by_layer, found.layers)
@@ -144,16 +147,19 @@ def experts_range(numbers: list[int]) -> str:
     return formats.count(low) if low == high else f"{formats.count(low)} to {formats.count(high)}"
 
 
-def usage(found: Routing) -> None:
+def usage(found: Routing, names: Mapping[tuple[str, int], str]) -> None:
     """Layers by experts at one step, which a slider chooses; without a choice the latest."""
     st.subheader("Tokens by layer and expert", anchor=False)
     step = chosen_step(found.steps)
     highest = float(found.cells["share"].max()) if found.cells["share"].notna().any() else 1.0
     cells = found.at(step)
-    names = set(cells["layer"])
-    layers = [layer for layer in found.layers if layer in names]
-    chart(charts.usage_map(cells, layers, highest), "usage", "Share of tokens of each expert in each layer")
+    routed = set(cells["layer"])
+    layers = [layer for layer in found.layers if layer in routed]
+    chart(charts.usage_map(cells, layers, highest, names), "usage", "Share of tokens of each expert in each layer")
     plain("Share of its layer's assignments; the colours mean the same at every step.")
+    if names:
+        listed = [f"{expert_id} is expert {column} of {layer}" for (layer, column), expert_id in names.items()]
+        plain(printable(f"Attached: {'; '.join(listed[:MAX_NAMED])}{'; ...' if len(listed) > MAX_NAMED else ''}."))
 
 
 def chosen_step(steps: tuple[int, ...]) -> int:
@@ -181,7 +187,7 @@ def choose_step(last: int) -> None:
         st.query_params["step"] = str(chosen)
 
 
-def shares(found: Routing) -> None:
+def shares(found: Routing, names: Mapping[tuple[str, int], str]) -> None:
     """One layer's shares over the training."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader("Shares of tokens", anchor=False, width="content")
@@ -196,7 +202,7 @@ def shares(found: Routing) -> None:
             label_visibility="collapsed",
             width=130,
         )
-    chart(charts.token_shares(found.of(layer)), "token_shares", "Share of the layer's tokens by expert, by step")
+    chart(charts.token_shares(found.of(layer), names), "token_shares", "Share of the layer's tokens by expert, by step")
 
 
 def choose_layer() -> None:

@@ -6,7 +6,7 @@ layers and experts come from files, and plotly reads tags in texts: they are esc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -105,19 +105,22 @@ def _state(active: bool, frozen: bool) -> str:
 
 def with_and_without(evaluation: pd.DataFrame) -> go.Figure:
     """Held-out loss with the expert and without it over its training; ``step, loss, loss_without``, in nats."""
-    drawn = style.figure(style.STEP, "held-out loss (nats/token)", height=_HEIGHT, y_format=",.3~f")
-    hover = "%{y:,.3f}"
+    drawn = style.figure(style.STEP, "held-out loss (nats/token)", height=_HEIGHT)
+    hover = "%{y:,.4f}"
     for name, field, colour in (("with the expert", "loss", style.BLUE), ("without", "loss_without", style.ORANGE)):
         rows = evaluation[evaluation[field].notna()]
         if len(rows):
             style.add_line(drawn, rows["step"], rows[field], name, colour, mode="lines+markers", hovertemplate=hover)
-    return drawn
+    return style.whole_steps(drawn)
 
 
-def usage_map(cells: pd.DataFrame, layers: Sequence[str], highest: float) -> go.Figure:
+def usage_map(
+    cells: pd.DataFrame, layers: Sequence[str], highest: float, names: Mapping[tuple[str, int], str]
+) -> go.Figure:
     """Share of a layer's tokens that each expert got at one step: layers by experts, blank where there is no expert.
 
     ``highest`` is the share at the end of the colour scale: the same for all steps, so that they can be compared.
+    ``names`` has the ids of attached experts by layer and column.
     """
     number = int(cells["expert"].max()) + 1 if len(cells) else 1
     row_of = {layer: at for at, layer in enumerate(layers)}
@@ -128,7 +131,8 @@ def usage_map(cells: pd.DataFrame, layers: Sequence[str], highest: float) -> go.
     ].itertuples(index=False):
         shares[row_of[layer]][int(expert)] = None if share != share else float(share)
         routed = "" if probability != probability else f"<br>mean routing probability {probability:.1%}"
-        notes[row_of[layer]][int(expert)] = f"{tokens:,.0f} tokens{routed}"
+        named = f"<br>{escape(names[layer, int(expert)])}" if (layer, int(expert)) in names else ""
+        notes[row_of[layer]][int(expert)] = f"{tokens:,.0f} tokens{routed}{named}"
     is_small = number <= _WRITTEN_CELLS
     axis = style.XAxis("expert", "Expert", "expert", "d")
     drawn = style.figure(axis, "layer", height=44 * len(layers) + 110)
@@ -156,8 +160,11 @@ def usage_map(cells: pd.DataFrame, layers: Sequence[str], highest: float) -> go.
     return drawn
 
 
-def token_shares(cells: pd.DataFrame) -> go.Figure:
-    """Share of one layer's tokens that each expert got, over the training: lines, or a map if they are many."""
+def token_shares(cells: pd.DataFrame, names: Mapping[tuple[str, int], str]) -> go.Figure:
+    """Share of one layer's tokens that each expert got, over the training: lines, or a map if they are many.
+
+    ``names`` has the ids of attached experts by layer and column.
+    """
     experts = sorted({int(expert) for expert in cells["expert"]})
     if len(experts) > MANY_EXPERTS:
         return _share_map(cells)
@@ -166,11 +173,13 @@ def token_shares(cells: pd.DataFrame) -> go.Figure:
         rows = cells[cells["expert"] == expert]
         line = {"color": colour, "width": 1.8}
         mode = "lines+markers" if len(rows) == 1 else "lines"
-        style.add_line(drawn, rows["step"], rows["share"], f"expert {expert}", colour, line=line, mode=mode)
+        attached = names.get((str(rows["layer"].iloc[0]), expert))
+        name = f"expert {expert}" if attached is None else escape(attached)
+        style.add_line(drawn, rows["step"], rows["share"], name, colour, line=line, mode=mode)
     if len(experts) > 1:
         _add_level(drawn, cells, 1 / len(experts), "even")
     drawn.update_yaxes(rangemode="tozero", tickformat=".0%")
-    return _whole_steps(drawn, cells)
+    return style.whole_steps(drawn)
 
 
 def _share_map(cells: pd.DataFrame) -> go.Figure:
@@ -212,14 +221,7 @@ def by_layer_lines(
         if len(rows):
             mode = "lines+markers" if len(rows) == 1 else "lines"
             style.add_line(drawn, rows["step"], rows[field], escape(layer), colour, mode=mode)
-    return _whole_steps(drawn, by_layer)
-
-
-def _whole_steps(drawn: go.Figure, frame: pd.DataFrame) -> go.Figure:
-    """Around a single step plotly would put ticks between the whole ones."""
-    if frame["step"].nunique() == 1:
-        drawn.update_xaxes(tickvals=[int(frame["step"].iloc[0])])
-    return drawn
+    return style.whole_steps(drawn)
 
 
 def _add_level(drawn: go.Figure, frame: pd.DataFrame, level: float, name: str) -> None:

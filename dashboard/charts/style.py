@@ -77,6 +77,9 @@ def faded(colour: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
+_FEW_STEPS = 8
+
+
 def figure(x: XAxis, y_title: str, *, log_y: bool = False, height: int = 380, y_format: str = "") -> go.Figure:
     """An empty figure with the house axes. Zoom survives redraws of the same axes (``uirevision``)."""
     drawn = go.Figure()
@@ -103,6 +106,16 @@ def add_line(drawn: go.Figure, xs: Sequence[Any], ys: Sequence[Any], name: str, 
     settings: dict[str, Any] = {"mode": "lines", "line": {"color": colour, "width": 2}, "connectgaps": False}
     settings.update(extra)
     drawn.add_trace(go.Scatter(x=list(xs), y=list(ys), name=name, **settings))
+
+
+def whole_steps(drawn: go.Figure) -> go.Figure:
+    """A tick at each of few steps: plotly would put some between them, and write the same number twice."""
+    steps = {int(x) for trace in drawn.data for x in (() if trace.x is None else trace.x)}
+    if len(steps) == 1:
+        drawn.update_xaxes(tickvals=list(steps))
+    elif steps and max(steps) - min(steps) <= _FEW_STEPS:
+        drawn.update_xaxes(tick0=min(steps), dtick=1)
+    return drawn
 
 
 def add_band(

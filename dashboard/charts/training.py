@@ -111,4 +111,4 @@ def lines(
         style.add_line(drawn, xs, curve["last"] / divisor, name, colour, mode=mode)
     if len(shown) == 1:
         drawn.update_layout(showlegend=False, margin={"t": 12})
-    return drawn
+    return style.whole_steps(drawn) if x == "step" else drawn

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -40,12 +41,20 @@ class Taker:
     """Where it is attached if nobody chooses."""
 
 
+class Entry(NamedTuple):
+    """One expert in one layer: a column of its router; -1 if the bundle does not say which."""
+
+    expert_id: str
+    layer: str
+    column: int
+
+
 class Attachments:
     """Experts and brains of one workspace. Safe to share among threads."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._entries: FileCache[tuple[tuple[str, str], ...]] = FileCache(_entries, _KEPT_FILES)
+        self._entries: FileCache[tuple[Entry, ...]] = FileCache(_entries, _KEPT_FILES)
         self._configs: FileCache[CoreConfig | None] = FileCache(_core_config, _KEPT_FILES)
         self._inactive: FileCache[frozenset[str] | None] = FileCache(_inactive, 1)
 
@@ -53,13 +62,17 @@ class Attachments:
         """Ids of the runs (``run_id``) in which each expert stands."""
         found: dict[str, list[str]] = {}
         for run_dir in run_dirs:
-            for expert_id in dict.fromkeys(expert_id for expert_id, _ in self._attached(run_dir)):
+            for expert_id in dict.fromkeys(entry.expert_id for entry in self._attached(run_dir)):
                 found.setdefault(expert_id, []).append(run_id(self._workspace, run_dir))
         return found
 
     def layers(self, run_dir: Path, expert_id: str) -> list[str]:
         """The layers of a brain that an expert is attached to."""
-        return [layer for found, layer in self._attached(run_dir) if found == expert_id]
+        return [entry.layer for entry in self._attached(run_dir) if entry.expert_id == expert_id]
+
+    def names(self, run_dir: Path) -> dict[tuple[str, int], str]:
+        """By layer and column, the ids of the experts that are attached to a brain."""
+        return {(entry.layer, entry.column): entry.expert_id for entry in self._attached(run_dir) if entry.column >= 0}
 
     def takers(self, card: ExpertCard, run_dirs: Sequence[Path]) -> dict[str, Taker]:
         """By the id of their runs, the finished brains that an expert fits into, the one written last first."""
@@ -85,14 +98,14 @@ class Attachments:
 
     def _switched_off(self, run_dir: Path) -> tuple[str, ...] | None:
         """Attached experts that get no token now; None if experts are attached and the registry cannot be read."""
-        attached = {expert_id for expert_id, _ in self._attached(run_dir)}
+        attached = {entry.expert_id for entry in self._attached(run_dir)}
         registry = self._workspace.expert_registry
         if not attached or not registry.exists():
             return ()
         inactive = self._inactive.get(registry)
         return None if inactive is None else tuple(sorted(attached & inactive))
 
-    def _attached(self, run_dir: Path) -> tuple[tuple[str, str], ...]:
+    def _attached(self, run_dir: Path) -> tuple[Entry, ...]:
         return self._entries.get(run_dir / "metadata.json") or ()
 
 
@@ -103,14 +116,18 @@ def _fits(card: ExpertCard, config: CoreConfig) -> bool:
     )
 
 
-def _entries(metadata: Path) -> tuple[tuple[str, str], ...]:
-    """(expert id, layer) of what a bundle's metadata says is attached; nothing if it is damaged."""
+def _entries(metadata: Path) -> tuple[Entry, ...]:
+    """What a bundle's metadata says is attached; nothing if it is damaged."""
     try:
         found = read_json(metadata, BundleError).get("experts")
     except BundleError:
         return ()
     entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
-    return tuple((str(entry.get("expert_id")), str(entry.get("layer"))) for entry in entries)
+    return tuple(
+        Entry(str(entry.get("expert_id")), str(entry.get("layer")), column if isinstance(column, int) else -1)
+        for entry in entries
+        for column in [entry.get("column")]
+    )
 
 
 def _core_config(path: Path) -> CoreConfig | None:

@@ -132,3 +132,11 @@ def test_adaptive_depth_beside_full_depth(metrics: RunMetrics) -> None:
     full, adaptive = figure.data
     assert [full.name, adaptive.name] == ["all segments", "halts by itself"]
     assert list(adaptive.y) == pytest.approx([y + 0.004 for y in full.y])
+
+
+@pytest.mark.parametrize(("steps", "ticks"), [([7], (7,)), ([1, 2, 3], 1), ([0, 4, 8], 1), ([0, 9], None), ([], None)])
+def test_few_steps_have_a_tick_each(steps: list[int], ticks: object) -> None:
+    drawn = style.figure(style.STEP, "loss")
+    style.add_line(drawn, steps, [1.0] * len(steps), "loss", style.BLUE)
+    axis = style.whole_steps(drawn).layout.xaxis
+    assert (axis.tickvals or axis.dtick) == ticks

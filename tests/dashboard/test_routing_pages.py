@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from hrm_engine.store.files import write_json
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.clicks import link_of
 from tests.dashboard.run_folders import append_events, write_moe_run, write_run
@@ -48,6 +49,27 @@ def test_the_routing_of_a_run(open_app: OpenApp, lab: Workspace) -> None:
     }
     assert [trace["name"] for trace in drawn["loss"]["data"]] == ["load balance (1: even)", "router z"]  # type: ignore[attr-defined]
     assert drawn["layer"]["data"][0]["y"] == ["H.0", "H.1", "L.0", "L.1"]  # type: ignore[index]
+
+
+def test_attached_experts_have_their_names(open_app: OpenApp, lab: Workspace) -> None:
+    run = write_moe_run(lab.root, "moe", layers={"H.0": 4, "H.1": 5})
+    entries = [{"expert_id": "poems", "layer": "H.1", "column": 4}, {"expert_id": "odd", "layer": "H.0"}]
+    write_json(run / "metadata.json", {"schema_version": 1, "kind": "actv1", "files": {}, "experts": entries})
+    app = open_app("experts", view="Routing", run="moe", layer="H.1")
+    assert_clean(app)
+    assert "poems is expert 4 of H.1" in texts(app)
+    drawn = figures(app)
+    names = [trace["name"] for trace in drawn["share of tokens"]["data"]]  # type: ignore[attr-defined]
+    assert names == ["expert 0", "expert 1", "expert 2", "expert 3", "poems", "even"]
+    notes = drawn["layer"]["data"][0]["customdata"]  # type: ignore[index]
+    assert [note.endswith("<br>poems") for note in notes[1]] == [False] * 4 + [True]
+
+
+def test_a_run_without_goals_says_so(open_app: OpenApp, lab: Workspace) -> None:
+    write_moe_run(lab.root, "moe", bias_rate=0.0)
+    app = open_app("experts", view="Routing", run="moe")
+    assert "No goal steers this run" in texts(app)
+    assert "bias rate" not in figures(app)
 
 
 def test_step_and_layer_stand_in_the_link(open_app: OpenApp, lab: Workspace) -> None:

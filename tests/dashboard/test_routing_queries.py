@@ -122,7 +122,7 @@ def test_a_run_without_experts_has_no_routing(tmp_path: Path) -> None:
 
 def test_layers_of_different_sizes_leave_cells_blank(tmp_path: Path) -> None:
     found = usage(tmp_path, (1, layer("H.0", [1, 1, 2])), (1, layer("<b>", [3])))
-    drawn = charts.usage_map(found.at(1), found.layers, 0.5)
+    drawn = charts.usage_map(found.at(1), found.layers, 0.5, {})
     cells = drawn.data[0]
     assert list(cells.y) == ["&lt;b&gt;", "H.0"]
     assert [list(row) for row in cells.z] == [[1.0, None, None], [0.25, 0.25, 0.5]]
@@ -132,7 +132,7 @@ def test_layers_of_different_sizes_leave_cells_blank(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "kind"), [(1, "scatter"), (8, "scatter"), (64, "heatmap")])
 def test_shares_of_many_experts_are_a_map(tmp_path: Path, number: int, kind: str) -> None:
     found = usage(tmp_path, *((step, layer("H.0", [step] * number)) for step in (1, 2)))
-    drawn = charts.token_shares(found.of("H.0"))
+    drawn = charts.token_shares(found.of("H.0"), {})
     assert drawn.data[0].type == kind
     assert ("even" in [trace.name for trace in drawn.data]) == (1 < number < 64)
 

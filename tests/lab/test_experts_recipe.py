@@ -39,4 +39,4 @@ def test_the_notebook_trains_attaches_and_steers(
     assert [card.expert_id for card in registry.cards()] == ["default-code", "default-names"]
     assert workspace / bundle in attached_to("default-code", place)
     assert [goal.text for goal in Goals(place).list_goals()] == ["Write Python code", "Name characters"]
-    assert "tokens of code to its expert" in shown
+    assert "probability of its expert on code" in shown
