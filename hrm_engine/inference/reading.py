@@ -13,6 +13,7 @@ from hrm_engine.bundles import Bundle
 from hrm_engine.data.text.documents import read_documents, split_holdout
 from hrm_engine.data.text.packing import Batch, PackedRows, pack
 from hrm_engine.errors import ConfigError
+from hrm_engine.kernels.attention import document_starts
 from hrm_engine.kernels.losses import head_statistics
 from hrm_engine.models.act import TextBatch, run_segments
 from hrm_engine.models.core import Carry
@@ -81,13 +82,20 @@ def text_batches(
 def on_device(batch: Batch, device: torch.device, depths: Tensor | None = None) -> TextBatch:
     """A packed batch for the model; the document mask is left out where every row is one document."""
     has_boundaries = bool((batch.documents != batch.documents[:, :1]).any())
+    is_cuda = device.type == "cuda"
 
     def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
+        # from pageable memory the host would wait for the device
+        return (tensor.pin_memory() if is_cuda else tensor).to(device, non_blocking=True)
 
-    documents = move(batch.documents) if has_boundaries else None
-    stops = None if depths is None else move(depths)
-    return TextBatch(move(batch.inputs), move(batch.labels), move(batch.positions), documents, stops)
+    return TextBatch(
+        move(batch.inputs),
+        move(batch.labels),
+        move(batch.positions),
+        move(batch.documents) if has_boundaries else None,
+        depths=None if depths is None else move(depths),
+        starts=move(document_starts(batch.documents)) if has_boundaries and is_cuda else None,
+    )
 
 
 @torch.no_grad()

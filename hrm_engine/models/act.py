@@ -38,6 +38,8 @@ class TextBatch:
     documents: Tensor | None
     depths: Tensor | None = None
     """(B, S) segments after which each position stops, in training that makes stopping early familiar."""
+    starts: Tensor | None = None
+    """Where the documents begin, on a device whose attention uses it (:func:`~.kernels.attention.document_starts`)."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,13 @@ def run_segments(
     it is not above ``halt_threshold``: its states stay, and deeper positions see its last keys and values. The input
     embedding is made anew for each segment, because the backward pass of the one before has freed it.
     """
-    context = core.context(batch.positions, documents=batch.documents, checkpointing=checkpointing, dispatch=dispatch)
+    context = core.context(
+        batch.positions,
+        documents=batch.documents,
+        starts=batch.starts,
+        checkpointing=checkpointing,
+        dispatch=dispatch,
+    )
     carry: Carry | None = None
     stopped: Tensor | None = None
     held = None if batch.depths is None and halt_threshold is None else HeldKeys(core.config)

@@ -106,6 +106,7 @@ class RecurrentCore(nn.Module):
         cache: KeyValueCache | None = None,
         dispatch: Dispatch | None = None,
         prefix: Tensor | None = None,
+        starts: Tensor | None = None,
     ) -> Context:
         """What the layers share for one batch.
 
@@ -114,6 +115,7 @@ class RecurrentCore(nn.Module):
             documents: (B, S) document index, attention stops where it changes; None where each row is one document.
             prefix: (B, S) bool, positions that see each other in both directions (PrefixLM); with a cache these are the
                 first that it takes.
+            starts: where the documents begin, for a device that has a kernel for it; see ``plan_attention``.
         """
         config, dtype = self.config, self.lm_head.weight.dtype
         num_queries = positions.shape[1]
@@ -126,6 +128,7 @@ class RecurrentCore(nn.Module):
             window=config.window_size,
             causal=config.causal,
             prefix=prefix,
+            starts=starts,
         )
         cos = sin = None
         if config.pos_encodings == "rope":

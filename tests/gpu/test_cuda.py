@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrm_engine.kernels.attention import attention, attention_reference, plan_attention
+from hrm_engine.kernels.attention import attention, attention_reference, document_starts, plan_attention
 from hrm_engine.kernels.losses import IGNORE, token_losses, token_losses_reference
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer, train
@@ -43,6 +43,24 @@ def test_attention_equals_its_equation(window: int | None) -> None:
     wanted = torch.autograd.grad(expected.square().sum(), (q, k, v))
     for one, other in zip(grads, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_documents_by_their_starts_equal_the_mask(window: int | None) -> None:
+    torch.manual_seed(0)
+    documents = torch.randint(0, 5, (3, 200)).sort(1).values
+    q, k, v = (torch.randn(3, 200, 4, 32, device=CUDA, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    size = {"num_queries": 200, "num_keys": 200, "device": CUDA, "documents": documents.to(CUDA), "window": window}
+    plan = plan_attention(**size, dtype=torch.bfloat16, starts=document_starts(documents).to(CUDA))
+    assert plan.starts is not None
+    found = attention(q, k, v, plan)
+    masked = plan_attention(**size, dtype=torch.float32)
+    expected = attention_reference(q.double(), k.double(), v.double(), masked)
+    torch.testing.assert_close(found.double(), expected, atol=2e-2, rtol=2e-2)
+    grads = torch.autograd.grad(found.square().sum(), (q, k, v))
+    wanted = torch.autograd.grad(expected.square().sum(), (q, k, v))
+    for one, other in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=5e-2, rtol=5e-2)
 
 
 def test_head_loss_equals_its_equation() -> None:

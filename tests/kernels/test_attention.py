@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.kernels.attention import QUERY_BLOCK, AttentionPlan, attention, attention_reference, plan_attention
+from hrm_engine.kernels import attention as kernels
+from hrm_engine.kernels.attention import (
+    QUERY_BLOCK,
+    AttentionPlan,
+    attention,
+    attention_reference,
+    document_starts,
+    plan_attention,
+)
 
 CPU = torch.device("cpu")
 
@@ -225,3 +235,38 @@ def test_the_first_positions_alone(form: str, count: int) -> None:
     assert some.visible is None
     found, wanted = FORMS[form](q[:, :count], k, v, some), FORMS[form](q, k, v, whole)[:, :count]
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+def documents_one_by_one(
+    q: Tensor, k: Tensor, v: Tensor, starts_q: Tensor, starts_k: Tensor, longest_q: int, longest_k: int, **how: Any
+) -> Tensor:
+    """What flash attention of variable length computes on CUDA, one document at a time."""
+    before, after = how["window_size"]
+    assert after == 0
+    assert torch.equal(starts_q, starts_k)
+    parts = []
+    for begin, end in pairwise(starts_q.tolist()):
+        size = end - begin
+        assert 0 <= size <= longest_q == longest_k
+        if size:
+            window = None if before < 0 else before + 1
+            plan = plan_attention(num_queries=size, num_keys=size, device=q.device, dtype=q.dtype, window=window)
+            parts.append(attention_reference(*(x[None, begin:end] for x in (q, k, v)), plan)[0])
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 50])
+def test_documents_by_their_starts(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = torch.tensor([[0, 0, 1, 1, 1, 2, -1, -1], [0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 2, 3, 3, 3, 3, 4]])
+    starts = document_starts(documents)
+    assert starts.tolist() == [0, 2, 5, 6, 8, 16, 17, 18, 19, 23] + [24] * 7
+    size = {"num_queries": 8, "num_keys": 8, "device": torch.device("cpu"), "window": window, "documents": documents}
+    masked = plan_attention(**size, dtype=torch.float32, starts=starts)
+    assert masked.starts is None, "there is no such kernel for fp32"
+    plan = plan_attention(**size, dtype=torch.bfloat16, starts=starts)
+    assert plan.visible is None
+    monkeypatch.setattr(kernels, "varlen_attn", documents_one_by_one)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 8, 2, 4, dtype=torch.float64, generator=generator) for _ in range(3))
+    wanted = attention_reference(q, k, v, masked)
+    torch.testing.assert_close(attention(q, k, v, plan), wanted, rtol=0, atol=1e-12)
