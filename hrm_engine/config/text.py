@@ -31,7 +31,9 @@ class StartConfig(Config):
         "embeddings and the output head.",
     )
     student_init: Path | None = Field(
-        None, description="Start from the weights of a bundle folder or a safetensors file."
+        None,
+        description="Start from the weights of a bundle folder or a safetensors file. A bundle brings its settings and "
+        "its tokenizer: what is not given follows it.",
     )
 
 
