@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hrm_engine.kernels.attention import attention, attention_reference, document_starts, plan_attention
+from hrm_engine.kernels.experts import experts, experts_reference
 from hrm_engine.kernels.losses import IGNORE, token_losses, token_losses_reference
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer, train
@@ -63,6 +64,22 @@ def test_documents_by_their_starts_equal_the_mask(window: int | None) -> None:
         torch.testing.assert_close(one, other, atol=5e-2, rtol=5e-2)
 
 
+def test_experts_equal_their_equation() -> None:
+    torch.manual_seed(0)
+    chosen = torch.rand(200, 6, device=CUDA).argsort(1)[:, :2].clamp_max(4)  # the sixth expert has no token
+    x, weights = torch.randn(200, 64, device=CUDA), torch.rand(200, 2, device=CUDA)
+    gate, up, down = (torch.randn(6, *shape, device=CUDA) / 8 for shape in ((128, 64), (128, 64), (64, 128)))
+    leaves = [t.bfloat16().requires_grad_() for t in (x, weights, gate, up, down)]
+    found = experts(leaves[0], chosen, leaves[1], None, *leaves[2:])
+    wide = [t.detach().double().requires_grad_() for t in leaves]
+    expected = experts_reference(wide[0], chosen, wide[1], None, *wide[2:])
+    torch.testing.assert_close(found.double(), expected, atol=5e-2, rtol=5e-2)
+    grads = torch.autograd.grad(found.square().sum(), leaves)
+    wanted = torch.autograd.grad(expected.square().sum(), wide)
+    for one, other in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(one.double(), other, atol=0.2, rtol=0.1)
+
+
 def test_head_loss_equals_its_equation() -> None:
     torch.manual_seed(0)
     hidden = torch.randn(300, 32, device=CUDA, requires_grad=True)
@@ -99,8 +116,9 @@ def test_the_loss_falls_in_every_type(lab: Lab, dtype: str) -> None:
     assert result.last_eval["loss"] < result.first_eval["loss"] - 0.5
 
 
-def test_a_steady_step_does_not_wait_for_the_device(lab: Lab) -> None:
-    config = lab.config(device="cuda", strict=True, steps=30, compile=False, halt_max_steps=2)
+@pytest.mark.parametrize("use_moe", [False, True])
+def test_a_steady_step_does_not_wait_for_the_device(lab: Lab, use_moe: bool) -> None:
+    config = lab.config(device="cuda", strict=True, steps=30, compile=False, halt_max_steps=2, use_moe=use_moe)
     with Trainer(config, workspace=Workspace(lab.root)) as trainer:
         for _ in range(2):
             trainer.step()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hrm_engine.kernels import experts as kernels
 from hrm_engine.kernels.experts import experts, experts_reference
 
 
@@ -77,3 +79,23 @@ def test_on_a_gpu_in_bf16() -> None:
     fast, slow = both(numbers, kept)
     for mine, expected in zip(fast, slow, strict=True):
         torch.testing.assert_close(mine.float(), expected.float(), rtol=0.05, atol=0.5)
+
+
+def test_the_products_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`F.grouped_mm`, which a GPU takes, has a form for the CPU too: equal products, gradients, empty experts."""
+    numbers = problem(1, 24, 2, 6, 16, 32, torch.float32)
+    numbers[1] = numbers[1].clamp_max(4)
+    numbers[1][:, 1] = 5
+    numbers[1][:, 0] = numbers[1][:, 0].clamp_max(3)
+    taken = []
+
+    def grouped(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+        taken.append(ends.tolist())
+        return F.grouped_mm(rows, weight.transpose(1, 2), offs=ends)
+
+    monkeypatch.setattr(kernels, "_blocks", grouped)
+    fast, slow = both(numbers, None)
+    assert len(taken) == 3
+    assert taken[0][4] == taken[0][3], "the fifth expert has no token"
+    for mine, expected in zip(fast, slow, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
