@@ -60,13 +60,19 @@ def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainCo
         for name, value in there.items()
         if getattr(network, name) != value
     ]
-    if "expansion" in given and inner_width(student.hidden_size, network.expansion) != student.intermediate_size:
+    # Other trainers have inner widths that no expansion gives; then the default stands for the student's.
+    has_expansion = student.intermediate_size % 256 == 0
+    is_chosen = has_expansion or network.expansion != type(network).model_fields["expansion"].default
+    inner = inner_width(student.hidden_size, network.expansion)
+    if "expansion" in given and is_chosen and inner != student.intermediate_size:
         told.append(f"--expansion {network.expansion}: the inner width of {folder} is {student.intermediate_size}")
     if told:
         raise BundleError(
             f"--student-init does not fit this model: {'; '.join(told)}. Leave out what follows it anyway"
         )
     followed = _network_settings(student)
+    if has_expansion:
+        followed["expansion"] = 1.5 * student.intermediate_size / student.hidden_size
     settings = {name: value for name, value in followed.items() if name not in given}
     experts = {
         "use_moe": student.feed_forward == "moe",

@@ -225,6 +225,10 @@ def test_an_imported_brain_is_fine_tuned_resumed_and_exported(workspace: Workspa
 
     again = build_config(TextTrainConfig, overrides={**given, "brain_name": "tuned"})
     assert train(again, resume=True, given={"steps": 3}, workspace=workspace).step == 3
+    source = Path("artifacts/brains/actv1/tuned")
+    fork = {"brain_name": "fork", "steps": 4}
+    assert train(again, from_checkpoint=source, given=fork, workspace=workspace).step == 4
+
     model, _ = load(export_folder("tuned", Path("out"), workspace=workspace).folder)
     tuned = load_bundle("tuned", device="cpu", workspace=workspace)
     tokens = random_tokens(2, 16, vocab=TOKENS)
