@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,12 @@ def page() -> None:
     tell()
     taken = looked_at(workspace().root, st.session_state.get("disk_look", 0))
     row = st.grid("auto", min_column_width=150)
-    row.metric("This workspace", formats.size(taken.total), border=True)
-    row.metric("Runs", formats.count(len(taken.runs)), border=True, help="Archived ones included")
+    card = partial(row.metric, border=True, height="stretch", delta_color="off", delta_arrow="off")
+    card("This workspace", formats.size(taken.total))
+    card("Runs", formats.count(len(taken.runs)), help="Archived ones included")
     checkpoints = sum(run.checkpoints for run in taken.runs)
-    row.metric("In checkpoints", formats.size(checkpoints), border=True, help="Only resuming and forking need them")
-    row.metric(
-        "Free on the disk",
-        formats.size(taken.disk_free),
-        f"of {formats.size(taken.disk_total)}",
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-    )
+    card("In checkpoints", formats.size(checkpoints), help="Only resuming and forking need them")
+    card("Free on the disk", formats.size(taken.disk_free), delta=f"of {formats.size(taken.disk_total)}")
     if not taken.total:
         nothing_yet("Nothing takes space here yet.", "`make demo` trains a small model.")
         return
@@ -127,6 +122,7 @@ def columns(largest: float) -> dict[str, Any]:
         "total": make.ProgressColumn("Together", format="%,.1f", min_value=0, max_value=max(largest, 1e-6)),
         "archived": make.CheckboxColumn("Archived", width="small"),
         **number,
+        "checkpoints": make.NumberColumn("Checkpoints", format="%,.1f"),
         "metrics": make.NumberColumn("Metrics, log", format="%,.1f", width="small"),
     }
 

@@ -71,6 +71,8 @@ class Trial:
     """Of that, what the process had before it began; 0 on a GPU."""
     optimizer_bytes: int
     """State of the optimizer."""
+    cpu_share: float
+    """Processor time of the timed steps, of what their threads had had alone: less where others use the machine."""
     micro_batch_size: int
     """Smaller than ``--batch-size`` where memory ran out."""
 
@@ -86,11 +88,13 @@ def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, bega
         until = time.perf_counter() + limit_s
         first = _timed(wait, lambda: _make_steps(trainer, plan[0], WARMUP_STEPS))
         step_s, num_steps = [], 0
+        stepping, cpu = time.perf_counter(), time.process_time()
         for number, stage in enumerate(plan):
             share = (until - time.perf_counter()) / (len(plan) - number)
             mean, count = _step_time(trainer, stage, wait, max(0.0, share), warm=number > 0)
             step_s.append(mean)
             num_steps += count
+        cpu_share = (time.process_time() - cpu) / (time.perf_counter() - stepping) / torch.get_num_threads()
         evaluation_s, full_s = _evaluation_times(trainer, config, wait)
         save_s = _timed(wait, trainer.save)
         optimizer = sum(tensor.nbytes for tensor in trainer.updater.state_tensors().values())
@@ -107,6 +111,7 @@ def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, bega
             peak_bytes=torch.cuda.max_memory_allocated(trainer.device) if on_gpu else _peak_bytes(),
             libraries_bytes=0 if on_gpu else before,
             optimizer_bytes=optimizer,
+            cpu_share=min(1.0, cpu_share),
             micro_batch_size=trainer.state.micro_batch_size,
         )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Group, Parameter
 
 from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, build_config, load_preset
+from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_bytes, human_count, human_seconds, show_facts, show_json
 from lab.cli.flags import config_flags
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 app = App(name="estimate", help="Parameters, memory, FLOPs and time of a training before it begins.")
 
+_BUSY = 0.75
+"""Share of its processors' time below which an estimate says that others had the rest."""
 _ASKED = Group("Estimate", help="What is estimated, and how.", sort_key=1)
 
 Preset = Annotated[str | None, Parameter(group=_ASKED, help="Preset or YAML file to start from; flags go on top.")]
@@ -66,6 +69,8 @@ def _estimate(
 ) -> int:
     workspace = Workspace.find()
     preset = {} if preset_name is None else load_preset(preset_place(preset_name, workspace), kind)
+    if given.get("expert_id") is not None:
+        raise ConfigError("an estimate is of a whole network; leave out --expert-id")
     config = build_config(kind, preset=preset, overrides=given)
 
     # Only now: a wrong setting should not wait for torch.
@@ -134,6 +139,11 @@ def _show(found: Estimate) -> None:
             ("micro-batch", f"{measured.micro_batch_size} rows"),
         ],
     )
+    if found.device == "cpu" and measured.cpu_share < _BUSY:
+        console().print(
+            f"The steps had {measured.cpu_share:.0%} of their {found.num_threads} threads' time: other work on this "
+            "machine slows them, and the run will take longer or shorter as that changes."
+        )
 
 
 def _section(title: str, facts: list[tuple[str, object]]) -> None:

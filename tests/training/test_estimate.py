@@ -146,6 +146,7 @@ def test_a_trial_of_text(lab: Lab) -> None:
     assert trial is not None
     assert trial.num_steps >= 1
     assert trial.micro_batch_size == 2
+    assert 0 < trial.cpu_share <= 1
     assert trial.peak_bytes > trial.libraries_bytes > 50 << 20
     assert trial.optimizer_bytes == pytest.approx(found.memory.optimizer, rel=0.01)
     assert min(trial.step_s[0], trial.start_s, trial.evaluation_s, trial.save_s, trial.finish_s) > 0
