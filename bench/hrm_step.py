@@ -31,7 +31,7 @@ from hrm_engine.config import CoreConfig, resolve_puzzle_core
 from hrm_engine.config.puzzle import load_puzzle_config
 from hrm_engine.data.puzzles.sudoku.build import build_generated
 from hrm_engine.kernels.device import DTYPES, choose_device
-from hrm_engine.models.flops import flops_per_layer, flops_per_segment
+from hrm_engine.models import flops
 
 BATCH, GPU_BATCH, NUM_THREADS, EVAL_ROWS, WARMUP = 32, 768, 2, 4, 2
 FORMS = {"compiled": (True,), "eager": (False,), "both": (True, False)}
@@ -39,21 +39,8 @@ DATASET = "training_data/puzzles/sudoku-9x9"
 
 
 def step_flops(config: CoreConfig) -> float:
-    """Matrix-product FLOPs of one row's step: forward of every call, twice that again for calls with gradient.
-
-    The segment that only gives the target of Q-learning ends with one layer for position 0, which needs the keys and
-    values of all.
-    """
-    layer, length, width = flops_per_layer(config), config.max_seq_len, config.hidden_size
-    low_layers = config.h_layers if config.shared_modules else config.l_layers
-    calls = ([low_layers] * config.l_cycles + [config.h_layers]) * config.h_cycles
-    forward = flops_per_segment(config)
-    backward = 2 * (sum(calls[-config.grad_calls :]) * layer + forward - sum(calls) * layer)
-    if config.halting != "q_halt_continue":
-        return forward + backward
-    keys_and_values = 2 * 2 * length * width**2
-    at_one_position = keys_and_values + (layer - keys_and_values) / length
-    return forward + backward + (sum(calls) - 1) * layer + at_one_position
+    """Matrix-product FLOPs of one row's step."""
+    return flops.step_flops(config, rows=1).total
 
 
 class Process:

@@ -141,7 +141,7 @@ def _show(found: Estimate) -> None:
     )
     if found.device == "cpu" and measured.cpu_share < _BUSY:
         console().print(
-            f"The steps had {measured.cpu_share:.0%} of their {found.num_threads} threads' time: other work on this "
+            f"The steps had {measured.cpu_share:.0%} of the processor time that they could use: other work on this "
             "machine slows them, and the run will take longer or shorter as that changes."
         )
 
