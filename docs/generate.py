@@ -39,7 +39,7 @@ Flags that are not settings of the training:
 | `--resume` | continue the run named by `{name_flag}` from its newest valid checkpoint |
 | `--allow-changed-data` | with `--resume`: go on although the data is not what it was |
 | `--fresh` | begin again under a name that exists; the old folder moves to `.archive/` |
-| `--from-checkpoint PATH` | fork: begin with the state of a checkpoint, or of the newest one of a run, and with its settings; any may change |
+| `--from-checkpoint PATH` | fork: begin with the state and settings of a checkpoint, or of a run's newest |
 | `--extend-schedule` | with `--resume` and more `--steps`: recompute the learning rate over all of them |
 """
 
