@@ -19,7 +19,7 @@ from hrm_engine.bundles.exchange import export_folder
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.config import CoreConfig, NetworkConfig, resolve_core
 from hrm_engine.data.text.tokenizer import train_tokenizer
-from hrm_engine.inference.decoding import Decoder
+from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.paths import Workspace
 

@@ -23,7 +23,7 @@ from bench.machine import describe, table
 from hrm_engine.bundles import PuzzleBundle, load_puzzle_bundle
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.inference import Solutions, solve
-from hrm_engine.inference.choose import CHOICES
+from hrm_engine.inference.puzzles.choose import CHOICES
 from hrm_engine.kernels.device import keep_freed_memory
 from hrm_engine.store.paths import Workspace
 

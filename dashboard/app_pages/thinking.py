@@ -14,8 +14,8 @@ from dashboard.queries.solvers import Puzzle, Solver
 from dashboard.resources import puzzle_bundle
 
 if TYPE_CHECKING:
-    from hrm_engine.inference.solve import Solutions
-    from hrm_engine.inference.trace import Trace
+    from hrm_engine.inference.puzzles.solve import Solutions
+    from hrm_engine.inference.puzzles.trace import Trace
 
 _MARKS = {
     "sudoku": "Bold: given. Amber ground: changed in this segment. Red with a corner: not as in the solution.",
@@ -51,8 +51,8 @@ def think(solver: Solver, puzzle: Puzzle, *, segments: int, starts: int = 1) -> 
     try:
         import numpy as np
 
-        from hrm_engine.inference.solve import solve
-        from hrm_engine.inference.trace import Trace, watch
+        from hrm_engine.inference.puzzles.solve import solve
+        from hrm_engine.inference.puzzles.trace import Trace, watch
 
         bundle = puzzle_bundle(solver.path, solver.version)
         found = []
@@ -169,7 +169,7 @@ def figures(thought: Thought, number: int) -> None:
         chart(charts.cells(changed, wrong or None), "cells", "Cells that change, and that are wrong, by segment")
     if len(segments) < 2:
         return
-    from hrm_engine.inference.trace import principal_components
+    from hrm_engine.inference.puzzles.trace import principal_components
 
     left, right = st.columns(2)  # another line: on a narrow page columns come one after the other
     for place, level, name in ((left, "z_h", "z_H, the slow state"), (right, "z_l", "z_L, the fast state")):

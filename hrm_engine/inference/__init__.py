@@ -1,10 +1,10 @@
 """Use of trained models: evaluation, generation, solving, and watching a solver think."""
 
-from hrm_engine.inference.evaluate import Evaluation, evaluate
-from hrm_engine.inference.generate import Writing, generate, generate_batch, stream
-from hrm_engine.inference.solve import Solutions, solve
-from hrm_engine.inference.text_row import Generation
-from hrm_engine.inference.trace import Segment, Trace, principal_components, trace, watch
+from hrm_engine.inference.puzzles.solve import Solutions, solve
+from hrm_engine.inference.puzzles.trace import Segment, Trace, principal_components, trace, watch
+from hrm_engine.inference.text.evaluate import Evaluation, evaluate
+from hrm_engine.inference.text.generate import Writing, generate, generate_batch, stream
+from hrm_engine.inference.text.row import Generation
 
 __all__ = [
     "Evaluation",

@@ -43,8 +43,8 @@ def text(
     """Loss and accuracy of a text brain after every segment, and where it halts by itself, with the mean depth."""
     from hrm_engine.bundles import load_bundle
     from hrm_engine.errors import ConfigError
-    from hrm_engine.inference.evaluate import evaluate, evaluate_adaptive
-    from hrm_engine.inference.reading import held_out_documents, text_batches
+    from hrm_engine.inference.text.evaluate import evaluate, evaluate_adaptive
+    from hrm_engine.inference.text.reading import held_out_documents, text_batches
 
     for flag, value in (("--max-rows", max_rows), ("--batch-size", batch_size)):
         if value < 1:

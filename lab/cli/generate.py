@@ -87,7 +87,7 @@ def generate(
     from hrm_engine import inference
     from hrm_engine.bundles import load_bundle
     from hrm_engine.bundles.steering import watch_experts
-    from hrm_engine.inference.prompts import read_prompts
+    from hrm_engine.inference.text.prompts import read_prompts
     from lab.cli.generate_file import answer_file
 
     of_a_file = {"--out": out is not None, "--batch-size": batch_size is not None, "--overwrite": overwrite}
@@ -143,7 +143,7 @@ def generate(
 
 def _asked(prompt: str) -> str:
     """The prompt of the command line, or of standard input without the end of its last line."""
-    from hrm_engine.inference.prompts import decoded, readable
+    from hrm_engine.inference.text.prompts import decoded, readable
 
     if prompt != _STDIN:
         return readable(prompt)

@@ -14,7 +14,7 @@ from lab.cli.console import console, human_seconds, printable
 
 if TYPE_CHECKING:
     from hrm_engine.bundles import Bundle
-    from hrm_engine.inference.prompts import Prompt
+    from hrm_engine.inference.text.prompts import Prompt
 
 
 def answer_file(
@@ -29,7 +29,7 @@ def answer_file(
         StorageError: the file cannot be written.
     """
     from hrm_engine.inference import generate_batch
-    from hrm_engine.inference.prompts import answer_line
+    from hrm_engine.inference.text.prompts import answer_line
     from lab.cli.data.progress import progress_bar
 
     started, depths = time.perf_counter(), list[int]()

@@ -14,9 +14,9 @@ from lab.cli.steering import Goal, Strength, show_use, steered, use_json
 
 if TYPE_CHECKING:
     from hrm_engine.bundles import PuzzleBundle
-    from hrm_engine.inference.asked import Asked
-    from hrm_engine.inference.solve import Solutions
-    from hrm_engine.inference.trace import Segment, Trace
+    from hrm_engine.inference.puzzles.asked import Asked
+    from hrm_engine.inference.puzzles.solve import Solutions
+    from hrm_engine.inference.puzzles.trace import Segment, Trace
 
 _PUZZLE = Group("Puzzle", sort_key=2)
 _EFFORT = Group("Effort", sort_key=3)
@@ -128,7 +128,7 @@ def _asked(
     maze: Path | None,
     index: int | None,
 ) -> list[Asked]:
-    from hrm_engine.inference import asked
+    from hrm_engine.inference.puzzles import asked
 
     if puzzle is not None:
         return [asked.typed_sudoku(bundle, puzzle)]
@@ -141,7 +141,7 @@ def _asked(
 
 def _board_json(bundle: PuzzleBundle, board: Asked, found: Solutions, row: int, traced: Trace | None) -> dict[str, Any]:
     from hrm_engine.data.puzzles.boards import to_text
-    from hrm_engine.inference.asked import is_right
+    from hrm_engine.inference.puzzles.asked import is_right
 
     kind = bundle.card.puzzle
     content: dict[str, Any] = {
@@ -166,7 +166,7 @@ def _board_json(bundle: PuzzleBundle, board: Asked, found: Solutions, row: int, 
 
 def _show(bundle: PuzzleBundle, board: Asked, found: Solutions, row: int, traced: Trace | None) -> None:
     from hrm_engine.data.puzzles.boards import extent
-    from hrm_engine.inference.asked import is_right
+    from hrm_engine.inference.puzzles.asked import is_right
     from lab.cli.board_view import board_lines, side_by_side
 
     if board.warning:

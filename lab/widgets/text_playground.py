@@ -11,7 +11,7 @@ import ipywidgets
 from hrm_engine.bundles import Bundle
 from hrm_engine.errors import HRMError
 from hrm_engine.inference import stream
-from hrm_engine.inference.generate import MAX_SEGMENTS
+from hrm_engine.inference.text.generate import MAX_SEGMENTS
 from lab.widgets.text_view import TextView
 
 _REDRAW_S = 0.15

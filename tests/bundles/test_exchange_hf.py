@@ -14,7 +14,7 @@ from hrm_engine.bundles import list_bundles, load_bundle, verify_bundle
 from hrm_engine.bundles.exchange import export_folder, hf_problems, import_model
 from hrm_engine.config import TextTrainConfig, build_config
 from hrm_engine.inference import generate
-from hrm_engine.inference.decoding import Decoder
+from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import train

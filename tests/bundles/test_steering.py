@@ -19,7 +19,7 @@ from hrm_engine.errors import (
     RegistryError,
 )
 from hrm_engine.inference import generate
-from hrm_engine.inference.decoding import Decoder
+from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.goals import Goals
 from tests.bundles.brains import TOKENS, both_kinds, load, logits

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hrm_engine.errors import ConfigError
-from hrm_engine.inference.decoding import Decoder
-from hrm_engine.inference.evaluate import evaluate, evaluate_adaptive
+from hrm_engine.inference.text.decoding import Decoder
+from hrm_engine.inference.text.evaluate import evaluate, evaluate_adaptive
 from hrm_engine.kernels.losses import token_losses_reference
 from hrm_engine.models.act import (
     TextBatch,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.inference.decoding import Decoder
+from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.models.act import TextBatch, run_segments
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import random_tokens, tiny_core

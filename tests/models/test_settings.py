@@ -13,7 +13,7 @@ from hrm_engine.bundles.core_config import TEXT_KIND, read_core_config, write_co
 from hrm_engine.bundles.load import build_model
 from hrm_engine.config import CoreConfig, NetworkConfig, resolve_core
 from hrm_engine.errors import CheckpointError, ConfigError
-from hrm_engine.inference.decoding import Decoder
+from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.models.act import TextBatch, run_segments
 from hrm_engine.models.core import RecurrentCore
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.inference import decoding
-from hrm_engine.inference.decoding import Decoder
+from hrm_engine.inference.text import decoding
+from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.models.act import TextBatch, accumulate_gradients, run_segments
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import gradients, packed_rows, random_tokens, tiny_core

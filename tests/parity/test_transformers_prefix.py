@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.inference.decoding import Decoder
+from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import random_tokens
 from tests.parity.test_transformers import CONFIGURATIONS, both, compute_in_float64

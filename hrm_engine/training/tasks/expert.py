@@ -19,8 +19,8 @@ from hrm_engine.bundles.weights import check_shapes, load_tensors
 from hrm_engine.config import ExpertConfig, ExpertTrainConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import CheckpointError, ConfigError, RegistryError
-from hrm_engine.inference.evaluate import Evaluation, evaluate, token_means
-from hrm_engine.inference.reading import on_device
+from hrm_engine.inference.text.evaluate import Evaluation, evaluate, token_means
+from hrm_engine.inference.text.reading import on_device
 from hrm_engine.kernels.losses import head_statistics, token_losses
 from hrm_engine.models.act import TextBatch, TextLosses, accumulate_gradients
 from hrm_engine.models.core import RecurrentCore

@@ -20,7 +20,7 @@ from hrm_engine.data.puzzles.embedded import build_embedded
 from hrm_engine.data.puzzles.format import DatasetInfo, PuzzleDataset, open_dataset
 from hrm_engine.data.random import stream
 from hrm_engine.errors import CheckpointError, DataError
-from hrm_engine.inference.puzzles import evaluate_puzzles
+from hrm_engine.inference.puzzles.evaluate import evaluate_puzzles
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.slots import NUMBERS, Objective, Rows, Slots, empty_slots, join, refill, think
 from hrm_engine.optim.sparse_sign import sparse_sign_update

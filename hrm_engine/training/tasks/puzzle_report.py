@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_engine.data.puzzles.format import PuzzleDataset
-from hrm_engine.inference.arc import ArcScore, vote, write_score
-from hrm_engine.inference.puzzles import PuzzleEvaluation
+from hrm_engine.inference.puzzles.arc import ArcScore, vote, write_score
+from hrm_engine.inference.puzzles.evaluate import PuzzleEvaluation
 from hrm_engine.store.files import write_text
 from hrm_engine.training.task import Evaluated
 from hrm_engine.training.tasks.puzzle_rows import RowArrays

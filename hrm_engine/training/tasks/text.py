@@ -24,8 +24,8 @@ from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.inference import evaluate, generate
-from hrm_engine.inference.evaluate import Evaluation, evaluate_adaptive
-from hrm_engine.inference.reading import on_device
+from hrm_engine.inference.text.evaluate import Evaluation, evaluate_adaptive
+from hrm_engine.inference.text.reading import on_device
 from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accumulate_gradients
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim.updater import Backward

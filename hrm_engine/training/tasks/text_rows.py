@@ -10,7 +10,7 @@ import torch
 from hrm_engine.config.text import DepthConfig
 from hrm_engine.data.random import stream
 from hrm_engine.data.text.packing import IGNORE, Batch
-from hrm_engine.inference.reading import on_device
+from hrm_engine.inference.text.reading import on_device
 from hrm_engine.models.act import TextBatch
 
 

@@ -10,8 +10,8 @@ import torch
 from hrm_engine.bundles import Bundle, load_bundle
 from hrm_engine.data.text.documents import split_holdout
 from hrm_engine.errors import ConfigError
-from hrm_engine.inference.evaluate import evaluate, evaluate_adaptive
-from hrm_engine.inference.reading import held_out_documents, read_tokens, text_batches
+from hrm_engine.inference.text.evaluate import evaluate, evaluate_adaptive
+from hrm_engine.inference.text.reading import held_out_documents, read_tokens, text_batches
 from tests.tiny_runs import TEXT, Lab, make_source, text
 
 

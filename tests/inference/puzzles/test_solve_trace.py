@@ -11,7 +11,7 @@ import torch
 
 from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.inference import principal_components, trace, watch
-from hrm_engine.inference.puzzles import evaluate_puzzles
+from hrm_engine.inference.puzzles.evaluate import evaluate_puzzles
 from hrm_engine.models.slots import Objective
 from tests.tiny_solvers import as_rows, sudokus, tiny_card, tiny_solver
 

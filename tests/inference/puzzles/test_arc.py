@@ -17,7 +17,7 @@ from hrm_engine.data.puzzles.arc.grids import VOCAB_SIZE, encode
 from hrm_engine.data.puzzles.description import About
 from hrm_engine.data.puzzles.format import DatasetWriter, PuzzleDataset, open_dataset
 from hrm_engine.errors import DataError
-from hrm_engine.inference.arc import ArcScore, asked_pairs, crop, vote, write_score
+from hrm_engine.inference.puzzles.arc import ArcScore, asked_pairs, crop, vote, write_score
 from tests import arc_tasks
 
 TURN = Augmentation(1, "0213456789")  # a quarter turn, colours 1 and 2 exchanged

@@ -15,10 +15,10 @@ import torch
 
 from hrm_engine.bundles import Bundle
 from hrm_engine.errors import ConfigError
-from hrm_engine.inference.decoding import Decoder
-from hrm_engine.inference.sampling import Sampling, draw
-from hrm_engine.inference.stop_strings import check_stop_strings
-from hrm_engine.inference.text_row import FinishReason, Generation, TextRow
+from hrm_engine.inference.text.decoding import Decoder
+from hrm_engine.inference.text.row import FinishReason, Generation, TextRow
+from hrm_engine.inference.text.sampling import Sampling, draw
+from hrm_engine.inference.text.stop_strings import check_stop_strings
 
 MAX_SEGMENTS = 64
 MAX_BATCH_SIZE = 4096

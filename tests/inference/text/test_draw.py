@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from hrm_engine.errors import ConfigError
-from hrm_engine.inference.sampling import Sampling, draw, penalised, probabilities
+from hrm_engine.inference.text.sampling import Sampling, draw, penalised, probabilities
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 1.5, 0.0, -3.0], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.errors import DataError
-from hrm_engine.inference.text_row import Generation
+from hrm_engine.inference.text.row import Generation
 
 SUFFIXES = (".txt", ".jsonl")
 # Two runs with the same seed write the same file, so the seconds are not in it.

@@ -15,7 +15,7 @@ from hrm_engine.bundles import Bundle
 from hrm_engine.data.text.tokenizer import MIN_VOCAB_SIZE, Tokenizer, train_tokenizer
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference import generate, stream
-from hrm_engine.inference.sampling import Sampling, draw
+from hrm_engine.inference.text.sampling import Sampling, draw
 from hrm_engine.models.act import TextBatch, run_segments
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import tiny_core

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from hrm_engine.data.text.tokenizer import Tokenizer
-from hrm_engine.inference.stop_strings import StopFinder
+from hrm_engine.inference.text.stop_strings import StopFinder
 
 FinishReason = Literal["stop", "stop_string", "length", "context"]
 

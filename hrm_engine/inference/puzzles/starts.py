@@ -18,7 +18,7 @@ from hrm_engine.data.puzzles.arc.grids import NUM_CELLS, crop, encode
 from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral_cells
 from hrm_engine.data.puzzles.sudoku import symmetries
 from hrm_engine.errors import ConfigError
-from hrm_engine.inference.thinking import Boards
+from hrm_engine.inference.puzzles.thinking import Boards
 
 StartsFrom = Literal["symmetries", "noise"]
 Numbers = npt.NDArray[np.int64]

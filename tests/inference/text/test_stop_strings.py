@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrm_engine.errors import ConfigError
-from hrm_engine.inference.stop_strings import StopFinder, check_stop_strings
+from hrm_engine.inference.text.stop_strings import StopFinder, check_stop_strings
 
 LETTERS = st.text("abc", min_size=1, max_size=4)
 

@@ -18,9 +18,9 @@ from hrm_engine.data.puzzles.arc.grids import crop, encode
 from hrm_engine.data.puzzles.boards import are_valid
 from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.inference import Solutions, solve, trace
-from hrm_engine.inference.choose import Attempts, chosen_starts
-from hrm_engine.inference.starts import looks
-from hrm_engine.inference.thinking import Thinker
+from hrm_engine.inference.puzzles.choose import Attempts, chosen_starts
+from hrm_engine.inference.puzzles.starts import looks
+from hrm_engine.inference.puzzles.thinking import Thinker
 from hrm_engine.models.flops import flops_per_segment
 from tests.tiny_solvers import copying_solver, sudokus, tiny_card, tiny_solver
 

@@ -23,9 +23,9 @@ import torch
 from hrm_engine.bundles import PuzzleBundle
 from hrm_engine.data.puzzles.boards import are_valid
 from hrm_engine.errors import ConfigError
-from hrm_engine.inference.choose import CHOICES, Attempts, Choose, chosen_starts
-from hrm_engine.inference.starts import Looks, Numbers, StartsFrom, looks
-from hrm_engine.inference.thinking import (
+from hrm_engine.inference.puzzles.choose import CHOICES, Attempts, Choose, chosen_starts
+from hrm_engine.inference.puzzles.starts import Looks, Numbers, StartsFrom, looks
+from hrm_engine.inference.puzzles.thinking import (
     Boards,
     FirstStates,
     Thinker,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hrm_engine.bundles import PuzzleBundle
 from hrm_engine.data.puzzles.boards import Kind, is_valid
-from hrm_engine.inference.thinking import (
+from hrm_engine.inference.puzzles.thinking import (
     Boards,
     FirstStates,
     Thinker,

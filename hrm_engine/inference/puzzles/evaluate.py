@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hrm_engine.errors import DataError
-from hrm_engine.inference.thinking import FirstStates
+from hrm_engine.inference.puzzles.thinking import FirstStates
 from hrm_engine.kernels.stablemax import score_sequences
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.slots import (

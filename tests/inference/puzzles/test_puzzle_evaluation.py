@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hrm_engine.inference.puzzles import evaluate_puzzles
+from hrm_engine.inference.puzzles.evaluate import evaluate_puzzles
 from hrm_engine.models.slots import Objective
 from tests.tiny_solvers import as_rows, sudokus, tiny_solver
 

@@ -1,0 +1,1 @@
+"""Solvers in use: evaluation, solving, watching them think."""

@@ -1,0 +1,1 @@
+"""Text models in use: evaluation, generation, reading."""
