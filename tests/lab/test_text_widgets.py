@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.inference.text.test_generate import random_bundle
 
 from hrm_engine.data.text.tokenizer import MIN_VOCAB_SIZE, Tokenizer, train_tokenizer
 from hrm_engine.inference import generate
 from lab.runner.sanitize import clean_html
 from lab.widgets import TextPlayground, TextView
+from tests.inference.text.test_generate import random_bundle
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

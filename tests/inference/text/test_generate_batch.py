@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.inference.text.test_generate import random_bundle, reciting_bundle
 
 from hrm_engine.bundles import Bundle
 from hrm_engine.data.text.tokenizer import MIN_VOCAB_SIZE, Tokenizer, train_tokenizer
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference import Generation, generate, generate_batch
+from tests.inference.text.test_generate import random_bundle, reciting_bundle
 
 PROMPTS = ["", "abba", "a", "the same length as no other", "b", "abba", "a much longer prompt, which"]
 
