@@ -82,7 +82,7 @@ def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, bega
     before = _memory_bytes()
     with Trainer(_shortened(config), workspace=workspace) as trainer:
         start_s = time.time() - began
-        wait = partial_wait(trainer.device)
+        wait = waiter(trainer.device)
         wait()
         plan = stages(trainer.config, trainer.core)
         until = time.perf_counter() + limit_s
@@ -171,7 +171,7 @@ def _evaluation_times(trainer: Trainer, config: TrainConfig, wait: Callable[[], 
     return max(0.0, whole - short) + short * min(there, config.evaluation.eval_rows) / measured, full_s
 
 
-def partial_wait(device: torch.device) -> Callable[[], None]:
+def waiter(device: torch.device) -> Callable[[], None]:
     """Waits until a device has done all that it was given."""
     return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
 
