@@ -69,7 +69,7 @@ def test_a_solver_is_watched_thinking(
     board(page, "After segment 1")
     assert_no_errors(page)
 
-    page.get_by_text("Text", exact=True).click()
+    page.get_by_role("radiogroup", name="Puzzle from").get_by_text("Text", exact=True).click()
     text = page.get_by_role("textbox")
     text.fill("1234 12")
     text.press("Control+Enter")
