@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.queues import Queue
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -142,16 +142,11 @@ def their_step(device: torch.device) -> Iterator[tuple[Step, None]]:
 
 
 def _peak_alone(name: str, device: torch.device) -> int:
-    context = multiprocessing.get_context("spawn")
-    results: Queue[int] = context.Queue()
-    process = context.Process(target=_measure_memory, args=(name, str(device), results))
-    process.start()
-    found = results.get()
-    process.join()
-    return found
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
+        return alone.submit(_peak, name, str(device)).result()
 
 
-def _measure_memory(name: str, device_name: str, results: Queue[int]) -> None:
+def _peak(name: str, device_name: str) -> int:
     keep_freed_memory()
     device = torch.device(device_name)
     with (our_step if name == "ours" else their_step)(device) as (step, _):
@@ -160,7 +155,7 @@ def _measure_memory(name: str, device_name: str, results: Queue[int]) -> None:
         restart_peak(device)
         for _ in range(3):
             step()
-        results.put(peak_memory_bytes(device))
+        return peak_memory_bytes(device)
 
 
 def main() -> None:

@@ -74,13 +74,6 @@ def step_flops(
     )
 
 
-def training_flops(config: CoreConfig, *, rows: int, num_segments: int) -> int:
-    """FLOPs of one optimizer step of a text model on full rows: the forward pass of ``num_segments`` segments, twice
-    that again for the calls that carry gradient, and the head three times in each segment.
-    """
-    return step_flops(config, rows=rows, num_segments=num_segments).total
-
-
 def flops_per_segment(config: CoreConfig) -> int:
     """FLOPs of one forward segment of one row with its logits and Q values, all its latents counted."""
     cells = config.max_seq_len - config.prefix_tokens

@@ -215,3 +215,8 @@ def test_what_would_change_nothing_is_refused(lab: Lab, changed: dict[str, Any],
     with pytest.raises(ConfigError, match=f"{named}: not with --expert-id"):
         expert_config(lab, "helper-1", **changed)
     assert expert_config(lab, "helper-1", expansion=4.0).network.expansion == 4.0
+
+
+def test_depth_is_for_bases_of_several_segments(lab: Lab) -> None:
+    with pytest.raises(ConfigError, match="--freeze-positions: the base .* runs one segment"):
+        train_expert(lab, "helper-1", freeze_positions=0.0)

@@ -44,14 +44,11 @@ def held_out_documents(bundle: Bundle, file: Path | None, workspace: Workspace) 
     if file is not None:
         return read_documents(workspace.resolve(file)).documents, str(file)
     saved = bundle.path / "training_args.json"
-    told = read_json(saved).get("parameters") if saved.is_file() else None
-    try:
-        data, eval_file = told["data"], told["evaluation"]["eval_file"]  # type: ignore[index]
-        source = Path(eval_file or data["dataset_file"])
-    except (KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{bundle.path} does not say what it was trained on: name a text with --dataset-file"
-        ) from error
+    told = read_json(saved).get("parameters") or {} if saved.is_file() else {}
+    data, eval_file = told.get("data"), told.get("evaluation", {}).get("eval_file")
+    if data is None:
+        raise ConfigError(f"{bundle.path} does not say what it was trained on: name a text with --dataset-file")
+    source = Path(eval_file or data["dataset_file"])
     corpus = read_documents(
         workspace.resolve(source),
         ascii_only=data["ascii_only"],

@@ -17,6 +17,7 @@ from hrm_engine.bundles.base_network import BaseNetwork, find_base
 from hrm_engine.bundles.core_config import EXPERT_KIND
 from hrm_engine.bundles.weights import check_shapes, load_tensors
 from hrm_engine.config import ExpertConfig, ExpertTrainConfig
+from hrm_engine.config.text import DepthConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import CheckpointError, ConfigError, RegistryError
 from hrm_engine.inference.text.evaluate import Evaluation, evaluate, token_means
@@ -97,6 +98,10 @@ class ExpertTask(TextTask):
         length = config.data.max_seq_len
         if base.most_positions is not None and length > base.most_positions:
             raise ConfigError(f"--max-seq-len {length}: the base {base.place} has {base.most_positions} positions")
+        if base.segments == 1 and config.depth != DepthConfig():
+            raise ConfigError(
+                f"--sample-segments, --freeze-positions: the base {base.place} runs one segment; leave them out"
+            )
         assert config.run.expert_id is not None
         self.core = ExpertConfig(  # type: ignore[assignment]
             expert_id=config.run.expert_id,
