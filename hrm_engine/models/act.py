@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrm_engine.errors import ConfigError
 from hrm_engine.kernels.losses import IGNORE, head_statistics, token_losses
 from hrm_engine.models.cache import HeldKeys
 from hrm_engine.models.core import Carry, RecurrentCore
@@ -175,6 +176,17 @@ def halts(core: RecurrentCore, hidden: Tensor, threshold: float, before: Tensor 
     """
     stops = torch.sigmoid(continue_logits(core, hidden).float()) <= threshold
     return stops if before is None else stops | before
+
+
+def check_threshold(core: RecurrentCore, threshold: float) -> None:
+    """Raise ConfigError where a threshold is no probability, or the model has no halting head to compare with it."""
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"--halt-threshold {threshold}: use a probability from 0 (full depth) to 1 (one segment)")
+    if core.halt_head is None:
+        raise ConfigError(
+            f"--halt-threshold {threshold}: this model was trained with one segment and has no halting head; "
+            "leave it out"
+        )
 
 
 def continue_logits(core: RecurrentCore, hidden: Tensor) -> Tensor:

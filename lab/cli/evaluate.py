@@ -44,6 +44,7 @@ def text(
     from hrm_engine.bundles import load_bundle
     from hrm_engine.errors import ConfigError
     from hrm_engine.inference.text.evaluate import evaluate, evaluate_adaptive
+    from hrm_engine.inference.text.generate import MAX_SEGMENTS
     from hrm_engine.inference.text.reading import held_out_documents, text_batches
 
     for flag, value in (("--max-rows", max_rows), ("--batch-size", batch_size)):
@@ -54,8 +55,10 @@ def text(
     documents, source = held_out_documents(loaded, dataset_file, workspace)
     batches = text_batches(loaded, documents, batch_size=batch_size, max_rows=max_rows)
     most = loaded.config.halt_max_steps if segments is None else segments
-    if not 1 <= most <= 64:
-        raise ConfigError(f"--segments {most}: use 1 to 64; the model was trained for {loaded.config.halt_max_steps}")
+    if not 1 <= most <= MAX_SEGMENTS:
+        raise ConfigError(
+            f"--segments {most}: use 1 to {MAX_SEGMENTS}; the model was trained for {loaded.config.halt_max_steps}"
+        )
     fixed = evaluate(loaded.model, batches, num_segments=most)
     thresholds = halt_threshold if loaded.model.halt_head is not None else ()
     adaptive = [

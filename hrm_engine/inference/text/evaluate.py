@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hrm_engine.errors import ConfigError, DataError
-from hrm_engine.models.act import TextBatch, adaptive_statistics, depth_statistics
+from hrm_engine.errors import DataError
+from hrm_engine.models.act import TextBatch, adaptive_statistics, check_threshold, depth_statistics
 from hrm_engine.models.core import RecurrentCore
 
 
@@ -69,10 +69,7 @@ def evaluate_adaptive(
     Raises:
         ConfigError: the threshold is no probability, or the model has no halting head. DataError: there is no label.
     """
-    if core.halt_head is None:
-        raise ConfigError("this model thinks one segment at every token: it has no halting head")
-    if not 0 <= halt_threshold <= 1:
-        raise ConfigError(f"halt threshold {halt_threshold}: use a probability from 0 (full depth) to 1 (one segment)")
+    check_threshold(core, halt_threshold)
     ((loss,), (accuracy,), (depth,)), _ = token_means(
         batches,
         lambda batch: adaptive_statistics(core, batch, num_segments=num_segments, halt_threshold=halt_threshold),

@@ -19,6 +19,7 @@ from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.inference.text.row import FinishReason, Generation, TextRow
 from hrm_engine.inference.text.sampling import Sampling, draw
 from hrm_engine.inference.text.stop_strings import check_stop_strings
+from hrm_engine.models.act import check_threshold
 
 MAX_SEGMENTS = 64
 MAX_BATCH_SIZE = 4096
@@ -185,13 +186,8 @@ class _Group:
             raise ConfigError(
                 f"--segments {segments}: use 1 to {MAX_SEGMENTS}; the model was trained for {config.halt_max_steps}"
             )
-        if halt_threshold is not None and not 0 <= halt_threshold <= 1:
-            raise ConfigError(f"--halt-threshold {halt_threshold}: a probability, 0 to 1, is expected")
-        if halt_threshold is not None and bundle.model.halt_head is None:
-            raise ConfigError(
-                f"--halt-threshold {halt_threshold}: this model was trained with one segment and has no halting head; "
-                "leave it out"
-            )
+        if halt_threshold is not None:
+            check_threshold(bundle.model, halt_threshold)
         self.bundle, self.max_new_tokens, self.sampling = bundle, max_new_tokens, sampling
         self.halt_threshold = halt_threshold
         self.stop = check_stop_strings(stop)

@@ -15,7 +15,7 @@ from hrm_engine.data.text.packing import Batch, PackedRows, pack
 from hrm_engine.errors import ConfigError
 from hrm_engine.kernels.attention import document_starts
 from hrm_engine.kernels.losses import head_statistics
-from hrm_engine.models.act import TextBatch, run_segments
+from hrm_engine.models.act import TextBatch, check_threshold, run_segments
 from hrm_engine.models.core import Carry
 from hrm_engine.store.files import read_json
 from hrm_engine.store.paths import Workspace
@@ -96,23 +96,17 @@ def on_device(batch: Batch, device: torch.device, depths: Tensor | None = None) 
 
 
 @torch.no_grad()
-def read_tokens(
-    bundle: Bundle, text: str, *, halt_threshold: float = 0.5, segments: int | None = None
-) -> list[ReadToken]:
+def read_tokens(bundle: Bundle, text: str, *, halt_threshold: float = 0.5) -> list[ReadToken]:
     """Read one text and tell of each token how long the model thought before it, and how well it was expected.
 
     Args:
         halt_threshold: the model goes on while the probability that another segment is worth it is above this.
-        segments: segments at most; by default as many as the model was trained for.
 
     Raises:
         ConfigError: a threshold out of range, a model without a halting head, a text longer than the context.
     """
     core, tokenizer, config = bundle.model, bundle.tokenizer, bundle.config
-    if core.halt_head is None:
-        raise ConfigError(f"{bundle.path.name} thinks one segment at every token: it has no halting head")
-    if not 0 <= halt_threshold <= 1:
-        raise ConfigError(f"halt threshold {halt_threshold}: use a probability from 0 (full depth) to 1 (one segment)")
+    check_threshold(core, halt_threshold)
     ids = tokenizer.encode(text).tolist()
     if len(ids) > config.max_seq_len:
         raise ConfigError(f"the text has {len(ids)} tokens and the model's context {config.max_seq_len}; shorten it")
@@ -122,7 +116,7 @@ def read_tokens(
     inputs = torch.tensor([[tokenizer.bos_id, *ids[:-1]]], device=device)
     labels = torch.tensor([ids], device=device)
     batch = TextBatch(inputs, labels, torch.arange(len(ids), device=device)[None], None)
-    num_segments = config.halt_max_steps if segments is None else segments
+    num_segments = config.halt_max_steps
 
     def losses(carry: Carry) -> Tensor:
         return head_statistics(carry.z_h.flatten(0, 1), core.lm_head.weight, labels.flatten())[0]
