@@ -6,6 +6,7 @@ On a laptop with nothing trained yet: ``make demo``, then ``make dashboard``.
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 
 from dashboard.app_pages.parts import house_style, problem_box
 from dashboard.resources import workspace
@@ -36,7 +37,28 @@ def main() -> None:
     except HRMError as problem:
         problem_box("The dashboard cannot be shown.", str(problem))
         st.stop()
+    forget_other_page(page.url_path)
     page.run()
+
+
+def forget_other_page(name: str) -> None:
+    """On the way to another page, drop what the timers of the one before have asked for.
+
+    Streamlit 1.67 answers such a request, if it was under way while the page changed, as a run of the old page: the
+    browser empties the new page, cannot place what comes next, and stays white. Seen in 4 of 10 clicks on a run while
+    a training kept the processor busy.
+    """
+    before = st.session_state.get("page_shown", name)
+    st.session_state["page_shown"] = name
+    context = get_script_run_ctx()
+    if before == name or context is None or context.script_requests is None:
+        return
+    # Later requests are refused for fragments that are not stored. Those that wait already are absorbed by a request
+    # to draw the whole page; it is obeyed at the next element, where this function has nothing to do any more.
+    context.fragment_storage.clear()
+    context.script_requests.request_rerun(
+        RerunData(query_string=context.query_string, page_script_hash=context.page_script_hash)
+    )
 
 
 if __name__ == "__main__":

@@ -45,6 +45,12 @@ def metric(page: Page, label: str) -> str:
     return card.get_by_test_id("stMetricValue").inner_text().strip()
 
 
+def wait_for_metric(page: Page, label: str, value: str) -> None:
+    """Wait until the card of that label shows that value."""
+    card = page.get_by_test_id("stMetric").filter(has=page.get_by_text(label, exact=True))
+    card.get_by_test_id("stMetricValue").get_by_text(value, exact=True).wait_for()
+
+
 def assert_no_errors(page: Page) -> None:
     """No traceback and no error box is on the page."""
     assert page.get_by_test_id("stException").count() == 0

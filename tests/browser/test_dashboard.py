@@ -16,7 +16,7 @@ from tests.browser.pages import assert_no_errors, metric, open_first_run, wait_f
 from tests.dashboard.run_folders import write_run
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, WebSocket
 
 pytestmark = pytest.mark.browser
 
@@ -69,7 +69,7 @@ def test_the_curve_moves_while_a_trainer_writes(
         later = wait_for_curve(page, len(first) + 40)
         assert later[-1] > first[-1]
         assert int(metric(page, "Step").replace(",", "")) > 60
-        assert page.get_by_text("running", exact=True).first.is_visible()
+        page.get_by_text("running", exact=True).first.wait_for()
         assert_no_errors(page)
 
         # The axis stands in the link, so that somebody else sees the same picture.
@@ -97,7 +97,7 @@ def test_hostile_names_are_text_and_a_vanished_run_is_a_message(
     page.goto(start_dashboard(workspace))
     open_first_run(page)
     wait_for_curve(page, 40)
-    assert page.get_by_text(name, exact=True).first.is_visible()
+    page.get_by_text(name, exact=True).first.wait_for()
     for section in ("Evaluation", "Parameters", "Log", "Curves"):
         page.get_by_text(section, exact=True).first.click()
         page.wait_for_timeout(500)
@@ -108,3 +108,22 @@ def test_hostile_names_are_text_and_a_vanished_run_is_a_message(
     write_run(workspace, "other", last=10)
     page.get_by_text("This run is not in the workspace").wait_for()
     assert_no_errors(page)
+
+
+def test_a_table_renewed_while_a_run_is_opened_does_not_empty_the_page(
+    workspace: Path, start_dashboard: Callable[[Path], str], page: Page
+) -> None:
+    write_run(workspace, "live", last=60, planned=5000, state="running")
+    sockets: list[WebSocket] = []
+    page.on("websocket", lambda socket: sockets.append(socket))
+    page.clock.install()
+    address = start_dashboard(workspace)
+    for _ in range(3):
+        page.goto(address)
+        page.get_by_text("1 run · 1 running · tick one to open it").wait_for()
+        # The table's timer fires after the tick was sent and before the server has answered it.
+        with sockets[-1].expect_event("framesent"):
+            open_first_run(page)
+        page.clock.fast_forward(5_000)
+        wait_for_curve(page, 20)
+        assert_no_errors(page)

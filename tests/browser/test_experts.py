@@ -15,7 +15,7 @@ import pytest
 from hrm_engine.store.files import write_json
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
-from tests.browser.pages import assert_no_errors, metric, wait_for_axis
+from tests.browser.pages import assert_no_errors, wait_for_axis, wait_for_metric
 from tests.dashboard.registries import HOSTILE, add_expert, on_disk, write_registry
 from tests.dashboard.run_folders import write_moe_run
 from tests.tiny_experts import make_expert
@@ -69,13 +69,13 @@ def test_an_expert_is_frozen(
     page.goto(start_dashboard(lab.root))
     page.get_by_role("link", name="Experts").click()
     page.get_by_text("5 experts").wait_for()
-    assert metric(page, "Frozen") == "1"
+    wait_for_metric(page, "Frozen", "1")
     tick(page, 0)
     page.wait_for_url("**/experts?expert=docs")
     page.screenshot(path=screenshots / "experts.png", full_page=True)
     press(page, "Freeze")
     page.get_by_role("button", name="Unfreeze").wait_for()
-    assert metric(page, "Frozen") == "2"
+    wait_for_metric(page, "Frozen", "2")
     assert on_disk(lab, "docs")["is_frozen"] is True
     assert cli(lab, "experts", "show", "docs")["is_frozen"] is True
     assert_no_errors(page)
@@ -151,7 +151,7 @@ def test_a_goal_is_added_and_linked(
     asked.get_by_role("button", name="Add").click()
     page.wait_for_url("**/goals?goal=3")
     page.get_by_text("3 goals · 2 active").wait_for()
-    assert page.get_by_text(HOSTILE, exact=True).first.is_visible()
+    page.get_by_text(HOSTILE, exact=True).first.wait_for()
     assert page.locator("img[src=x]").count() == 0
     press(page, "Link expert")
     asked = dialog(page, "Link expert")

@@ -10,7 +10,7 @@ import pytest
 
 from dashboard.queries.puzzles import ROWS_FILE
 from hrm_engine.data.puzzles.maze.build import build_generated as build_mazes
-from tests.browser.pages import assert_no_errors, metric, wait_for_axis
+from tests.browser.pages import assert_no_errors, wait_for_axis, wait_for_metric
 from tests.dashboard.run_folders import write_puzzle_rows
 from tests.tiny_puzzles import PuzzleLab, make_puzzles
 
@@ -52,8 +52,9 @@ def test_a_solver_is_watched_thinking(
     assert width_px(board(page, "Puzzle")) > 100
     page.get_by_role("button", name="Think").click()
     assert width_px(board(page, "After segment 3")) > 100
-    assert board(page, "Solution").is_visible()
+    board(page, "Solution")
     small = page.locator(".boards").nth(1).locator("img")
+    small.nth(2).wait_for()
     assert small.count() == 3
     # The first segment fills the blanks of the puzzle: some of its cells are marked as changed.
     assert "0 cells changed" not in (small.first.get_attribute("alt") or "0 cells changed")
@@ -114,13 +115,13 @@ def test_accuracy_by_difficulty_and_a_failure_drawn(
     page.goto(f"{start_dashboard(lab.root)}/puzzles")
     wait_for_axis(page, "difficulty rating")
     wait_for_axis(page, "segments until it halts")
-    assert metric(page, "Puzzles") == "16"
+    wait_for_metric(page, "Puzzles", "16")
     table = page.get_by_test_id("stDataFrame")
     table.locator("canvas").first.wait_for()
     table.scroll_into_view_if_needed()
     table.click(position={"x": 17, "y": 54})
     assert width_px(board(page, "Answer")) > 100
-    assert board(page, "Solution").is_visible()
+    board(page, "Solution")
     page.screenshot(path=screenshots / "puzzles.png", full_page=True)
     page.get_by_text("Watch it think in the Playground").click()
     page.wait_for_url("**/playground?bundle=*")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.pages import assert_no_errors, metric
+from tests.browser.pages import assert_no_errors, wait_for_metric
 from tests.tiny_runs import Lab, make_source
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def test_a_brain_is_watched_writing(
     write = page.get_by_role("button", name="Write")
     write.click()
     page.get_by_text("Mean depth").wait_for(timeout=WRITING_LIMIT_MS)
-    assert metric(page, "Mean depth") == "3.00"
+    wait_for_metric(page, "Mean depth", "3.00")
     deep = set(grounds(page))
     assert len(deep) == 1
     assert deep != {"rgba(0, 0, 0, 0)"}
@@ -69,8 +69,7 @@ def test_a_brain_is_watched_writing(
         timeout=WRITING_LIMIT_MS,
     )
     # what was shown before stays on the page until the new text is finished
-    page.get_by_test_id("stMetricValue").get_by_text("1.00", exact=True).wait_for()
-    assert metric(page, "Mean depth") == "1.00"
+    wait_for_metric(page, "Mean depth", "1.00")
     assert set(grounds(page)).isdisjoint(deep)
     page.screenshot(path=screenshots / "writing.png", full_page=True)
 
@@ -78,6 +77,6 @@ def test_a_brain_is_watched_writing(
     prompt.press("Control+Enter")
     write.click()
     page.get_by_text("The brain cannot continue this").wait_for()
-    assert page.get_by_text("the model's context 128").is_visible()
+    page.get_by_text("the model's context 128").wait_for()
     assert_no_errors(page)
     assert (screenshots / "writing.png").stat().st_size > PICTURE_BYTES
