@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hrm_engine.errors import MissingExtraError
 from tests.tiny_puzzles import PuzzleLab
 
 BLOCK, HEADER = 32768, 7
+WRITING_LIMIT_S = 60.0
 
 
 def records(file: Path) -> Iterator[bytes]:
@@ -26,6 +28,8 @@ def records(file: Path) -> Iterator[bytes]:
             continue
         _, length, kind = struct.unpack_from("<IHB", data, place)
         place += HEADER + length
+        if place > len(data):
+            return  # still being written
         record += data[place - length : place]
         if kind in (1, 4):
             yield record
@@ -33,14 +37,18 @@ def records(file: Path) -> Iterator[bytes]:
 
 
 def logged(folder: Path) -> list[dict[str, float]]:
-    """The history of an offline run without the package's own columns."""
+    """The history of an offline run without the package's own columns; waits for the end of the file."""
     from wandb.proto.wandb_internal_pb2 import Record
 
+    # A process of the package writes the file, on a busy machine a moment after the run has finished.
     (file,) = folder.glob("offline-run-*/run-*.wandb")
+    read: list[Record] = []
+    until = time.monotonic() + WRITING_LIMIT_S
+    while not any(record.WhichOneof("record_type") == "exit" for record in read) and time.monotonic() < until:
+        read = [Record.FromString(data) for data in records(file)]
+        time.sleep(0.1)
     rows = []
-    for data in records(file):
-        record = Record()
-        record.ParseFromString(data)
+    for record in read:
         if record.WhichOneof("record_type") == "history":
             items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
             rows.append({key: json.loads(value) for key, value in items.items() if not key.startswith("_")})
