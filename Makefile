@@ -16,7 +16,7 @@ help:
 	@echo "make demo        install into .venv, train a small brain on real text and a solver of puzzles, show both"
 	@echo "make dashboard   look at the runs in a browser (127.0.0.1 only)"
 	@echo "make notebook    open JupyterLab on the notebooks"
-	@echo "make test        all tests; PYTEST_ARGS='tests/store -k lock' for some of them"
+	@echo "make test        all tests; PYTEST_ARGS='tests/store -k lock' for some of them, '-n 0' for one process"
 	@echo "make lint        ruff, import layers, mypy"
 	@echo "make bench       measure training and generation on this machine"
 	@echo "make docs        write docs/flags.md and docs/metrics.md from the declarations in the code"
@@ -39,7 +39,7 @@ docs: .venv/installed
 	@$(BIN)/python docs/generate.py
 
 test: .venv/installed-test chromium
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
