@@ -144,7 +144,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
     if plan.blocks is None or _is_one_token(q):
         mask = None if plan.is_causal else plan.visible
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=plan.is_causal).transpose(1, 2)
-    q = q * q.shape[-1] ** -0.5
+    # values in the order of the products: else each block keeps a copy of those it sees for the backward pass
+    q, v = q * q.shape[-1] ** -0.5, v.contiguous()
     parts = [_attend(q, k, v, block) for block in plan.blocks]
     return (parts[0] if len(parts) == 1 else torch.cat(parts, 2)).transpose(1, 2)
 

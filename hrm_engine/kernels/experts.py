@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrm_engine.kernels.swiglu import swiglu
+
 
 def experts_reference(
     x: Tensor, chosen: Tensor, weights: Tensor, kept: Tensor | None, gate: Tensor, up: Tensor, down: Tensor
@@ -53,7 +55,7 @@ def experts(
     place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
     ends = torch.searchsorted(in_order, torch.arange(num_experts, device=x.device), right=True).to(torch.int32)
     rows = spread_rows(x, order, place, k)
-    inner = F.silu(grouped_product(rows, gate, ends)) * grouped_product(rows, up, ends)
+    inner = swiglu(grouped_product(rows, gate, ends), grouped_product(rows, up, ends))
     weights = weights.to(x.dtype)
     if kept is not None:
         weights = weights * kept

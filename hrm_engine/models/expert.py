@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hrm_engine.kernels.experts import experts
+from hrm_engine.kernels.swiglu import swiglu
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.layers import Layer, SwiGLU
 from hrm_engine.models.moe import MoE, Router, Routing
@@ -36,7 +37,7 @@ class Expert(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        inner = nn.functional.silu(x @ self.gate_proj.T) * (x @ self.up_proj.T)
+        inner = swiglu(x @ self.gate_proj.T, x @ self.up_proj.T)
         return inner @ self.down_proj.T
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Expert:

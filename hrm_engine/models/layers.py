@@ -20,6 +20,7 @@ from hrm_engine.errors import ConfigError
 from hrm_engine.kernels.attention import AttentionPlan, attention, of_first_query
 from hrm_engine.kernels.norm import rms_norm
 from hrm_engine.kernels.rope import rotate
+from hrm_engine.kernels.swiglu import swiglu
 from hrm_engine.models.cache import CacheSlots, HeldSlot
 from hrm_engine.models.moe import Dispatch, MoE, Routing
 
@@ -96,7 +97,7 @@ class SwiGLU(nn.Module):
         """(..., D) to (..., D)."""
         gate, value = self.gate_proj(x), self.up_proj(x)
         if self.norm_eps is None:
-            return self.down_proj(nn.functional.silu(gate) * value)
+            return self.down_proj(swiglu(gate, value))
         return self.down_proj(torch.sigmoid(gate) * rms_norm(gate * value, self.norm_eps))
 
 
