@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from hrm_engine.errors import HRMError
     from hrm_engine.inference import Generation, Solutions, Trace, generate, solve, stream, trace
     from hrm_engine.training import StepReport, Trainer, TrainResult, train
-    from hrm_engine.training.estimate import Estimate, estimate
+    from hrm_engine.training.estimating.estimate import Estimate, estimate
 
 _HOMES = {
     "Bundle": "hrm_engine.bundles",
-    "Estimate": "hrm_engine.training.estimate",
+    "Estimate": "hrm_engine.training.estimating.estimate",
     "Generation": "hrm_engine.inference",
     "HRMError": "hrm_engine.errors",
     "PuzzleBundle": "hrm_engine.bundles",
@@ -48,7 +48,7 @@ _HOMES = {
     "Trace": "hrm_engine.inference",
     "TrainResult": "hrm_engine.training",
     "Trainer": "hrm_engine.training",
-    "estimate": "hrm_engine.training.estimate",
+    "estimate": "hrm_engine.training.estimating.estimate",
     "generate": "hrm_engine.inference",
     "list_bundles": "hrm_engine.bundles",
     "load_bundle": "hrm_engine.bundles",

@@ -19,6 +19,7 @@ from hrm_engine.errors import BundleError, HRMError, RegistryError
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.files import read_json
+from hrm_engine.store.manifest import METADATA_FILE
 from hrm_engine.store.paths import Workspace
 
 _KEPT_FILES = 4096
@@ -78,7 +79,7 @@ class Attachments:
         """By the id of their runs, the finished brains that an expert fits into, the one written last first."""
         found = []
         for run_dir in run_dirs:
-            metadata = run_dir / "metadata.json"
+            metadata = run_dir / METADATA_FILE
             config = self._configs.get(run_dir / "config.json") if metadata.is_file() else None
             if config is None or not _fits(card, config):
                 continue
@@ -93,7 +94,7 @@ class Attachments:
 
     def version(self, run_dir: Path) -> Version | None:
         """The state of a bundle; None while it has not been saved."""
-        saved = signature(run_dir / "metadata.json")
+        saved = signature(run_dir / METADATA_FILE)
         return None if saved is None else (saved, self._switched_off(run_dir))
 
     def _switched_off(self, run_dir: Path) -> tuple[str, ...] | None:
@@ -106,7 +107,7 @@ class Attachments:
         return None if inactive is None else tuple(sorted(attached & inactive))
 
     def _attached(self, run_dir: Path) -> tuple[Entry, ...]:
-        return self._entries.get(run_dir / "metadata.json") or ()
+        return self._entries.get(run_dir / METADATA_FILE) or ()
 
 
 def _fits(card: ExpertCard, config: CoreConfig) -> bool:

@@ -11,6 +11,7 @@ from dashboard.queries.filecache import FileCache, Signature, signature
 from dashboard.queries.workspace import printable, run_id
 from hrm_engine.errors import HRMError
 from hrm_engine.store.files import read_json
+from hrm_engine.store.manifest import METADATA_FILE
 from hrm_engine.store.paths import Workspace
 
 _KEPT = 512
@@ -49,14 +50,14 @@ class Brains:
 
     def of(self, run_dir: Path) -> Brain | None:
         """The text model in a run folder; None if it is another kind of run, or has not been saved yet."""
-        version = signature(run_dir / "metadata.json")
+        version = signature(run_dir / METADATA_FILE)
         config = self._files.get(run_dir / "config.json") or {}
         segments, context = _count(config.get("halt_max_steps")), _count(config.get("max_seq_len"))
         if version is None or config.get("kind") != _TEXT_KIND or context is None or context < 2:
             return None
         if segments is None or segments > _MOST_SEGMENTS:
             return None
-        entries = (self._files.get(run_dir / "metadata.json") or {}).get("experts")
+        entries = (self._files.get(run_dir / METADATA_FILE) or {}).get("experts")
         experts = [entry.get("expert_id") for entry in entries or () if isinstance(entry, dict)]
         return Brain(
             id=run_id(self.workspace, run_dir),

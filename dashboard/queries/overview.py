@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dashboard.queries.runs import read_metadata
 from dashboard.queries.scan import finite
 from dashboard.queries.workspace import printable
-from hrm_engine.store.manifest import check_entries
+from hrm_engine.store.manifest import METADATA_FILE, check_entries
 from hrm_engine.store.status import live_state, read_status
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters | None) 
 
 def _bundle_notes(run_dir: Path, state: str) -> tuple[str, ...]:
     """Says so if the files of the bundle are not the ones that its metadata describes; sizes only, at every look."""
-    path = run_dir / "metadata.json"
+    path = run_dir / METADATA_FILE
     if state == "running" or not path.is_file():
         return ()
     entries = read_metadata(path).get("files")

@@ -15,6 +15,7 @@ from dashboard.queries.workspace import printable, run_id
 from hrm_engine.errors import BundleError
 from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.files import read_json
+from hrm_engine.store.manifest import METADATA_FILE
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.status import LiveState, RunStatus, live_state, read_status
 
@@ -141,7 +142,7 @@ class RunIndex:
         )
 
     def _kind(self, path: Path) -> str:
-        kind = (self._metadata.get(path / "metadata.json") or {}).get("kind")
+        kind = (self._metadata.get(path / METADATA_FILE) or {}).get("kind")
         if isinstance(kind, str) and kind:
             return kind
         # metadata.json comes with the end of the first session; until then the folder says what it is.

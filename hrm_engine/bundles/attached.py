@@ -10,11 +10,10 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hrm_engine.bundles.core_config import read_core_config
-from hrm_engine.bundles.listing import METADATA_FILE
 from hrm_engine.config import CoreConfig
 from hrm_engine.errors import BundleError
 from hrm_engine.store.files import read_json
-from hrm_engine.store.manifest import CHECKPOINTS_FOLDER
+from hrm_engine.store.manifest import CHECKPOINTS_FOLDER, METADATA_FILE
 
 STATE_FILE = "state.json"
 """Of a checkpoint."""

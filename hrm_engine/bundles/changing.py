@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.bundles.child import ARGS_FILE, Origin, child_facts, free_target, home_of, read_origin, write_beside
-from hrm_engine.bundles.listing import METADATA_FILE, parent_record
+from hrm_engine.bundles.listing import parent_record
 from hrm_engine.bundles.save import TOP_LEVEL, seal_bundle
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.disk_usage import folder_bytes
@@ -30,7 +30,7 @@ from hrm_engine.store.files import (
     write_json,
 )
 from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
-from hrm_engine.store.manifest import CHECKPOINTS_FOLDER, MANIFEST_FILE, list_checkpoints, write_manifest
+from hrm_engine.store.manifest import CHECKPOINTS_FOLDER, MANIFEST_FILE, METADATA_FILE, list_checkpoints, write_manifest
 from hrm_engine.store.paths import Workspace, check_name, inside
 from hrm_engine.store.status import STATUS_FILE, RunStatus, write_status
 

@@ -9,11 +9,17 @@ from typing import Any
 
 from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.store.files import read_json, sha256_file
-from hrm_engine.store.manifest import MANIFEST_FILE, check_entries, check_manifest, list_checkpoints, schema_problem
+from hrm_engine.store.manifest import (
+    MANIFEST_FILE,
+    METADATA_FILE,
+    check_entries,
+    check_manifest,
+    list_checkpoints,
+    schema_problem,
+)
 from hrm_engine.store.paths import Workspace, check_name, inside
 from hrm_engine.store.status import live_state
 
-METADATA_FILE = "metadata.json"
 METADATA_SCHEMA = 1
 
 

@@ -16,6 +16,8 @@ from hrm_engine.store.paths import inside
 MANIFEST_FILE = "MANIFEST.json"
 SCHEMA_VERSION = 1
 CHECKPOINTS_FOLDER = "checkpoints"
+METADATA_FILE = "metadata.json"
+"""Says what a finished bundle is."""
 
 _CHECKPOINT_NAME = re.compile(r"step_([0-9]{1,18})")
 # File managers leave these in any folder that is looked at.

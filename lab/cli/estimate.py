@@ -14,7 +14,7 @@ from lab.cli.flags import config_flags
 from lab.cli.train import TITLES, preset_place
 
 if TYPE_CHECKING:
-    from hrm_engine.training.estimate import Estimate
+    from hrm_engine.training.estimating.estimate import Estimate
 
 app = App(name="estimate", help="Parameters, memory, FLOPs and time of a training before it begins.")
 
@@ -74,7 +74,7 @@ def _estimate(
     config = build_config(kind, preset=preset, overrides=given)
 
     # Only now: a wrong setting should not wait for torch.
-    from hrm_engine.training.estimate import estimate
+    from hrm_engine.training.estimating.estimate import estimate
 
     if measure:
         console(stderr=True).print(f"measuring: the data is read, then steps for up to {limit_s:g} s ...")

@@ -19,12 +19,12 @@ from hrm_engine.models.flops import step_flops
 from hrm_engine.store.files import write_json
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
-from hrm_engine.training.estimate import Estimate, estimate
-from hrm_engine.training.stages import Stage, stages
-from hrm_engine.training.step_memory import LiveBytes
+from hrm_engine.training.estimating.estimate import Estimate, estimate
+from hrm_engine.training.estimating.stages import Stage, stages
+from hrm_engine.training.estimating.step_memory import LiveBytes
+from hrm_engine.training.estimating.trial import Request, Trial, main, run_trial
 from hrm_engine.training.tasks.gradient import warmed_grad_calls
 from hrm_engine.training.tasks.puzzle import PuzzleTask
-from hrm_engine.training.trial import Request, Trial, main, run_trial
 from tests.tiny_puzzles import PuzzleLab
 from tests.tiny_runs import Lab
 

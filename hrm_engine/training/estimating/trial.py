@@ -1,4 +1,4 @@
-"""A few steps of a training, timed: ``python -m hrm_engine.training.trial FOLDER``, for :mod:`.estimate`.
+"""A few steps of a training, timed: ``python -m hrm_engine.training.estimating.trial FOLDER``, for :mod:`.estimate`.
 
 The folder holds the request and takes the answer. A process of its own, because the largest memory that a process has
 had says nothing about what came when.
@@ -20,7 +20,7 @@ from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, b
 from hrm_engine.errors import HRMError
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.stages import Stage, stages
+from hrm_engine.training.estimating.stages import Stage, stages
 from hrm_engine.training.tasks.puzzle import PuzzleTask
 from hrm_engine.training.tasks.text import TextTask
 from hrm_engine.training.trainer import Trainer

@@ -2,7 +2,7 @@
 
 Parameters and arithmetic follow from the configuration. What lies in memory at the peak is counted on tensors without
 content, of the very model and step. Time is not calculated: a trial of a few steps, an evaluation, a checkpoint and a
-bundle, of the real trainer on the real data, is timed in a process of its own (:mod:`hrm_engine.training.trial`).
+bundle, of the real trainer on the real data, is timed in a process of its own (:mod:`.trial`).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from hrm_engine.models.flops import StepFlops, step_flops
 from hrm_engine.store.files import clean_temporaries, read_json, temporary_folder, write_json
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.attached import with_attached
+from hrm_engine.training.estimating.stages import Stage, stages
+from hrm_engine.training.estimating.step_memory import Memory, step_memory
+from hrm_engine.training.estimating.trial import Request, Trial
 from hrm_engine.training.setup import TASKS, hardware
-from hrm_engine.training.stages import Stage, stages
-from hrm_engine.training.step_memory import Memory, step_memory
-from hrm_engine.training.trial import Request, Trial
 
 TIME_LIMIT_S = 20.0
 _KILLED = -9
@@ -265,7 +265,7 @@ def _trial(config: TrainConfig, workspace: Workspace, folder: Path, limit_s: flo
         began=time.time(),
     )
     write_json(folder / Request.FILE, asdict(request))
-    command = [sys.executable, "-m", "hrm_engine.training.trial", str(folder)]
+    command = [sys.executable, "-m", "hrm_engine.training.estimating.trial", str(folder)]
     environment = {**os.environ, "HRM_LAB_ROOT": request.root}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
     answer = read_json(folder / Trial.FILE) if (folder / Trial.FILE).is_file() else {}
