@@ -37,10 +37,13 @@ def serve(
     check_address(address)
     chosen = free_port() if port is None else _usable(port)
     where = Workspace.find().root if root is None else Path(root)
+    import streamlit
     from streamlit.web import cli
 
     # In this process and not in one of our own: whoever ends us ends the server, and none is left behind.
     cli.main(_arguments(chosen, where, open_browser=open_browser), standalone_mode=False)
+    # DuckDB complains at the end of the process about connections that a cache still holds.
+    streamlit.cache_resource.clear()
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dashboard.queries.puzzles import ROWS_FILE
+from dashboard.server import ADDRESS
 from hrm_engine.data.puzzles.maze.build import build_generated as build_mazes
 from tests.browser.pages import assert_no_errors, wait_for_axis, wait_for_metric
+from tests.browser.server import STOP_LIMIT_S, free_port, running
 from tests.dashboard.run_folders import write_puzzle_rows
 from tests.tiny_puzzles import PuzzleLab, make_puzzles
 
@@ -128,3 +132,17 @@ def test_accuracy_by_difficulty_and_a_failure_drawn(
     page.get_by_role("button", name="Think").wait_for()
     assert_no_errors(page)
     assert (screenshots / "puzzles.png").stat().st_size > PICTURE_BYTES
+
+
+def test_ctrl_c_ends_the_command_without_a_complaint(lab: PuzzleLab, tmp_path: Path, page: Page) -> None:
+    port, log = free_port(), tmp_path / "log"
+    command = [sys.executable, "-m", "lab", "dashboard", "--no-open", "--port", str(port)]
+    with running(command, port, log=log) as server:
+        page.goto(f"http://{ADDRESS}:{port}/run")
+        wait_for_axis(page, "optimizer step")
+        page.goto(f"http://{ADDRESS}:{port}/playground")
+        page.get_by_role("button", name="Think").click()
+        board(page, "After segment 3")
+        server.send_signal(signal.SIGINT)
+        assert server.wait(STOP_LIMIT_S) == 0
+    assert "leaked" not in log.read_text()
