@@ -15,6 +15,7 @@ TEXT_KIND = "actv1"
 PUZZLE_KIND = "puzzle"
 EXPERT_KIND = "expert"
 KINDS = (TEXT_KIND, PUZZLE_KIND)
+_SAID = {TEXT_KIND: "a text brain", PUZZLE_KIND: "a solver of puzzles"}
 CONFIG_SCHEMA = 1
 
 
@@ -45,6 +46,7 @@ def read_core_config(folder: Path, *, kind: str | None = None, error: type[HRMEr
     if found not in (KINDS if kind is None else (kind,)):
         raise error(
             f"{path} describes a bundle of kind {found!r}; this command needs kind {kind or ' or '.join(KINDS)!r}"
+            + (f", {_SAID[kind]}" if kind in _SAID else "")
         )
     try:
         return CoreConfig.model_validate(content)

@@ -40,8 +40,10 @@ class BundleInfo:
     problems: list[str]
 
 
-def find_run(path_or_name: str | Path, workspace: Workspace) -> Path:
+def find_run(path_or_name: str | Path, workspace: Workspace, *, of_puzzles: bool = False) -> Path:
     """The run or checkpoint folder that a user means by a name or a path.
+
+    A name that a text brain and a solver share means the brain, or the solver where ``of_puzzles``.
 
     Raises:
         BundleError: there is none; names that exist are listed.
@@ -50,7 +52,8 @@ def find_run(path_or_name: str | Path, workspace: Workspace) -> Path:
     text = str(path_or_name)
     if "/" not in text and "\\" not in text and not isinstance(path_or_name, Path):
         name = check_name(text, "bundle name")
-        for parent in (workspace.brains, workspace.runs):
+        homes = (workspace.brains, workspace.runs)
+        for parent in reversed(homes) if of_puzzles else homes:
             if (parent / name).is_dir():
                 inside(parent, parent / name)
                 return parent / name

@@ -104,7 +104,7 @@ def load_puzzle_bundle(
 def _load(
     path_or_name: str | Path, kind: str, device: str, dtype: torch.dtype | None, workspace: Workspace
 ) -> tuple[Path, CoreConfig, RecurrentCore, dict[str, Any]]:
-    folder = find_run(path_or_name, workspace)
+    folder = find_run(path_or_name, workspace, of_puzzles=kind == PUZZLE_KIND)
     if problems := folder_problems(folder):
         raise BundleError(f"{folder} cannot be loaded: {'; '.join(problems)}")
     is_checkpoint = (folder / MANIFEST_FILE).is_file()

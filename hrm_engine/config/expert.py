@@ -76,7 +76,12 @@ class ExpertTrainConfig(TextTrainConfig):
             for name, leaf in leaves(type(self)).items()
             if (leaf.path[0] in {"network", "moe"} or name == "halt_threshold") and name not in used
         }
-        return [leaf.flag for leaf in unused.values() if self._value(leaf) != leaf.default]
+        return [self._as_given(leaf) for leaf in unused.values() if self._value(leaf) != leaf.default]
+
+    def _as_given(self, leaf: Leaf) -> str:
+        """The flag; of a switch that was switched off, its negative."""
+        is_off = self._value(leaf) is False
+        return f"--no-{leaf.flag.removeprefix('--').removeprefix('use-')}" if is_off else leaf.flag
 
     def _value(self, leaf: Leaf) -> object:
         group, name = leaf.path

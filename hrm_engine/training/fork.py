@@ -55,13 +55,13 @@ OF_THE_RULE = ("optimizer", "use_8bit_optimizer", "model_dtype")
 """Settings by which the optimizer's state is another one."""
 
 
-def parent_checkpoint(source: Path, workspace: Workspace) -> tuple[Path, list[str]]:
+def parent_checkpoint(source: Path, workspace: Workspace, *, of_puzzles: bool = False) -> tuple[Path, list[str]]:
     """The checkpoint that ``--from-checkpoint`` means: the folder of a whole one, or the newest of a run; and warnings.
 
     Raises:
         BundleError: there is no such folder. CheckpointError: it has no exact state, or a damaged one.
     """
-    path = find_run(str(source), workspace)
+    path = find_run(str(source), workspace, of_puzzles=of_puzzles)
     if (path / STATE_FILE).is_file():
         if problems := check_manifest(path):
             raise CheckpointError(
@@ -89,7 +89,7 @@ def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, *, work
         ConfigError: values that are wrong, or that a fork cannot have.
     """
     workspace = workspace or Workspace.find()
-    checkpoint, _ = parent_checkpoint(source, workspace)
+    checkpoint, _ = parent_checkpoint(source, workspace, of_puzzles=issubclass(kind, PuzzleTrainConfig))
     saved = saved_config(checkpoint, kind)
     known = leaves(kind)
     own = (kind.model_fields["run"].default.name_flag[2:].replace("-", "_"), *OF_A_RUN)
@@ -115,7 +115,7 @@ def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Set
         ConfigError, DataError: the network or the data that is asked for does not fit its weights; nothing is left to
             train; or what every start raises.
     """
-    folder, warnings = parent_checkpoint(source, workspace)
+    folder, warnings = parent_checkpoint(source, workspace, of_puzzles=isinstance(config, PuzzleTrainConfig))
     checkpoint, saved = read_checkpoint(folder), saved_config(folder, type(config))
     step = checkpoint.state.step
     if config.run.steps <= step:

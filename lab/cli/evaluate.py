@@ -46,12 +46,16 @@ def text(
     from hrm_engine.inference.text.evaluate import evaluate, evaluate_adaptive
     from hrm_engine.inference.text.generate import MAX_SEGMENTS
     from hrm_engine.inference.text.reading import held_out_documents, text_batches
+    from hrm_engine.models.act import check_threshold
 
     for flag, value in (("--max-rows", max_rows), ("--batch-size", batch_size)):
         if value < 1:
             raise ConfigError(f"{flag} {value}: at least 1")
     workspace = Workspace.find()
     loaded = load_bundle(bundle, device=device, workspace=workspace)
+    thresholds = halt_threshold if loaded.model.halt_head is not None else ()
+    for threshold in thresholds:
+        check_threshold(loaded.model, threshold)
     documents, source = held_out_documents(loaded, dataset_file, workspace)
     batches = text_batches(loaded, documents, batch_size=batch_size, max_rows=max_rows)
     most = loaded.config.halt_max_steps if segments is None else segments
@@ -60,7 +64,6 @@ def text(
             f"--segments {most}: use 1 to {MAX_SEGMENTS}; the model was trained for {loaded.config.halt_max_steps}"
         )
     fixed = evaluate(loaded.model, batches, num_segments=most)
-    thresholds = halt_threshold if loaded.model.halt_head is not None else ()
     adaptive = [
         evaluate_adaptive(loaded.model, batches, num_segments=most, halt_threshold=threshold)
         for threshold in thresholds

@@ -76,7 +76,8 @@ class TrainView:
             return
         if result.first_eval and result.last_eval:
             self._out.print(Text("validation  " + before_and_after(result.first_eval, result.last_eval)))
-        facts = [("bundle", place), ("try it", self._next_command(result.run_dir))]
+        made = "expert" if self._is_expert(result.run_dir) else "bundle"
+        facts = [(made, place), ("try it", self._next_command(result.run_dir))]
         if result.state != "finished":
             facts.append(("go on", f"{_TRAIN[self._kind]} {shlex.quote(result.run_dir.name)}"))
         show_facts([*facts, ("look at it", "lab dashboard")], indent="  ")
@@ -84,11 +85,14 @@ class TrainView:
     def _next_command(self, run_dir: Path) -> str:
         homes = (self._workspace.brains.absolute(), self._workspace.runs.absolute())
         name = shlex.quote(run_dir.name if run_dir.parent in homes else relative(run_dir, self._workspace))
-        if run_dir.parent == self._workspace.expert_registry.parent.absolute():
+        if self._is_expert(run_dir):
             return f"lab experts attach {run_dir.name} --bundle NAME"
         if self._kind == "puzzle":
             return f"lab solve --bundle {name} --trace"
-        return f'lab generate --bundle {name} --prompt "The "'
+        return f'lab generate --bundle {name} --prompt "The list"'
+
+    def _is_expert(self, run_dir: Path) -> bool:
+        return run_dir.parent == self._workspace.expert_registry.parent.absolute()
 
     def _start(self, row: Mapping[str, Any]) -> None:
         self._kind = "actv1" if "num_documents" in row else "puzzle"

@@ -28,7 +28,7 @@ class TextPlayground(ipywidgets.VBox):  # type: ignore[misc]
         write: continue it at once.
     """
 
-    def __init__(self, bundle: Bundle, prompt: str = "The ", *, write: bool = True) -> None:
+    def __init__(self, bundle: Bundle, prompt: str = "The list", *, write: bool = True) -> None:
         self.bundle = bundle
         self.view: TextView | None = None
         wide, style = ipywidgets.Layout(width="330px"), {"description_width": "130px"}

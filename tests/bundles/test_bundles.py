@@ -18,6 +18,7 @@ from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.inference import generate
 from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.manifest import file_entries
+from hrm_engine.store.paths import Workspace
 from tests.tiny_runs import TEXT, Lab, flags, row_of, rows
 
 
@@ -277,3 +278,14 @@ def test_bundles_are_found_by_name_and_by_path(lab: Lab, run_dir: Path) -> None:
         find_run("rum", lab.workspace)
     with pytest.raises(ConfigError, match="bundle name"):
         find_run("rum!", lab.workspace)
+
+
+def test_a_name_that_a_brain_and_a_solver_share(workspace: Path) -> None:
+    lab = Workspace(workspace)
+    brain, solver = (home / "default" for home in (lab.brains, lab.runs))
+    for folder in (brain, solver):
+        folder.mkdir(parents=True)
+    assert find_run("default", lab) == brain
+    assert find_run("default", lab, of_puzzles=True) == solver
+    brain.rmdir()
+    assert find_run("default", lab) == solver

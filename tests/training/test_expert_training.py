@@ -206,7 +206,7 @@ def test_what_cannot_be_trained(lab: Lab) -> None:
     [
         ({"hidden_size": 128}, "--hidden-size"),
         ({"halt_max_steps": 1, "num_experts": 4}, "--halt-max-steps, --num-experts"),
-        ({"use_moe": False}, "--use-moe"),
+        ({"use_moe": False}, "--no-moe"),
         ({"goal": "active"}, "--goal"),
         ({"student_init": "somewhere", "expansion": 4.0}, "--expansion"),
     ],
