@@ -33,8 +33,7 @@ def tiny_preset(root: Path) -> Path:
 
 
 def test_the_notebook_builds_trains_evaluates_and_shows(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = {"preset": str(tiny_preset(workspace)), "steps": 3, "segments": 4, "num_failures": 2}
-    (workspace / "artifacts" / "runs" / "tiny").mkdir(parents=True)  # the name of the preset is taken
+    given = {"preset": str(tiny_preset(workspace)), "steps": 3, "segments": 4, "num_failures": 2, "run_name": "small"}
     words = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
     assert main(["run", "puzzles", *words]) == 0
     shown = capsys.readouterr().out
@@ -42,8 +41,8 @@ def test_the_notebook_builds_trains_evaluates_and_shows(workspace: Path, capsys:
     (folder,) = (workspace / "artifacts" / "notebooks").iterdir()
     record = json.loads((folder / "run.json").read_text(encoding="utf8"))
     assert record["status"] == "finished"
-    assert record["bundles"] == ["artifacts/runs/tiny-2"]
-    run_dir = workspace / "artifacts" / "runs" / "tiny-2"
+    assert record["bundles"] == ["artifacts/runs/small"]
+    run_dir = workspace / "artifacts" / "runs" / "small"
     assert verify_bundle(run_dir) == []
     full = [row for row in rows(run_dir) if row["event"] == "eval" and row.get("full")]
     assert (full[-1]["step"], full[-1]["num_rows"]) == (3, 16)
@@ -75,5 +74,5 @@ def test_the_notebook_builds_trains_evaluates_and_shows(workspace: Path, capsys:
     page = (folder / "puzzles.html").read_text(encoding="utf8")
     assert page.count('class="hrm-figure"') == 3
     assert page.count('<img src="data:image/svg+xml;base64,') + page.count("<img alt=") == 2 + 5 * len(viewers)
-    for told in ("baseline: majority", "held-out puzzles are not solved", "lab solve --bundle tiny-2"):
+    for told in ("baseline: majority", "held-out puzzles are not solved", "lab solve --bundle small"):
         assert told in page
