@@ -174,6 +174,10 @@ class Task(ABC):
         """The bundle has been written: tell whoever keeps account of it."""
         return
 
+    def close(self) -> None:
+        """The training is over, well or not: end what the task keeps running beside it."""
+        return
+
     def state_tensors(self) -> dict[str, Tensor]:
         """What of the task itself must be in a checkpoint."""
         return {}

@@ -258,6 +258,7 @@ class Trainer:
         )
         folder, setup = open_run(config, workspace, self._beginning, self._command_line)
         self._stack.callback(folder.lock.release)
+        self._stack.callback(setup.task.close)
         self._new_folder = None if self._beginning.resume else folder.path
         self.run_dir = folder.path
         self.device, self.precision, self.checkpointing = setup.device, setup.precision, setup.checkpointing

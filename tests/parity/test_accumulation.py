@@ -9,6 +9,7 @@ from torch import Tensor
 from hrm_engine.config.text import load_config
 from hrm_engine.data.text.tokenizer import MIN_VOCAB_SIZE, train_tokenizer
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training.state import TrainState
 from hrm_engine.training.tasks.text import TextTask
 from tests.models.tiny import gradients, tiny_core
 
@@ -30,12 +31,13 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TextTask:
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
 def test_the_size_of_the_micro_batch_does_not_matter(task: TextTask, arch: str, micro_batch: int) -> None:
     core = tiny_core(arch, dtype=torch.float32, sharpness=1.0, vocab_size=task.tokenizer.vocab_size)
+    task.begin(core, CPU, TrainState())
 
     def step(size: int) -> tuple[list[int], Tensor, dict[str, Tensor]]:
         core.zero_grad(set_to_none=True)
-        rows = task.rows_of_step(0, 8, size, CPU)
+        rows = task.rows_of_step(0, size)
         losses = task.losses(core, rows, lambda loss: loss.backward(), step=1, checkpointing=False)
-        labels = [int((batch.labels >= 0).sum()) for batch in rows.batches]
+        labels = [int((batch.labels >= 0).sum()) for batch in rows.parts]
         assert sum(labels) == rows.num_tokens
         return labels, losses.ce_by_segment / rows.num_tokens, gradients(core)
 

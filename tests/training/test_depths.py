@@ -15,7 +15,6 @@ from hrm_engine.training.tasks.text_rows import StepRows, step_rows
 from tests.tiny_runs import Lab, assert_same_end, row_of, rows
 
 LENGTH, ROWS = 12, 6
-CPU = torch.device("cpu")
 
 
 def parts(*sizes: int) -> list[Batch]:
@@ -29,14 +28,14 @@ def parts(*sizes: int) -> list[Batch]:
 
 def drawn(position: int, *sizes: int, most: int = 4, **depth: object) -> StepRows:
     config = DepthConfig.model_validate(depth)
-    return step_rows(parts(*(sizes or (ROWS,))), CPU, depth=config, most_segments=most, seed=1, position=position)
+    return step_rows(parts(*(sizes or (ROWS,))), depth=config, most_segments=most, seed=1, position=position)
 
 
 def test_all_segments_everywhere_unless_told_otherwise() -> None:
     found = drawn(0, freeze_positions=0)
     assert (found.num_segments, found.num_tokens, found.token_segments) == (4, ROWS * 10, 4 * ROWS * 10)
-    assert found.batches[0].depths is None
-    assert drawn(0, most=1, freeze_positions=1).batches[0].depths is None  # one segment: nowhere to stop
+    assert found.depths is None
+    assert drawn(0, most=1, freeze_positions=1).depths is None  # one segment: nowhere to stop
 
 
 def test_segments_are_drawn_evenly() -> None:
@@ -48,9 +47,9 @@ def test_segments_are_drawn_evenly() -> None:
 
 def test_in_half_of_the_steps_random_positions_stop_at_random_segments() -> None:
     steps = [drawn(position) for position in range(200)]
-    stopping = [step for step in steps if step.batches[0].depths is not None]
+    stopping = [step for step in steps if step.depths is not None]
     assert 70 < len(stopping) < 130
-    depths = torch.stack([step.batches[0].depths for step in stopping])  # type: ignore[misc]
+    depths = torch.stack([step.depths[0] for step in stopping if step.depths])
     assert set(depths.flatten().tolist()) == {1, 2, 3, 4}
     stops = depths < 4
     assert 0.4 < stops.double().mean() < 0.6
@@ -60,19 +59,19 @@ def test_in_half_of_the_steps_random_positions_stop_at_random_segments() -> None
     early = torch.bincount(depths[stops])[1:]
     assert early.min() > 0.8 * early.max()
     for step in stopping:
-        batch = step.batches[0]
-        assert batch.depths is not None
-        assert step.token_segments == int(batch.depths[batch.labels != IGNORE].sum())
+        assert step.depths is not None
+        assert step.token_segments == int(step.depths[0][step.parts[0].labels != IGNORE].sum())
         assert step.num_tokens == ROWS * 10
 
 
 @pytest.mark.parametrize("sizes", [(1, 5), (2, 2, 2), (1, 1, 1, 1, 1, 1)], ids=str)
 def test_micro_batches_do_not_change_what_is_drawn(sizes: tuple[int, ...]) -> None:
     whole, cut = (drawn(3, *size, freeze_positions=1) for size in ((), sizes))
-    assert replace(whole, batches=[]) == replace(cut, batches=[])
-    depths = [batch.depths for batch in cut.batches]
-    assert all(part is not None for part in depths)
-    assert torch.equal(torch.cat(depths), whole.batches[0].depths)  # type: ignore[arg-type]
+    assert replace(whole, parts=[], depths=None) == replace(cut, parts=[], depths=None)
+    assert whole.depths is not None
+    assert cut.depths is not None
+    assert [len(part) for part in cut.depths] == list(sizes)
+    assert torch.equal(torch.cat(cut.depths), whole.depths[0])
 
 
 def test_a_training_with_drawn_depths_is_resumed_exactly(lab: Lab) -> None:

@@ -27,10 +27,10 @@ class HungryTask(TextTask):
     most_rows = 1
 
     def losses(self, model: Any, rows: Any, backward: Any, **how: Any) -> Any:
-        for batch in rows.batches:
+        for part in rows.parts:
             # the gradients of the first half are there already when memory runs out
-            if len(batch.inputs) > self.most_rows:
-                first = replace(rows, batches=rows.batches[:1])
+            if len(part.inputs) > self.most_rows:
+                first = replace(rows, parts=rows.parts[:1])
                 super().losses(model, first, backward, **how)
                 torch.empty(IMPOSSIBLE_BYTES, dtype=torch.uint8)
         return super().losses(model, rows, backward, **how)

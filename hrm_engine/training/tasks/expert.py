@@ -173,7 +173,7 @@ class ExpertTask(TextTask):
         total: TextLosses | None = None
         normaliser = max(1, rows.token_segments) / rows.num_segments
         with forced(self.expert_model):
-            for batch in rows.batches:
+            for batch in rows.batches(self.device):
                 part = self._gradients(batch, rows.num_segments, normaliser, backward, checkpointing)
                 total = part if total is None else total + part
         assert total is not None

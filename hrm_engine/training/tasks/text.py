@@ -17,6 +17,7 @@ from hrm_engine.bundles.implant import embedded_corpus, starting_point
 from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.student import load_student, student_config, student_core
 from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
+from hrm_engine.data.ahead import Ahead
 from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
 from hrm_engine.data.text.order import RowOrder
 from hrm_engine.data.text.packing import Batch, PackedRows, dataset_fingerprint, pack
@@ -117,6 +118,7 @@ class TextTask(Task):
             },
             messages=_messages(corpus) + ([] if eval_corpus is None else _messages(eval_corpus)),
         )
+        self._ahead = Ahead(lambda asked: self.rows_of_step(*asked), name="hrm-lab-rows")
         self._num_eval_rows = min(len(self.held_out_rows), config.evaluation.eval_batches * config.run.batch_size)
         self.unigram_loss = self._unigram_loss()
         self.routers = Routers(config.moe, self._network(), seed=config.run.seed, total_steps=config.run.steps)
@@ -200,6 +202,10 @@ class TextTask(Task):
         self.model, self.device, self.attached = model, device, state.experts
         self.routers.biased = biased_columns(state.experts)
 
+    def close(self) -> None:
+        """End the thread that prepares rows."""
+        self._ahead.close()
+
     @property
     def rows_per_step(self) -> int:
         """Effective batch size: rows of an optimizer step, accumulation included."""
@@ -207,7 +213,8 @@ class TextTask(Task):
 
     def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool) -> TextStep:
         """The next rows."""
-        rows = self.rows_of_step(state.rows, self.rows_per_step, micro_batch, self.device)
+        following = state.rows + self.rows_per_step
+        rows = self._ahead.take((state.rows, micro_batch), then=(following, micro_batch))
         warmed = warmed_grad_calls(self.core, self.config.network.grad_calls_warmup, state)
         return TextStep(self, state, replace(rows, grad_calls=warmed), checkpointing=checkpointing)
 
@@ -247,13 +254,12 @@ class TextTask(Task):
         """Fresh tokens per second."""
         return f"{fields['tokens_per_s']:,.0f} tokens/s"
 
-    def rows_of_step(self, position: int, num_rows: int, micro_batch: int, device: torch.device) -> StepRows:
-        """The rows after ``position`` consumed ones, in micro-batches on the device."""
-        indices = self.order.indices(position, num_rows)
-        parts = [self.rows.batch(indices[start : start + micro_batch]) for start in range(0, num_rows, micro_batch)]
+    def rows_of_step(self, position: int, micro_batch: int) -> StepRows:
+        """The rows of the step after ``position`` consumed ones, in micro-batches."""
+        indices, count = self.order.indices(position, self.rows_per_step), self.rows_per_step
+        parts = [self.rows.batch(indices[start : start + micro_batch]) for start in range(0, count, micro_batch)]
         return step_rows(
             parts,
-            device,
             depth=self.config.depth,
             most_segments=self.num_segments,
             seed=self.config.run.seed,
@@ -265,7 +271,7 @@ class TextTask(Task):
     ) -> TextLosses:
         """Gradients of one optimizer step's rows, and the sums of their losses."""
         total: TextLosses | None = None
-        for number, batch in enumerate(rows.batches):
+        for number, batch in enumerate(rows.batches(self.device)):
             part = accumulate_gradients(
                 model,
                 batch,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hrm_engine.config.text import DepthConfig
 from hrm_engine.data.random import stream
@@ -16,9 +18,12 @@ from hrm_engine.models.act import TextBatch
 
 @dataclass(frozen=True)
 class StepRows:
-    """The rows of one optimizer step; what is counted of them was counted before they went to the device."""
+    """The rows of one optimizer step, on the host, and what is counted of them."""
 
-    batches: list[TextBatch]
+    parts: list[Batch]
+    """Micro-batches."""
+    depths: list[Tensor] | None
+    """(B, S) segments that each position runs, of each micro-batch; None where all run all of them."""
     num_tokens: int
     """Label tokens."""
     num_segments: int
@@ -28,11 +33,14 @@ class StepRows:
     grad_calls: int | None = None
     """Module calls of a segment with gradient, where their number is warmed up."""
 
+    def batches(self, device: torch.device) -> Iterator[TextBatch]:
+        """The micro-batches, each brought to the device when it is its turn."""
+        for number, part in enumerate(self.parts):
+            yield on_device(part, device, None if self.depths is None else self.depths[number])
 
-def step_rows(
-    parts: list[Batch], device: torch.device, *, depth: DepthConfig, most_segments: int, seed: int, position: int
-) -> StepRows:
-    """The rows of a step in micro-batches on the device, with the depths that are drawn for them.
+
+def step_rows(parts: list[Batch], *, depth: DepthConfig, most_segments: int, seed: int, position: int) -> StepRows:
+    """The rows of a step, given in micro-batches, with the depths that are drawn for them.
 
     With ``sample_segments`` the step runs 1 to ``most_segments``, each as likely. In a share ``freeze_positions`` of
     the steps some positions stop earlier: for each row a share of them is drawn, for each of these a segment. All is
@@ -40,18 +48,12 @@ def step_rows(
     """
     draw = stream(seed, "depths", position)
     num_segments = int(draw.integers(1, most_segments + 1)) if depth.sample_segments else most_segments
-    labels = [part.labels != IGNORE for part in parts]
-    num_tokens = sum(int(label.sum()) for label in labels)
+    # numpy's: this runs in a thread, where torch would make a second team of threads beside that of the step
+    is_label = np.concatenate([part.labels.numpy() != IGNORE for part in parts])
+    num_tokens = int(is_label.sum())
     if num_segments == 1 or draw.random() >= depth.freeze_positions:
-        batches = [on_device(part, device) for part in parts]
-        return StepRows(batches, num_tokens, num_segments, num_tokens * num_segments)
-    shape = (sum(len(part.inputs) for part in parts), parts[0].inputs.shape[1])
-    stops = draw.random(shape) < draw.random((shape[0], 1))
-    drawn = np.where(stops, draw.integers(1, num_segments, shape), num_segments)
+        return StepRows(parts, None, num_tokens, num_segments, num_tokens * num_segments)
+    stops = draw.random(is_label.shape) < draw.random((len(is_label), 1))
+    drawn = np.where(stops, draw.integers(1, num_segments, is_label.shape), num_segments)
     depths = torch.from_numpy(drawn).split([len(part.inputs) for part in parts])
-    return StepRows(
-        [on_device(part, device, of_part) for part, of_part in zip(parts, depths, strict=True)],
-        num_tokens,
-        num_segments,
-        sum(int(of_part[label].sum()) for label, of_part in zip(labels, depths, strict=True)),
-    )
+    return StepRows(parts, list(depths), num_tokens, num_segments, int(drawn[is_label].sum()))
