@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.bundles.child import ARGS_FILE, Origin, child_facts, free_target, home_of, read_origin, write_beside
-from hrm_engine.bundles.listing import parent_record
+from hrm_engine.bundles.listing import no_bundle, parent_record
 from hrm_engine.bundles.save import TOP_LEVEL, seal_bundle
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.disk_usage import folder_bytes
@@ -40,7 +40,6 @@ _STATE_FILE = "state.json"
 _MARKS = (ARGS_FILE, METADATA_FILE, STATUS_FILE)
 # Of another run, of this moment, or written anew in a copy. wandb/ belongs to the parent's run at that service.
 _NOT_COPIED = frozenset({LOCK_FILE, HOLDER_FILE, STATUS_FILE, METADATA_FILE, _METRICS_FILE, "wandb"})
-_SHOWN = 20
 
 
 def copy_bundle(
@@ -167,11 +166,10 @@ def _named(name: str, workspace: Workspace) -> Path:
     usual = [home / name for home in (workspace.brains, workspace.runs) if (home / name).is_dir()]
     found = sorted({inside(workspace.root, path) for path in (*usual, *(run for run in runs if run.name == name))})
     if len(found) > 1:
-        paths = ", ".join(str(path) for path in found)
+        paths = ", ".join(path.relative_to(workspace.root.resolve()).as_posix() for path in found)
         raise ConfigError(f"several runs are called {name}: name one by its path. They are {paths}")
     if not found:
-        known = ", ".join(sorted(path.name for path in runs)[:_SHOWN])
-        raise BundleError(f"no bundle {name!r} in {workspace.root}. Runs here: {known or 'none'}")
+        raise no_bundle(name, workspace)
     return found[0]
 
 

@@ -21,6 +21,7 @@ from hrm_engine.store.paths import Workspace, check_name, inside
 from hrm_engine.store.status import live_state
 
 METADATA_SCHEMA = 1
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,18 @@ def find_run(path_or_name: str | Path, workspace: Workspace, *, of_puzzles: bool
     candidate = workspace.resolve(path_or_name)
     if candidate.is_dir() and ((candidate / "config.json").is_file() or (candidate / "training_args.json").is_file()):
         return candidate
-    known = ", ".join(sorted(path.name for path in workspace.run_dirs())[:20])
-    raise BundleError(f"no bundle {text!r} in {workspace.root}. Runs here: {known or 'none; train one first'}")
+    raise no_bundle(text, workspace)
+
+
+def no_bundle(text: str, workspace: Workspace) -> BundleError:
+    """The error for a name that no run has: it tells the names that there are, a shared one as its paths."""
+    runs = [path for path in workspace.run_dirs() if not path.is_relative_to(workspace.experts)]
+    names = [path.name for path in runs]
+    known = sorted(
+        path.name if names.count(path.name) == 1 else path.relative_to(workspace.root).as_posix() for path in runs
+    )
+    told = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
+    return BundleError(f"no bundle {text!r} in {workspace.root}. Runs here: {told or 'none; train one first'}")
 
 
 def list_bundles(workspace: Workspace) -> list[BundleInfo]:

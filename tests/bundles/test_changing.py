@@ -192,7 +192,7 @@ def test_what_is_refused(lab: Lab, base: Path, tmp_path: Path) -> None:
     path = Path("artifacts/brains/actv1/base")
     cases: list[tuple[Any, str, type[HRMError], str]] = [
         ("base", "x", ConfigError, "several runs are called base: name one by its path"),
-        ("nobody", "x", BundleError, "no bundle 'nobody'.*Runs here: base"),
+        ("nobody", "x", BundleError, "no bundle 'nobody'.*Runs here: artifacts/brains/actv1/base, artifacts/runs/base"),
         ("../base", "x", ConfigError, "leads out of"),
         ("/etc", "x", ConfigError, "leads out of"),
         ("-rf", "x", ConfigError, "is not allowed"),
