@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
+import psutil
 from cyclopts import Parameter
 from rich.text import Text
 
@@ -108,10 +109,22 @@ def _device() -> Iterator[Check]:
         yield Check("device", "ok", f"{device.type}: {_processor()}" if device.type == "cpu" else device.type)
     precision, message = choose_precision(device, amp=True, model_dtype="fp32")
     yield Check("arithmetic", "note" if message else "ok", str(precision.compute).removeprefix("torch."), message or "")
-    cores = os.cpu_count() or 1
-    threads = torch.get_num_threads()
-    advice = f"more threads than cores are slower: set OMP_NUM_THREADS={cores}" if threads > cores else ""
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    advice = thread_advice(threads, cores, busy=psutil.cpu_percent(interval=0.3) / 100 * cores)
     yield Check("threads", "note" if advice else "ok", f"{threads} on {cores} cores", advice)
+
+
+def thread_advice(threads: int, cores: int, *, busy: float) -> str:
+    """What to do about the number of threads where ``busy`` of the cores have other work; empty where it fits."""
+    if threads > cores:
+        return f"more threads than cores are slower: set OMP_NUM_THREADS={cores}"
+    free = max(1, round(cores - busy))
+    if threads <= free:
+        return ""
+    return (
+        f"other work keeps {busy:.1f} cores busy: OMP_NUM_THREADS={free} is many times faster beside it, for threads "
+        "that must share a core wait for each other"
+    )
 
 
 def _eight_bit() -> Check:

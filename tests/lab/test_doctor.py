@@ -56,3 +56,22 @@ def test_a_missing_package_comes_with_its_install_command(monkeypatch: pytest.Mo
     missing = [check for check in doctor.examine() if check.name == "no-such-package"]
     assert [check.state for check in missing] == ["problem"]
     assert missing[0].advice.endswith("pip install -c constraints.txt no-such-package")
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "busy", "told"),
+    [
+        (2, 2, 0.0, ""),
+        (2, 2, 0.4, ""),
+        (1, 2, 2.0, ""),  # one thread has nobody to wait for
+        (1, 1, 1.0, ""),
+        (4, 2, 0.0, "more threads than cores are slower: set OMP_NUM_THREADS=2"),
+        (2, 2, 1.0, "other work keeps 1.0 cores busy: OMP_NUM_THREADS=1 is"),
+        (2, 2, 2.0, "other work keeps 2.0 cores busy: OMP_NUM_THREADS=1 is"),
+        (16, 16, 5.6, "other work keeps 5.6 cores busy: OMP_NUM_THREADS=10 is"),
+    ],
+)
+def test_threads_that_would_wait_for_each_other_are_told(threads: int, cores: int, busy: float, told: str) -> None:
+    found = doctor.thread_advice(threads, cores, busy=busy)
+    assert found.startswith(told)
+    assert bool(found) == bool(told)
