@@ -39,7 +39,7 @@ docs: .venv/installed
 	@$(BIN)/python docs/generate.py
 
 test: .venv/installed-test chromium
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -28,8 +28,22 @@ _NO_FLAG = (
     "prefix_lm",
 )
 """What a network has and no flag says, or says only roughly (an inner width by its expansion)."""
-_FIXED = ("arch", "num_heads", "pos_encodings")
-"""What its weights cannot do without, though their shapes do not tell."""
+_FIXED = ("arch", "hidden_size", "h_layers", "num_heads", "pos_encodings")
+"""What its weights cannot do without; where shapes tell it too, a flag's name says more than a list of tensors."""
+_HALT_HEAD = "halt_head."
+_TOLD = 4
+"""Tensors that do not fit, in a message."""
+
+
+def student_source(source: Path | None, workspace: Workspace, *, of_puzzles: bool = False) -> Path | None:
+    """The weights file or folder that ``--student-init`` means: a path as it is, the name of a run as its folder.
+
+    Raises BundleError where there is nothing.
+    """
+    if source is None or workspace.resolve(source).exists():
+        return source
+    folder = find_run(str(source), workspace, of_puzzles=of_puzzles)
+    return folder.relative_to(workspace.root) if folder.is_relative_to(workspace.root) else folder
 
 
 def student_bundle(source: Path | None, workspace: Workspace) -> Path | None:
@@ -48,7 +62,8 @@ def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainCo
     Raises:
         BundleError: no such bundle, or of another kind; or something was given with which its weights mean nothing.
     """
-    folder = student_bundle(config.start.student_init, workspace)
+    source = student_source(config.start.student_init, workspace)
+    folder = student_bundle(source, workspace)
     if folder is None:
         return config
     student = read_core_config(folder, kind=TEXT_KIND, error=BundleError)
@@ -84,8 +99,8 @@ def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainCo
         "network": type(network).model_validate({**network.model_dump(include=given), **settings}),
         "moe": type(moe).model_validate({**moe.model_dump(include=moe.model_fields_set), **experts}),
     }
-    if "model" not in start.model_fields_set:
-        changes["start"] = start.model_copy(update={"model": str(folder)})
+    model = start.model if "model" in start.model_fields_set else str(folder)
+    changes["start"] = start.model_copy(update={"model": model, "student_init": source})
     return config.model_copy(update=changes)
 
 
@@ -107,6 +122,24 @@ def student_core(core: CoreConfig, source: Path | None, workspace: Workspace) ->
     return CoreConfig.model_validate({**core.model_dump(), **taken})
 
 
+def student_notes(core: CoreConfig, source: Path | None, workspace: Workspace) -> list[str]:
+    """What of the bundle of ``--student-init`` means something else in a network with these settings."""
+    folder = student_bundle(source, workspace)
+    if folder is None:
+        return []
+    before, notes = read_core_config(folder, kind=TEXT_KIND, error=BundleError).halt_max_steps, list[str]()
+    if before == 1 < core.halt_max_steps:
+        notes.append(f"{folder} was trained with one segment: the halting head begins anew, undecided everywhere")
+    if before > 1 == core.halt_max_steps:
+        notes.append(f"with one segment there is nothing to decide: the halting head of {folder} is left out")
+    if core.prefix_lm:
+        notes.append(
+            "this model reads a prompt as a prefix whose tokens all see each other: training here is causal, and the "
+            "new brain goes on to read prompts so"
+        )
+    return notes
+
+
 def load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> dict[str, str]:
     """Copy the weights of a bundle folder or a safetensors file into ``model``; returns where they came from.
 
@@ -121,14 +154,19 @@ def load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> di
         if damage := folder_problems(path):
             raise BundleError(f"--student-init {path} cannot be loaded: {'; '.join(damage)}")
         tensors = load_tensors(path, "model")
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    own = model.state_dict()
+    if model.config.halting == "token":  # it reads the states and shapes nothing, so the rest means the same without
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HALT_HEAD) or name in own}
+        tensors = {**{name: tensor for name, tensor in own.items() if name.startswith(_HALT_HEAD)}, **tensors}
+    wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
     problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, wanted, where=path)
     if problems:
         has_experts = any(".router." in name for name in tensors)
         hint = ""
         if has_experts != bool(model.routers):
             hint = "; it has experts: leave out --no-moe" if has_experts else "; it has no experts: add --no-moe"
-        raise BundleError("--student-init does not fit this model: " + "; ".join(problems) + hint)
+        more = f"; and {len(problems) - _TOLD} more" if len(problems) > _TOLD else ""
+        raise BundleError("--student-init does not fit this model: " + "; ".join(problems[:_TOLD]) + more + hint)
     model.load_state_dict(tensors)
     return parent_record(path)
 

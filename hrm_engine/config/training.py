@@ -146,7 +146,12 @@ class TrainConfig(Config):
 
 
 def fits_together(config: TrainConfig) -> None:
-    """Raise ValueError where optimizer and precision exclude each other."""
+    """Raise ValueError where settings exclude each other, or one does nothing beside another."""
+    if config.optim.ema_start_step and not config.optim.ema_decay:
+        raise ValueError(
+            f"--ema-start-step {config.optim.ema_start_step}: without --ema-decay, such as 0.999, there is no moving "
+            "average"
+        )
     if config.optim.use_8bit_optimizer and config.compute.model_dtype == "fp16":
         raise ValueError("--use-8bit-optimizer works on fp32 or bf16 weights, not with --model-dtype fp16")
     if config.optim.use_8bit_optimizer and config.optim.optimizer != "adamw":

@@ -45,10 +45,10 @@ class TextBatch:
 
 @dataclass(frozen=True)
 class TextLosses:
-    """Sums over label tokens, on the device, without graph."""
+    """Sums over label tokens, on the device, without graph; a position that has stopped is in none of them."""
 
     ce_by_segment: Tensor
-    """(N,) sum of the token losses in nats at each depth."""
+    """(N,) sum of the token losses in nats at each depth, over the positions that run it."""
     halt: Tensor
     """Scalar sum of the halting losses, 0 where there is one segment."""
     routing: RoutingSums | None = None
@@ -152,7 +152,7 @@ def accumulate_gradients(
             loss = loss + balancing
             routing = sums_here if routing is None else routing + sums_here
         backward(loss)
-        sums.append(by_token.sum())
+        sums.append(total.detach())
         previous = (hidden.detach(), by_token)
     return TextLosses(torch.stack(sums), halt_sum, routing)
 

@@ -80,7 +80,11 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "the deepest segment",
             ("train", "eval", "spike", "final"),
         ),
-        "ce": Metric("nats/token", "cross-entropy: text of the next token, puzzles of a cell", _TRAIN),
+        "ce": Metric(
+            "nats/token",
+            "cross-entropy: text of the next token, mean over tokens and the segments they run; puzzles of a cell",
+            _TRAIN,
+        ),
         "halt_loss": Metric("nats", "binary cross-entropy of a halting decision", _TRAIN),
         "continue_loss": Metric("nats", "puzzles: binary cross-entropy of the value of going on", _TRAIN),
         "num_halted": Metric("rows", "puzzles: slots that halted in this step; the accuracies are theirs", _TRAIN),

@@ -209,12 +209,21 @@ def _state(
     if checkpoint.fingerprint != task.facts.fingerprint:
         state.datasets[-1]["rows"] = state.rows
         state.datasets.append(dataset_record(task))
-        messages.append(f"{task.facts.source} is not what was trained on up to here")
+        if not _has_other_rows_only(config, saved):
+            messages.append(f"{task.facts.source} is not what was trained on up to here")
     goals = (config.moe.goal, config.moe.goal_bias_strength)
     if goals != (saved.moe.goal, saved.moe.goal_bias_strength):
         state.experts, notes = look_up(checkpoint.path, config.moe, workspace)
         messages += notes
     return state, messages
+
+
+def _has_other_rows_only(config: TrainConfig, saved: TrainConfig) -> bool:
+    """Whether rows are cut otherwise from what may be the same files; the length is told with the network."""
+    if not (isinstance(config, TextTrainConfig) and isinstance(saved, TextTrainConfig)):
+        return False
+    files = [(each.data.dataset_file, each.evaluation.eval_file) for each in (config, saved)]
+    return files[0] == files[1] and config.data.max_seq_len != saved.data.max_seq_len
 
 
 def _load_optimizer(setup: Setup, checkpoint: Checkpoint, saved: Config) -> list[str]:

@@ -45,6 +45,8 @@ class Setup:
     """Where the state was read from; None: it is a first one."""
     is_resumed: bool = False
     """Whether that is a checkpoint of the run itself."""
+    is_saved: bool = False
+    """Whether it says all that there is to save: not of a schedule that has been extended since."""
     messages: list[str] = field(default_factory=list)
 
 
@@ -83,6 +85,7 @@ def resumed_setup(
     checkpoint = read_checkpoint(folder)
     device, precision, messages = hardware(config)
     state = checkpoint.state
+    before = state.schedule_steps
     messages += _set_schedule(state, config.run.steps, extend=extend_schedule)
     task, notes = TASKS[config.kind].resumed(config, workspace, checkpoint.path)
     messages += notes
@@ -91,6 +94,7 @@ def resumed_setup(
     model = task.saved_model(checkpoint.path, checkpoint.weights)
     setup = make_setup(config, device, precision, task, model, state, messages)
     setup.from_checkpoint, setup.is_resumed = folder, True
+    setup.is_saved = state.schedule_steps == before
     setup.updater.load_state_tensors(checkpoint.optimizer)
     if setup.average is not None:
         setup.average.load_state_tensors(checkpoint.average)
@@ -149,7 +153,8 @@ def _set_schedule(state: TrainState, steps: int, *, extend: bool) -> list[str]:
     """Make the schedule as long as the run where that is asked for; sentences where they differ."""
     before = state.schedule_steps
     if steps == before:
-        return []
+        told = f"--extend-schedule changes nothing: the schedule is that of {steps} steps already; give more --steps"
+        return [told] if extend else []
     if not extend:
         return [f"the schedule ends at step {before}: its last learning rate stays (--extend-schedule recomputes it)"]
     state.schedule_steps = steps

@@ -265,9 +265,7 @@ class Trainer:
         self.task, self.core, self.model = setup.task, setup.task.core, setup.model
         self.masters, self.average, self.updater = setup.masters, setup.average, setup.updater
         self.state = setup.state
-        # An own checkpoint says it all; but for a schedule that has been extended, which it does not know yet.
-        is_saved = setup.is_resumed and not self._beginning.extend_schedule
-        self._saved_step = self.state.step if is_saved else None
+        self._saved_step = self.state.step if setup.is_saved else None
         self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
         self._begin_journal(setup, [*setup.messages, *folder.messages])
 

@@ -149,7 +149,10 @@ def train_view(workspace: Workspace) -> Iterator[TrainView]:
 
 
 def evaluation_line(row: Mapping[str, Any]) -> str:
-    """``validation loss 4.1 (unigram 6.2)  perplexity 61  accuracy 28.4 %  by depth 4.3 4.1``, or what puzzles have."""
+    """``validation loss 4.1 (unigram 6.2)  perplexity 61  accuracy 28.4 %  by depth 4.3 4.1  by itself 4.1 at 1.4``.
+
+    Or what puzzles have.
+    """
     if "exact_accuracy" in row:
         return _puzzle_line(row)
     parts = [f"validation loss {_number(row.get('loss'))}"]
@@ -160,6 +163,8 @@ def evaluation_line(row: Mapping[str, Any]) -> str:
         parts.append(f"accuracy {100 * row['token_accuracy']:.1f} %")
     if len(depths := row.get("loss_by_segment") or ()) > 1:
         parts.append("by depth " + " ".join(_number(loss) for loss in depths))
+    if row.get("adaptive_loss") is not None:
+        parts.append(f"by itself {_number(row['adaptive_loss'])} at {_number(row.get('act_steps_mean'), 2)} segments")
     return "  ".join(parts)
 
 

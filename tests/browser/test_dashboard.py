@@ -69,7 +69,7 @@ def test_the_curve_moves_while_a_trainer_writes(
         later = wait_for_curve(page, len(first) + 40)
         assert later[-1] > first[-1]
         assert int(metric(page, "Step").replace(",", "")) > 60
-        page.get_by_text("running", exact=True).first.wait_for()
+        page.get_by_text("running", exact=True).filter(visible=True).first.wait_for()
         assert_no_errors(page)
 
         # The axis stands in the link, so that somebody else sees the same picture.
@@ -82,7 +82,7 @@ def test_the_curve_moves_while_a_trainer_writes(
         assert process.stdin is not None
         process.stdin.close()
         page.get_by_text("Duration", exact=True).wait_for()
-    page.get_by_text("finished", exact=True).first.wait_for()
+    page.get_by_text("finished", exact=True).filter(visible=True).first.wait_for()
     assert_no_errors(page)
     page.screenshot(path=screenshots / "finished.png")
     for name in ("before", "live", "finished"):
@@ -97,9 +97,9 @@ def test_hostile_names_are_text_and_a_vanished_run_is_a_message(
     page.goto(start_dashboard(workspace))
     open_first_run(page)
     wait_for_curve(page, 40)
-    page.get_by_text(name, exact=True).first.wait_for()
+    page.get_by_text(name, exact=True).filter(visible=True).first.wait_for()
     for section in ("Evaluation", "Parameters", "Log", "Curves"):
-        page.get_by_text(section, exact=True).first.click()
+        page.get_by_text(section, exact=True).filter(visible=True).first.click()
         page.wait_for_timeout(500)
         assert_no_errors(page)
     assert page.locator("img[src=x]").count() == 0

@@ -151,7 +151,7 @@ def test_a_goal_is_added_and_linked(
     asked.get_by_role("button", name="Add").click()
     page.wait_for_url("**/goals?goal=3")
     page.get_by_text("3 goals · 2 active").wait_for()
-    page.get_by_text(HOSTILE, exact=True).first.wait_for()
+    page.get_by_text(HOSTILE, exact=True).filter(visible=True).first.wait_for()
     assert page.locator("img[src=x]").count() == 0
     press(page, "Link expert")
     asked = dialog(page, "Link expert")
@@ -190,7 +190,7 @@ def test_an_expert_is_chosen_in_the_tree(lab: Workspace, start_dashboard: Callab
     page.wait_for_url("**/experts?expert=typing")
     page.get_by_role("button", name="Activate", exact=True).wait_for()
     page.goto(f"{page.url.split('?')[0]}?expert=hostile")
-    page.get_by_text(HOSTILE, exact=True).first.wait_for()
+    page.get_by_text(HOSTILE, exact=True).filter(visible=True).first.wait_for()
     page.wait_for_timeout(500)
     assert page.locator("img[src=x]").count() == 0
     assert page.title() not in ("1", "2")

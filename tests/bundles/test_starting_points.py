@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from hrm_engine.bundles import create_implant, starting_point
 from hrm_engine.bundles.weights import load_tensors
-from hrm_engine.config import resolve_core
+from hrm_engine.config import TextTrainConfig, resolve_core
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.training import Trainer
+from hrm_engine.training.run_folder import saved_config
 from tests.tiny_runs import TEXT, VOCABULARY, Lab, assert_same_end, flags, row_of
 
 
@@ -175,11 +176,38 @@ def test_the_parent_stays_known_after_it_has_changed(lab: Lab) -> None:
 
 def test_a_student_that_does_not_fit_names_the_keys(lab: Lab) -> None:
     lab.train("parent", steps=1, eval_batches=0, halt_max_steps=1)
-    with pytest.raises(BundleError, match=r"--student-init does not fit this model: .*halt_head\.weight is missing"):
-        lab.train("child", student_init=str(lab.run_dir("parent")), halt_max_steps=2)
-    with pytest.raises(BundleError, match=r"embed_tokens\.weight has shape \(300, 64\), the model needs \(300, 32\)"):
-        lab.train("child", student_init=str(lab.run_dir("parent")), halt_max_steps=1, hidden_size=32)
+    with pytest.raises(BundleError, match=r"--student-init does not fit this model: --hidden-size is 64 in .*parent"):
+        lab.train("child", student_init=str(lab.run_dir("parent")), hidden_size=32, num_heads=2)
+    shutil.copy(lab.run_dir("parent") / "model.safetensors", lab.root / "weights.safetensors")
+    told = r"embed_tokens\.weight has shape \(300, 64\), the model needs \(300, 32\);.* and \d+ more$"
+    with pytest.raises(BundleError, match=told):
+        lab.train("child", student_init="weights.safetensors", halt_max_steps=1, hidden_size=32)
     assert not lab.run_dir("child").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "note"),
+    [(1, 3, "the halting head begins anew"), (3, 1, "is left out"), (2, 4, None)],
+)
+def test_a_student_may_think_in_more_or_fewer_segments(lab: Lab, before: int, after: int, note: str | None) -> None:
+    parent = lab.train("parent", steps=1, eval_batches=0, halt_max_steps=before).run_dir
+    expected = load_tensors(parent, "model")
+    config = lab.config(brain_name="child", student_init="parent", halt_max_steps=after)
+    with Trainer(config, workspace=lab.workspace) as trainer:
+        first = {key: tensor.clone() for key, tensor in trainer.masters.tensors().items()}
+        head = {key for key in {**first, **expected} if key.startswith("halt_head.")}
+        assert all(torch.equal(first[key], tensor) for key, tensor in expected.items() if key not in head)
+        if before == 1:
+            assert all(key in first and not first[key].any() for key in head)
+        elif after > 1:
+            assert all(torch.equal(first[key], expected[key]) for key in head)
+        trainer.step()
+        trainer.finish()
+    told = [message for message in row_of(trainer.run_dir, "start")["messages"] if "halting head" in message]
+    assert len(told) == (note is not None)
+    assert all(note in message for message in told if note)
+    # the name that was given has become the folder that it meant
+    assert saved_config(trainer.run_dir, TextTrainConfig).start.student_init == Path("artifacts/brains/actv1/parent")
 
 
 def test_a_damaged_student_is_refused(lab: Lab) -> None:

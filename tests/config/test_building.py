@@ -135,6 +135,7 @@ def test_an_unknown_key_in_a_file_is_refused(content: dict[str, Any]) -> None:
         ({"lr_min_ratio": 1.5}, ["--lr-min-ratio"]),
         ({"model_dtype": "fp16", "amp": False}, ["--model-dtype", "--amp"]),
         ({"model_dtype": "fp16", "use_8bit_optimizer": True}, ["--use-8bit-optimizer", "--model-dtype"]),
+        ({"ema_start_step": 5}, ["--ema-start-step 5", "--ema-decay"]),
         ({"lr": -1, "steps": 0, "arch": "x"}, ["--lr", "--steps", "--arch"]),
     ],
     ids=str,

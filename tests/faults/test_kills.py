@@ -29,12 +29,15 @@ def resume(name: str) -> list[str]:
     return ["train", "actv1", "--resume", "--brain-name", name]
 
 
+def num_lines(file: Path) -> int:
+    """Lines of a file; 0 where there is none."""
+    return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+
 def test_killed_at_random_moments_again_and_again(lab: Lab, forks: Forks) -> None:
     settings = {"steps": 24, "save_every": 3, "eval_every": 8, "keep_last": 1, "linear_dataset": False}
     assert forks.run(lab.root, "--version") == 0  # torch is imported now
-    began = time.monotonic()
     assert forks.run(lab.root, *start(lab, "straight", **settings)) == 0
-    duration = time.monotonic() - began
     draw = random.Random(20)
     num_kills = num_runs = 0
     while num_kills < 10:
@@ -42,10 +45,14 @@ def test_killed_at_random_moments_again_and_again(lab: Lab, forks: Forks) -> Non
         run_dir = lab.run_dir(f"killed-{num_runs}")
         code = KILLED
         while code == KILLED:
-            begun = (run_dir / "training_args.json").is_file()
+            begun, already = (run_dir / "training_args.json").is_file(), num_lines(run_dir / "metrics.jsonl")
             child = forks.start(lab.root, *(resume(run_dir.name) if begun else start(lab, run_dir.name, **settings)))
             if num_kills < 10:
-                time.sleep(duration * draw.uniform(0.05, 0.5))
+                # by what is written, not by the clock alone: how fast a run is differs from minute to minute
+                wanted = already + draw.randint(0, 16)
+                while num_lines(run_dir / "metrics.jsonl") < wanted and not (run_dir / "metadata.json").exists():
+                    time.sleep(0.002)
+                time.sleep(draw.uniform(0, 0.1))
                 child.send(signal.SIGKILL)
             code = child.wait()
             if code == KILLED:

@@ -32,6 +32,8 @@ def test_a_training_tells_what_it_does_and_what_comes_next(lab: Lab, capsys: pyt
     for row in measured:
         assert f"step {row['step']}  {evaluation_line(row)}" in shown
         assert f"(unigram {row['unigram_loss']:.3f})" in evaluation_line(row)
+        by_itself = f"by itself {row['adaptive_loss']:.3f} at {row['act_steps_mean']:.2f} segments"
+        assert evaluation_line(row).endswith(by_itself)
     assert "step 6/6  loss " in shown
     assert shown.count("sample  ") == len(measured)
     assert "finished at step 6" in shown

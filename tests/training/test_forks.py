@@ -200,6 +200,8 @@ def test_settings_that_may_change(lab: Lab) -> None:
         "eval_batches": 1,
         "keep_last": 1,
     }
+    cut = fork(lab, parent / STEP, "cut", steps=5, max_seq_len=24)
+    assert not [message for message in rows(cut.run_dir)[0]["messages"] if "is not what was trained on" in message]
     child = fork(lab, parent / STEP, **changed)
     assert child.step == 7
     assert files(parent) == before

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from hrm_engine.config import PuzzleTrainConfig, build_config
 from hrm_engine.data.puzzles.arc.build import build_arc
@@ -85,6 +86,27 @@ def test_table_and_rows_agree(lab: Lab) -> None:
         missing = {name for name in declared[event] - fields if (event, name) not in ON_A_GPU}
         assert (event, fields - declared[event]) == (event, set())
         assert (event, missing) == (event, set())
+
+
+@pytest.mark.parametrize("freeze_positions", [0, 1])
+@pytest.mark.parametrize("use_moe", [False, True])
+def test_the_loss_that_is_told_is_the_one_that_is_minimised(lab: Lab, freeze_positions: int, use_moe: bool) -> None:
+    how = {"halt_max_steps": 4, "batch_size": 4, "amp": False, "freeze_positions": freeze_positions}
+    with Trainer(lab.config(brain_name="run", use_moe=use_moe, **how), workspace=lab.workspace) as trainer:
+        minimised: list[float] = []
+
+        def backward(loss: Tensor) -> None:
+            minimised.append(float(loss.detach()))
+            loss.backward()
+
+        # two micro-batches of different numbers of labels and stopped positions
+        measured = trainer.task.work(trainer.state, 3, checkpointing=False).run(backward)
+        told = trainer.task.describe(measured.numbers.tolist(), measured.counts, 1.0, trainer.state)
+    assert (told["act_steps_mean"] < 4) == bool(freeze_positions)
+    assert told["loss"] == pytest.approx(sum(minimised), rel=1e-5)
+    assert told["ce"] == pytest.approx(float(measured.loss), rel=1e-5)
+    # a fresh halting head says 0.5 everywhere, and a fresh network gains nothing by another segment
+    assert told["halt_loss"] == pytest.approx(math.log(2), rel=0.01)
 
 
 def test_the_numbers_of_a_step(lab: Lab) -> None:

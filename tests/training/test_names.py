@@ -135,7 +135,11 @@ BAD_STARTS: dict[str, tuple[dict[str, Any], type[HRMError], str]] = {
     ),
     "no evaluation data": ({"eval_file": "training_data/missing.txt"}, DataError, "missing.txt: no such file"),
     "a model that is nowhere": ({"model": "nobody/nothing"}, ConfigError, "nobody/nothing.*lab implant"),
-    "a student that does not fit": ({"student_init": "training_data/s.safetensors"}, BundleError, "halt_head.weight"),
+    "a student that does not fit": (
+        {"student_init": "training_data/s.safetensors"},
+        BundleError,
+        "embed_tokens.weight is missing",
+    ),
     "a device that is not there": ({"device": "cuda:99", "strict": True}, ConfigError, "--device cuda:99"),
     "a log file that is a folder": ({"log_file": "training_data"}, StorageError, "training_data"),
 }

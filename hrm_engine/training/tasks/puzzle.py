@@ -13,7 +13,7 @@ from torch import Tensor
 from hrm_engine.bundles.core_config import PUZZLE_KIND, read_core_config
 from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.puzzle_card import PuzzleCard
-from hrm_engine.bundles.student import load_student
+from hrm_engine.bundles.student import load_student, student_source
 from hrm_engine.config import CoreConfig, PuzzleTrainConfig, resolve_puzzle_core
 from hrm_engine.data.puzzles.augment import check_symmetries
 from hrm_engine.data.puzzles.embedded import build_embedded
@@ -146,6 +146,8 @@ class PuzzleTask(Task):
     @classmethod
     def resolve(cls, config: PuzzleTrainConfig, workspace: Workspace) -> PuzzleTrainConfig:
         """The configuration with every default written out; epochs become steps by the groups of the dataset."""
+        source = student_source(config.start.student_init, workspace, of_puzzles=True)
+        config = config.model_copy(update={"start": config.start.model_copy(update={"student_init": source})})
         if config.run.epochs is None:
             return config.resolved()
         folder = workspace.resolve(config.data.data_path)

@@ -15,7 +15,7 @@ from hrm_engine.bundles import Bundle, StartingPoint
 from hrm_engine.bundles.core_config import TEXT_KIND, read_core_config
 from hrm_engine.bundles.implant import embedded_corpus, starting_point
 from hrm_engine.bundles.load import build_model
-from hrm_engine.bundles.student import load_student, student_config, student_core
+from hrm_engine.bundles.student import load_student, student_config, student_core, student_notes
 from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
 from hrm_engine.data.ahead import Ahead
 from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
@@ -54,14 +54,14 @@ class TextStep:
             self._task.model, self._rows, backward, step=self._state.step + 1, checkpointing=self._checkpointing
         )
         self._routing = losses.routing
-        num_tokens = self._rows.num_tokens
+        token_segments = self._rows.token_segments
         counts = {
-            "num_tokens": num_tokens,
-            "token_segments": self._rows.token_segments,
+            "num_tokens": self._rows.num_tokens,
+            "token_segments": token_segments,
             "rows": self._state.rows + self._task.rows_per_step,
             **({} if self._rows.grad_calls is None else {"grad_calls": self._rows.grad_calls}),
         }
-        loss = losses.ce_by_segment.mean() / max(1, num_tokens)
+        loss = losses.ce_by_segment.sum() / max(1, token_segments)
         numbers = torch.cat((losses.ce_by_segment, losses.halt[None]))
         return Measured(with_routing(numbers, losses.routing), loss, counts)
 
@@ -160,6 +160,7 @@ class TextTask(Task):
         task = cls(config, start.tokenizer, workspace, start)
         task.attached, about_experts = look_up(config.start.student_init, config.moe, workspace)
         messages += start.messages + about_experts
+        messages += student_notes(task.core, config.start.student_init, workspace)
         if not task.core.trains_embeddings:
             messages.append(
                 f"with --grad-calls {task.core.grad_calls} no gradient reaches the token embeddings: they stay as they "
@@ -225,14 +226,15 @@ class TextTask(Task):
         *by_segment, halt = numbers[: len(numbers) - self.routers.num_numbers]
         about_routers, added = self.routers.losses(numbers)
         num_tokens, token_segments, rows = (counts[name] for name in ("num_tokens", "token_segments", "rows"))
-        count = max(1, num_tokens)
-        ce = sum(by_segment) / len(by_segment) / count
+        # as accumulate_gradients weighs them: what is told as the loss is what is minimised
+        ce = sum(by_segment) / max(1, token_segments)
+        halt_weight = HALT_LOSS_WEIGHT * len(by_segment) / max(1, token_segments)
         state.tokens += num_tokens
         state.token_segments += token_segments
         return {
-            "loss": ce + HALT_LOSS_WEIGHT * halt / count + added,
+            "loss": ce + halt_weight * halt + added,
             "ce": ce,
-            "halt_loss": halt / count / max(1, len(by_segment) - 1),
+            "halt_loss": halt / max(1, token_segments - num_tokens),
             **about_routers,
             "rows": rows,
             "tokens": state.tokens,
@@ -241,7 +243,7 @@ class TextTask(Task):
             **warmed_fields(counts),
             "dataset_position": (self.order.start_offset + rows) % len(self.rows),
             "epoch": self.order.epoch(rows),
-            "act_steps_mean": token_segments / count,
+            "act_steps_mean": token_segments / max(1, num_tokens),
             "tokens_per_s": num_tokens / step_time,
             "token_segments_per_s": token_segments / step_time,
         }
