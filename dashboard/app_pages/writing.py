@@ -40,7 +40,6 @@ class Written:
 
     brain: tuple[object, ...]
     generation: Generation
-    num_segments: int
     experts: list[ExpertUse]
     notes: list[str]
 
@@ -176,7 +175,7 @@ def write(
                     if time.monotonic() - drawn_at > _REDRAW_S:
                         draw(box, prompt, writing.tokens, writing.depths, writing.num_segments)
                         drawn_at = time.monotonic()
-    return Written((brain.id, brain.version), writing.result(), writing.num_segments, used, notes)
+    return Written((brain.id, brain.version), writing.result(), used, notes)
 
 
 def draw(box: DeltaGenerator, prompt: str, tokens: list[str], depths: list[int], num_segments: int) -> None:
@@ -191,8 +190,8 @@ def show(written: Written, box: DeltaGenerator) -> None:
     from hrm_engine.data.text.drawing import depth_legend
 
     found = written.generation
-    draw(box, found.prompt, found.tokens, found.depths, written.num_segments)
-    st.html(depth_legend(found.depths, num_segments=written.num_segments))
+    draw(box, found.prompt, found.tokens, found.depths, found.num_segments)
+    st.html(depth_legend(found.depths, num_segments=found.num_segments))
     depth, tokens, speed = st.columns(3)
     depth.metric("Mean depth", "—" if found.mean_depth is None else f"{found.mean_depth:.2f}")
     tokens.metric("Tokens", count(found.num_tokens))

@@ -35,9 +35,9 @@ class TextView:
         self.tokens, self.depths, self.num_segments, self.prompt = tokens, depths, most, prompt
 
     @classmethod
-    def of(cls, generation: Generation, *, num_segments: int | None = None) -> TextView:
-        """The view of a generated text. Raises ValueError."""
-        return cls(generation.tokens, generation.depths, num_segments=num_segments, prompt=generation.prompt)
+    def of(cls, generation: Generation) -> TextView:
+        """The view of a generated text."""
+        return cls(generation.tokens, generation.depths, num_segments=generation.num_segments, prompt=generation.prompt)
 
     def html(self) -> str:
         """The text, and below what the grounds mean."""

@@ -91,7 +91,7 @@ def test_depth_and_stop_strings(brain: Bundle, capsys: Capture) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["finish_reason"] == "stop_string"
     assert found["text"] == text[: text.index(text[3:])]
-    assert found["mean_depth"] == 3.0
+    assert (found["mean_depth"], found["num_segments"]) == (3.0, 3)
     assert found["depths"] == [3] * found["num_tokens"]
     written("--prompt", "the", "--repetition-penalty", 5, "--temperature", 0, "--json")
     penalised = json.loads(capsys.readouterr().out)["text"]

@@ -21,7 +21,7 @@ def tokenizer() -> Tokenizer:
 
 def test_a_generated_text_is_coloured(tokenizer: Tokenizer) -> None:
     found = generate(random_bundle(tokenizer, halt_max_steps=3), "ab", max_new_tokens=12, halt_threshold=0.55)
-    view = TextView.of(found, num_segments=3)
+    view = TextView.of(found)
     shown = view._repr_mimebundle_()
     assert shown["text/html"].count('title="token ') == sum(map(bool, found.tokens))
     assert f"mean {found.mean_depth:.2f} of 3" in shown["text/html"]
@@ -30,6 +30,16 @@ def test_a_generated_text_is_coloured(tokenizer: Tokenizer) -> None:
     cleaned = clean_html(shown["text/html"])
     assert cleaned.count("background-color: rgba(") == shown["text/html"].count("background-color: rgba(")
     assert cleaned.count('title="token ') == shown["text/html"].count('title="token ')
+
+
+def test_the_possible_depth_is_shown_where_no_token_needed_it(tokenizer: Tokenizer) -> None:
+    bundle = random_bundle(tokenizer, halt_max_steps=3)
+    found = generate(bundle, "ab", max_new_tokens=4, halt_threshold=1.0)
+    assert set(found.depths) == {1}
+    html = TextView.of(found).html()
+    assert "1 segment of 3" in html
+    assert "mean 1.00 of 3" in html
+    assert "2 segments of 2" in TextView.of(generate(bundle, "ab", max_new_tokens=4, segments=2)).html()
 
 
 def test_depths_that_do_not_fit_are_refused() -> None:

@@ -208,7 +208,7 @@ class _Group:
         limit = min(self.max_new_tokens, self.bundle.config.max_seq_len - len(ids))
         at_limit: FinishReason = "length" if limit == self.max_new_tokens else "context"
         generator = self.sampling.generator(number)
-        return TextRow(self.bundle.tokenizer, prompt, ids, limit, at_limit, self.stop, generator)
+        return TextRow(self.bundle.tokenizer, prompt, ids, limit, at_limit, self.stop, generator, self.num_segments)
 
     def write(self, rows: list[TextRow]) -> Iterator[None]:
         """Continue rows until all are finished; yields after every token."""

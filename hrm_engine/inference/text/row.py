@@ -28,6 +28,8 @@ class Generation:
     """``stop`` (end token), ``stop_string``, ``length`` (as many tokens as allowed) or ``context`` (it is full)."""
     mean_depth: float | None
     """Mean of ``depths``; None where no token was drawn."""
+    num_segments: int
+    """Segments that a token could run."""
     seconds: float
     """In a batch: until this text was finished."""
     tokens: list[str]
@@ -48,8 +50,10 @@ class TextRow:
         at_limit: FinishReason,
         stop: Sequence[str],
         generator: torch.Generator,
+        num_segments: int,
     ) -> None:
         self.prompt, self.ids, self.limit, self.generator = prompt, ids, limit, generator
+        self.num_segments = num_segments
         self.finish_reason: FinishReason | None = None
         self.depths: list[int] = []
         self._at_limit: FinishReason = at_limit
@@ -95,7 +99,15 @@ class TextRow:
         mean = sum(depths) / len(depths) if depths else None
         text = "".join(self._shown)
         return Generation(
-            self.prompt, text, len(depths), self.finish_reason, mean, self._seconds, self.tokens, list(depths)
+            prompt=self.prompt,
+            text=text,
+            num_tokens=len(depths),
+            finish_reason=self.finish_reason,
+            mean_depth=mean,
+            num_segments=self.num_segments,
+            seconds=self._seconds,
+            tokens=self.tokens,
+            depths=list(depths),
         )
 
     def _end(self, reason: FinishReason) -> None:
