@@ -15,6 +15,7 @@ from dashboard.queries.brains import Brain
 from dashboard.queries.goals import served_goals
 from dashboard.queries.workspace import find_run, run_id
 from dashboard.resources import text_bundle, workspace
+from hrm_engine.data.text.typed import typed_stop_strings
 from hrm_engine.errors import HRMError
 from hrm_engine.store.goals import Goals
 
@@ -128,7 +129,7 @@ def controls(brain: Brain) -> dict[str, Any]:
         lines = st.text_area(
             "Stop strings", "", key="stop", height=68, help=r"One a line; \n stands for a line break", max_chars=10_000
         )
-        how["stop"] = [line.replace(r"\n", "\n") for line in (lines or "").split("\n") if line]
+        how["stop"] = typed_stop_strings(lines or "")
         how["seed"] = st.number_input("Seed", 0, 2**53 - 1, 0, key="seed", help="The same seed writes the same text")
     return how
 

@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets
 
 from hrm_engine.bundles import Bundle
+from hrm_engine.data.text.typed import typed_stop_strings
 from hrm_engine.errors import HRMError
 from hrm_engine.inference import stream
 from hrm_engine.inference.text.generate import MAX_SEGMENTS
@@ -45,6 +46,7 @@ class TextPlayground(ipywidgets.VBox):  # type: ignore[misc]
             ),
             "temperature": slider(real, 0, 2, 0.8, 0.05, "temperature"),
             "segments": slider(whole, 1, max(segments, min(2 * segments, MAX_SEGMENTS)), segments, 1, "segments"),
+            "top_k": ipywidgets.IntText(0, description="top k, 0: all", layout=wide, style=style),
             "top_p": slider(real, 0.05, 1, 1, 0.05, "top p"),
             "repetition_penalty": slider(real, 0.5, 2, 1, 0.05, "repetition penalty"),
             "seed": ipywidgets.IntText(0, description="seed", layout=wide, style=style),
@@ -54,12 +56,18 @@ class TextPlayground(ipywidgets.VBox):  # type: ignore[misc]
             self.adaptive = ipywidgets.Checkbox(False, description="adaptive depth", layout=wide, style=style)
         else:
             self.adaptive = None
+        self.stop = ipywidgets.Textarea(
+            placeholder=r"one a line; \n stands for a line break",
+            description="stop strings",
+            layout=ipywidgets.Layout(width="670px", height="50px"),
+            style=style,
+        )
         self.button = ipywidgets.Button(description="Write", button_style="primary")
         self.shown = ipywidgets.HTML()
         self.button.on_click(lambda _: self.write())
         forms = [*self.settings.values(), *([self.adaptive] if self.adaptive else [])]
         pairs = [ipywidgets.HBox(forms[start : start + 2]) for start in range(0, len(forms), 2)]
-        super().__init__([self.prompt, *pairs, self.button, self.shown])
+        super().__init__([self.prompt, *pairs, self.stop, self.button, self.shown])
         if write:
             self.write()
 
@@ -70,7 +78,7 @@ class TextPlayground(ipywidgets.VBox):  # type: ignore[misc]
             del how["halt_threshold"]
         self.button.disabled = True
         try:
-            writing = stream(self.bundle, self.prompt.value, **how)
+            writing = stream(self.bundle, self.prompt.value, stop=typed_stop_strings(self.stop.value), **how)
             drawn_at = 0.0
             for _ in writing:
                 if time.monotonic() - drawn_at > _REDRAW_S:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hrm_engine.data.text.tokenizer import MIN_VOCAB_SIZE, Tokenizer, train_tokenizer
+from hrm_engine.data.text.typed import typed_stop_strings
 from hrm_engine.inference import generate
 from lab.runner.sanitize import clean_html
 from lab.widgets import TextPlayground, TextView
@@ -68,6 +69,28 @@ def test_the_form_writes_with_its_settings(tokenizer: Tokenizer) -> None:
     assert set(form.view.depths) == {1}
     assert not form.button.disabled
     form.close_all()
+
+
+def test_the_form_has_stop_strings_and_top_k(tokenizer: Tokenizer) -> None:
+    bundle = random_bundle(tokenizer, halt_max_steps=3)
+    form = TextPlayground(bundle, "ab", write=False)
+    form.settings["top_k"].value, form.settings["max_new_tokens"].value = 2, 20
+    form.button.click()
+    assert form.view is not None
+    whole = generate(bundle, "ab", max_new_tokens=20, top_k=2)
+    assert list(form.view.tokens) == whole.tokens != generate(bundle, "ab", max_new_tokens=20).tokens
+    form.stop.value = f"no such text\n\n{whole.text[5:7]}"
+    form.button.click()
+    assert "".join(form.view.tokens) == whole.text[: whole.text.index(whole.text[5:7])]
+    form.settings["top_k"].value = -1
+    form.button.click()
+    assert "--top-k -1" in form.shown.value
+    form.close_all()
+
+
+def test_what_is_typed_as_stop_strings() -> None:
+    assert typed_stop_strings("") == []
+    assert typed_stop_strings("END\n\n\\n\\n\n a\\nb") == ["END", "\n\n", " a\nb"]
 
 
 def test_what_is_wrong_is_said_in_place_of_the_text(tokenizer: Tokenizer) -> None:
