@@ -10,8 +10,8 @@ import streamlit as st
 from dashboard.app_pages.asking import asked
 from dashboard.app_pages.boards import LARGE_PX, Board, boards, region_of
 from dashboard.app_pages.parts import nothing_yet, plain, sentence
+from dashboard.app_pages.text import text_section
 from dashboard.app_pages.thinking import Thought, question, show, think
-from dashboard.app_pages.writing import text_section
 from dashboard.queries.solvers import Solver
 from dashboard.queries.workspace import find_run, run_id
 from dashboard.resources import brains, run_index, solvers, workspace

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from dashboard.app_pages.parts import nothing_yet, plain, sentence
+from dashboard.app_pages.parts import plain, sentence
 from dashboard.formats import count, rate
 from dashboard.queries.brains import Brain
 from dashboard.queries.goals import served_goals
-from dashboard.queries.workspace import find_run, run_id
 from dashboard.resources import text_bundle, workspace
 from hrm_engine.data.text.typed import typed_stop_strings
 from hrm_engine.errors import HRMError
@@ -45,19 +43,9 @@ class Written:
     notes: list[str]
 
 
-def text_section(found: dict[str, Brain], run_dirs: list[Path]) -> None:
-    """Choose a brain, write, look."""
-    if not found:
-        nothing_yet(
-            "There is no text model in this workspace yet.",
-            "`lab run quickstart` trains a small one; it appears here when it is saved.",
-        )
-        return
-    left, right = st.columns([2, 5], gap="large")
+def writing_section(brain: Brain, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    """A prompt and settings on the left, what the brain writes on the right."""
     with left:
-        brain = chosen_brain(found, run_dirs)
-        if brain is None:
-            return
         prompt = st.text_area("Prompt", "The ", key="prompt", height=110, max_chars=100_000)
         settings = controls(brain)
         goals, strength = goal_controls(brain)
@@ -77,28 +65,6 @@ def text_section(found: dict[str, Brain], run_dirs: list[Path]) -> None:
             show(written, box)
         else:
             plain("Write continues the prompt here; the ground of a token is stronger the more segments it ran.")
-
-
-def chosen_brain(found: dict[str, Brain], run_dirs: list[Path]) -> Brain | None:
-    """The brain of the link, else the one saved last; says so and gives None if the link names none."""
-    wanted = st.query_params.get("bundle", "")
-    named = find_run(workspace(), wanted, run_dirs) if wanted else None
-    brain = found.get(run_id(workspace(), named)) if named is not None else None
-    if not wanted:
-        brain = next(iter(found.values()))
-    elif brain is None:
-        sentence(f"The bundle {wanted[:200]} is no text model of the workspace (any more): choose a brain below")
-    st.session_state["brain_choice"] = None if brain is None else brain.id
-    st.selectbox("Brain", list(found), key="brain_choice", on_change=choose, placeholder="Choose a brain")
-    if brain is not None:
-        plain(f"{brain.arch}, {brain.segments} segments in training, context of {count(brain.context)} tokens")
-    return brain
-
-
-def choose() -> None:
-    """Put the brain chosen in the box into the link."""
-    chosen: Any = st.session_state["brain_choice"]
-    st.query_params.from_dict({"play": "Text", **({"bundle": chosen} if chosen else {})})
 
 
 def controls(brain: Brain) -> dict[str, Any]:

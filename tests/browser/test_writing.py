@@ -1,7 +1,8 @@
-"""Text in the Playground in a real browser: a real brain writes, and each token shows how deep it went."""
+"""Text in the Playground in a real browser: a real brain writes and reads, and each token shows how deep it went."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,3 +81,44 @@ def test_a_brain_is_watched_writing(
     page.get_by_text("the model's context 128").wait_for()
     assert_no_errors(page)
     assert (screenshots / "writing.png").stat().st_size > PICTURE_BYTES
+
+
+def test_a_brain_is_watched_reading(
+    lab: Lab, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path
+) -> None:
+    page.goto(f"{start_dashboard(lab.root)}/playground")
+    page.get_by_role("radio", name="Read").click()
+    text = page.get_by_role("textbox", name="Text")
+    text.fill("the cat <img src=x onerror='document.title=1'>")
+    text.press("Control+Enter")
+    slider = page.get_by_role("slider", name="Go on above a probability of")
+    slider.focus()
+    slider.press("Home")
+    page.wait_for_timeout(500)
+    button = page.get_by_role("button", name="Read")
+    button.click()
+    page.get_by_text("Mean loss").wait_for(timeout=WRITING_LIMIT_MS)
+    wait_for_metric(page, "Mean depth", "3.00")
+    deep = set(grounds(page))
+    assert len(deep) == 1
+    assert page.locator(".written").inner_text() == "the cat <img src=x onerror='document.title=1'>"
+    assert page.locator("img[src=x]").count() == 0
+    said = page.locator(".written span[title]").first.get_attribute("title")
+    assert said is not None
+    assert re.fullmatch(r"token 1: 3 segments of 3, loss \d+\.\d{3}", said)
+    page.screenshot(path=screenshots / "reading.png", full_page=True)
+    assert (screenshots / "reading.png").stat().st_size > PICTURE_BYTES
+
+    # A threshold that no probability is above: the brain answers after one segment, on another ground.
+    slider.focus()
+    slider.press("End")
+    page.wait_for_timeout(500)
+    button.click()
+    wait_for_metric(page, "Mean depth", "1.00")
+    assert set(grounds(page)).isdisjoint(deep)
+
+    text.fill("cat " * 400)
+    text.press("Control+Enter")
+    button.click()
+    page.get_by_text("The brain cannot read this").wait_for()
+    assert_no_errors(page)

@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.queries.brains import Brains
 from hrm_engine.bundles import load_bundle
 from hrm_engine.inference import generate
+from hrm_engine.inference.text.reading import read_tokens
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
@@ -182,3 +183,68 @@ def test_sessions_write_one_after_another(lab: Workspace, tiny_brain: Path) -> N
         assert other.is_alive()
     other.join(5)
     assert not other.is_alive()
+
+
+def reads(app: AppTest, text: str, threshold: float = 0.5) -> AppTest:
+    """The brain reads a text."""
+    app.get_by_key("mode").set_value("Read").run()
+    app.get_by_key("read_text").input(text).run()
+    app.get_by_key("read_threshold").set_value(threshold).run()
+    return press(app, "Read")
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+def test_a_given_text_is_read(open_app: OpenApp, lab: Workspace, tiny_brain: Path, threshold: float) -> None:
+    text = "the cat <b>runs</b>"
+    app = reads(open_app("playground"), text, threshold)
+    tokens = read_tokens(load_bundle(tiny_brain, workspace=lab), text, halt_threshold=threshold)
+    assert grounds(app) == [
+        f"{token.depth} segment{'s' * (token.depth > 1)} of 3, loss {token.loss:.3f}" for token in tokens if token.text
+    ]
+    assert "&lt;" in html(app)
+    assert "<b>" not in html(app)
+    mean = [sum(values) / len(tokens) for values in zip(*((one.depth, one.loss) for one in tokens), strict=True)]
+    assert {metric.label: metric.value for metric in app.metric} == {
+        "Mean depth": f"{mean[0]:.2f}",
+        "Mean loss": f"{mean[1]:.3f}",
+        "Tokens": str(len(tokens)),
+    }
+    # Another rerun keeps it, and writing has a page of its own.
+    before = html(app)
+    assert html(app.run()) == before
+    app.get_by_key("mode").set_value("Write").run()
+    assert_clean(app)
+    assert not grounds(app)
+
+
+def test_goals_of_a_written_text_are_not_read_with(
+    open_app: OpenApp, lab: Workspace, tiny_brain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, object]] = []
+    monkeypatch.setattr("hrm_engine.bundles.steering.steer", lambda bundle, **how: given.append(how) or [])
+    reads(open_app("playground"), "the cat")
+    assert given == [{"workspace": lab}]
+
+
+def test_what_cannot_be_read_is_a_sentence(open_app: OpenApp, tiny_brain: Path) -> None:
+    app = reads(open_app("playground"), "cat " * 200)
+    assert "The brain cannot read this: the text has" in texts(app)
+    assert "the model's context 32" in texts(app)
+    assert not grounds(app)
+    assert "There is no text to read" in texts(reads(app, ""))
+
+
+def test_a_damaged_brain_cannot_read(open_app: OpenApp, tiny_brain: Path) -> None:
+    (tiny_brain / "model.safetensors").write_bytes(b"cut")
+    app = reads(open_app("playground"), "the cat")
+    assert "The brain cannot read this" in texts(app)
+    assert not grounds(app)
+
+
+def test_a_brain_of_one_segment_has_no_depth_to_look_at(open_app: OpenApp, tiny_brain: Path) -> None:
+    write_json(tiny_brain / "config.json", {**read_json(tiny_brain / "config.json"), "halt_max_steps": 1})
+    app = open_app("playground")
+    app.get_by_key("mode").set_value("Read").run()
+    assert_clean(app)
+    assert "one segment at every token" in texts(app)
+    assert "Read" not in [button.label for button in app.button]

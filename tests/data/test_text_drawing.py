@@ -66,6 +66,19 @@ def test_plain_text_has_the_depth_behind_every_token() -> None:
     assert depth_text([], [], prompt="x") == "x"
 
 
+def test_losses_are_said_beside_depths() -> None:
+    html = depth_html(["a", "", "b"], [1, 1, 2], num_segments=2, losses=[0.25, 1.0, 12.3456])
+    assert re.findall(r'title="([^"]+)"', html) == [
+        "token 1: 1 segment of 2, loss 0.250",
+        "token 3: 2 segments of 2, loss 12.346",
+    ]
+    assert "mean 1.50 of 2, mean loss 0.750 nats/token" in depth_legend([1, 2], num_segments=2, losses=[0.5, 1.0])
+    assert depth_text(["a"], [1], losses=[0.5]) == "a/1\nmean depth 1.00, mean loss 0.500 nats/token"
+    assert "loss" not in depth_legend([], num_segments=2, losses=[])
+
+
 def test_every_token_needs_a_depth() -> None:
     with pytest.raises(ValueError, match="zip"):
         depth_html(["a"], [], num_segments=1)
+    with pytest.raises(ValueError, match="zip"):
+        depth_html(["a"], [1], num_segments=1, losses=[])

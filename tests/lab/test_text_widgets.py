@@ -7,7 +7,9 @@ import torch
 
 from hrm_engine.data.text.tokenizer import MIN_VOCAB_SIZE, Tokenizer, train_tokenizer
 from hrm_engine.data.text.typed import typed_stop_strings
+from hrm_engine.errors import ConfigError
 from hrm_engine.inference import generate
+from hrm_engine.inference.text.reading import read_tokens
 from lab.runner.sanitize import clean_html
 from lab.widgets import TextPlayground, TextView
 from tests.inference.text.test_generate import random_bundle
@@ -43,11 +45,33 @@ def test_the_possible_depth_is_shown_where_no_token_needed_it(tokenizer: Tokeniz
     assert "2 segments of 2" in TextView.of(generate(bundle, "ab", max_new_tokens=4, segments=2)).html()
 
 
+def test_a_given_text_is_coloured(tokenizer: Tokenizer) -> None:
+    bundle = random_bundle(tokenizer, halt_max_steps=3)
+    tokens = read_tokens(bundle, "ab <b>", halt_threshold=0.55)
+    view = TextView.read(bundle, "ab <b>", halt_threshold=0.55)
+    assert (view.num_segments, "".join(view.tokens)) == (3, "ab <b>")
+    assert view.depths == [token.depth for token in tokens]
+    assert f"{tokens[0].depth} segment" in view.html()
+    assert f" of 3, loss {tokens[0].loss:.3f}" in view.html()
+    mean = f"mean loss {sum(token.loss for token in tokens) / len(tokens):.3f} nats/token"
+    assert mean in view.html()
+    assert mean in view.text()
+    assert "no token" in TextView.read(bundle, "").html()
+    with pytest.raises(ConfigError, match="probability from 0"):
+        TextView.read(bundle, "ab", halt_threshold=2)
+    with pytest.raises(ConfigError, match="the model's context"):
+        TextView.read(bundle, "ab" * 400)
+    with pytest.raises(ConfigError, match="one segment at every token"):
+        TextView.read(random_bundle(tokenizer, halt_max_steps=1), "ab")
+
+
 def test_depths_that_do_not_fit_are_refused() -> None:
     assert TextView(["a", "b"], [1, 5]).num_segments == 5
     assert "no token" in TextView([], []).html()
     with pytest.raises(ValueError, match="2 tokens and 1 depths"):
         TextView(["a", "b"], [1])
+    with pytest.raises(ValueError, match="1 tokens and 2 losses"):
+        TextView(["a"], [1], losses=[0.5, 0.5])
     for depth in (0, 4):
         with pytest.raises(ValueError, match="1 to 3 are possible"):
             TextView(["a"], [depth], num_segments=3)

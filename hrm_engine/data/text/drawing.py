@@ -17,27 +17,36 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _NEW_LINE = "&#8629;<br>"
 
 
-def depth_html(tokens: Sequence[str], depths: Sequence[int], *, num_segments: int, prompt: str = "") -> str:
+def depth_html(
+    tokens: Sequence[str],
+    depths: Sequence[int],
+    *,
+    num_segments: int,
+    prompt: str = "",
+    losses: Sequence[float] | None = None,
+) -> str:
     """A text as HTML.
 
     Args:
         tokens: what is read of each token; empty ones are not drawn.
         depths: segments that each of them ran, 1 to ``num_segments``.
         prompt: what stands before, without a ground.
+        losses: nats of each token, said beside its depth.
 
     Raises:
-        ValueError: not one depth for each token.
+        ValueError: not one depth, or not one loss, for each token.
     """
+    said = [""] * len(tokens) if losses is None else [f", loss {loss:.3f}" for loss in losses]
     parts = [f"<span>{_marked(prompt)}</span>"] if prompt else []
-    for number, (token, depth) in enumerate(zip(tokens, depths, strict=True), start=1):
+    for number, (token, depth, more) in enumerate(zip(tokens, depths, said, strict=True), start=1):
         if token:
-            about = f"token {number}: {_segments(depth)} of {num_segments}"
+            about = f"token {number}: {_segments(depth)} of {num_segments}{more}"
             parts.append(f'<span style="{_ground(depth, num_segments)}" title="{about}">{_marked(token)}</span>')
     return f"<div>{''.join(parts)}</div>"
 
 
-def depth_legend(depths: Sequence[int], *, num_segments: int) -> str:
-    """Which ground stands for which depth, and how many tokens have it, as HTML."""
+def depth_legend(depths: Sequence[int], *, num_segments: int, losses: Sequence[float] | None = None) -> str:
+    """Which ground stands for which depth, how many tokens have it, and the means, as HTML."""
     counts = Counter(depths)
     chips = (
         f'<span style="{_ground(depth, num_segments)}" title="{_tokens(counts[depth])}">'
@@ -45,15 +54,21 @@ def depth_legend(depths: Sequence[int], *, num_segments: int) -> str:
         for depth in range(1, num_segments + 1)
         if num_segments <= 16 or counts[depth]
     )
-    mean = f"mean {sum(depths) / len(depths):.2f} of {num_segments}" if depths else "no token"
+    mean = f"mean {sum(depths) / len(depths):.2f} of {num_segments}{_mean_loss(losses)}" if depths else "no token"
     return f"<div>tokens by segments: {' &ensp; '.join(chips)} &ensp; {mean}</div>"
 
 
-def depth_text(tokens: Sequence[str], depths: Sequence[int], *, prompt: str = "") -> str:
-    """The same as plain text: a line with the depth behind every token, ``the/2 cat/4``, and a line of the mean."""
+def depth_text(
+    tokens: Sequence[str], depths: Sequence[int], *, prompt: str = "", losses: Sequence[float] | None = None
+) -> str:
+    """The same as plain text: a line with the depth behind every token, ``the/2 cat/4``, and a line of the means."""
     marked = "".join(f"{token}/{depth}" for token, depth in zip(tokens, depths, strict=True) if token)
-    mean = f"\nmean depth {sum(depths) / len(depths):.2f}" if depths else ""
+    mean = f"\nmean depth {sum(depths) / len(depths):.2f}{_mean_loss(losses)}" if depths else ""
     return f"{prompt}{marked}{mean}"
+
+
+def _mean_loss(losses: Sequence[float] | None) -> str:
+    return f", mean loss {sum(losses) / len(losses):.3f} nats/token" if losses else ""
 
 
 def _ground(depth: int, num_segments: int) -> str:
