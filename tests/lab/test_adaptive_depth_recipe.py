@@ -9,7 +9,7 @@ import pytest
 
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
-from tests.tiny_runs import make_source
+from tests.tiny_runs import Lab, make_source
 
 
 def test_the_notebook_trains_sweeps_and_colours(
@@ -45,3 +45,46 @@ def test_the_notebook_trains_sweeps_and_colours(
     assert "use a probability from 0" in capsys.readouterr().err
     assert main(["eval", "text", "--bundle", "default", "--dataset-file", "nowhere.txt"]) == 2
     assert "nowhere.txt" in capsys.readouterr().err
+
+
+@pytest.fixture
+def brains(lab: Lab) -> Lab:
+    """A brain of two segments and one of a single one, beside a text that none was trained on."""
+    lab.train("deep", halt_max_steps=2, steps=1, max_seq_len=32)
+    lab.train("flat", halt_max_steps=1, steps=1)
+    (lab.root / "other.txt").write_text("a dog\n\nthe cat runs\n", encoding="utf8")
+    return lab
+
+
+def refused(capsys: pytest.CaptureFixture[str], **given: object) -> str:
+    """What the recipe says of values that it does not take."""
+    assert main(["run", "adaptive-depth", *(word for name in given for word in ("-p", f"{name}={given[name]}"))]) == 1
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_what_a_training_cannot_end_with_is_refused_before_it_begins(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refused(capsys, halt_max_steps=1, steps=2)
+    assert "ConfigError: -p halt_max_steps=1: one segment leaves no depth to choose; use at least 2" in told
+    assert "ConfigError: -p num_documents=0: use at least 1" in refused(capsys, num_documents=0)
+    assert "nowhere.txt" in refused(capsys, dataset_file="nowhere.txt")
+    assert not Workspace(workspace).brains.exists()
+
+
+def test_brains_that_cannot_be_measured_are_told_in_the_words_of_the_recipe(
+    brains: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refused(capsys, brain="flat")
+    assert "flat runs one segment at every token" in told
+    assert "--halt-threshold" not in told
+    # an imported model has no such file
+    folder = brains.run_dir("deep")
+    (folder / "training_args.json").unlink()
+    facts = json.loads((folder / "metadata.json").read_text(encoding="utf8"))
+    del facts["files"]["training_args.json"]
+    (folder / "metadata.json").write_text(json.dumps(facts), encoding="utf8")
+    assert "deep does not say what it was trained on: add -p dataset_file=FILE" in refused(capsys, brain="deep")
+    words = ["-p", "brain=deep", "-p", "dataset_file=other.txt", "-p", "batch_size=2"]
+    assert main(["run", "adaptive-depth", *words]) == 0
+    assert "loss after 2 segments" in capsys.readouterr().out

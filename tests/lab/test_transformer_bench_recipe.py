@@ -24,6 +24,16 @@ SMALL = {
 }
 
 
+def test_a_comparison_of_nothing_is_refused_before_it_begins(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "transformer-bench", "-p", "depths=[]"]) == 1
+    assert "ConfigError: -p depths=[]: name at least one" in capsys.readouterr().out
+    assert main(["run", "transformer-bench", "-p", "num_evals=0"]) == 1
+    assert "ConfigError: -p num_evals=0: use at least 1" in capsys.readouterr().out
+    assert not Workspace(workspace).embedded_corpus.exists(), "nothing was prepared"
+
+
 def test_the_comparison_runs_and_concludes(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     source = make_source(tmp_path_factory.mktemp("bench") / "source")
     place = Workspace(workspace)
