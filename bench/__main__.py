@@ -10,13 +10,15 @@ import platform
 
 import torch
 
-from bench import generation, hrm_step, kernels, moe_layer, text_peer, text_step
+from bench import adaptive_depth, generation, hrm_step, kernels, moe_layer, text_gpu, text_peer, text_step
 from bench.machine import compute_dtype, describe, dtype_name, matmul_rate
 from hrm_engine.kernels.device import choose_device, keep_freed_memory
 
 SUBJECTS = {
     "text_step": text_step.report,
     "text_peer": text_peer.report,
+    "text_gpu": text_gpu.report,
+    "adaptive_depth": adaptive_depth.report,
     "generation": generation.report,
     "kernels": kernels.report,
     "moe_layer": moe_layer.report,

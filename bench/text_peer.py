@@ -1,9 +1,9 @@
 """A training step beside `HrmTextForCausalLM` of transformers: equal architecture, rows, and gradient calls.
 
-Vocabulary 8192, hidden 256, intermediate 768, 4 layers a stack, H 2 / L 3 cycles, gated attention, one segment, no
-halting loss, 8 x 256 tokens, AdamW with clipping. Theirs runs under bf16 autocast where the machine has bf16, in fp32
-where not; both compute in the same type. Ours is the whole step of the trainer, data and metrics included; theirs is
-given rows that are ready and one document each, which needs no mask but the causal one.
+Vocabulary 8192, H 2 / L 3 cycles, gated attention, one segment, no halting loss, AdamW with clipping; hidden 256,
+intermediate 768, 4 layers a stack and 8 x 256 tokens, or another :class:`Size`. Theirs runs under bf16 autocast where the
+machine has bf16, in fp32 where not; both compute in the same type. Ours is the whole step of the trainer, data and
+metrics included; theirs is given rows that are ready and one document each, which needs no mask but the causal one.
 """
 
 from __future__ import annotations
@@ -16,30 +16,52 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench.machine import compute_dtype, dtype_name, matmul_rate, peak_memory_bytes, restart_peak, table, wait
-from bench.text_step import NETWORK
 from hrm_engine.bundles import create_implant
+from hrm_engine.config.core import inner_width
 from hrm_engine.config.text import load_config
 from hrm_engine.kernels.device import choose_device, keep_freed_memory
 from hrm_engine.models.flops import step_flops
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
 
-ROWS, LENGTH, VOCABULARY, GRAD_CALLS = 8, 256, 8192, 5
+VOCABULARY, GRAD_CALLS, H_CYCLES, L_CYCLES, EXPANSION = 8192, 5, 2, 3, 4.0
 TURNS, WARMUP = 12, 3
 
 Step = Callable[[], None]
 
 
-def report(device: torch.device) -> str:
+@dataclass(frozen=True)
+class Size:
+    """What the two are measured at; ``layers`` of each of the two stacks."""
+
+    rows: int = 8
+    length: int = 256
+    hidden: int = 256
+    heads: int = 4
+    layers: int = 4
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The network in the words of our flags."""
+        cycles = {"h_cycles": H_CYCLES, "l_cycles": L_CYCLES, "h_layers": self.layers, "l_layers": self.layers}
+        return {"hidden_size": self.hidden, "num_heads": self.heads, "expansion": EXPANSION, **cycles}
+
+
+def report(device: torch.device, size: Size | None = None) -> str:
     """Markdown: tokens/s, share of the matmul rate, and the ratio of steps taken in turn; memory of each alone."""
+    size = size or Size()
     times: dict[str, list[float]] = {"theirs": [], "ours": []}
     rates = []
-    with their_step(device) as (theirs, _), our_step(device) as (ours, flops):
+    with their_step(device, size) as (theirs, _), our_trainer(device, size) as trainer:
+        flops = step_flops(trainer.core, rows=size.rows).total
+        ours = trainer.step
         for _ in range(TURNS + WARMUP):
             rates.append(matmul_rate(device, runs=3))
             for name, step in (("theirs", theirs), ("ours", ours)):
@@ -48,7 +70,7 @@ def report(device: torch.device) -> str:
                 step()
                 wait(device)
                 times[name].append(time.perf_counter() - start)
-    memory = {name: _peak_alone(name, device) for name in times}
+    memory = {name: _peak_alone(name, device, size) for name in times}
     rows = []
     for name, measured in times.items():
         kept = measured[WARMUP:]
@@ -58,7 +80,7 @@ def report(device: torch.device) -> str:
         rows.append(
             [
                 {"theirs": "HrmTextForCausalLM", "ours": "lab train actv1"}[name],
-                f"{ROWS * LENGTH / step:,.0f}",
+                f"{size.rows * size.length / step:,.0f}",
                 f"{step * 1e3:,.0f} ms",
                 f"{share:.1%}",
                 f"{memory[name] / 2**20:,.0f} MiB",
@@ -70,24 +92,24 @@ def report(device: torch.device) -> str:
     return (
         f"## Text training step beside transformers, {dtype}, {GRAD_CALLS} gradient calls\n\n"
         + table(header, rows)
-        + f"\n{flops / 1e9:,.0f} GFLOP a step: {flops / limit * 1e3:,.0f} ms and {ROWS * LENGTH * limit / flops:,.0f} "
-        f"tokens/s at the matmul rate of {limit / 1e9:,.0f} GFLOP/s\n"
+        + f"\n{flops / 1e9:,.0f} GFLOP a step: {flops / limit * 1e3:,.0f} ms and "
+        f"{size.rows * size.length * limit / flops:,.0f} tokens/s at the matmul rate of {limit / 1e9:,.0f} GFLOP/s\n"
     )
 
 
 @contextlib.contextmanager
-def our_step(device: torch.device) -> Iterator[tuple[Step, float]]:
-    """A step of the trainer, and the FLOPs of its matrix products."""
+def our_trainer(device: torch.device, size: Size) -> Iterator[Trainer]:
+    """The trainer of ours, with a run of its own in a workspace of its own."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         workspace = Workspace(Path(folder))
-        create_implant(workspace=workspace, hidden_size=NETWORK["hidden_size"])
+        create_implant(workspace=workspace, hidden_size=size.hidden)
         config = load_config(
             "text-small",
-            **NETWORK,
+            **size.network,
             grad_calls=GRAD_CALLS,
             halt_max_steps=1,
-            max_seq_len=LENGTH,
-            batch_size=ROWS,
+            max_seq_len=size.length,
+            batch_size=size.rows,
             steps=10_000,
             eval_batches=0,
             save_every=10_000,
@@ -95,33 +117,28 @@ def our_step(device: torch.device) -> Iterator[tuple[Step, float]]:
             gradient_checkpointing=False,
         )
         with Trainer(config, workspace=workspace) as trainer:
-            core = trainer.core
-            assert core.vocab_size == VOCABULARY
-
-            def step() -> None:
-                trainer.step()
-
-            yield step, step_flops(core, rows=ROWS).total
+            assert trainer.core.vocab_size == VOCABULARY
+            yield trainer
 
 
 @contextlib.contextmanager
-def their_step(device: torch.device) -> Iterator[tuple[Step, None]]:
-    """The same step as the library's users write it."""
+def their_step(device: torch.device, size: Size) -> Iterator[tuple[Step, int]]:
+    """The same step as the library's users write it, and the model's parameters."""
     from transformers import HrmTextConfig, HrmTextForCausalLM
 
     config = HrmTextConfig(
         vocab_size=VOCABULARY,
-        hidden_size=NETWORK["hidden_size"],
-        intermediate_size=768,
-        num_hidden_layers=NETWORK["h_layers"],
-        num_attention_heads=NETWORK["num_heads"],
-        head_dim=NETWORK["hidden_size"] // NETWORK["num_heads"],
-        max_position_embeddings=LENGTH,
-        H_cycles=NETWORK["h_cycles"],
-        L_cycles=NETWORK["l_cycles"],
+        hidden_size=size.hidden,
+        intermediate_size=inner_width(size.hidden, EXPANSION),
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        head_dim=size.hidden // size.heads,
+        max_position_embeddings=size.length,
+        H_cycles=H_CYCLES,
+        L_cycles=L_CYCLES,
         # the first high-level call and the whole second cycle: the calls that ours has gradient in
-        L_bp_cycles=[0, NETWORK["l_cycles"]],
-        initializer_range=NETWORK["hidden_size"] ** -0.5,
+        L_bp_cycles=[0, L_CYCLES],
+        initializer_range=size.hidden**-0.5,
         prefix_lm=False,
     )
     model = HrmTextForCausalLM(config).to(device).train()
@@ -130,7 +147,7 @@ def their_step(device: torch.device) -> Iterator[tuple[Step, None]]:
     dtype = compute_dtype(device)
 
     def step() -> None:
-        tokens = torch.randint(0, VOCABULARY, (ROWS, LENGTH), generator=generator).to(device)
+        tokens = torch.randint(0, VOCABULARY, (size.rows, size.length), generator=generator).to(device)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
@@ -138,18 +155,22 @@ def their_step(device: torch.device) -> Iterator[tuple[Step, None]]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    yield step, None
+    yield step, sum(parameter.numel() for parameter in model.parameters())
 
 
-def _peak_alone(name: str, device: torch.device) -> int:
+def _peak_alone(name: str, device: torch.device, size: Size) -> int:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
-        return alone.submit(_peak, name, str(device)).result()
+        return alone.submit(_peak, name, str(device), size).result()
 
 
-def _peak(name: str, device_name: str) -> int:
+def _peak(name: str, device_name: str, size: Size) -> int:
     keep_freed_memory()
     device = torch.device(device_name)
-    with (our_step if name == "ours" else their_step)(device) as (step, _):
+    with contextlib.ExitStack() as stack:
+        if name == "ours":
+            step: Callable[[], object] = stack.enter_context(our_trainer(device, size)).step
+        else:
+            step, _ = stack.enter_context(their_step(device, size))
         for _ in range(3):
             step()
         restart_peak(device)
