@@ -1,8 +1,8 @@
 """A training step beside `HrmTextForCausalLM` of transformers: equal architecture, rows, and gradient calls.
 
 Vocabulary 8192, H 2 / L 3 cycles, gated attention, one segment, no halting loss, AdamW with clipping; hidden 256,
-intermediate 768, 4 layers a stack and 8 x 256 tokens, or another :class:`Size`. Theirs runs under bf16 autocast where the
-machine has bf16, in fp32 where not; both compute in the same type. Ours is the whole step of the trainer, data and
+intermediate 768, 4 layers a stack and 8 x 256 tokens, or another :class:`Size`. Theirs runs under bf16 autocast where
+the machine has bf16, in fp32 where not; both compute in the same type. Ours is the whole step of the trainer, data and
 metrics included; theirs is given rows that are ready and one document each, which needs no mask but the causal one.
 """
 
