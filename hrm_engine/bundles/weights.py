@@ -97,6 +97,17 @@ def check_shapes(
     return problems
 
 
+def check_finite(tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Raise BundleError, naming the first tensor that holds NaN or an infinite number."""
+    for name, tensor in tensors.items():
+        if not (is_finite := tensor.isfinite()).all():
+            count = tensor.numel() - int(is_finite.sum())
+            raise BundleError(
+                f"{where} cannot be imported: {count} of the {tensor.numel()} numbers of {name} are NaN or infinite; "
+                "take a sound copy or an earlier checkpoint"
+            )
+
+
 def _files(folder: Path, stem: str, error: type[HRMError]) -> list[Path]:
     index = folder / f"{stem}.safetensors.index.json"
     if not index.is_file():

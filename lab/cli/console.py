@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hrm_engine.errors import ConfigError
+from hrm_engine.store.files import finite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,8 +32,8 @@ def printable(text: object) -> str:
 
 
 def show_json(value: Any) -> None:
-    """Write ``value`` as indented JSON to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    """Write ``value`` as indented JSON to stdout; numbers that are not finite, which JSON has not, as null."""
+    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:

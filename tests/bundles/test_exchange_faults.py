@@ -46,6 +46,10 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no-inner": (without("L_level.layers.0.mlp.down_proj.weight"), r"mlp\.down_proj\.weight is missing"),
     "one-more": (replaced("H_level.layers.0.extra.weight", torch.ones(2)), r"extra\.weight is not part of this model"),
     "shape": (replaced("q_head.weight", torch.ones(3, WIDTH)), r"q_head\.weight has shape \(3, 16\), the model needs"),
+    "infinite": (
+        replaced("q_head.bias", torch.tensor([0.0, torch.inf])),
+        r"1 of the 2 numbers of q_head\.bias are NaN",
+    ),
     "dimensions": (replaced("embed_tokens.embedding_weight", torch.ones(3)), "two dimensions are needed"),
     "integers": (replaced("lm_head.weight", torch.ones(2, 2, dtype=torch.int32)), "not a plain tensor of floating"),
     "a-number": (replaced("step", 7), "'step' is not a plain tensor|step' is not a plain tensor"),

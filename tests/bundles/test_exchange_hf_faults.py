@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,6 +92,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickled": (as_pickle, "its weights cannot be loaded"),
     "a-weight-less": (with_weights(lambda t: t.pop(DOWN)), rf"its weights hold no {DOWN}"),
     "a-weight-more": (with_weights(lambda t: t.update(extra=torch.ones(2))), "what is no part of the model: extra"),
+    "nan": (with_weights(lambda t: t["lm_head.weight"][3].fill_(math.nan)), "32 of the 9600 numbers of lm_head.weight"),
     "a-shape": (with_weights(lambda t: t.update({DOWN: torch.ones(3, 4)})), "its weights cannot be loaded"),
     "no-tokenizer": (without("tokenizer.json", "tokenizer_config.json"), "its tokenizer cannot be loaded"),
     "tokenizer-cut": (lambda f: (f / "tokenizer.json").write_text('{"model": {'), "its tokenizer cannot be loaded"),

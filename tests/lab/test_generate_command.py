@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from hrm_engine.bundles import Bundle, load_bundle
+from hrm_engine.bundles.weights import save_tensors
 from hrm_engine.inference import Generation, generate, generate_batch
+from hrm_engine.store.files import read_json, write_json
+from hrm_engine.store.manifest import file_entries
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
 from tests.tiny_puzzles import PuzzleLab, make_puzzles
@@ -133,6 +136,32 @@ def test_what_does_not_fit_is_refused(
     assert shown.err.startswith("error: ")
     assert told in shown.err
     assert shown.out == ""
+
+
+def spoil_weights(brain: Bundle) -> None:
+    """One NaN in the output head, which the recorded hashes do not show."""
+    brain.model.lm_head.weight.data[3, 0] = float("nan")
+    files = save_tensors(brain.path, "model", brain.model.state_dict())
+    metadata = read_json(brain.path / "metadata.json")
+    metadata["files"] |= file_entries(brain.path, files)
+    write_json(brain.path / "metadata.json", metadata)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_weights_with_nan_write_nothing(brain: Bundle, capsys: Capture, temperature: float) -> None:
+    spoil_weights(brain)
+    written("--prompt", "a", "--temperature", temperature, code=2)
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {brain.path}: what it gives for the next token is NaN")
+
+
+def test_losses_that_are_nan_are_null_in_json(brain: Bundle, workspace: Path, capsys: Capture) -> None:
+    spoil_weights(brain)
+    (workspace / "text.txt").write_text("the cat\n")
+    words = ["eval", "text", "--bundle", "writer", "--dataset-file", "text.txt", "--device", "cpu", "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["loss_by_segment"] == [None] * 3
 
 
 def test_bundles_of_another_kind_are_refused(workspace: Path, tmp_path: Path, capsys: Capture) -> None:

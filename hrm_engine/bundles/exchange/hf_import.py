@@ -13,6 +13,7 @@ from hrm_engine.bundles.exchange.history import write_history
 from hrm_engine.bundles.hub import hub_answers, quiet_transformers, roles_of, tokenizer_of
 from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.save import write_model
+from hrm_engine.bundles.weights import check_finite
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import BundleError, ConfigError, HRMError
 from hrm_engine.store.files import new_folder, read_json, sha256_file
@@ -43,8 +44,8 @@ def import_model(source: str, *, name: str, workspace: Workspace, command_line: 
     """Write the bundle ``artifacts/brains/actv1/NAME`` from a folder in Hugging Face format or a hub id.
 
     Raises:
-        BundleError: nothing there, not of type ``hrm_text``, weights missing, damaged or too many, no tokenizer, or a
-            network that the core cannot express. ConfigError: the name is taken or not allowed.
+        BundleError: nothing there, not of type ``hrm_text``, weights missing, damaged, not finite or too many, no
+            tokenizer, or a network that the core cannot express. ConfigError: the name is taken or not allowed.
         StorageError: cannot write.
     """
     target = workspace.brains / check_name(name, "--name")
@@ -54,6 +55,7 @@ def import_model(source: str, *, name: str, workspace: Workspace, command_line: 
     place = _place(source, workspace)
     loaded = _load(place)
     theirs = loaded.network.state_dict()
+    check_finite(theirs, where=place)
     config = core_of_theirs(loaded.config, where=place, is_zero_state=not bool(theirs["model.z_L_init"].any()))
     tensors = {key.removeprefix("model."): tensor for key, tensor in theirs.items()}
     tensors["z_H_init"] = tensors["z_L_init"].new_zeros(tensors["z_L_init"].shape)

@@ -16,7 +16,7 @@ from hrm_engine.bundles.exchange.names import COMPILED, Format, to_ours, to_thei
 from hrm_engine.bundles.exchange.sizes import Told, core_of
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.save import write_model
-from hrm_engine.bundles.weights import check_shapes, save_tensors
+from hrm_engine.bundles.weights import check_finite, check_shapes, save_tensors
 from hrm_engine.config import CoreConfig
 from hrm_engine.data.puzzles.description import INFO_FILE, SPLITS, DatasetInfo, derived_about
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
@@ -59,8 +59,8 @@ def import_checkpoint(
 
     Raises:
         BundleError: the checkpoint, its configuration or its sizes are not what the format says; weights are missing
-            or too many (all are named). ConfigError: the name is taken or not allowed. DataError: no such dataset.
-        StorageError: cannot write.
+            or too many (all are named), or not finite. ConfigError: the name is taken or not allowed.
+        DataError: no such dataset. StorageError: cannot write.
     """
     told = told or Told()
     target = workspace.runs / check_name(name, "--name")
@@ -76,6 +76,7 @@ def import_checkpoint(
         told = _with_dataset(told, dataset)
     config, assumed = core_of(tensors, kind, told=told, arch=arch, where=path)
     _check(tensors, config, kind, path)
+    check_finite(tensors, where=str(path))
     card = _card(config, dataset, path)
     ours, unused = _split_unused(to_ours(tensors, kind), config)
     states_dtype = ours["z_H_init"].dtype

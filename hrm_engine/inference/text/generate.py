@@ -49,6 +49,7 @@ def generate(
 
     Raises:
         ConfigError: values out of range, a prompt that fills the context, a threshold for a model without halting head.
+        BundleError: the model gives NaN, as damaged weights do.
     """
     sampling = Sampling(temperature, top_k, top_p, seed, repetition_penalty)
     writing = Writing(bundle, prompt, max_new_tokens, segments, halt_threshold, sampling, stop)
@@ -234,7 +235,7 @@ class _Group:
         generators = [row.generator for row in rows]
         while True:
             logits = decoder.feed(feed, padding)
-            drawn, padding = draw(logits, sampling, generators, context), None
+            drawn, padding = draw(logits, sampling, generators, context, where=str(self.bundle.path)), None
             for row, token, depth in zip(rows, drawn.tolist(), decoder.depths[:, -1].tolist(), strict=True):
                 if row.finish_reason is None:
                     row.take(token, depth)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hrm_engine.data.random import row_words
-from hrm_engine.errors import ConfigError
+from hrm_engine.errors import BundleError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,30 @@ class Sampling:
 
 
 def draw(
-    logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator], context: Tensor | None = None
+    logits: Tensor,
+    sampling: Sampling,
+    generators: Sequence[torch.Generator],
+    context: Tensor | None = None,
+    *,
+    where: str = "the model",
 ) -> Tensor:
     """Next token ids (B,) from logits (B, V); drawn on the CPU so that a seed means the same on every device.
 
     Args:
         generators: one for each row, so that what a row draws does not depend on the others.
         context: (B, V) which tokens the context of each row has, for the repetition penalty; None is no penalty.
+        where: what the message calls the model.
+
+    Raises:
+        BundleError: a row has NaN or +inf, or nothing but -inf. No sound network gives that.
     """
     logits = logits.float().cpu()
+    # NaN goes through a maximum, so that it tells all three.
+    if not logits.amax(-1).isfinite().all():
+        raise BundleError(
+            f"{where}: what it gives for the next token is NaN or infinite, so there is none to draw. Its weights hold "
+            "such numbers, or what is computed from them overflows: take another checkpoint of it, or import it again"
+        )
     if context is not None:
         logits = penalised(logits, context, sampling.repetition_penalty)
     if sampling.temperature == 0:
@@ -72,7 +87,8 @@ def penalised(logits: Tensor, context: Tensor, penalty: float) -> Tensor:
     """Logits (B, V) after the repetition penalty: those of tokens in the context (B, V) are divided by it where they
     are positive and multiplied where they are negative (arXiv 1909.05858, section 4.1; negative ones as in
     transformers, since dividing them would reward)."""
-    return torch.where(context, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+    changed = torch.where(logits < 0, logits * penalty, logits / penalty)
+    return torch.where(context, changed.clamp(max=torch.finfo(changed.dtype).max), logits)
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:

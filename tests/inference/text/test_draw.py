@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from hrm_engine.errors import ConfigError
+from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.inference.text.sampling import Sampling, draw, penalised, probabilities
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 1.5, 0.0, -3.0], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]])
@@ -152,6 +152,29 @@ def test_the_repetition_penalty_comes_before_the_temperature() -> None:
 @pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-45, 1e-320])
 def test_a_tiny_temperature_is_nearly_greedy(temperature: float) -> None:
     assert draw(LOGITS, Sampling(temperature=temperature), generators(2)).tolist() == [0, 5]
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("row", [[0.0, NAN, 1.0], [0.0, INF, 1.0], [-INF, -INF, -INF]], ids=str)
+def test_a_row_that_no_sound_network_gives_is_refused(row: list[float], temperature: float) -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0], row])
+    with pytest.raises(BundleError, match=r"brains/torn: what it gives .* NaN or infinite"):
+        draw(logits, Sampling(temperature), generators(2), where="brains/torn")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_tokens_that_cannot_be_are_never_drawn(temperature: float) -> None:
+    logits = torch.tensor([[-INF, 1.0, -INF]]).expand(20, -1)
+    assert set(draw(logits, Sampling(temperature), generators(20)).tolist()) == {1}
+
+
+def test_a_tiny_repetition_penalty_overflows_to_the_largest_number() -> None:
+    context = torch.tensor([[False, False, False, True, False, False]])
+    sampling = Sampling(1.0, repetition_penalty=1e-40)
+    assert draw(LOGITS[:1], sampling, generators(1), context).tolist() == [3]
 
 
 @pytest.mark.parametrize(
