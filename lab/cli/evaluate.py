@@ -15,6 +15,8 @@ from lab.cli.places import relative
 
 app = App(name="eval", help="Measure a trained brain.")
 
+_THRESHOLDS = (0.25, 0.5, 0.75)
+
 
 @app.command
 def text(
@@ -28,13 +30,13 @@ def text(
         int | None, Parameter(help="ACT segments at most. Default: as many as the brain was trained for.")
     ] = None,
     halt_threshold: Annotated[
-        tuple[float, ...],
+        list[float] | None,
         Parameter(
             negative="",
             help="Also measure where each token halts by itself: it goes on while the probability that another segment "
-            "pays is above this. May be repeated.",
+            "pays is above this. May be repeated. Default: 0.25, 0.5 and 0.75 where the brain has a halting head.",
         ),
-    ] = (0.25, 0.5, 0.75),
+    ] = None,
     max_rows: Annotated[int, Parameter(help="Rows of the model's context, at most.")] = 200,
     batch_size: Annotated[int, Parameter(help="Rows at a time.")] = 8,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
@@ -53,7 +55,8 @@ def text(
             raise ConfigError(f"{flag} {value}: at least 1")
     workspace = Workspace.find()
     loaded = load_bundle(bundle, device=device, workspace=workspace)
-    thresholds = halt_threshold if loaded.model.halt_head is not None else ()
+    by_itself = () if loaded.model.halt_head is None else _THRESHOLDS
+    thresholds = by_itself if halt_threshold is None else halt_threshold
     for threshold in thresholds:
         check_threshold(loaded.model, threshold)
     documents, source = held_out_documents(loaded, dataset_file, workspace)

@@ -18,6 +18,7 @@ from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.manifest import file_entries
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
+from tests.bundles.hub_models import own_brain
 from tests.tiny_puzzles import PuzzleLab, make_puzzles
 from tests.tiny_runs import Lab
 
@@ -162,6 +163,19 @@ def test_losses_that_are_nan_are_null_in_json(brain: Bundle, workspace: Path, ca
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert found["loss_by_segment"] == [None] * 3
+
+
+def test_a_threshold_for_a_brain_without_a_halting_head_is_refused_in_evaluations(
+    workspace: Path, capsys: Capture
+) -> None:
+    own_brain(Workspace(workspace))
+    (workspace / "text.txt").write_text("the cat\n")
+    words = ["eval", "text", "--bundle", "own", "--dataset-file", "text.txt", "--device", "cpu"]
+    for threshold in ("0.5", "7"):
+        assert main([*words, "--halt-threshold", threshold]) == 2
+        assert f"--halt-threshold {float(threshold)}: " in capsys.readouterr().err
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["adaptive"] == []
 
 
 def test_bundles_of_another_kind_are_refused(workspace: Path, tmp_path: Path, capsys: Capture) -> None:
