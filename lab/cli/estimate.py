@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
@@ -28,8 +29,10 @@ Measure = Annotated[
     Parameter(group=_ASKED, help="Time a few steps of the real training; off: only what can be calculated."),
 ]
 LimitS = Annotated[
-    float,
-    Parameter(group=_ASKED, help="Seconds in which these steps begin; data, an evaluation and a save come to it."),
+    float | None,
+    Parameter(
+        group=_ASKED, help="Seconds in which these steps begin; data, an evaluation and a save come to it. Default: 20."
+    ),
 ]
 Json = Annotated[bool, Parameter(group=_ASKED, negative="", show_default=False, help="Write JSON instead.")]
 
@@ -37,7 +40,7 @@ Json = Annotated[bool, Parameter(group=_ASKED, negative="", show_default=False, 
 @app.command(name="actv1")
 @config_flags(TextTrainConfig, TITLES)
 def actv1(
-    *, config: Preset = None, measure: Measure = True, limit_s: LimitS = 20.0, json: Json = False, **given: Any
+    *, config: Preset = None, measure: Measure = True, limit_s: LimitS = None, json: Json = False, **given: Any
 ) -> int:
     """Estimate a training of a text model: the flags are those of lab train actv1.
 
@@ -49,7 +52,7 @@ def actv1(
 @app.command(name="puzzle")
 @config_flags(PuzzleTrainConfig, TITLES)
 def puzzle(
-    *, config: Preset = None, measure: Measure = True, limit_s: LimitS = 20.0, json: Json = False, **given: Any
+    *, config: Preset = None, measure: Measure = True, limit_s: LimitS = None, json: Json = False, **given: Any
 ) -> int:
     """Estimate a training of a puzzle solver: the flags are those of lab train puzzle.
 
@@ -64,9 +67,13 @@ def _estimate(
     given: dict[str, Any],
     *,
     measure: bool,
-    limit_s: float,
+    limit_s: float | None,
     json: bool,
 ) -> int:
+    if limit_s is not None and not measure:
+        raise ConfigError("--limit-s goes with a trial; leave out --no-measure")
+    if limit_s is not None and not 0 < limit_s < math.inf:
+        raise ConfigError(f"--limit-s {limit_s:g}: use a number of seconds above 0")
     workspace = Workspace.find()
     preset = {} if preset_name is None else load_preset(preset_place(preset_name, workspace), kind)
     if given.get("expert_id") is not None:
@@ -74,8 +81,9 @@ def _estimate(
     config = build_config(kind, preset=preset, overrides=given)
 
     # Only now: a wrong setting should not wait for torch.
-    from hrm_engine.training.estimating.estimate import estimate
+    from hrm_engine.training.estimating.estimate import TIME_LIMIT_S, estimate
 
+    limit_s = TIME_LIMIT_S if limit_s is None else limit_s
     if measure:
         console(stderr=True).print(f"measuring: the data is read, then steps for up to {limit_s:g} s ...")
     found = estimate(config, workspace=workspace, measure=measure, limit_s=limit_s)

@@ -85,6 +85,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no-type": (with_settings(model_type=None), "of model type None"),
     "wrong-setting": (with_settings(hidden_size="many"), "its configuration cannot be loaded: .*hidden_size"),
     "heads": (with_settings(num_attention_heads=3), "its configuration cannot be loaded"),
+    "no-heads": (with_settings(num_attention_heads=0), "a size in it cannot be calculated with .*modulo by zero"),
+    "endless": (with_settings(hidden_size=10**400), "its configuration cannot be loaded|do not fit together"),
     "cut": (cut(0.5), "its weights cannot be loaded"),
     "header-cut": (cut(0.001), "its weights cannot be loaded"),
     "empty": (cut(0), "its weights cannot be loaded"),

@@ -47,6 +47,23 @@ def test_bad_input(lab: Lab, words: list[str], told: str, capsys: pytest.Capture
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--limit-s", "nan"], "--limit-s nan: use a number of seconds above 0"),
+        (["--limit-s", "inf"], "--limit-s inf"),
+        (["--limit-s", "-1"], "--limit-s -1"),
+        (["--limit-s", "0"], "--limit-s 0"),
+        (["--no-measure", "--limit-s", "3"], "leave out --no-measure"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["actv1", "puzzle"])
+def test_times_that_are_none(kind: str, words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", kind, *words]) == 2
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["actv1", "puzzle"])
 def test_every_setting_of_a_training_is_a_flag_here(kind: str) -> None:
     app = build_app()

@@ -130,9 +130,11 @@ def _load(place: str) -> _Loaded:
         raise
     except (
         *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError),
-        *(SafetensorError, StrictDataclassError),
+        *(ArithmeticError, SafetensorError, StrictDataclassError),
     ) as problem:
         first_line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
+        if isinstance(problem, ArithmeticError):
+            first_line = f"a size in it cannot be calculated with ({first_line}); compare it with the original"
         if Path(place).is_dir():
             raise BundleError(f"{place} cannot be imported: its {part} cannot be loaded: {first_line}") from problem
         raise BundleError(
