@@ -20,6 +20,7 @@ from hrm_engine.store.files import new_folder, read_json, sha256_file
 from hrm_engine.store.paths import Workspace, check_name, inside
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_LONGEST = 400
 _NOT_KEPT = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")
 
 
@@ -122,7 +123,13 @@ def _load(place: str) -> _Loaded:
             core_of_theirs(config, where=place)  # what cannot be had is said before gigabytes are read
             part = "weights"
             network, report = AutoModelForCausalLM.from_pretrained(
-                place, config=config, dtype="auto", use_safetensors=True, output_loading_info=True, **options
+                place,
+                config=config,
+                dtype="auto",
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # its own refusal names none; they are refused below
+                **options,
             )
             part = "tokenizer"
             fast = AutoTokenizer.from_pretrained(place, **options)
@@ -132,19 +139,46 @@ def _load(place: str) -> _Loaded:
         *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError),
         *(ArithmeticError, SafetensorError, StrictDataclassError),
     ) as problem:
-        first_line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-        if isinstance(problem, ArithmeticError):
-            first_line = f"a size in it cannot be calculated with ({first_line}); compare it with the original"
         if Path(place).is_dir():
-            raise BundleError(f"{place} cannot be imported: its {part} cannot be loaded: {first_line}") from problem
+            reason = _reason(problem, part, Path(place))
+            raise BundleError(f"{place} cannot be imported: its {part} cannot be loaded: {reason}") from problem
         raise BundleError(
-            f"{place} is no local folder, and its {part} could not be had from the hub ({first_line}). Offline, copy "
-            "the model's folder here and name that"
+            f"{place} is no local folder, and its {part} could not be had from the hub ({_one_line(problem)}). "
+            "Offline, copy the model's folder here and name that"
         ) from problem
+    _check_report(report, place)
+    return _Loaded(config, network, fast)
+
+
+def _check_report(report: dict[str, Any], place: str) -> None:
+    """Raise BundleError where the weights are not those that the configuration describes."""
     for kind, names in (("no", report["missing_keys"]), ("what is no part of the model:", report["unexpected_keys"])):
         if names:
             raise BundleError(f"{place} cannot be imported: its weights hold {kind} {', '.join(sorted(names)[:4])}")
-    return _Loaded(config, network, fast)
+    wrong = [
+        f"{name} has shape {tuple(found)}, its configuration says {tuple(wanted)}"
+        for name, found, wanted in sorted(report["mismatched_keys"])
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise BundleError(
+            f"{place} cannot be imported: {'; '.join(wrong[:4])}{more}. Compare config.json with the original"
+        )
+
+
+def _reason(problem: Exception, part: str, folder: Path) -> str:
+    """Why a part of a local folder cannot be loaded, in one line."""
+    if part == "tokenizer" and not (folder / "tokenizer.json").is_file():
+        return "tokenizer.json is missing; copy it from the original, or save it there with save_pretrained"
+    if isinstance(problem, ArithmeticError):
+        return f"a size in it cannot be calculated with ({_one_line(problem)}); compare it with the original"
+    return _one_line(problem)
+
+
+def _one_line(problem: Exception) -> str:
+    """What the library says, its lines joined; only the beginning of a page."""
+    text = " ".join(str(problem).split()) or type(problem).__name__
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
 
 
 def _tokenizer(loaded: _Loaded, place: str) -> tuple[Tokenizer, dict[str, Any], list[str]]:
