@@ -198,16 +198,41 @@ def test_what_stops_their_generation_stops_ours(workspace: Workspace) -> None:
     source = their_model(workspace.root / "theirs", generation=stops)
     report = import_model("theirs", name="brain", workspace=workspace)
     bundle = load_bundle("brain", device="cpu", workspace=workspace)
-    assert bundle.tokenizer.eos_id == 7
-    assert "stops at" in report.notes
+    assert (bundle.tokenizer.eos_id, bundle.tokenizer.end_ids) == (7, {7, 8})
+    assert report.notes == "none"
     back = export_folder("brain", Path("back"), workspace=workspace).folder
     first, second = (json.loads((folder / "generation_config.json").read_text()) for folder in (source, back))
     assert {name: second[name] for name in stops} == {name: first[name] for name in stops} == stops
 
 
+def test_a_text_ends_at_any_of_several_end_tokens(workspace: Workspace) -> None:
+    """The end is the fifth token of what a model writes when nothing ends it; its tokenizer does not know 345."""
+    plain, fast = load(their_model(workspace.root / "plain", vocab_size=TOKENS + 50, eos_token_id=None))
+    ids = fast(TEXTS[0], return_tensors="pt").input_ids
+    free = greedy(plain, ids, NEW)[0].tolist()
+    ends = [345, 1, free[4]]
+    source = their_model(workspace.root / "theirs", vocab_size=TOKENS + 50, eos_token_id=ends)
+    model, _ = load(source)
+    theirs = greedy(model, ids, NEW)[0].tolist()
+    assert theirs == free[: free.index(free[4]) + 1]
+
+    assert import_model("theirs", name="brain", workspace=workspace).notes == "none"
+    bundle = load_bundle("brain", device="cpu", workspace=workspace)
+    assert bundle.tokenizer.end_ids == set(ends)
+    found = generate(bundle, TEXTS[0], max_new_tokens=NEW, temperature=0)
+    assert (found.finish_reason, found.num_tokens) == ("stop", len(theirs) - 1)
+    assert found.text == bundle.tokenizer.decode(theirs[:-1])
+
+    back = export_folder("brain", Path("back"), workspace=workspace).folder
+    for file in ("config.json", "generation_config.json"):
+        told = [json.loads((folder / file).read_text())["eos_token_id"] for folder in (source, back)]
+        assert told == [ends, ends]
+
+
 def test_an_imported_brain_is_fine_tuned_resumed_and_exported(workspace: Workspace) -> None:
     """Nothing but the text is said: sizes, numbers that no flag says, and the tokenizer follow the bundle."""
     settings = {"embedding_scale": 7.0, "vocab_size": TOKENS + 4, "prefix_lm": True, "rms_norm_eps": 1e-5}
+    settings |= {"eos_token_id": [1, 9]}
     their_model(workspace.root / "theirs", begins_at_zero=False, head_dim=20, H_cycles=1, **settings)
     import_model("theirs", name="brain", workspace=workspace)
     (workspace.root / "text.txt").write_text(text())
@@ -218,6 +243,7 @@ def test_an_imported_brain_is_fine_tuned_resumed_and_exported(workspace: Workspa
     before, tuned = (load_bundle(name, device="cpu", workspace=workspace) for name in ("brain", "tuned"))
     assert tuned.config == before.config.model_copy(update={"max_seq_len": 16})
     assert tuned.tokenizer.fingerprint == before.tokenizer.fingerprint
+    assert tuned.tokenizer.end_ids == {1, 9}
     assert tuned.metadata["parent"]["path"] == str(before.path)
     assert not torch.equal(tuned.model.lm_head.weight, before.model.lm_head.weight)
     assert row_of(run_dir, "eval")["step"] == 2
@@ -230,6 +256,7 @@ def test_an_imported_brain_is_fine_tuned_resumed_and_exported(workspace: Workspa
     assert train(again, from_checkpoint=source, given=fork, workspace=workspace).step == 4
 
     model, _ = load(export_folder("tuned", Path("out"), workspace=workspace).folder)
+    assert model.generation_config.eos_token_id == [1, 9]
     tuned = load_bundle("tuned", device="cpu", workspace=workspace)
     tokens = random_tokens(2, 16, vocab=TOKENS)
     torch.testing.assert_close(model(input_ids=tokens).logits, logits(tuned.model, tokens), rtol=0, atol=1e-5)

@@ -152,6 +152,21 @@ class TestFiles:
         assert again.fingerprint == tokenizer.fingerprint
         assert (again.bos_id, again.eos_id, again.pad_id) == (300, 300, 301)
 
+    def test_several_end_tokens_survive_saving(self, tmp_path: Path) -> None:
+        backend = gpt2_like()
+        assert Tokenizer(backend).end_ids == {0}
+        Tokenizer(backend, end_ids=[0, 7, 345]).save(tmp_path)
+        tokenizer = Tokenizer.load(tmp_path)
+        assert (tokenizer.eos_id, tokenizer.end_ids) == (0, {0, 7, 345})
+        assert tokenizer.fingerprint == Tokenizer(backend).fingerprint, "they decide no id of a text"
+
+    @pytest.mark.parametrize("value", ["7", 7, [7, "8"], [True], None])
+    def test_end_tokens_that_are_no_ids_are_refused(self, tmp_path: Path, value: object) -> None:
+        gpt2_like().save(str(tmp_path / "tokenizer.json"))
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"end_token_ids": value}))
+        with pytest.raises(DataError, match=r"tokenizer_config\.json: end_token_ids must be a list of token ids"):
+            Tokenizer.load(tmp_path)
+
     def test_stored_padding_and_truncation_are_switched_off(self, tmp_path: Path) -> None:
         backend = gpt2_like()
         backend.enable_truncation(2)

@@ -107,10 +107,11 @@ def _write_model(target: Path, loaded: Bundle, tensors: dict[str, Tensor], depth
     from transformers.models.hrm_text.modeling_hrm_text import HrmTextForCausalLM
 
     tokenizer, origin = loaded.tokenizer, loaded.imported_from_transformers
+    ends = sorted(tokenizer.end_ids)
     settings: dict[str, Any] = {
         "L_bp_cycles": gradient_calls(loaded.config, segments=depth),
         "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": tokenizer.eos_id,
+        "eos_token_id": ends[0] if len(ends) == 1 else ends,
         "pad_token_id": tokenizer.pad_id,
         **origin.get("config", {}),
         **their_settings(loaded.config, segments=depth),

@@ -184,25 +184,23 @@ def _one_line(problem: Exception) -> str:
 def _tokenizer(loaded: _Loaded, place: str) -> tuple[Tokenizer, dict[str, Any], list[str]]:
     """The tokenizer, what an export needs to give back the same, and notes.
 
-    Their generation stops at the tokens that its own configuration names, whatever the tokenizer calls its end token.
+    Their generation stops at any of the tokens that its own configuration names, whatever the tokenizer calls its end
+    token; some of them may have no name. So does ours.
     """
     config, fast, generation = loaded.config, loaded.fast, loaded.network.generation_config
     tokenizer = tokenizer_of(fast, place)
     own_roles, roles = roles_of(fast), roles_of(fast)
     stops = generation.eos_token_id if generation.eos_token_id is not None else config.eos_token_id
     ends = [stops] if isinstance(stops, int) else list(stops or [])
-    names = [fast.convert_ids_to_tokens(end) for end in ends]
+    names = [name for name in map(fast.convert_ids_to_tokens, ends) if name is not None]
     if names and roles.get("eos_token") not in names:
         roles["eos_token"] = names[0]
     first = fast("a").input_ids[:1]
-    tokenizer = Tokenizer(fast.backend_tokenizer, roles)
+    tokenizer = Tokenizer(fast.backend_tokenizer, roles, end_ids=ends)
     adds_bos = "bos_token" in own_roles and first == [fast.bos_token_id]
     notes = (
         [] if adds_bos else ["no begin token before a prompt, as its tokenizer has it; trained further, it gets one"]
     )
-    others = [name for end, name in zip(ends, names, strict=True) if end != tokenizer.eos_id]
-    if others:
-        notes.append(f"generation here stops at {roles['eos_token']} only, not at {', '.join(map(str, others))}")
     if getattr(fast, "chat_template", None):
         notes.append("its chat template is not kept")
     settings = {key: value for key, value in config.to_dict().items() if key not in _NOT_KEPT}

@@ -31,7 +31,9 @@ MIN_VOCAB_SIZE = 256 + 3  # every byte and the three special tokens
 _KNOWN_BOS = (BOS, "<|begin_of_text|>", "<|startoftext|>", "<bos>", "<s>", "[BOS]", "[CLS]")
 _KNOWN_EOS = (EOS, "<|end_of_text|>", "<eos>", "</s>", "[EOS]", "[SEP]")
 _KNOWN_PAD = (PAD, "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>")
-_ROLE_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+_CONFIG_FILE = "tokenizer_config.json"
+_ROLE_FILES = (_CONFIG_FILE, "special_tokens_map.json")
+_END_IDS = "end_token_ids"  # a key of our own; Hugging Face keeps the same in generation_config.json
 # The library needs some hundred bytes for every character that it works on, so long texts are encoded in pieces and
 # many texts in groups.
 _PIECE_CHARACTERS = 256_000
@@ -45,9 +47,14 @@ class Tokenizer:
 
     A family with one token for begin and end (GPT-2) gets the same id for both; without a padding token, padding is
     the end token, which is safe because padding is masked by place and not by id.
+
+    Args:
+        roles: names of the special tokens (``bos_token``, ``eos_token``, ``pad_token``).
+        end_ids: at which a text that is generated ends; by default the end token alone. Models that were made
+            elsewhere may have several, also such as the tokenizer has no name for.
     """
 
-    def __init__(self, backend: Backend, roles: dict[str, str] | None = None) -> None:
+    def __init__(self, backend: Backend, roles: dict[str, str] | None = None, *, end_ids: Iterable[int] = ()) -> None:
         backend.no_padding()
         backend.no_truncation()
         backend.encode_special_tokens = True
@@ -67,6 +74,7 @@ class Tokenizer:
         self.eos_id = eos
         self.bos_id = eos if bos is None else bos
         self.pad_id = eos if pad is None else pad
+        self.end_ids = frozenset(end_ids) or frozenset({eos})
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -87,7 +95,7 @@ class Tokenizer:
             backend = Backend.from_file(str(file))
         except Exception as error:  # the library raises the bare class for every refusal; there is no narrower one
             raise DataError(f"{file}: not a tokenizer that this version can read ({str(error)[:200]}).") from error
-        return cls(backend, _read_roles(file.parent))
+        return cls(backend, _read_roles(file.parent), end_ids=_read_end_ids(file.parent / _CONFIG_FILE))
 
     def save_to(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and what belongs to it into a bundle. Raises StorageError."""
@@ -96,17 +104,19 @@ class Tokenizer:
     def save(self, path: str | Path) -> None:
         """Write ``tokenizer.json`` (a folder means that name inside it), atomically.
 
-        Where the special tokens have names that `load` would not find by itself, a ``tokenizer_config.json`` beside
-        the file names them.
+        Where the special tokens have names that `load` would not find by itself, or texts end at other tokens than the
+        end token, a ``tokenizer_config.json`` beside the file says so.
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
         write_text(file, self._backend.to_str(pretty=True))
         alone = _ids_by_name(self._backend.get_vocab(with_added_tokens=True))
-        if alone != (self.bos_id, self.eos_id, self.pad_id):
+        has_other_ends = self.end_ids != {self.eos_id}
+        if alone != (self.bos_id, self.eos_id, self.pad_id) or has_other_ends:
             token = self._backend.id_to_token
-            roles = {"bos_token": token(self.bos_id), "eos_token": token(self.eos_id), "pad_token": token(self.pad_id)}
-            write_text(file.parent / "tokenizer_config.json", json.dumps(roles, indent=2) + "\n")
+            names = {"bos_token": token(self.bos_id), "eos_token": token(self.eos_id), "pad_token": token(self.pad_id)}
+            ends = {_END_IDS: sorted(self.end_ids)} if has_other_ends else {}
+            write_text(file.parent / _CONFIG_FILE, json.dumps({**names, **ends}, indent=2) + "\n")
 
     def encode(self, text: str) -> np.ndarray:
         """Token ids (int64) of the text alone, without begin and end."""
@@ -243,3 +253,10 @@ def _read_roles(folder: Path) -> dict[str, str]:
             if isinstance(value, str):
                 roles.setdefault(role, value)
     return roles
+
+
+def _read_end_ids(file: Path) -> list[int]:
+    found = _read_json(file).get(_END_IDS, []) if file.is_file() else []
+    if not isinstance(found, list) or not all(type(end) is int for end in found):
+        raise DataError(f"{file}: {_END_IDS} must be a list of token ids, not {str(found)[:80]}.")
+    return found

@@ -25,7 +25,7 @@ class Generation:
     num_tokens: int
     """Tokens drawn, the end token aside; those that make up a stop string count."""
     finish_reason: FinishReason
-    """``stop`` (end token), ``stop_string``, ``length`` (as many tokens as allowed) or ``context`` (it is full)."""
+    """``stop`` (an end token), ``stop_string``, ``length`` (as many tokens as allowed) or ``context`` (it is full)."""
     mean_depth: float | None
     """Mean of ``depths``; None where no token was drawn."""
     num_segments: int
@@ -57,7 +57,7 @@ class TextRow:
         self.finish_reason: FinishReason | None = None
         self.depths: list[int] = []
         self._at_limit: FinishReason = at_limit
-        self._end_id, self._pieces, self._finder = tokenizer.eos_id, tokenizer.stream_decoder(), StopFinder(stop)
+        self._end_ids, self._pieces, self._finder = tokenizer.end_ids, tokenizer.stream_decoder(), StopFinder(stop)
         self._read: list[str] = []  # by token, whether it is shown yet or not
         self._shown: list[str] = []
         self._num_taken = 0
@@ -65,7 +65,7 @@ class TextRow:
 
     def take(self, token: int, depth: int) -> None:
         """The next token, drawn at a depth."""
-        if token == self._end_id:
+        if token in self._end_ids:
             self._end("stop")
             return
         self.depths.append(depth)
