@@ -47,7 +47,7 @@ def find_run(path_or_name: str | Path, workspace: Workspace, *, of_puzzles: bool
     A name that a text brain and a solver share means the brain, or the solver where ``of_puzzles``.
 
     Raises:
-        BundleError: there is none; names that exist are listed.
+        BundleError: there is none (names that exist are listed), or a model of transformers, which is imported first.
         ConfigError: the name or path is not acceptable, or a name that is a link out of its folder.
     """
     text = str(path_or_name)
@@ -57,11 +57,28 @@ def find_run(path_or_name: str | Path, workspace: Workspace, *, of_puzzles: bool
         for parent in reversed(homes) if of_puzzles else homes:
             if (parent / name).is_dir():
                 inside(parent, parent / name)
+                _check_is_ours(parent / name)
                 return parent / name
     candidate = workspace.resolve(path_or_name)
     if candidate.is_dir() and ((candidate / "config.json").is_file() or (candidate / "training_args.json").is_file()):
+        _check_is_ours(candidate)
         return candidate
     raise no_bundle(text, workspace)
+
+
+def _check_is_ours(folder: Path) -> None:
+    content = _read(folder / "config.json")
+    if "model_type" not in content or "kind" in content:
+        return
+    from hrm_engine.bundles.exchange.hf_config import MODEL_TYPE  # with torch, which a list of bundles does without
+
+    found = content["model_type"]
+    cure = (
+        f"import it first: lab bundle import {folder} --format hf --name NAME"
+        if found == MODEL_TYPE
+        else f"only models of type {MODEL_TYPE!r} can be imported"
+    )
+    raise BundleError(f"{folder} is a model of transformers, of type {found!r}, and no bundle of this lab; {cure}")
 
 
 def no_bundle(text: str, workspace: Workspace) -> BundleError:

@@ -143,6 +143,11 @@ def saved_config(path: Path, kind: type[C]) -> C:
         raise CheckpointError(f"{path}: {problem}")
     if made_of := content.get("made_of"):
         raise CheckpointError(f"{path} was made of {made_of} without its checkpoints: no run to resume")
+    if source := content.get("imported_from"):
+        raise CheckpointError(
+            f"{path} was imported from {source}: it has no run to resume. Train it further as a new one, with "
+            f"--student-init {path}"
+        )
     parameters = content.get("parameters")
     if not isinstance(parameters, dict):
         raise CheckpointError(f"{path / ARGS_FILE} holds no parameters")

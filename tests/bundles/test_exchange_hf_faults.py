@@ -206,6 +206,39 @@ def test_a_damaged_bundle_is_not_exported(workspace: Workspace, file: str) -> No
     assert sorted(path.name for path in workspace.root.iterdir()) == ["artifacts", "training_data"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "cure"),
+    [
+        ("hrm_text", "import it first: lab bundle import {folder} --format hf --name NAME"),
+        ("llama", "only models of type 'hrm_text' can be imported"),
+    ],
+)
+def test_a_folder_of_transformers_is_no_bundle_yet(
+    workspace: Workspace, theirs: Path, capsys: pytest.CaptureFixture[str], kind: str, cure: str
+) -> None:
+    with_settings(model_type=kind)(theirs)
+    (workspace.root / "text.txt").write_text(text())
+    wanted = f"{theirs} is a model of transformers, of type '{kind}', and no bundle of this lab; {cure}"
+    for words in (
+        ["generate", "--bundle", "./theirs", "--prompt", "a"],
+        ["eval", "text", "--bundle", "./theirs"],
+        ["bundle", "verify", "./theirs"],
+        ["train", "actv1", "--student-init", "theirs", "--dataset-file", "text.txt", "--steps", "1"],
+    ):
+        assert main(words) == 2
+        assert wanted.format(folder=theirs) in capsys.readouterr().err
+
+
+def test_an_imported_brain_has_no_run_to_resume(
+    workspace: Workspace, sound: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import_model(str(sound), name="brain", workspace=workspace)
+    assert main(["train", "actv1", "--brain-name", "brain", "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert f"was imported from {sound}: it has no run to resume" in told
+    assert f"--student-init {workspace.brains / 'brain'}" in told
+
+
 STUDENTS: dict[str, tuple[dict[str, Any], str]] = {
     "heads": ({"num_heads": 1}, "--num-heads is 2 in"),
     "positions": ({"pos_encodings": "none"}, "--pos-encodings is rope in"),
