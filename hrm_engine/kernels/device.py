@@ -51,7 +51,10 @@ def choose_device(name: str, *, strict: bool = False) -> tuple[torch.device, str
     if present:
         return device, None
     if strict:
-        raise ConfigError(f"--device {name} is not available here; drop --strict to fall back to the CPU")
+        raise ConfigError(
+            f"--device {name} is not available here; use --device auto or cpu. Trainings fall back to the CPU by "
+            "themselves, unless --strict is given"
+        )
     return torch.device("cpu"), f"device {name} is not available here: running on the CPU (--strict forbids this)"
 
 
