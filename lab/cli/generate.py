@@ -135,8 +135,12 @@ def generate(
     if text is not None and json:
         show_json({**asdict(found), **use_json(used)})
         return 0
+    if text is not None and writing.result().finish_reason == "context":
+        _show_dim(f"the text ends because the model's context of {loaded.config.max_seq_len} tokens is full")
     if text is not None and halt_threshold is not None:
-        _show_depth(writing.result().mean_depth, writing.num_segments)
+        mean_depth = writing.result().mean_depth
+        told = "no token" if mean_depth is None else f"{mean_depth:.2f} of {writing.num_segments} segments a token"
+        _show_dim(f"depth: {told}")
     show_use(used, goal)
     return 0
 
@@ -157,9 +161,8 @@ def _refuse(given: dict[str, bool], partner: str) -> None:
         raise ConfigError(f"{flag} goes with {partner}")
 
 
-def _show_depth(mean_depth: float | None, num_segments: int) -> None:
-    told = "no token" if mean_depth is None else f"{mean_depth:.2f} of {num_segments} segments a token"
-    console(stderr=True).print(f"depth: {told}", style="dim")
+def _show_dim(line: str) -> None:
+    console(stderr=True).print(line, style="dim")
 
 
 def _write(text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hrm_engine.bundles import Bundle, load_bundle
 from hrm_engine.bundles.weights import save_tensors
@@ -103,6 +104,19 @@ def test_depth_and_stop_strings(brain: Bundle, capsys: Capture) -> None:
     assert penalised != generate(brain, "the", temperature=0).text
 
 
+def test_a_full_context_is_said(brain: Bundle, capsys: Capture) -> None:
+    """With no token that ends the text before."""
+    with torch.no_grad():
+        brain.model.lm_head.weight[brain.tokenizer.eos_id] = 0
+    seal_weights(brain)
+    said = "the text ends because the model's context of 32 tokens is full"
+    written("--prompt", "the cat", "--temperature", 0, "--max-new-tokens", 100)
+    assert said in capsys.readouterr().err
+    for more in (("--max-new-tokens", 3), ("--max-new-tokens", 100, "--json")):
+        written("--prompt", "the cat", "--temperature", 0, *more)
+        assert capsys.readouterr().err == ""
+
+
 def test_halves_of_characters_in_a_prompt_are_no_crash(brain: Bundle, capsys: Capture) -> None:
     written("--prompt", "a\udcff", "--max-new-tokens", 3)
     assert capsys.readouterr().out.startswith("a\ufffd")
@@ -141,7 +155,13 @@ def test_what_does_not_fit_is_refused(
 
 def spoil_weights(brain: Bundle) -> None:
     """One NaN in the output head, which the recorded hashes do not show."""
-    brain.model.lm_head.weight.data[3, 0] = float("nan")
+    with torch.no_grad():
+        brain.model.lm_head.weight[3, 0] = float("nan")
+    seal_weights(brain)
+
+
+def seal_weights(brain: Bundle) -> None:
+    """Write the weights as they are in memory now."""
     files = save_tensors(brain.path, "model", brain.model.state_dict())
     metadata = read_json(brain.path / "metadata.json")
     metadata["files"] |= file_entries(brain.path, files)
