@@ -53,6 +53,12 @@ def generate(
     overwrite: Annotated[
         bool, Parameter(group=_FILES, negative="", show_default=False, help="Replace --out if it exists.")
     ] = False,
+    resume: Annotated[
+        bool,
+        Parameter(
+            group=_FILES, negative="", show_default=False, help="Go on with --out where an interrupted run ended."
+        ),
+    ] = False,
     temperature: Annotated[float, Parameter(group=_SAMPLING, help="0 always takes the likeliest token.")] = 0.8,
     top_k: Annotated[int, Parameter(group=_SAMPLING, help="Draw from the k likeliest tokens only; 0 = all.")] = 0,
     top_p: Annotated[
@@ -90,15 +96,18 @@ def generate(
     from hrm_engine.inference.text.prompts import read_prompts
     from lab.cli.generate_file import answer_file
 
-    of_a_file = {"--out": out is not None, "--batch-size": batch_size is not None, "--overwrite": overwrite}
+    replaces = {"--overwrite": overwrite, "--resume": resume}
+    of_a_file = {"--out": out is not None, "--batch-size": batch_size is not None, **replaces}
     if prompt_file is None:
         _refuse(of_a_file, "--prompt-file")
     else:
         _refuse({"--stream": stream is not None, "--json": json}, "--prompt")
     if (prompt is None) == (prompt_file is None):
         raise ConfigError("give either --prompt TEXT (- reads it from standard input) or --prompt-file FILE")
-    if overwrite and out is None:
-        raise ConfigError("--overwrite goes with --out")
+    if out is None:
+        _refuse(replaces, "--out")
+    if overwrite and resume:
+        raise ConfigError("--resume and --overwrite exclude each other")
     how: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "segments": segments,
@@ -121,7 +130,14 @@ def generate(
     with watch_experts(loaded) as used:
         if text is None:
             answer_file(
-                loaded, prompts, target, overwrite=overwrite, batch_size=8 if batch_size is None else batch_size, **how
+                loaded,
+                prompts,
+                target,
+                overwrite=overwrite,
+                resume=resume,
+                steering={"goal": goal, "goal_bias_strength": goal_bias_strength},
+                batch_size=8 if batch_size is None else batch_size,
+                **how,
             )
         elif json:
             found = inference.generate(loaded, text, **how)

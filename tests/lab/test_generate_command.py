@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from hrm_engine.bundles import Bundle, load_bundle
 from hrm_engine.bundles.weights import save_tensors
-from hrm_engine.inference import Generation, generate, generate_batch
+from hrm_engine.inference import generate
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.manifest import file_entries
 from hrm_engine.store.paths import Workspace
@@ -130,6 +130,8 @@ def test_halves_of_characters_in_a_prompt_are_no_crash(brain: Bundle, capsys: Ca
         (("--prompt", "a", "--out", "o.jsonl"), "--out goes with --prompt-file"),
         (("--prompt", "a", "--batch-size", 2), "--batch-size goes with --prompt-file"),
         (("--prompt", "a", "--overwrite"), "--overwrite goes with --prompt-file"),
+        (("--prompt", "a", "--resume"), "--resume goes with --prompt-file"),
+        (("--prompt-file", "p.txt", "--resume"), "--resume goes with --out"),
         (("--prompt-file", "p.txt", "--json"), "--json goes with --prompt"),
         (("--prompt-file", "p.txt", "--no-stream"), "--stream goes with --prompt"),
         (("--prompt-file", "p.txt", "--overwrite"), "--overwrite goes with --out"),
@@ -286,21 +288,3 @@ def test_a_bad_line_is_named_before_anything_is_written(
     written("--prompt-file", name, "--out", "o.jsonl", code=2)
     assert told in capsys.readouterr().err
     assert not list(workspace.glob("o.jsonl*"))
-
-
-def test_what_was_written_before_an_interruption_is_kept(
-    brain: Bundle, workspace: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (workspace / "p.txt").write_text("the\na\ncat\ndog\n")
-
-    def interrupted(*given: Any, **how: Any) -> Iterator[Generation]:
-        for number, text in enumerate(generate_batch(*given, **how)):
-            if number == 2:
-                raise KeyboardInterrupt
-            yield text
-
-    monkeypatch.setattr("hrm_engine.inference.generate_batch", interrupted)
-    assert main(["generate", "--bundle", "writer", "--prompt-file", "p.txt", "--out", "o.jsonl"]) == 130
-    assert "2 of 4 texts are in" in capsys.readouterr().err
-    assert [line["prompt"] for line in answers(workspace / "o.jsonl.part")] == ["the", "a"]
-    assert not (workspace / "o.jsonl").exists()

@@ -86,6 +86,7 @@ def generate_batch(
     *,
     batch_size: int = 8,
     where: Sequence[str] | None = None,
+    first: int = 0,
     max_new_tokens: int = 100,
     segments: int | None = None,
     halt_threshold: float | None = None,
@@ -103,6 +104,8 @@ def generate_batch(
 
     Args:
         where: what messages call each prompt, such as file and line; by default its number.
+        first: number of the first prompt whose text is yielded, where those before are there already. Batches are the
+            same as from 0, so its own is written from its beginning, and its text is the same to the last bit.
 
     Raises:
         ConfigError: as :func:`generate`, for the whole of the prompts before the first one is continued.
@@ -113,16 +116,20 @@ def generate_batch(
     group = _Group(bundle, max_new_tokens, segments, halt_threshold, sampling, stop)
     names = [f"prompt {number}" for number in range(len(prompts))] if where is None else where
     ids = group.encoded(prompts, [f"{name}: " for name in names])
-    return _in_batches(group, prompts, ids, batch_size)
+    return _in_batches(group, prompts, ids, batch_size, first)
 
 
-def _in_batches(group: _Group, prompts: Sequence[str], ids: list[list[int]], batch_size: int) -> Iterator[Generation]:
-    for start in range(0, len(ids), batch_size):
+def _in_batches(
+    group: _Group, prompts: Sequence[str], ids: list[list[int]], batch_size: int, first: int
+) -> Iterator[Generation]:
+    if first >= len(ids):
+        return
+    for start in range(first - first % batch_size, len(ids), batch_size):
         numbers = range(start, min(start + batch_size, len(ids)))
         batch = [group.row(prompts[number], ids[number], number) for number in numbers]
         for _ in group.write(batch):
             pass
-        yield from (row.result() for row in batch)
+        yield from (row.result() for row in batch[max(0, first - start) :])
 
 
 class Writing:

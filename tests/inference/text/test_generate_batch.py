@@ -114,3 +114,11 @@ def test_a_prompt_that_is_too_long_is_named_before_anything_is_written(tokenizer
         generate_batch(bundle, ["a", "aaaaa"])
     with pytest.raises(ConfigError, match=r"^x\.txt, line 9: the prompt has"):
         generate_batch(bundle, ["a", "aaaaa"], where=["x.txt, line 2", "x.txt, line 9"])
+
+
+def test_texts_from_a_prompt_on_are_those_of_the_whole(tokenizer: Tokenizer) -> None:
+    bundle = random_bundle(tokenizer)
+    for batch_size in (1, 3, 10):
+        whole = in_batches(bundle, batch_size, temperature=1.0, seed=3)
+        for first in range(len(PROMPTS) + 1):
+            assert in_batches(bundle, batch_size, first=first, temperature=1.0, seed=3) == whole[first:]
