@@ -59,6 +59,10 @@ def with_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callabl
     return damage
 
 
+def with_ends(ends: object) -> Callable[[Path], object]:
+    return lambda folder: (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+
+
 def cut(share: float) -> Callable[[Path], object]:
     def damage(folder: Path) -> None:
         content = (folder / "model.safetensors").read_bytes()
@@ -111,6 +115,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no-tokenizer-file": (without("tokenizer.json"), "its tokenizer cannot be loaded: tokenizer.json is missing; copy"),
     "tokenizer-cut": (lambda f: (f / "tokenizer.json").write_text('{"model": {'), "its tokenizer cannot be loaded"),
+    "end-name": (with_ends("x"), "eos_token_id is x, and token ids are needed"),
+    "end-none": (with_ends([1, None]), r"eos_token_id is \[1, None\], and token ids are needed"),
     "attention-bias": (with_settings(attention_bias=True), "attention_bias is True, here it is False"),
     "activation": (with_settings(hidden_act="gelu"), "hidden_act is gelu, here it is silu or swish"),
     "rope": (with_settings(rope_parameters=YARN), "rope_type is yarn, here it is default"),

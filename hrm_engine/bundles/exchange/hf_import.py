@@ -191,7 +191,9 @@ def _tokenizer(loaded: _Loaded, place: str) -> tuple[Tokenizer, dict[str, Any], 
     tokenizer = tokenizer_of(fast, place)
     own_roles, roles = roles_of(fast), roles_of(fast)
     stops = generation.eos_token_id if generation.eos_token_id is not None else config.eos_token_id
-    ends = [stops] if isinstance(stops, int) else list(stops or [])
+    ends = stops if isinstance(stops, list) else [] if stops is None else [stops]
+    if not all(type(end) is int for end in ends):  # of generation_config.json the library checks no types
+        raise BundleError(f"{place} cannot be imported: eos_token_id is {str(stops)[:80]}, and token ids are needed")
     names = [name for name in map(fast.convert_ids_to_tokens, ends) if name is not None]
     if names and roles.get("eos_token") not in names:
         roles["eos_token"] = names[0]
