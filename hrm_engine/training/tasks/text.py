@@ -23,7 +23,7 @@ from hrm_engine.data.text.order import RowOrder
 from hrm_engine.data.text.packing import Batch, PackedRows, dataset_fingerprint, pack
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
-from hrm_engine.errors import CheckpointError, ConfigError
+from hrm_engine.errors import BundleError, CheckpointError, ConfigError
 from hrm_engine.inference import evaluate, generate
 from hrm_engine.inference.text.evaluate import Evaluation, evaluate_adaptive
 from hrm_engine.inference.text.reading import on_device
@@ -328,11 +328,14 @@ class TextTask(Task):
         }
 
     def sample(self) -> dict[str, str] | None:
-        """Greedy continuation of the beginning of a held-out document; None where rows are too short for one."""
+        """Greedy continuation of the beginning of a held-out document; None where there is none to be had."""
         if self.prompt is None:
             return None
         bundle = Bundle(Path(), self.core, self.model, self.tokenizer, {})
-        sample = generate(bundle, self.prompt, max_new_tokens=SAMPLE_TOKENS, temperature=0.0)
+        try:
+            sample = generate(bundle, self.prompt, max_new_tokens=SAMPLE_TOKENS, temperature=0.0)
+        except BundleError:  # NaN, of which the losses tell, with all the patience that is asked for
+            return None
         return {"prompt": sample.prompt, "text": sample.text}
 
     def _eval_batches(self, size: int) -> Iterator[TextBatch]:
