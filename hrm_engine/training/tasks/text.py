@@ -13,14 +13,13 @@ from torch import Tensor
 
 from hrm_engine.bundles import Bundle, StartingPoint
 from hrm_engine.bundles.core_config import TEXT_KIND, read_core_config
-from hrm_engine.bundles.implant import embedded_corpus, starting_point
+from hrm_engine.bundles.implant import starting_point
 from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.student import load_student, student_config, student_core, student_notes
 from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
 from hrm_engine.data.ahead import Ahead
-from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
 from hrm_engine.data.text.order import RowOrder
-from hrm_engine.data.text.packing import Batch, PackedRows, dataset_fingerprint, pack
+from hrm_engine.data.text.packing import Batch, PackedRows, pack
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError
@@ -36,9 +35,15 @@ from hrm_engine.training.routing import Routers, with_routing
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
 from hrm_engine.training.tasks.gradient import warmed_fields, warmed_grad_calls, warms_embeddings
+from hrm_engine.training.tasks.text_documents import (
+    about_corpus,
+    build_embedded_corpus,
+    fingerprint_of,
+    sample_prompt,
+    split_documents,
+)
 from hrm_engine.training.tasks.text_rows import StepRows, step_rows
 
-PROMPT_TOKENS = 8
 SAMPLE_TOKENS = 60
 
 
@@ -90,11 +95,11 @@ class TextTask(Task):
         self.tokenizer = self.companions = tokenizer
         self._start = start
         self._workspace = workspace
-        corpus, train, held_out, eval_corpus = _documents(config, workspace)
+        corpus, train, held_out, eval_corpus = split_documents(config, workspace)
         seq_len = config.data.max_seq_len
         self.rows = PackedRows(pack(train, tokenizer), seq_len)
         self.held_out_rows = PackedRows(pack(held_out, tokenizer), seq_len)
-        self.prompt = _prompt(held_out[0], tokenizer, seq_len)
+        self.prompt = sample_prompt(held_out[0], tokenizer, seq_len)
         self.order = RowOrder(
             len(self.rows),
             seed=config.run.seed,
@@ -102,7 +107,7 @@ class TextTask(Task):
             start_offset=config.data.dataset_start_offset,
         )
         self.facts = DataFacts(
-            fingerprint=_fingerprint(corpus, eval_corpus, tokenizer, seq_len),
+            fingerprint=fingerprint_of(corpus, eval_corpus, tokenizer, seq_len),
             source=" or ".join(str(file) for file in (config.data.dataset_file, config.evaluation.eval_file) if file),
             counts={
                 "num_rows": len(self.rows),
@@ -116,7 +121,7 @@ class TextTask(Task):
                 "dropped_lines": corpus.num_dropped_lines,
                 "skipped_records": corpus.num_skipped_records,
             },
-            messages=_messages(corpus) + ([] if eval_corpus is None else _messages(eval_corpus)),
+            messages=about_corpus(corpus) + ([] if eval_corpus is None else about_corpus(eval_corpus)),
         )
         self._ahead = Ahead(lambda asked: self.rows_of_step(*asked), name="hrm-lab-rows")
         self._num_eval_rows = min(len(self.held_out_rows), config.evaluation.eval_batches * config.run.batch_size)
@@ -155,7 +160,7 @@ class TextTask(Task):
     @classmethod
     def first(cls, config: TextTrainConfig, workspace: Workspace) -> tuple[TextTask, list[str]]:
         """The task of a new run: tokenizer and, where they fit, embeddings of the base model."""
-        messages = _embedded_data(config, workspace)
+        messages = build_embedded_corpus(config, workspace)
         start = starting_point(config.start.model, hidden_size=config.network.hidden_size, workspace=workspace)
         task = cls(config, start.tokenizer, workspace, start)
         task.attached, about_experts = look_up(config.start.student_init, config.moe, workspace)
@@ -173,7 +178,7 @@ class TextTask(Task):
     @classmethod
     def resumed(cls, config: TextTrainConfig, workspace: Workspace, checkpoint: Path) -> tuple[TextTask, list[str]]:
         """The task of a run that goes on, with the tokenizer and the network it began with."""
-        messages = _embedded_data(config, workspace)
+        messages = build_embedded_corpus(config, workspace)
         core = read_core_config(checkpoint, kind=cls.kind)
         return cls(config, Tokenizer.load(checkpoint), workspace, core=core), messages
 
@@ -350,56 +355,3 @@ class TextTask(Task):
             return None
         labels = torch.cat([batch.labels.flatten() for batch in self._held_out_batches(self.config.run.batch_size)])
         return unigram_loss(self.rows.stream.label_counts(), labels)
-
-
-def _documents(config: TextTrainConfig, workspace: Workspace) -> tuple[Corpus, list[str], list[str], Corpus | None]:
-    data = config.data
-
-    def read(file: Path) -> Corpus:
-        return read_documents(
-            workspace.resolve(file),
-            ascii_only=data.ascii_only,
-            document_separator=data.document_separator,
-            text_field=data.text_field,
-            skip_bad=data.skip_bad_records,
-        )
-
-    corpus = read(data.dataset_file)
-    if config.evaluation.eval_file is None:
-        train, held_out = split_holdout(corpus.documents)
-        return corpus, train, held_out, None
-    eval_corpus = read(config.evaluation.eval_file)
-    return corpus, corpus.documents, eval_corpus.documents, eval_corpus
-
-
-def _fingerprint(corpus: Corpus, eval_corpus: Corpus | None, tokenizer: Tokenizer, seq_len: int) -> str:
-    texts = corpus.fingerprint if eval_corpus is None else f"{corpus.fingerprint} {eval_corpus.fingerprint}"
-    return dataset_fingerprint(texts, tokenizer.fingerprint, seq_len)
-
-
-def _messages(corpus: Corpus) -> list[str]:
-    messages = list(corpus.notes)
-    if corpus.num_replaced_bytes:
-        messages.append(f"{corpus.num_replaced_bytes} bytes that are not UTF-8 were replaced")
-    if corpus.num_dropped_lines:
-        messages.append(f"{corpus.num_dropped_lines} lines with non-ASCII characters were dropped (--ascii-only)")
-    if corpus.num_skipped_records:
-        messages.append(f"{corpus.num_skipped_records} bad records were skipped (--skip-bad-records)")
-    return messages
-
-
-def _prompt(document: str, tokenizer: Tokenizer, seq_len: int) -> str | None:
-    room = seq_len - 2  # the begin token, and one to be written
-    prompt = tokenizer.decode(tokenizer.encode(document[:2000])[: min(PROMPT_TOKENS, room)])
-    # a character that was cut through is another one now, with other tokens
-    return prompt if 0 < len(tokenizer.encode(prompt)) <= room else None
-
-
-def _embedded_data(config: TextTrainConfig, workspace: Workspace) -> list[str]:
-    """Build the corpus that the presets name, where it is asked for and not there yet."""
-    asked = {workspace.resolve(file) for file in (config.data.dataset_file, config.evaluation.eval_file) if file}
-    folder = workspace.resolve(workspace.embedded_corpus)
-    if any(file.is_relative_to(folder) and not file.exists() for file in asked):
-        embedded_corpus(workspace)
-        return [f"no embedded corpus yet: built it at {folder} (lab data build-python-docs)"]
-    return []
