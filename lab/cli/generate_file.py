@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hrm_engine.errors import ConfigError
 from lab.cli.console import console, human_seconds, printable
-from lab.cli.generate_part import finished_part, part_of, record_of, write_record
+from lab.cli.generate_part import finished_part, part_of, record_of, refuse_live_writer, write_record
 
 if TYPE_CHECKING:
     from hrm_engine.bundles import Bundle
@@ -87,6 +87,7 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
     if out.is_dir():
         raise ConfigError(f"--out: {out} is a folder: name a file in it")
     if overwrite:
+        refuse_live_writer(out)
         return
     if out.exists():
         raise ConfigError(f"--out: {out} exists: give another name, or --overwrite to replace it")

@@ -39,6 +39,18 @@ def write_record(out: Path, settings: Mapping[str, Any]) -> None:
     write_json(record_of(out), {"schema_version": _SCHEMA, "writer": writer, "settings": dict(settings)})
 
 
+def refuse_live_writer(out: Path) -> None:
+    """Raise ConfigError while another process is writing the part."""
+    record = record_of(out)
+    try:
+        writer = read_json(record, ConfigError).get("writer") if record.is_file() else None
+    except ConfigError:  # damaged: nobody can be asked
+        return
+    pid = writer.get("pid") if isinstance(writer, dict) else None
+    if isinstance(pid, int) and pid != own_pid() and is_alive(pid, started=writer.get("process_started")):
+        raise ConfigError(f"--out: process {pid} is writing {part_of(out)} now: wait until it ends, or stop it")
+
+
 def finished_part(out: Path, prompts: Sequence[Prompt], settings: Mapping[str, Any]) -> tuple[int, int]:
     """How many complete lines ``OUT.part`` has, and how many bytes they take.
 
@@ -50,6 +62,7 @@ def finished_part(out: Path, prompts: Sequence[Prompt], settings: Mapping[str, A
     if not part.is_file():
         told = f"{out} is whole already" if out.exists() else "start without --resume"
         raise ConfigError(f"--resume: there is no {part}; {told}")
+    refuse_live_writer(out)
     _check_record(read_json(record, ConfigError) if record.is_file() else {}, settings, record)
     try:
         content = part.read_bytes()
@@ -70,9 +83,6 @@ def _check_record(record: Mapping[str, Any], settings: Mapping[str, Any], where:
     before, writer = record.get("settings"), record.get("writer")
     if record.get("schema_version") != _SCHEMA or not isinstance(before, dict) or not isinstance(writer, dict):
         raise ConfigError(f"--resume: {where} does not say what the lines were written with; {_ANEW}")
-    pid = writer.get("pid")
-    if isinstance(pid, int) and pid != own_pid() and is_alive(pid, started=writer.get("process_started")):
-        raise ConfigError(f"--resume: process {pid} is writing there now: wait until it ends, or stop it")
     now = json.loads(json.dumps(dict(settings)))  # as they look when they are read back
     if before.get("weights") != now["weights"]:
         raise ConfigError(f"--resume: the brain is not the one that wrote the lines beside {where}; {_ANEW}")

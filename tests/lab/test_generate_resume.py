@@ -88,7 +88,10 @@ def test_what_cannot_be_resumed(interrupted: Path, brain: Bundle, workspace: Pat
     other = json.loads(settings)
     other["writer"] = {"pid": os.getppid(), "process_started": None}
     record.write_text(json.dumps(other))
-    assert f"process {os.getppid()} is writing there now" in refused()
+    assert f"process {os.getppid()} is writing" in refused()
+    written(*FILE, "--overwrite", code=2)
+    assert f"process {os.getppid()} is writing" in capsys.readouterr().err
+    assert interrupted.read_bytes() == before
     for text in ("{}", "[]", "{"):
         record.write_text(text)
         assert "o.jsonl.part.json" in refused()
