@@ -20,7 +20,7 @@ SEGMENTS, WIDTH, STEPS, EVAL_ROWS = 4, 128, 300, 64
 THRESHOLDS = (0.2, 0.4, 0.5, 0.6, 0.8)
 
 
-def report(device: torch.device, *, steps: int = STEPS, width: int = WIDTH) -> str:
+def report(device: torch.device, *, steps: int = STEPS, width: int = WIDTH, eval_rows: int = EVAL_ROWS) -> str:
     """Markdown: loss at every depth, and loss and mean depth at some thresholds."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         workspace = Workspace(Path(folder))
@@ -37,7 +37,7 @@ def report(device: torch.device, *, steps: int = STEPS, width: int = WIDTH) -> s
         )
         bundle = load_bundle(train(config, workspace=workspace).run_dir, device=str(device), workspace=workspace)
         documents, _ = held_out_documents(bundle, None, workspace)
-        batches = text_batches(bundle, documents, max_rows=EVAL_ROWS)
+        batches = text_batches(bundle, documents, max_rows=eval_rows)
         full = evaluate(bundle.model, batches, num_segments=SEGMENTS)
         rows = [[f"all of {n}", f"{loss:.4f}", f"{n}", ""] for n, loss in enumerate(full.loss_by_segment, start=1)]
         for threshold in THRESHOLDS:

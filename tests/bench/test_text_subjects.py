@@ -36,7 +36,7 @@ def test_without_a_gpu_it_says_so() -> None:
 
 
 def test_adaptive_depth_is_told_beside_full_depth(workspace: Path) -> None:
-    told = adaptive_depth.report(CPU, steps=1, width=64)
+    told = adaptive_depth.report(CPU, steps=1, width=64, eval_rows=2)
     lines = [line for line in told.splitlines() if line.startswith("| ")]
     assert len(lines) == 1 + adaptive_depth.SEGMENTS + len(adaptive_depth.THRESHOLDS)
     assert "all of 4" in told

@@ -250,7 +250,7 @@ STUDENTS: dict[str, tuple[dict[str, Any], str]] = {
     "positions": ({"pos_encodings": "none"}, "--pos-encodings is rope in"),
     "architecture": ({"arch": "hrm"}, "--arch is hrm-text in"),
     "expansion": ({"expansion": 4.0}, "--expansion 4.0: the inner width of .* is 48"),
-    "width": ({"hidden_size": 64}, r"embed_tokens.weight has shape \(300, 32\), the model needs \(300, 64\)"),
+    "width": ({"hidden_size": 64}, r"--hidden-size is 32 in .*student"),
     "experts": ({"use_moe": True}, "does not fit this model"),
 }
 
