@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bench.machine import matmul_rate, peak_memory_bytes, restart_peak, table, wait
+from bench.text_peer import Size
 from hrm_engine.bundles import create_implant
 from hrm_engine.config.text import load_config
 from hrm_engine.models.flops import step_flops
@@ -22,15 +23,6 @@ from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
 
 STEPS, WARMUP = 14, 4
-NETWORK = {
-    "hidden_size": 256,
-    "num_heads": 4,
-    "expansion": 4.0,
-    "h_layers": 4,
-    "l_layers": 4,
-    "h_cycles": 2,
-    "l_cycles": 3,
-}
 
 
 def report(device: torch.device) -> str:
@@ -53,7 +45,7 @@ def _measure(
 ) -> list[str]:
     config = load_config(
         "text-small",
-        **NETWORK,
+        **Size().network,
         grad_calls=grad_calls,
         halt_max_steps=1,
         max_seq_len=256,

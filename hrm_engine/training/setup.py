@@ -43,10 +43,8 @@ class Setup:
     checkpointing: bool
     from_checkpoint: Path | None = None
     """Where the state was read from; None: it is a first one."""
-    is_resumed: bool = False
-    """Whether that is a checkpoint of the run itself."""
     is_saved: bool = False
-    """Whether it says all that there is to save: not of a schedule that has been extended since."""
+    """Whether that is a checkpoint of the run itself, and says all: not of a schedule that has been extended since."""
     messages: list[str] = field(default_factory=list)
 
 
@@ -93,8 +91,7 @@ def resumed_setup(
     messages += environment_changes(checkpoint.environment, device)
     model = task.saved_model(checkpoint.path, checkpoint.weights)
     setup = make_setup(config, device, precision, task, model, state, messages)
-    setup.from_checkpoint, setup.is_resumed = folder, True
-    setup.is_saved = state.schedule_steps == before
+    setup.from_checkpoint, setup.is_saved = folder, state.schedule_steps == before
     setup.updater.load_state_tensors(checkpoint.optimizer)
     if setup.average is not None:
         setup.average.load_state_tensors(checkpoint.average)
