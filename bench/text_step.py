@@ -17,7 +17,7 @@ import torch
 from bench.machine import matmul_rate, peak_memory_bytes, restart_peak, table, wait
 from bench.text_peer import Size
 from hrm_engine.bundles import create_implant
-from hrm_engine.config.text import load_config
+from hrm_engine.config.text import TextTrainConfig, load_config
 from hrm_engine.models.flops import step_flops
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
@@ -25,39 +25,42 @@ from hrm_engine.training import Trainer
 STEPS, WARMUP = 14, 4
 
 
-def report(device: torch.device) -> str:
-    """Markdown: tokens/s, memory, FLOPs, share of the machine's rate, time outside of the update."""
+def report(device: torch.device, size: Size | None = None, *, steps: int = STEPS, warmup: int = WARMUP) -> str:
+    """Markdown: label tokens/s, memory, FLOPs, share of the machine's rate, time outside of the update."""
+    size = size or Size()
     rows = []
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         workspace = Workspace(Path(folder))
-        create_implant(workspace=workspace, hidden_size=256)
+        create_implant(workspace=workspace, hidden_size=size.hidden)
         settings = [("default: the gradient reaches the embeddings", 5, None), ("one_step", 2, None)]
         if device.type == "cuda":
             settings += [("default, not compiled", 5, False)]
         for label, grad_calls, compiled in settings:
-            rows.append(_measure(label, grad_calls, compiled, workspace, device))
+            config = _config(size, grad_calls, compiled, steps=steps, device=device)
+            rows.append([label, str(grad_calls), *_measure(config, workspace, device, warmup=warmup)])
     header = ["text step", "grad calls", "tokens/s", "step", "peak memory", "GFLOP a step", "of the matmul rate"]
     return "## Text training step\n\n" + table([*header, "outside forward, backward, update"], rows)
 
 
-def _measure(
-    label: str, grad_calls: int, compiled: bool | None, workspace: Workspace, device: torch.device
-) -> list[str]:
-    config = load_config(
+def _config(size: Size, grad_calls: int, compiled: bool | None, *, steps: int, device: torch.device) -> TextTrainConfig:
+    return load_config(
         "text-small",
-        **Size().network,
+        **size.network,
         grad_calls=grad_calls,
         halt_max_steps=1,
-        max_seq_len=256,
-        batch_size=8,
-        steps=STEPS,
+        max_seq_len=size.length,
+        batch_size=size.rows,
+        steps=steps,
         eval_batches=0,
-        save_every=STEPS + 1,
+        save_every=steps + 1,
         brain_name=f"bench-{grad_calls}-{compiled}",
         device=str(device),
         compile=compiled,
         gradient_checkpointing=False,
     )
+
+
+def _measure(config: TextTrainConfig, workspace: Workspace, device: torch.device, *, warmup: int) -> list[str]:
     restart_peak(device)
     inside: list[float] = []
     with Trainer(config, workspace=workspace) as trainer:
@@ -72,22 +75,20 @@ def _measure(
 
         trainer.updater.update = timed  # type: ignore[method-assign]
         whole, tokens, rates = [], [], []
-        for _ in range(STEPS):
+        for _ in range(config.run.steps):
             # beside every step, because a shared machine's speed drifts while it is measured
             rates.append(matmul_rate(device, runs=3))
             start = time.perf_counter()
-            tokens.append(trainer.step().num_tokens)
+            tokens.append(trainer.step().update.value.counts["num_tokens"])
             wait(device)
             whole.append(time.perf_counter() - start)
         core = trainer.core
-    step = statistics.median(whole[WARMUP:])
-    outside = statistics.median(1 - i / w for i, w in zip(inside[WARMUP:], whole[WARMUP:], strict=True))
-    flops = step_flops(core, rows=8).total
-    share = statistics.median(flops / w / rate for w, rate in zip(whole[WARMUP:], rates[WARMUP:], strict=True))
+    step = statistics.median(whole[warmup:])
+    outside = statistics.median(1 - i / w for i, w in zip(inside[warmup:], whole[warmup:], strict=True))
+    flops = step_flops(core, rows=config.run.batch_size).total
+    share = statistics.median(flops / w / rate for w, rate in zip(whole[warmup:], rates[warmup:], strict=True))
     return [
-        label,
-        str(grad_calls),
-        f"{statistics.median(tokens[WARMUP:]) / step:,.0f}",
+        f"{statistics.median(tokens[warmup:]) / step:,.0f}",
         f"{step * 1e3:,.1f} ms",
         f"{peak_memory_bytes(device) / 2**20:,.0f} MiB",
         f"{flops / 1e9:,.0f}",

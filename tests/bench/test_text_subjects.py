@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import adaptive_depth, text_gpu
+from bench import adaptive_depth, text_gpu, text_step
 from bench.text_peer import Size, our_trainer, their_step
 
 CPU = torch.device("cpu")
@@ -41,3 +41,10 @@ def test_adaptive_depth_is_told_beside_full_depth(workspace: Path) -> None:
     assert len(lines) == 1 + adaptive_depth.SEGMENTS + len(adaptive_depth.THRESHOLDS)
     assert "all of 4" in told
     assert "threshold 0.5" in told
+
+
+def test_label_tokens_of_a_step_are_counted_for_its_throughput() -> None:
+    report = text_step.report(CPU, TINY, steps=3, warmup=1)
+    rows = [line.split(" | ") for line in report.splitlines() if line.startswith("| ")][1:]
+    assert [row[1] for row in rows] == ["5", "2"]
+    assert all(float(row[2].replace(",", "")) > 0 for row in rows)
