@@ -41,12 +41,12 @@ def report(device: torch.device, *, steps: int = STEPS, width: int = WIDTH, eval
         full = evaluate(bundle.model, batches, num_segments=SEGMENTS)
         rows = [[f"all of {n}", f"{loss:.4f}", f"{n}", ""] for n, loss in enumerate(full.loss_by_segment, start=1)]
         for threshold in THRESHOLDS:
-            found = evaluate_adaptive(bundle.model, batches, num_segments=SEGMENTS, halt_threshold=threshold)
-            saved = 1 - found.mean_depth / SEGMENTS
+            adaptive = evaluate_adaptive(bundle.model, batches, num_segments=SEGMENTS, halt_threshold=threshold)
+            saved = 1 - adaptive.mean_depth / SEGMENTS
             cells = [
-                f"{found.loss:.4f}",
-                f"{found.mean_depth:.2f}",
-                f"{saved:.0%} fewer, {found.loss - full.loss:+.4f}",
+                f"{adaptive.loss:.4f}",
+                f"{adaptive.mean_depth:.2f}",
+                f"{saved:.0%} fewer, {adaptive.loss - full.loss:+.4f}",
             ]
             rows.append([f"by itself, threshold {threshold}", *cells])
     title = f"## Adaptive depth: width {width}, {SEGMENTS} segments, {steps} steps\n\n"

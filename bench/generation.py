@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,39 @@ from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.paths import Workspace
 
-POSITIONS = (32, 128, 256, 512)
-BATCHES = (1, 8)
-PROMPT, NEW, RUNS = 32, 64, 7
+
+@dataclass(frozen=True)
+class Size:
+    """The network (``layers`` of each of its two stacks), and what is generated with it."""
+
+    hidden: int = 256
+    heads: int = 4
+    layers: int = 4
+    positions: tuple[int, ...] = (32, 128, 256, 512)
+    batches: tuple[int, ...] = (1, 8)
+    prompt: int = 32
+    new: int = 64
+    runs: int = 7
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the model is made for."""
+        return max(self.positions) + 128
 
 
-def report(device: torch.device) -> str:
+def report(device: torch.device, size: Size | None = None) -> str:
     """Markdown: both comparisons."""
-    return by_position(device) + "\n" + beside_transformers(device)
+    size = size or Size()
+    return by_position(device, size) + "\n" + beside_transformers(device, size)
 
 
-def by_position(device: torch.device) -> str:
+def by_position(device: torch.device, size: Size) -> str:
     """Markdown: milliseconds a token by position, cached and recomputed, batch 1, two segments."""
-    model = _model(_network(segments=2), device)
+    model = _model(_network(size, segments=2), device)
     rows = []
-    for position in POSITIONS:
+    for position in size.positions:
         tokens = torch.randint(0, 8192, (1, position), device=device)
-        decoder = Decoder(model, num_segments=2, capacity=640)
+        decoder = Decoder(model, num_segments=2, capacity=size.capacity)
         decoder.feed(tokens)
 
         def cached(decoder: Decoder = decoder, position: int = position, tokens: torch.Tensor = tokens) -> None:
@@ -47,7 +64,7 @@ def by_position(device: torch.device) -> str:
             _rewind(decoder, position)
 
         def recomputed(tokens: torch.Tensor = tokens) -> None:
-            Decoder(model, num_segments=2, capacity=640).feed(tokens)
+            Decoder(model, num_segments=2, capacity=size.capacity).feed(tokens)
 
         with_cache = median_s(cached, device)
         without = median_s(recomputed, device, runs=5)
@@ -58,14 +75,14 @@ def by_position(device: torch.device) -> str:
     return "## Generation, two segments, batch 1\n\n" + table(header, rows)
 
 
-def beside_transformers(device: torch.device) -> str:
+def beside_transformers(device: torch.device, size: Size) -> str:
     """Markdown: greedy generation of the same model in one segment by both, in turn, with the same tokens.
 
     Raises RuntimeError where the tokens differ: then there is nothing to compare.
     """
     from transformers import AutoModelForCausalLM
 
-    core = _network(segments=1)
+    core = _network(size, segments=1)
     dtype = _dtype(device)
     rows = []
     with tempfile.TemporaryDirectory() as place:
@@ -73,31 +90,39 @@ def beside_transformers(device: torch.device) -> str:
         theirs: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
         theirs.generation_config.eos_token_id = None  # all rows are of the same length
         model = _model(core, device)
-        for batch in BATCHES:
-            prompts = torch.randint(0, 8192, (batch, PROMPT), generator=torch.Generator().manual_seed(0)).to(device)
+        for batch in size.batches:
+            prompts = torch.randint(0, 8192, (batch, size.prompt), generator=torch.Generator().manual_seed(0)).to(
+                device
+            )
             ways = {
-                "theirs": lambda prompts=prompts: _their_tokens(theirs, prompts),
-                "ours": lambda prompts=prompts: _our_tokens(model, prompts),
+                "theirs": lambda prompts=prompts: _their_tokens(theirs, prompts, size.new),
+                "ours": lambda prompts=prompts: _our_tokens(model, prompts, size.new),
             }
-            times, tokens = _in_turn(ways, device)
+            times, tokens = _in_turn(ways, device, size.runs)
             # a tie of two logits, which types with few digits have, is decided by rounding
             equal = float((tokens["ours"] == tokens["theirs"]).float().mean())
             if dtype == torch.float32 and equal < 1:
                 raise RuntimeError(f"batch {batch}: only {equal:.1%} of the tokens are the same")
             ratio = statistics.median(a / b for a, b in zip(times["theirs"], times["ours"], strict=True))
-            per_token = {name: statistics.median(values) / NEW * 1e3 for name, values in times.items()}
+            per_token = {name: statistics.median(values) / size.new * 1e3 for name, values in times.items()}
             cells = [f"{per_token[name]:.2f} ms" for name in ("ours", "theirs")]
             rows.append([str(batch), *cells, f"{ratio:.2f} x", f"{equal:.1%}"])
     header = ["batch", "ours, a step", "transformers, a step", "theirs / ours", "tokens that are the same"]
-    title = f"## Generation beside transformers, one segment, {PROMPT} tokens and {NEW} new ones, greedy\n\n"
+    title = f"## Generation beside transformers, one segment, {size.prompt} tokens and {size.new} new ones, greedy\n\n"
     return title + table(header, rows)
 
 
-def _network(*, segments: int) -> CoreConfig:
+def _network(size: Size, *, segments: int) -> CoreConfig:
     network = NetworkConfig(
-        hidden_size=256, num_heads=4, expansion=4.0, h_layers=4, l_layers=4, l_cycles=3, halt_max_steps=segments
+        hidden_size=size.hidden,
+        num_heads=size.heads,
+        expansion=4.0,
+        h_layers=size.layers,
+        l_layers=size.layers,
+        l_cycles=3,
+        halt_max_steps=segments,
     )
-    return resolve_core(network, vocab_size=8192, max_seq_len=640)
+    return resolve_core(network, vocab_size=8192, max_seq_len=size.capacity)
 
 
 def _dtype(device: torch.device) -> torch.dtype:
@@ -122,28 +147,29 @@ def _exported(core: CoreConfig, workspace: Workspace) -> Path:
     return export_folder("bench", Path("out"), workspace=workspace).folder
 
 
-def _our_tokens(model: RecurrentCore, prompts: torch.Tensor) -> torch.Tensor:
-    decoder = Decoder(model, num_segments=1, batch=len(prompts), capacity=PROMPT + NEW)
-    feed, found = prompts, []
-    for _ in range(NEW):
+def _our_tokens(model: RecurrentCore, prompts: torch.Tensor, new: int) -> torch.Tensor:
+    decoder = Decoder(model, num_segments=1, batch=len(prompts), capacity=prompts.shape[1] + new)
+    feed, tokens = prompts, []
+    for _ in range(new):
         feed = decoder.feed(feed).argmax(-1, keepdim=True)
-        found.append(feed)
-    return torch.cat(found, 1)
+        tokens.append(feed)
+    return torch.cat(tokens, 1)
 
 
 @torch.inference_mode()
-def _their_tokens(model: Any, prompts: torch.Tensor) -> torch.Tensor:
+def _their_tokens(model: Any, prompts: torch.Tensor, new: int) -> torch.Tensor:
     mask = torch.ones_like(prompts)
-    return model.generate(input_ids=prompts, attention_mask=mask, max_new_tokens=NEW, do_sample=False)[:, PROMPT:]
+    tokens: torch.Tensor = model.generate(input_ids=prompts, attention_mask=mask, max_new_tokens=new, do_sample=False)
+    return tokens[:, prompts.shape[1] :]
 
 
 def _in_turn(
-    ways: dict[str, Callable[[], torch.Tensor]], device: torch.device
+    ways: dict[str, Callable[[], torch.Tensor]], device: torch.device, runs: int
 ) -> tuple[dict[str, list[float]], dict[str, torch.Tensor]]:
     """Seconds of each run, one beside the other because a shared machine's speed drifts, and the tokens."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     tokens = {name: work() for name, work in ways.items()}
-    for _ in range(RUNS):
+    for _ in range(runs):
         for name, work in ways.items():
             wait(device)
             start = time.perf_counter()

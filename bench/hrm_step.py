@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +63,7 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.__exit__(kind, error, trace)  # closes its pipes and waits for it
 
     def step(self) -> Report:
         """Seconds of one step."""
@@ -105,8 +105,14 @@ def report(
     compiled: tuple[bool, ...] = (True, False),
     batch_size: int | None = None,
     num_threads: int = NUM_THREADS,
+    network: Mapping[str, int] | None = None,
+    side: int | None = None,
 ) -> str:
-    """Markdown: rows/s, ratios to the reference, share of the limit, memory, share of time outside of the update."""
+    """Markdown: rows/s, ratios to the reference, share of the limit, memory, share of time outside of the update.
+
+    Args:
+        network: settings that differ from the published network's, by their flags.
+    """
     dtype = compute_dtype(device) if dtype is None else dtype
     rows = batch_size or (BATCH if device.type == "cpu" else GPU_BATCH)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -120,11 +126,12 @@ def report(
             "eval_rows": EVAL_ROWS,
             "num_threads": num_threads,
             "warmup": WARMUP,
+            "network": dict(network or {}),
         }
         forms: list[tuple[Measured, Process]] = []
 
         def add(label: str, *, q_continue: bool, **options: Any) -> None:
-            measured = Measured(label, rows * step_flops(_core(q_continue)))
+            measured = Measured(label, rows * step_flops(_core(q_continue, network or {})))
             options["q_continue"] = q_continue
             forms.append((measured, stack.enter_context(Process({**common, **options}))))
 
@@ -139,7 +146,7 @@ def report(
         rates = []
         for _ in range(repeats):
             # beside every turn, because a shared machine's speed drifts while it is measured
-            rates.append(matmul_rate(device, dtype, runs=3))
+            rates.append(matmul_rate(device, dtype, runs=3, side=side))
             for measured, process in forms:
                 measured.steps.append(process.step())
         torch.set_num_threads(before)
@@ -147,13 +154,13 @@ def report(
             measured.rest = process.end()
     title = f"## Training step of HRM, {rows} x {SEQ_LEN} cells, {dtype_name(dtype)}, {num_threads} threads\n\n"
     load = f"load average {os.getloadavg()[0]:.1f}, " if hasattr(os, "getloadavg") else ""
-    found = f"{load}matrix products {statistics.median(rates) / 1e9:,.0f} GFLOP/s, {repeats} turns\n\n"
+    conditions = f"{load}matrix products {statistics.median(rates) / 1e9:,.0f} GFLOP/s, {repeats} turns\n\n"
     against = forms[0][0] if peer is not None else None
-    return title + found + _table([measured for measured, _ in forms], against, rates, rows)
+    return title + conditions + _table([measured for measured, _ in forms], against, rates, rows)
 
 
-def _core(q_continue: bool) -> CoreConfig:
-    network = load_puzzle_config(PRESET, q_continue=q_continue).network
+def _core(q_continue: bool, settings: Mapping[str, int]) -> CoreConfig:
+    network = load_puzzle_config(PRESET, q_continue=q_continue, **settings).network
     return resolve_puzzle_core(network, vocab_size=VOCABULARY, seq_len=SEQ_LEN, num_identifiers=1)
 
 

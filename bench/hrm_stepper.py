@@ -72,6 +72,7 @@ def ours(options: dict[str, Any]) -> Iterator[Stepper]:
         eval_rows=options["eval_rows"],
         stop_at_train_accuracy=None,
         gradient_checkpointing=False,
+        **options["network"],
     )
     with Trainer(config, workspace=Workspace(Path(options["workspace"]))) as trainer:
         update, inside = trainer.updater.update, 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,21 +14,32 @@ from bench.machine import compute_dtype, dtype_name, matmul_rate, median_s, tabl
 from hrm_engine.kernels.attention import AttentionPlan, attention, plan_attention
 from hrm_engine.kernels.losses import token_losses
 
-ROWS, WIDTH, VOCABULARY = 2048, 256, 8192
+
+@dataclass(frozen=True)
+class Size:
+    """Of the head: ``rows`` tokens of ``width`` over a ``vocabulary``; of attention: ``batch`` rows of ``length``."""
+
+    rows: int = 2048
+    width: int = 256
+    vocabulary: int = 8192
+    batch: int = 8
+    length: int = 256
 
 
-def report(device: torch.device) -> str:
+def report(device: torch.device, size: Size | None = None, *, side: int | None = None) -> str:
     """Markdown: milliseconds forward and backward, and the limit set by matrix products."""
+    size = size or Size()
+    rate = matmul_rate(device, side=side)
     return f"## Kernels, forward + backward, {dtype_name(compute_dtype(device))}\n\n" + table(
-        ["kernel", "form", "median"], [*_head(device), *_attention(device)]
+        ["kernel", "form", "median"], [*_head(device, size, rate), *_attention(device, size, rate)]
     )
 
 
-def _head(device: torch.device) -> list[list[str]]:
+def _head(device: torch.device, size: Size, rate: float) -> list[list[str]]:
     dtype = compute_dtype(device)
-    hidden = torch.randn(ROWS, WIDTH, device=device, dtype=dtype, requires_grad=True)
-    weight = (torch.randn(VOCABULARY, WIDTH, device=device) / 16).to(dtype).requires_grad_()
-    labels = torch.randint(0, VOCABULARY, (ROWS,), device=device)
+    hidden = torch.randn(size.rows, size.width, device=device, dtype=dtype, requires_grad=True)
+    weight = (torch.randn(size.vocabulary, size.width, device=device) / 16).to(dtype).requires_grad_()
+    labels = torch.randint(0, size.vocabulary, (size.rows,), device=device)
     forms: dict[str, Callable[[], Tensor]] = {
         "ours, chunked, loss of every token": lambda: token_losses(hidden, weight, labels)[0],
         "all logits in fp32": lambda: F.cross_entropy((hidden @ weight.T).float(), labels, reduction="sum"),
@@ -52,16 +64,22 @@ def _head(device: torch.device) -> list[list[str]]:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            rows.append([f"head {ROWS} x {WIDTH} x {VOCABULARY}", label, f"{median_s(work, device) * 1e3:.1f} ms"])
-    limit = 3 * 2 * ROWS * WIDTH * VOCABULARY / matmul_rate(device)
+            rows.append(
+                [
+                    f"head {size.rows} x {size.width} x {size.vocabulary}",
+                    label,
+                    f"{median_s(work, device) * 1e3:.1f} ms",
+                ]
+            )
+    limit = 3 * 2 * size.rows * size.width * size.vocabulary / rate
     return [*rows, ["", "limit: its three matrix products", f"{limit * 1e3:.1f} ms"]]
 
 
-def _attention(device: torch.device) -> list[list[str]]:
+def _attention(device: torch.device, size: Size, rate: float) -> list[list[str]]:
     dtype = compute_dtype(device)
-    batch, length, heads, size = 8, 256, 4, 64
+    batch, length, heads, head_dim = size.batch, size.length, 4, 64
     q, k, v = (
-        torch.randn(batch, length, heads, size, device=device, dtype=dtype, requires_grad=True) for _ in range(3)
+        torch.randn(batch, length, heads, head_dim, device=device, dtype=dtype, requires_grad=True) for _ in range(3)
     )
     documents = torch.randint(0, 3, (batch, length), device=device).sort(1).values
     plan = plan_attention(num_queries=length, num_keys=length, device=device, dtype=dtype, documents=documents)
@@ -74,5 +92,5 @@ def _attention(device: torch.device) -> list[list[str]]:
             attention(q, k, v, form).sum().backward()
 
         rows.append([f"attention {batch} x {length}, {heads} heads", label, f"{median_s(work, device) * 1e3:.2f} ms"])
-    limit = 6 * 2 * batch * heads * length * length * size / 2 / matmul_rate(device)
+    limit = 6 * 2 * batch * heads * length * length * head_dim / 2 / rate
     return [*rows, ["", "limit: its products over the causal half", f"{limit * 1e3:.2f} ms"]]

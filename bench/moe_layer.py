@@ -18,23 +18,32 @@ TOKENS, WIDTH, INNER, PER_TOKEN, CAPACITY = 4096, 512, 1024, 2, 1.25
 TURNS = 9
 
 
-def report(device: torch.device, *, experts: tuple[int, ...] = (8, 64)) -> str:
+def report(
+    device: torch.device,
+    *,
+    tokens: int = TOKENS,
+    width: int = WIDTH,
+    inner: int = INNER,
+    experts: tuple[int, ...] = (8, 64),
+    turns: int = TURNS,
+    side: int | None = None,
+) -> str:
     """Markdown: medians over turns in which every form runs once, so that a noisy neighbour meets all of them."""
     dtype = compute_dtype(device)
-    x = torch.randn(8, TOKENS // 8, WIDTH, device=device, dtype=dtype, requires_grad=True)
-    active = f"dense, {PER_TOKEN} x {INNER} (equal active)"
+    x = torch.randn(8, tokens // 8, width, device=device, dtype=dtype, requires_grad=True)
+    active = f"dense, {PER_TOKEN} x {inner} (equal active)"
     forms: dict[str, tuple[nn.Module, Callable[[nn.Module], torch.Tensor]]] = {
-        active: (_filled(SwiGLU(WIDTH, PER_TOKEN * INNER), device, dtype), _dense)
+        active: (_filled(SwiGLU(width, PER_TOKEN * inner), device, dtype), _dense)
     }
     for count in experts:
-        moe = _filled(MoE(WIDTH, INNER, count, PER_TOKEN), device, dtype)
+        moe = _filled(MoE(width, inner, count, PER_TOKEN), device, dtype)
         forms[f"MoE, {count} experts, top {PER_TOKEN}, dropless"] = (moe, partial(_moe, capacity_factor=0.0))
         forms[f"MoE, {count} experts, top {PER_TOKEN}, capacity {CAPACITY}"] = (
             moe,
             partial(_moe, capacity_factor=CAPACITY),
         )
-    forms[f"dense, {experts[0]} x {INNER} (equal total)"] = (
-        _filled(SwiGLU(WIDTH, experts[0] * INNER), device, dtype),
+    forms[f"dense, {experts[0]} x {inner} (equal total)"] = (
+        _filled(SwiGLU(width, experts[0] * inner), device, dtype),
         _dense,
     )
 
@@ -51,12 +60,12 @@ def report(device: torch.device, *, experts: tuple[int, ...] = (8, 64)) -> str:
         return lambda module: form(module, x)
 
     times: dict[str, list[float]] = {name: [] for name in forms}
-    for turn in range(TURNS + 2):
+    for turn in range(turns + 2):
         for name, (module, form) in forms.items():
             seconds = timed(module, bind(form))
             if turn >= 2:
                 times[name].append(seconds)
-    limit = 3 * 3 * 2 * TOKENS * WIDTH * PER_TOKEN * INNER / matmul_rate(device)
+    limit = 3 * 3 * 2 * tokens * width * PER_TOKEN * inner / matmul_rate(device, side=side)
     rows = []
     for name, measured in times.items():
         ratio = statistics.median(mine / dense for mine, dense in zip(measured, times[active], strict=True))
@@ -65,7 +74,7 @@ def report(device: torch.device, *, experts: tuple[int, ...] = (8, 64)) -> str:
             [name, f"{median * 1e3:.1f} ms", f"{ratio:.2f} x", f"{limit / median:.0%}" if "total" not in name else ""]
         )
     return (
-        f"## MoE layer, {TOKENS} tokens, hidden {WIDTH}, inner {INNER}, {dtype_name(dtype)}, forward + backward\n\n"
+        f"## MoE layer, {tokens} tokens, hidden {width}, inner {inner}, {dtype_name(dtype)}, forward + backward\n\n"
         + table(["form", "median", "to equal active", "of the matmul rate"], rows)
         + f"\nlimit of the active products: {limit * 1e3:.1f} ms\n"
     )

@@ -19,19 +19,26 @@ STEADY_STEPS, WARMUP = 8, 3
 WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize")
 
 
-def report(device: torch.device) -> str:
+def report(
+    device: torch.device,
+    size: Size = SIZE,
+    *,
+    turns: int = text_peer.TURNS,
+    warmup: int = text_peer.WARMUP,
+    side: int | None = None,
+) -> str:
     """Markdown: the comparison of :mod:`bench.text_peer` at this size, and by what the host waits in a steady step."""
     if device.type != "cuda":
         return "## Text training step of 100 M parameters\n\nnot measured: there is no CUDA device here\n"
     trace = TRACE.absolute()
-    with our_trainer(device, SIZE) as trainer:
+    with our_trainer(device, size) as trainer:
         waits = waits_of(trainer, trace)
         count = sum(parameter.numel() for parameter in trainer.model.parameters())
-    told = ", ".join(f"{number} x {name}" for name, number in waits.items()) or "none"
+    calls = ", ".join(f"{number} x {name}" for name, number in waits.items()) or "none"
     return (
-        text_peer.report(device, SIZE)
-        + f"\n{count / 1e6:,.1f} M parameters, {SIZE.rows} x {SIZE.length} tokens. Calls by which the host waits for "
-        f"the device in {STEADY_STEPS} steady steps: {told} (trace: {TRACE})\n"
+        text_peer.report(device, size, turns=turns, warmup=warmup, side=side)
+        + f"\n{count / 1e6:,.1f} M parameters, {size.rows} x {size.length} tokens. Calls by which the host waits for "
+        f"the device in {STEADY_STEPS} steady steps: {calls} (trace: {TRACE})\n"
     )
 
 

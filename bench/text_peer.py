@@ -54,7 +54,14 @@ class Size:
         return {"hidden_size": self.hidden, "num_heads": self.heads, "expansion": EXPANSION, **cycles}
 
 
-def report(device: torch.device, size: Size | None = None) -> str:
+def report(
+    device: torch.device,
+    size: Size | None = None,
+    *,
+    turns: int = TURNS,
+    warmup: int = WARMUP,
+    side: int | None = None,
+) -> str:
     """Markdown: tokens/s, share of the matmul rate, and the ratio of steps taken in turn; memory of each alone."""
     size = size or Size()
     times: dict[str, list[float]] = {"theirs": [], "ours": []}
@@ -62,8 +69,8 @@ def report(device: torch.device, size: Size | None = None) -> str:
     with their_step(device, size) as (theirs, _), our_trainer(device, size) as trainer:
         flops = step_flops(trainer.core, rows=size.rows).total
         ours = trainer.step
-        for _ in range(TURNS + WARMUP):
-            rates.append(matmul_rate(device, runs=3))
+        for _ in range(turns + warmup):
+            rates.append(matmul_rate(device, runs=3, side=side))
             for name, step in (("theirs", theirs), ("ours", ours)):
                 wait(device)
                 start = time.perf_counter()
@@ -73,9 +80,9 @@ def report(device: torch.device, size: Size | None = None) -> str:
     memory = {name: _peak_alone(name, device, size) for name in times}
     rows = []
     for name, measured in times.items():
-        kept = measured[WARMUP:]
-        share = statistics.median(flops / s / rate for s, rate in zip(kept, rates[WARMUP:], strict=True))
-        ratio = statistics.median(peer / mine for peer, mine in zip(times["theirs"][WARMUP:], kept, strict=True))
+        kept = measured[warmup:]
+        share = statistics.median(flops / s / rate for s, rate in zip(kept, rates[warmup:], strict=True))
+        ratio = statistics.median(peer / mine for peer, mine in zip(times["theirs"][warmup:], kept, strict=True))
         step = statistics.median(kept)
         rows.append(
             [

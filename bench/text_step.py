@@ -25,7 +25,9 @@ from hrm_engine.training import Trainer
 STEPS, WARMUP = 14, 4
 
 
-def report(device: torch.device, size: Size | None = None, *, steps: int = STEPS, warmup: int = WARMUP) -> str:
+def report(
+    device: torch.device, size: Size | None = None, *, steps: int = STEPS, warmup: int = WARMUP, side: int | None = None
+) -> str:
     """Markdown: label tokens/s, memory, FLOPs, share of the machine's rate, time outside of the update."""
     size = size or Size()
     rows = []
@@ -37,7 +39,7 @@ def report(device: torch.device, size: Size | None = None, *, steps: int = STEPS
             settings += [("default, not compiled", 5, False)]
         for label, grad_calls, compiled in settings:
             config = _config(size, grad_calls, compiled, steps=steps, device=device)
-            rows.append([label, str(grad_calls), *_measure(config, workspace, device, warmup=warmup)])
+            rows.append([label, str(grad_calls), *_measure(config, workspace, device, warmup=warmup, side=side)])
     header = ["text step", "grad calls", "tokens/s", "step", "peak memory", "GFLOP a step", "of the matmul rate"]
     return "## Text training step\n\n" + table([*header, "outside forward, backward, update"], rows)
 
@@ -60,7 +62,9 @@ def _config(size: Size, grad_calls: int, compiled: bool | None, *, steps: int, d
     )
 
 
-def _measure(config: TextTrainConfig, workspace: Workspace, device: torch.device, *, warmup: int) -> list[str]:
+def _measure(
+    config: TextTrainConfig, workspace: Workspace, device: torch.device, *, warmup: int, side: int | None
+) -> list[str]:
     restart_peak(device)
     inside: list[float] = []
     with Trainer(config, workspace=workspace) as trainer:
@@ -77,7 +81,7 @@ def _measure(config: TextTrainConfig, workspace: Workspace, device: torch.device
         whole, tokens, rates = [], [], []
         for _ in range(config.run.steps):
             # beside every step, because a shared machine's speed drifts while it is measured
-            rates.append(matmul_rate(device, runs=3))
+            rates.append(matmul_rate(device, runs=3, side=side))
             start = time.perf_counter()
             tokens.append(trainer.step().update.value.counts["num_tokens"])
             wait(device)
