@@ -53,7 +53,7 @@ class MoEConfig(Config):
         return self
 
     @property
-    def lr_factor(self) -> float:
+    def lr_scale(self) -> float:
         """What the learning rate is multiplied by."""
         if not (self.use_moe and self.auto_adjust_lr):
             return 1.0

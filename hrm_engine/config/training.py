@@ -129,7 +129,7 @@ class TrainConfig(Config):
     @property
     def optim_used(self) -> OptimConfig:
         """``optim`` with the rates that ``--auto-adjust-lr`` makes of the given ones."""
-        factor, optim = self.moe.lr_factor, self.optim
+        factor, optim = self.moe.lr_scale, self.optim
         if factor == 1:
             return optim
         adam_lr = None if optim.adam_lr is None else optim.adam_lr * factor

@@ -6,6 +6,7 @@ from hrm_engine.optim.registry import Rule, check_name, list_rules, make_updater
 from hrm_engine.optim.schedules import learning_rate
 from hrm_engine.optim.sparse_sign import sparse_sign_update
 from hrm_engine.optim.updater import Updater, UpdateResult
+from hrm_engine.optim.weights import Weights
 
 __all__ = [
     "MasterWeights",
@@ -13,6 +14,7 @@ __all__ = [
     "UpdateResult",
     "Updater",
     "WeightAverage",
+    "Weights",
     "check_name",
     "learning_rate",
     "list_rules",

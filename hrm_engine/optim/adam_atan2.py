@@ -136,7 +136,7 @@ def _root_correction(step: Tensor, beta1: float, beta2: float) -> float | Tensor
     """Factor of sqrt(v) that makes its ratio to m the one of the two corrected moments; the angle knows only that."""
     if host_knows(step.device):
         age = float(step)
-        return (1 - beta1**age) / math.sqrt(1 - beta2**age)
+        return float((1 - beta1**age) / math.sqrt(1 - beta2**age))
     # before the first step that happens the counter is still 0
     ages = step.clamp_min(1)
     correction: Tensor = (1 - beta1**ages) / (1 - beta2**ages).sqrt()

@@ -10,22 +10,22 @@ from torch import Tensor
 
 from hrm_engine.errors import CheckpointError
 from hrm_engine.optim.conditional import host_knows
-from hrm_engine.optim.masters import MasterWeights
+from hrm_engine.optim.weights import Weights
 
 
 class WeightAverage:
-    """Shadows of the masters, in fp32 at least, on their device: ``s <- decay s + (1 - decay) w`` after each update.
+    """Shadows of the weights, in fp32 at least, on their device: ``s <- decay s + (1 - decay) w`` after each update.
 
     Buffers of the model are no part of it: they are not trained by gradients.
     """
 
-    def __init__(self, masters: MasterWeights, *, decay: float, start_step: int = 0) -> None:
-        self.masters = masters
+    def __init__(self, weights: Weights, *, decay: float, start_step: int = 0) -> None:
+        self.weights = weights
         self.decay = decay
         self.start_step = start_step
         self._shadows = {
-            name: master.detach().to(torch.promote_types(master.dtype, torch.float32), copy=True)
-            for name, master in masters.by_name.items()
+            name: parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32), copy=True)
+            for name, parameter in weights.parameters.items()
         }
 
     @torch.no_grad()
@@ -38,28 +38,28 @@ class WeightAverage:
             stepped: scalar bool on the device; where it is False the update did not happen and nothing changes.
         """
         shadows = list(self._shadows.values())
-        masters = [master.detach() for master in self.masters.by_name.values()]
+        weights = [parameter.detach() for parameter in self.weights.parameters.values()]
         if step < self.start_step:
-            torch._foreach_copy_(shadows, masters)
+            torch._foreach_copy_(shadows, weights)
             return
-        masters = [master.to(shadow.dtype) for master, shadow in zip(masters, shadows, strict=True)]
+        weights = [weight.to(shadow.dtype) for weight, shadow in zip(weights, shadows, strict=True)]
         if host_knows(stepped.device):
             if stepped:
-                torch._foreach_lerp_(shadows, masters, 1 - self.decay)
+                torch._foreach_lerp_(shadows, weights, 1 - self.decay)
             return
-        change = torch._foreach_sub(masters, shadows)
+        change = torch._foreach_sub(weights, shadows)
         torch._foreach_mul_(change, stepped * (1 - self.decay))
         torch._foreach_add_(shadows, change)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within it the model computes with the averaged weights; afterwards with exactly the present ones again."""
-        with self.masters.replaced(self._shadows):
+        with self.weights.replaced(self._shadows):
             yield
 
     def tensors(self) -> dict[str, Tensor]:
         """Averaged parameters, and the model's buffers, by name: what a bundle keeps."""
-        return {**self._shadows, **{name: buffer.detach() for name, buffer in self.masters.buffers.items()}}
+        return {**self._shadows, **{name: buffer.detach() for name, buffer in self.weights.buffers.items()}}
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The shadows by the names of their parameters."""

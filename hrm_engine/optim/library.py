@@ -10,9 +10,9 @@ from __future__ import annotations
 import inspect
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -63,7 +63,9 @@ _SHAPES_TRIED = ((7, 6), (8, 6), (1, 6), (8,), (1,))
 
 def names() -> list[str]:
     """All names of the library."""
-    return list(_library().get_supported_optimizers())
+    from pytorch_optimizer import get_supported_optimizers
+
+    return get_supported_optimizers()
 
 
 def refusal(name: str) -> str:
@@ -88,6 +90,19 @@ def describe(name: str) -> str:
     return ", ".join(parts)
 
 
+@runtime_checkable
+class _Averaging(Protocol):
+    """A rule that steps on one set of weights and wants another evaluated."""
+
+    def train(self) -> None:
+        """Put the weights to step on in their place."""
+        ...
+
+    def eval(self) -> None:
+        """Put the weights to evaluate in their place."""
+        ...
+
+
 class LibraryUpdater(AskingUpdater):
     """One optimizer of pytorch_optimizer."""
 
@@ -95,17 +110,17 @@ class LibraryUpdater(AskingUpdater):
         self.name, self.num_updates = config.optimizer, 0
         kind = _kind(self.name)
         if takes_muon_groups(self.name):
-            hidden, rest = muon_groups(self.masters.by_name, config, decay_all=decay_all, stacks=False)
+            hidden, rest = muon_groups(self.weights.parameters, config, decay_all=decay_all, stacks=False)
             groups = [{**group, "use_muon": True} for group in hidden] + [
                 {**group, "use_muon": False} for group in rest
             ]
-            if any(master.ndim == STACK_DIMS for master in self.masters.by_name.values()):
+            if any(weight.ndim == STACK_DIMS for weight in self.weights.parameters.values()):
                 self.messages.append(f"--optimizer {self.name} leaves the weights of experts to AdamW; muon does not")
         else:
-            groups = decay_groups(self.masters.by_name, config, decay_all=decay_all)
+            groups = decay_groups(self.weights.parameters, config, decay_all=decay_all)
             for setting in _not_taken(kind):
                 self.messages.append(f"--optimizer {self.name} takes {setting}")
-        _try_out(self.name, config, {(m.dtype, m.device) for m in self.masters.by_name.values()})
+        _try_out(self.name, config, {(weight.dtype, weight.device) for weight in self.weights.parameters.values()})
         return [_build(self.name, groups, config)]
 
     @classmethod
@@ -125,26 +140,26 @@ class LibraryUpdater(AskingUpdater):
         """See :meth:`Updater.evaluating`."""
         (optimizer,) = self.optimizers
         # before the first update there is no average
-        if not _has_modes(type(optimizer)) or self.num_updates == 0:
+        if not isinstance(optimizer, _Averaging) or self.num_updates == 0:
             yield
             return
-        masters = [master.detach() for master in self.masters.by_name.values()]
-        kept = [master.clone() for master in masters]
+        weights = [parameter.detach() for parameter in self.weights.parameters.values()]
+        kept = [weight.clone() for weight in weights]
         with _updated_ones(optimizer):
-            optimizer.eval()  # type: ignore[attr-defined]
-        self.masters.publish()
+            optimizer.eval()
+        self.weights.publish()
         try:
             yield
         finally:
             with _updated_ones(optimizer):
-                optimizer.train()  # type: ignore[attr-defined]
-            torch._foreach_copy_(masters, kept)  # the library's way back rounds
-            self.masters.publish()
+                optimizer.train()
+            torch._foreach_copy_(weights, kept)  # the library's way back rounds
+            self.weights.publish()
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Tensors by ``parameter.key``; what is no tensor is described in one of bytes."""
         (optimizer,) = self.optimizers
-        tensors, description = _taken_apart(optimizer, self.masters.by_name)
+        tensors, description = _taken_apart(optimizer, self.weights.parameters)
         scales = {name: getattr(self, name) for name in SCALE_NAMES}
         return {**scales, _LIBRARY_STATE: as_tensor({**description, "num_updates": self.num_updates}), **tensors}
 
@@ -157,7 +172,7 @@ class LibraryUpdater(AskingUpdater):
         description = from_tensor(tensors[_LIBRARY_STATE])
         self.num_updates = description["num_updates"]
         (optimizer,) = self.optimizers
-        _put_together(optimizer, self.masters.by_name, description, tensors, self.device)
+        _put_together(optimizer, self.weights.parameters, description, tensors, self.device)
 
 
 @contextmanager
@@ -173,14 +188,10 @@ def _updated_ones(optimizer: torch.optim.Optimizer) -> Iterator[None]:
             group["params"] = parameters
 
 
-def _library() -> Any:
-    import pytorch_optimizer
-
-    return pytorch_optimizer
-
-
 def _kind(name: str) -> type[torch.optim.Optimizer]:
-    return _library().load_optimizer(name)  # type: ignore[no-any-return]
+    from pytorch_optimizer import load_optimizer
+
+    return load_optimizer(name)
 
 
 def _settings(kind: type[torch.optim.Optimizer]) -> dict[str, inspect.Parameter]:
@@ -188,7 +199,7 @@ def _settings(kind: type[torch.optim.Optimizer]) -> dict[str, inspect.Parameter]
 
 
 def _has_modes(kind: type[torch.optim.Optimizer]) -> bool:
-    return callable(getattr(kind, "eval", None)) and callable(getattr(kind, "train", None))
+    return issubclass(kind, _Averaging)
 
 
 def _takes_two_betas(kind: type[torch.optim.Optimizer]) -> bool:
@@ -203,7 +214,8 @@ def _not_taken(kind: type[torch.optim.Optimizer]) -> list[str]:
 
 def _build(name: str, groups: list[Group], config: OptimConfig) -> torch.optim.Optimizer:
     kind, betas = _kind(name), (config.beta1, config.beta2)
-    settings, chosen = _settings(kind), {}
+    settings = _settings(kind)
+    chosen: dict[str, object] = {}
     if takes_muon_groups(name):
         chosen["adamw_betas"] = betas
     elif _takes_two_betas(kind):
@@ -214,13 +226,13 @@ def _build(name: str, groups: list[Group], config: OptimConfig) -> torch.optim.O
         groups = [{key: value for key, value in group.items() if key != "weight_decay"} for group in groups]
     made: Callable[..., torch.optim.Optimizer] = kind
     optimizer = made(groups, lr=config.lr, **chosen)
-    if _has_modes(kind):
-        optimizer.train()  # type: ignore[attr-defined]
+    if isinstance(optimizer, _Averaging):
+        optimizer.train()
     return optimizer
 
 
 def _taken_apart(
-    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors: dict[str, Tensor] = {}
     state = {name: flatten(optimizer.state[p], name, tensors) for name, p in parameters.items() if p in optimizer.state}
@@ -242,7 +254,7 @@ def _taken_apart(
 
 def _put_together(
     optimizer: torch.optim.Optimizer,
-    parameters: dict[str, nn.Parameter],
+    parameters: Mapping[str, nn.Parameter],
     description: dict[str, Any],
     tensors: dict[str, Tensor],
     device: torch.device,

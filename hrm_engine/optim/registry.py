@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from hrm_engine.config.training import OptimConfig
 from hrm_engine.errors import ConfigError
 from hrm_engine.optim import library
-from hrm_engine.optim.masters import MasterWeights
 from hrm_engine.optim.rules import AdamATan2Updater, AdamW8bitUpdater, AdamWUpdater, MuonUpdater
 from hrm_engine.optim.updater import Updater
+from hrm_engine.optim.weights import Weights
 
 BUILT_IN: dict[str, tuple[type[Updater], str]] = {
     "adamw": (AdamWUpdater, "AdamW (torch, fused)"),
@@ -39,9 +39,7 @@ def list_rules() -> list[Rule]:
     return rules
 
 
-def make_updater(
-    masters: MasterWeights, config: OptimConfig, *, loss_scaling: bool, decay_all: bool = False
-) -> Updater:
+def make_updater(weights: Weights, config: OptimConfig, *, loss_scaling: bool, decay_all: bool = False) -> Updater:
     """The updater that a configuration names.
 
     Args:
@@ -68,7 +66,7 @@ def make_updater(
             f"--optimizer {name} averages the weights itself, and that average is what is evaluated and kept; "
             "use --ema-decay 0"
         )
-    return rule(masters, config, loss_scaling=loss_scaling, decay_all=decay_all)
+    return rule(weights, config, loss_scaling=loss_scaling, decay_all=decay_all)
 
 
 def check_name(name: str) -> None:

@@ -32,8 +32,7 @@ class AskingUpdater(Updater):
     def _step(self, divisor: Tensor, finite: Tensor) -> None:
         if not bool(finite):
             return
-        gradients = [m.grad for m in self.masters.by_name.values() if m.grad is not None]
-        torch._foreach_div_(gradients, divisor)
+        torch._foreach_div_(self.weights.gradients(), divisor)
         for optimizer in self.optimizers:
             optimizer.step()
 
@@ -42,7 +41,7 @@ class AdamWUpdater(DeviceUpdater):
     """Torch's fused AdamW; clipping and skipping happen inside its kernel."""
 
     def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
-        groups = decay_groups(self.masters.by_name, config, decay_all=decay_all)
+        groups = decay_groups(self.weights.parameters, config, decay_all=decay_all)
         return [torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=EPS, fused=True)]
 
 
@@ -50,7 +49,7 @@ class AdamATan2Updater(DeviceUpdater):
     """:class:`~hrm_engine.optim.adam_atan2.AdamATan2`, which HRM was trained with."""
 
     def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
-        groups = decay_groups(self.masters.by_name, config, decay_all=decay_all)
+        groups = decay_groups(self.weights.parameters, config, decay_all=decay_all)
         return [AdamATan2(groups, betas=(config.beta1, config.beta2))]
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -65,7 +64,7 @@ class MuonUpdater(DeviceUpdater):
     """:class:`~hrm_engine.optim.muon.Muon` for hidden matrices, AdamW for embeddings, heads, routers and vectors."""
 
     def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
-        hidden, rest = muon_groups(self.masters.by_name, config, decay_all=decay_all, stacks=True)
+        hidden, rest = muon_groups(self.weights.parameters, config, decay_all=decay_all, stacks=True)
         muon = Muon(hidden)
         if not rest:
             return [muon]
@@ -77,10 +76,10 @@ class AdamW8bitUpdater(AskingUpdater):
 
     def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
         try:
-            from bitsandbytes.optim import AdamW8bit
+            from bitsandbytes.optim.adamw import AdamW8bit
         except ImportError as error:
             raise MissingExtraError("--use-8bit-optimizer needs bitsandbytes: pip install bitsandbytes") from error
-        groups = decay_groups(self.masters.by_name, config, decay_all=decay_all)
+        groups = decay_groups(self.weights.parameters, config, decay_all=decay_all)
         return [AdamW8bit(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=EPS)]
 
     def _restored(self, tensor: Tensor, device: torch.device) -> object:

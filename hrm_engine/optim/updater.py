@@ -19,7 +19,7 @@ from torch import Tensor
 from hrm_engine.config.training import OptimConfig
 from hrm_engine.errors import CheckpointError, OutOfMemoryError
 from hrm_engine.kernels.device import is_out_of_memory
-from hrm_engine.optim.masters import MasterWeights
+from hrm_engine.optim.weights import Weights
 
 T = TypeVar("T")
 Backward = Callable[[Tensor], None]
@@ -30,23 +30,26 @@ SCALE_NAMES = ("loss_scale", "good_steps")
 
 @dataclass(frozen=True)
 class UpdateResult(Generic[T]):
-    """What ``loss_fn`` returned, and two device tensors: the gradient norm before clipping, whether it stepped."""
+    """Result of one update; the two tensors are on the device, and of the whole step."""
 
     value: T
+    """What ``loss_fn`` returned: numbers of this process."""
     grad_norm: Tensor
+    """Norm of the gradients before clipping."""
     stepped: Tensor
+    """Whether it was finite, so that the update was made."""
 
 
 class Updater(ABC):
-    """One update rule over the master weights, with everything it needs to continue exactly.
+    """One update rule over the weights: updates, shows what to evaluate, and keeps all state that it continues from.
 
     Every parameter group has its own peak learning rate (``base_lr``). ``messages`` are sentences for the user.
     """
 
-    def __init__(self, masters: MasterWeights, config: OptimConfig, *, loss_scaling: bool, decay_all: bool) -> None:
-        self.masters = masters
+    def __init__(self, weights: Weights, config: OptimConfig, *, loss_scaling: bool, decay_all: bool) -> None:
+        self.weights = weights
         self.grad_clip = config.grad_clip
-        self.device = next(iter(masters.by_name.values())).device
+        self.device = next(iter(weights.parameters.values())).device
         self.loss_scale = torch.full((), FIRST_SCALE if loss_scaling else 1.0, device=self.device)
         self.good_steps = torch.zeros((), device=self.device)
         self.loss_scaling = loss_scaling
@@ -71,20 +74,19 @@ class Updater(ABC):
         """Parameter groups of all optimizers."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
-    def update(self, loss_fn: Callable[[Backward], T], *, lr_factor: float) -> UpdateResult[T]:
+    def update(self, loss_fn: Callable[[Backward], T], *, schedule_share: float) -> UpdateResult[T]:
         """One optimizer step; skipped as a whole if any gradient is not finite.
 
         Args:
-            lr_factor: the schedule's value, 0 to 1: the share of each group's peak learning rate.
+            schedule_share: value of the schedule, 0 to 1: the share of each group's peak learning rate.
         """
-        self.masters.zero_grad()
+        self.weights.zero_grad()
         value = loss_fn(self._backward)
-        self.masters.drop_frozen_gradients()
-        gradients = [m.grad for m in self.masters.by_name.values() if m.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).float() / self.loss_scale
+        self.weights.reduce()
+        norm = self.weights.norm() / self.loss_scale
         finite = torch.isfinite(norm)
         for group in self.groups:
-            group["lr"] = group["base_lr"] * lr_factor
+            group["lr"] = group["base_lr"] * schedule_share
         divisor = self.loss_scale
         if self.grad_clip:
             divisor = divisor * (norm / self.grad_clip).clamp_min(1.0)
@@ -99,12 +101,12 @@ class Updater(ABC):
                     "memory ran out in the optimizer's update; use --use-8bit-optimizer or a smaller model"
                 ) from error
             self._adapt_scale(finite)
-        self.masters.publish()
+        self.weights.publish()
         return UpdateResult(value, norm, finite)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Within it the masters and the model are what the rule wants evaluated and kept; the same as ever for most.
+        """Within it weights and model are those that the rule wants evaluated and kept; no others for most rules.
 
         Rules that step on one set of weights and answer for another (schedule-free ones) exchange them here.
         Afterwards the weights are what they were, bit for bit. No update and no checkpoint within it.
@@ -115,7 +117,7 @@ class Updater(ABC):
         """Optimizer state by ``parameter.key``; plain numbers as scalar tensors."""
         state: dict[str, Tensor] = {name: getattr(self, name) for name in SCALE_NAMES}
         for name, optimizer in self._owners():
-            for key, value in optimizer.state.get(self.masters.by_name[name], {}).items():
+            for key, value in optimizer.state.get(self.weights.parameters[name], {}).items():
                 state[f"{name}.{key}"] = value if isinstance(value, Tensor) else torch.tensor(value)
         return state
 
@@ -135,13 +137,13 @@ class Updater(ABC):
             name = next((name for name in names if full_name.startswith(name + ".")), "")
             if not name:
                 raise CheckpointError(f"the optimizer state has {full_name!r}, which this model does not have")
-            master = self.masters.by_name[name]
-            owners[name].state[master][full_name[len(name) + 1 :]] = self._restored(tensor, master.device)
+            parameter = self.weights.parameters[name]
+            owners[name].state[parameter][full_name[len(name) + 1 :]] = self._restored(tensor, parameter.device)
 
     def _owners(self) -> list[tuple[str, torch.optim.Optimizer]]:
         """Each parameter's name and the optimizer that has it, in the order of the model."""
         owner = {id(p): o for o in self.optimizers for group in o.param_groups for p in group["params"]}
-        return [(name, owner[id(master)]) for name, master in self.masters.by_name.items()]
+        return [(name, owner[id(parameter)]) for name, parameter in self.weights.parameters.items()]
 
     def _restored(self, tensor: Tensor, device: torch.device) -> Any:
         return tensor.to(device)

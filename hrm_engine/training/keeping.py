@@ -43,7 +43,7 @@ class Keeper:
         setup = self._setup
         average = {} if setup.average is None else setup.average.state_tensors()
         master = setup.precision.master
-        weights = {n: t.to(torch.promote_types(t.dtype, master)) for n, t in setup.masters.tensors().items()}
+        weights = {n: t.to(torch.promote_types(t.dtype, master)) for n, t in setup.weights.tensors().items()}
         return weights, {**setup.updater.state_tensors(), **{EMA_PREFIX + name: t for name, t in average.items()}}
 
     def keep_if_best(self, result: Evaluated) -> None:
@@ -90,7 +90,7 @@ class Keeper:
     def _evaluate_fully(self, weights: dict[str, torch.Tensor], measure: Measure) -> None:
         setup, started = self._setup, time.perf_counter()
         kept = {name: tensor.detach().clone() for name, tensor in setup.model.state_dict().items()}
-        setup.model.load_state_dict(weights)
+        setup.model.load_state_dict(weights, strict=False)  # frozen ones are not among them
         try:
             result = measure(full=True)
         finally:
@@ -109,7 +109,7 @@ class Keeper:
     def _weights(self) -> dict[str, torch.Tensor]:
         """What a bundle holds, copied: buffers are the model's own."""
         setup = self._setup
-        source = setup.masters if setup.average is None else setup.average
+        source = setup.weights if setup.average is None else setup.average
         with setup.updater.evaluating():
             tensors = source.tensors().items()
             # routers are in fp32 whatever the rest is stored in

@@ -13,7 +13,7 @@ from hrm_engine.config import TrainConfig
 from hrm_engine.errors import DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
 from hrm_engine.models.core import RecurrentCore
-from hrm_engine.optim import MasterWeights, Updater, WeightAverage, make_updater
+from hrm_engine.optim import MasterWeights, Updater, WeightAverage, Weights, make_updater
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.attached import frozen_slices, steer_training
@@ -36,7 +36,7 @@ class Setup:
     precision: Precision
     task: Task
     model: RecurrentCore
-    masters: MasterWeights
+    weights: Weights
     average: WeightAverage | None
     updater: Updater
     state: TrainState
@@ -111,17 +111,18 @@ def make_setup(
     messages: list[str],
 ) -> Setup:
     """Bring a model with fp32 weights to the device, in the types it computes in, with its optimizer."""
-    first_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    first_weights = {name: tensor.clone() for name, tensor in model.state_dict().items() if name not in frozen}
     model = model.to(device=device, dtype=precision.compute)
     if state.experts:
         steer_training(model, state.experts)
-    masters = MasterWeights(model, precision.master)
-    masters.load(first_weights)
-    updater = make_updater(masters, config.optim_used, loss_scaling=precision.loss_scaling, decay_all=task.decay_all)
+    weights = MasterWeights(model, precision.master)
+    weights.load(first_weights)
+    updater = make_updater(weights, config.optim_used, loss_scaling=precision.loss_scaling, decay_all=task.decay_all)
     messages += updater.messages
     average = None
     if config.optim.ema_decay:
-        average = WeightAverage(masters, decay=config.optim.ema_decay, start_step=config.optim.ema_start_step)
+        average = WeightAverage(weights, decay=config.optim.ema_decay, start_step=config.optim.ema_start_step)
     checkpointing, compiled = config.compute.gradient_checkpointing, config.compute.compile
     if compiled is None and device.type == "cuda" and not can_compile(device):
         messages.append("torch.compile needs Triton and a C compiler, which are not here: running without it, slower")
@@ -130,14 +131,14 @@ def make_setup(
         model.compile()
     task.begin(model, device, state)
     for name, row in frozen_slices(model, state.experts):
-        masters.freeze(name, row)
+        weights.freeze(name, row)
     return Setup(
         config=config,
         device=device,
         precision=precision,
         task=task,
         model=model,
-        masters=masters,
+        weights=weights,
         average=average,
         updater=updater,
         state=state,

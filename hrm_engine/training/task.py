@@ -37,14 +37,14 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class Measured:
-    """Sums of one step, on the device; the task knows what they are."""
+    """Results of one step; the task knows what they are."""
 
     numbers: Tensor
-    """(n,) without graph."""
+    """(n,) on the device, without graph: sums over the rows of this process, so that those of a whole step add up."""
     loss: Tensor
-    """Scalar without graph: the loss in the unit of the metrics, for whoever drives the trainer by hand."""
+    """Scalar without graph: this process's share of the loss, in the unit of the metrics."""
     counts: dict[str, int] = field(default_factory=dict)
-    """What the host knows of the step without asking the device."""
+    """Counts that the host knows without waiting for the device, of the whole step."""
 
 
 class StepWork(Protocol):
@@ -54,8 +54,13 @@ class StepWork(Protocol):
         """Forward and backward passes of all micro-batches."""
         ...
 
-    def commit(self, stepped: Tensor, lr_factor: float) -> None:
-        """The update has been made (``stepped``, bool on the device, says whether it was finite): keep what follows."""
+    def commit(self, stepped: Tensor, schedule_share: float) -> None:
+        """Keep what follows from an update: carried states, cursors, and weights with a rule of their own.
+
+        Args:
+            stepped: scalar bool on the device, of the whole step: whether it was finite, so that the update was made.
+            schedule_share: value of the learning-rate schedule in this step, 0 to 1.
+        """
         ...
 
 

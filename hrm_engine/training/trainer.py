@@ -147,7 +147,7 @@ class Trainer:
         number = state.step + 1
         if self.task.must_read(state, self.journal.num_pending):
             self.journal.read(state)
-        lr_factor = learning_rate(
+        schedule_share = learning_rate(
             number,
             peak=1.0,
             total_steps=state.schedule_steps,
@@ -155,9 +155,9 @@ class Trainer:
             schedule=optim.lr_scheduler,
             min_ratio=optim.lr_min_ratio,
         )
-        update = self._update(lr_factor)
+        update = self._update(schedule_share)
         state.step = number
-        lr = optim.lr * lr_factor
+        lr = optim.lr * schedule_share
         self.journal.add(PendingStep(number, lr, update.value, update.grad_norm, update.stepped), state)
         self._check_losses()
         return StepReport(number, lr, update)
@@ -263,7 +263,7 @@ class Trainer:
         self.run_dir = folder.path
         self.device, self.precision, self.checkpointing = setup.device, setup.precision, setup.checkpointing
         self.task, self.core, self.model = setup.task, setup.task.core, setup.model
-        self.masters, self.average, self.updater = setup.masters, setup.average, setup.updater
+        self.weights, self.average, self.updater = setup.weights, setup.average, setup.updater
         self.state = setup.state
         self._saved_step = self.state.step if setup.is_saved else None
         self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
@@ -306,13 +306,13 @@ class Trainer:
             return None
         return WandbTracker(run.wandb, self.run_dir, self.run_id, project=run.wandb_project, config=flat(self.config))
 
-    def _update(self, lr_factor: float) -> UpdateResult[Measured]:
+    def _update(self, schedule_share: float) -> UpdateResult[Measured]:
         def attempt(micro_batch: int) -> tuple[UpdateResult[Measured], StepWork]:
             work = self.task.work(self.state, micro_batch, checkpointing=self.checkpointing)
-            return self.updater.update(work.run, lr_factor=lr_factor), work
+            return self.updater.update(work.run, schedule_share=schedule_share), work
 
         update, work = self._halving(attempt)
-        work.commit(update.stepped, lr_factor)
+        work.commit(update.stepped, schedule_share)
         if self.average is not None:
             self.average.update(self.state.step + 1, update.stepped)
         return update
@@ -335,7 +335,7 @@ class Trainer:
                         "--gradient-checkpointing, or --use-8bit-optimizer"
                     ) from error
             # outside of the handler, where the failed attempt's tensors are still alive
-            self.masters.zero_grad()
+            self.weights.zero_grad()
             release_memory(self.device)
             state.micro_batch_size //= 2
             message = f"memory ran out: the micro-batch is {state.micro_batch_size} rows now, same effective batch"

@@ -45,7 +45,7 @@ def updater_of(
     decay_all: bool = False,
     **optim: object,
 ) -> Updater:
-    """With a peak learning rate of 1 unless another is given, so that ``lr_factor`` is the learning rate."""
+    """With a peak learning rate of 1 unless another is given, so that ``schedule_share`` is the learning rate."""
     config = OptimConfig.model_validate({"lr": 1.0, **optim})
     return make_updater(MasterWeights(model, master), config, loss_scaling=loss_scaling, decay_all=decay_all)
 
@@ -55,7 +55,7 @@ def one_pass(model: nn.Module, number: int) -> Callable[[Backward], None]:
 
 
 def copies(updater: Updater) -> dict[str, Tensor]:
-    return {name: t.detach().clone() for name, t in {**updater.masters.tensors(), **updater.state_tensors()}.items()}
+    return {name: t.detach().clone() for name, t in {**updater.weights.tensors(), **updater.state_tensors()}.items()}
 
 
 def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

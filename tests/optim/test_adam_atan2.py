@@ -106,22 +106,22 @@ def test_restored_state_goes_on_bit_for_bit_and_shares_its_counters(tmp_path: Pa
     model = net()
     straight = updater_of(model, optimizer="adam_atan2", weight_decay=0.1)
     for number in range(3):
-        straight.update(one_pass(model, number), lr_factor=1e-2)
-    weights = {name: t.detach().clone() for name, t in straight.masters.tensors().items()}
+        straight.update(one_pass(model, number), schedule_share=1e-2)
+    weights = {name: t.detach().clone() for name, t in straight.weights.tensors().items()}
     save_tensors(tmp_path, "optimizer", straight.state_tensors())  # the moments are views of one piece of memory
     state = load_tensors(tmp_path, "optimizer")
     assert float(state["inner.weight.step"]) == 3
     assert state.keys() >= {"inner.weight.exp_avg", "inner.bias.exp_avg_sq"}
     other = net()
     resumed = updater_of(other, optimizer="adam_atan2", weight_decay=0.1)
-    resumed.masters.load(weights)
+    resumed.weights.load(weights)
     resumed.load_state_tensors(state)
     (optimizer,) = resumed.optimizers
     for group in optimizer.param_groups:
         assert len({id(optimizer.state[p]["step"]) for p in group["params"] if p in optimizer.state}) == 1
     for number in range(3, 6):
-        straight.update(one_pass(model, number), lr_factor=1e-2)
-        resumed.update(one_pass(other, number), lr_factor=1e-2)
+        straight.update(one_pass(model, number), schedule_share=1e-2)
+        resumed.update(one_pass(other, number), schedule_share=1e-2)
     assert_equal(copies(resumed), copies(straight))
 
 
@@ -133,6 +133,6 @@ def test_decay_on_everything_as_for_puzzles() -> None:
     def nothing(backward) -> None:
         backward(sum((p * 0.0).sum() for p in model.parameters()))
 
-    updater.update(nothing, lr_factor=0.1)
+    updater.update(nothing, schedule_share=0.1)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.detach(), first[name] * 0.95)

@@ -14,13 +14,15 @@ DTYPES = [torch.float32, torch.bfloat16]
 
 def trained(model: Net, average: WeightAverage, steps: int, *, bad: tuple[int, ...] = ()) -> list[dict]:
     """The weights after each step."""
-    updater = make_updater(average.masters, OptimConfig(lr=0.01), loss_scaling=False)
+    updater = make_updater(average.weights, OptimConfig(lr=0.01), loss_scaling=False)
     seen = []
     for number in range(1, steps + 1):
         scale = float("nan") if number in bad else 1.0
-        result = updater.update(lambda backward, n=number, s=scale: backward(objective(model, n) * s), lr_factor=1.0)
+        result = updater.update(
+            lambda backward, n=number, s=scale: backward(objective(model, n) * s), schedule_share=1.0
+        )
         average.update(number, result.stepped)
-        seen.append({name: t.detach().double().clone() for name, t in average.masters.tensors().items()})
+        seen.append({name: t.detach().double().clone() for name, t in average.weights.tensors().items()})
     return seen
 
 
@@ -32,7 +34,7 @@ def test_parity(dtype: torch.dtype, start_step: int, on_device: bool, monkeypatc
         monkeypatch.setattr(ema, "host_knows", lambda device: False)
     model = net(dtype)
     average = WeightAverage(MasterWeights(model, torch.float32), decay=0.8, start_step=start_step)
-    shadow = {name: t.detach().double().clone() for name, t in average.masters.tensors().items()}
+    shadow = {name: t.detach().double().clone() for name, t in average.weights.tensors().items()}
     for number, weights in enumerate(trained(model, average, 6, bad=(4,)), start=1):
         for name, weight in weights.items():
             if number < start_step:

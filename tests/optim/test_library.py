@@ -42,12 +42,12 @@ def made(name: str, **optim: object) -> tuple[Small, Updater]:
     return model, make_updater(MasterWeights(model, torch.float32), config, loss_scaling=False)
 
 
-def step(model: Small, updater: Updater, number: int, *, lr_factor: float = 1.0) -> None:
+def step(model: Small, updater: Updater, number: int, *, schedule_share: float = 1.0) -> None:
     def loss(backward: Backward) -> None:
         tokens = torch.tensor([number % 5, (number + 1) % 5, 3])
         backward(((model(tokens) - 0.3) ** 2).sum() * (1 + number))
 
-    assert bool(updater.update(loss, lr_factor=lr_factor).stepped)
+    assert bool(updater.update(loss, schedule_share=schedule_share).stepped)
 
 
 @pytest.mark.parametrize("name", USABLE)
@@ -55,15 +55,15 @@ def test_it_goes_on_bit_for_bit(name: str) -> None:
     model, straight = made(name)
     first = {key: p.detach().clone() for key, p in model.named_parameters()}
     for number in range(3):
-        step(model, straight, number, lr_factor=(number + 1) / 3)
-    weights = {key: t.detach().clone() for key, t in straight.masters.tensors().items()}
+        step(model, straight, number, schedule_share=(number + 1) / 3)
+    weights = {key: t.detach().clone() for key, t in straight.weights.tensors().items()}
     state = load(save({key: t.detach().clone() for key, t in straight.state_tensors().items()}))
     torch.manual_seed(99)  # what is drawn elsewhere must not matter
     for number in range(3, 5):
         step(model, straight, number)
     torch.manual_seed(1)
     other, resumed = made(name)
-    resumed.masters.load(weights)
+    resumed.weights.load(weights)
     resumed.load_state_tensors(state)
     for number in range(3, 5):
         step(other, resumed, number)
@@ -158,7 +158,7 @@ def test_a_step_that_is_not_finite_changes_nothing() -> None:
     model, updater = made("adabelief")
     step(model, updater, 0)
     before = copies(updater)
-    result = updater.update(lambda backward: backward(model.inner.bias.sum() * math.nan), lr_factor=1.0)
+    result = updater.update(lambda backward: backward(model.inner.bias.sum() * math.nan), schedule_share=1.0)
     assert not bool(result.stepped)
     assert_equal(copies(updater), before)
 

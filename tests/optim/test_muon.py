@@ -127,17 +127,17 @@ def test_the_factor_is_for_both_parts_and_the_state_goes_on() -> None:
     model = net()
     straight = updater_of(model, optimizer="muon", lr=0.02, adam_lr=1e-3)
     for number in range(2):
-        straight.update(one_pass(model, number), lr_factor=0.5)
+        straight.update(one_pass(model, number), schedule_share=0.5)
     assert {group["lr"] for group in straight.groups} == {0.01, 5e-4}
     state = copies(straight)
     assert "inner.weight.momentum_buffer" in state
     assert "embed_tokens.weight.exp_avg" in state
     other = net()
     resumed = updater_of(other, optimizer="muon", lr=0.02, adam_lr=1e-3)
-    resumed.masters.load({name: state[name] for name in resumed.masters.tensors()})
-    resumed.load_state_tensors({name: t for name, t in state.items() if name not in resumed.masters.tensors()})
+    resumed.weights.load({name: state[name] for name in resumed.weights.tensors()})
+    resumed.load_state_tensors({name: t for name, t in state.items() if name not in resumed.weights.tensors()})
     for updater, owner in ((straight, model), (resumed, other)):
-        updater.update(one_pass(owner, 2), lr_factor=1.0)
+        updater.update(one_pass(owner, 2), schedule_share=1.0)
     assert_equal(copies(resumed), copies(straight))
 
 

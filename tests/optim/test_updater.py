@@ -28,7 +28,7 @@ def test_adamw_is_torchs_with_clipping(grad_clip: float) -> None:
     )
     for number in range(5):
         lr = 1e-2 / (number + 1)
-        result = updater.update(one_pass(ours, number), lr_factor=lr)
+        result = updater.update(one_pass(ours, number), schedule_share=lr)
         library.zero_grad()
         objective(theirs, number).backward()
         with_gradient = [p.grad for p in theirs.parameters() if p.grad is not None]
@@ -51,7 +51,7 @@ def test_clipping_bounds_the_update_of_a_plain_gradient() -> None:
     """The moments see the clipped gradient: after one step the first moment is 0.1 of it, with norm 0.1 * clip."""
     model = net()
     updater = updater_of(model, grad_clip=0.25)
-    result = updater.update(one_pass(model, 3), lr_factor=1e-3)
+    result = updater.update(one_pass(model, 3), schedule_share=1e-3)
     assert result.grad_norm > 0.25
     moments = [t for name, t in updater.state_tensors().items() if name.endswith("exp_avg")]
     assert torch.sqrt(sum((m**2).sum() for m in moments)).item() == pytest.approx(0.025, rel=1e-5)
@@ -73,7 +73,7 @@ def test_decay_shrinks_by_lr_times_decay() -> None:
     model = net()
     updater = updater_of(model, weight_decay=0.5)
     first = {name: p.detach().clone() for name, p in model.named_parameters()}
-    updater.update(lambda backward: backward(objective(model, 0) * 0.0), lr_factor=0.1)
+    updater.update(lambda backward: backward(objective(model, 0) * 0.0), schedule_share=0.1)
     torch.testing.assert_close(model.inner.weight.detach(), first["inner.weight"] * 0.95)
     assert torch.equal(model.inner.bias, first["inner.bias"])
     assert torch.equal(model.embed_tokens.weight, first["embed_tokens.weight"])
@@ -85,7 +85,7 @@ def test_a_step_that_is_not_finite_changes_nothing(bad: float, eight_bit: bool) 
     model = net()
     updater = updater_of(model, use_8bit_optimizer=eight_bit)
     for number in range(2):
-        updater.update(one_pass(model, number), lr_factor=1e-2)
+        updater.update(one_pass(model, number), schedule_share=1e-2)
     before = copies(updater)
     assert float(before["inner.weight.step"]) == 2
 
@@ -93,19 +93,19 @@ def test_a_step_that_is_not_finite_changes_nothing(bad: float, eight_bit: bool) 
         backward(objective(model, 2))
         backward(model.inner.bias[0] * bad)  # one number of one gradient
 
-    result = updater.update(poisoned, lr_factor=1e-2)
+    result = updater.update(poisoned, schedule_share=1e-2)
     assert not bool(result.stepped)
     assert not result.grad_norm.isfinite()
     assert_equal(copies(updater), before)
-    result = updater.update(one_pass(model, 2), lr_factor=1e-2)
+    result = updater.update(one_pass(model, 2), schedule_share=1e-2)
     assert bool(result.stepped)
     assert float(updater.state_tensors()["inner.weight.step"]) == 3
-    assert all(t.isfinite().all() for t in updater.masters.tensors().values())
+    assert all(t.isfinite().all() for t in updater.weights.tensors().values())
 
     skipped, straight = copies(updater), net()
     other = updater_of(straight, use_8bit_optimizer=eight_bit)
     for number in range(3):
-        other.update(one_pass(straight, number), lr_factor=1e-2)
+        other.update(one_pass(straight, number), schedule_share=1e-2)
     assert_equal(skipped, copies(other))  # as if the bad step had never been
 
 
@@ -123,7 +123,7 @@ def test_bf16_computes_and_fp32_is_updated() -> None:
             backward(objective(model, step))
             backward(objective(model, step + 1))
 
-        updater.update(two_passes, lr_factor=1e-4)
+        updater.update(two_passes, schedule_share=1e-4)
         totals: dict[str, Tensor] = {}
         for number in (step, step + 1):
             plain.zero_grad(set_to_none=True)
@@ -140,11 +140,11 @@ def test_bf16_computes_and_fp32_is_updated() -> None:
         with torch.no_grad():
             for name, parameter in plain.named_parameters():
                 parameter.copy_(wanted[name])
-        for name, master in updater.masters.by_name.items():
+        for name, master in updater.weights.parameters.items():
             assert master.dtype is torch.float32
             torch.testing.assert_close(master.detach(), wanted[name], rtol=0, atol=1e-6)
             torch.testing.assert_close(model.get_parameter(name), master.bfloat16(), rtol=0, atol=0)
-    moved = (updater.masters.by_name["inner.weight"].detach() - net(torch.bfloat16).inner.weight.float()).abs()
+    moved = (updater.weights.parameters["inner.weight"].detach() - net(torch.bfloat16).inner.weight.float()).abs()
     # what a bf16 weight alone would have lost: many updates are smaller than half its spacing
     assert (moved > 0).all()
     assert (model.inner.weight == net(torch.bfloat16).inner.weight).float().mean() > 0.1
@@ -152,8 +152,8 @@ def test_bf16_computes_and_fp32_is_updated() -> None:
 
 def test_a_model_in_the_masters_type_has_no_copies() -> None:
     model = net()
-    masters = MasterWeights(model, torch.float32)
-    assert all(masters.by_name[name] is parameter for name, parameter in model.named_parameters())
+    weights = MasterWeights(model, torch.float32)
+    assert all(weights.parameters[name] is parameter for name, parameter in model.named_parameters())
 
 
 def test_masters_take_values_without_rounding() -> None:
@@ -185,24 +185,24 @@ def test_restored_state_goes_on_bit_for_bit(dtype: torch.dtype, optim: dict, los
 
     model, straight = make()
     for number in range(3):
-        straight.update(one_pass(model, number), lr_factor=1e-2)
-    weights = {name: t.detach().clone() for name, t in straight.masters.tensors().items()}
+        straight.update(one_pass(model, number), schedule_share=1e-2)
+    weights = {name: t.detach().clone() for name, t in straight.weights.tensors().items()}
     state = {name: t.clone() for name, t in straight.state_tensors().items()}
     assert all(isinstance(t, Tensor) for t in state.values())
     for number in range(3, 6):
-        assert bool(straight.update(one_pass(model, number), lr_factor=1e-2).stepped)
+        assert bool(straight.update(one_pass(model, number), schedule_share=1e-2).stepped)
 
     other, resumed = make()
-    resumed.masters.load(weights)
+    resumed.weights.load(weights)
     resumed.load_state_tensors(state)
     assert_equal(copies(resumed), weights | state)
-    for key, value in straight.optimizers[0].state[straight.masters.by_name["inner.weight"]].items():
-        restored = resumed.optimizers[0].state[resumed.masters.by_name["inner.weight"]][key]
+    for key, value in straight.optimizers[0].state[straight.weights.parameters["inner.weight"]].items():
+        restored = resumed.optimizers[0].state[resumed.weights.parameters["inner.weight"]][key]
         assert type(restored) is type(value), key
     for number in range(3, 6):
-        resumed.update(one_pass(other, number), lr_factor=1e-2)
+        resumed.update(one_pass(other, number), schedule_share=1e-2)
     assert_equal(copies(resumed), copies(straight))
-    assert not torch.equal(weights["inner.weight"], resumed.masters.by_name["inner.weight"])
+    assert not torch.equal(weights["inner.weight"], resumed.weights.parameters["inner.weight"])
 
 
 def test_8_bits_really_are_8_bits() -> None:
@@ -210,7 +210,7 @@ def test_8_bits_really_are_8_bits() -> None:
     updater = updater_of(model, use_8bit_optimizer=True)
     first = objective(model, 0).item()
     for _ in range(20):
-        updater.update(one_pass(model, 0), lr_factor=1e-2)
+        updater.update(one_pass(model, 0), schedule_share=1e-2)
     assert updater.state_tensors()["inner.weight.state1"].dtype is torch.uint8
     assert objective(model, 0).item() < first / 2
 
@@ -219,8 +219,8 @@ def test_8_bits_stay_near_the_full_rule() -> None:
     narrow, full = net(), net()
     narrow_updater, full_updater = updater_of(narrow, use_8bit_optimizer=True), updater_of(full)
     for number in range(5):
-        narrow_updater.update(one_pass(narrow, number), lr_factor=1e-3)
-        full_updater.update(one_pass(full, number), lr_factor=1e-3)
+        narrow_updater.update(one_pass(narrow, number), schedule_share=1e-3)
+        full_updater.update(one_pass(full, number), schedule_share=1e-3)
     moved = (full.inner.weight - net().inner.weight).norm()
     assert (narrow.inner.weight - full.inner.weight).norm() < 0.1 * moved
 
@@ -242,8 +242,8 @@ def test_state_of_another_model_is_refused() -> None:
 def test_gradients_do_not_add_up_over_updates(dtype: torch.dtype) -> None:
     once, twice = net(dtype), net(dtype)
     first, second = updater_of(once, grad_clip=0.0), updater_of(twice, grad_clip=0.0)
-    second.masters.model.inner.weight.grad = torch.ones_like(twice.inner.weight)  # left over from elsewhere
-    a = first.update(one_pass(once, 0), lr_factor=1e-3)
-    b = second.update(one_pass(twice, 0), lr_factor=1e-3)
+    second.weights.model.inner.weight.grad = torch.ones_like(twice.inner.weight)  # left over from elsewhere
+    a = first.update(one_pass(once, 0), schedule_share=1e-3)
+    b = second.update(one_pass(twice, 0), schedule_share=1e-3)
     assert torch.equal(a.grad_norm, b.grad_norm)
     assert torch.equal(once.inner.weight, twice.inner.weight)

@@ -73,10 +73,10 @@ def test_a_healthy_step_begins_the_count_anew(lab: Lab) -> None:
             value = head[0, 0].item()
             with torch.no_grad():
                 head[0, 0] = math.nan if broken else value
-            before = {name: tensor.clone() for name, tensor in trainer.masters.tensors().items()}
+            before = {name: tensor.clone() for name, tensor in trainer.weights.tensors().items()}
             trainer.step()
             same = all(
-                torch.equal(before[n], t) or before[n].isnan().any() for n, t in trainer.masters.tensors().items()
+                torch.equal(before[n], t) or before[n].isnan().any() for n, t in trainer.weights.tensors().items()
             )
             assert same == broken
             with torch.no_grad():
@@ -134,9 +134,9 @@ def test_overflow_of_scaled_fp16_gradients_is_no_bad_loss(lab: Lab) -> None:
     """The first steps in fp16 may overflow until the loss scale has adapted: skipped, but not counted."""
     with Trainer(lab.config(brain_name="run", model_dtype="fp16", nan_patience=1), workspace=lab.workspace) as trainer:
         trainer.updater.loss_scale.fill_(2.0**60)
-        before = {name: tensor.clone() for name, tensor in trainer.masters.tensors().items()}
+        before = {name: tensor.clone() for name, tensor in trainer.weights.tensors().items()}
         report = trainer.step()
         assert not bool(report.update.stepped)
-        assert all(torch.equal(before[name], tensor) for name, tensor in trainer.masters.tensors().items())
+        assert all(torch.equal(before[name], tensor) for name, tensor in trainer.weights.tensors().items())
         assert float(trainer.updater.loss_scale) < 2.0**60
     assert of(trainer.run_dir, "nan") == []

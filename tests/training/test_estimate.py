@@ -80,17 +80,17 @@ def assert_as_measured(config: TrainConfig, workspace: Workspace) -> None:
     with Trainer(config, workspace=workspace) as trainer:
         trainer.step()
         trainer.step()
-        model, masters = trainer.model, trainer.masters
+        model = trainer.model
         assert replace_scale(found) == trainer.core.model_copy(update={"embedding_scale": 1.0})
         assert found.parameters.total == sum(parameter.numel() for parameter in model.parameters())
         assert found.steps == trainer.total_steps
         assert (found.parameters.active < found.parameters.total) == bool(trainer.model.experts)
         assert found.dtype == str(trainer.precision.compute).removeprefix("torch.")
         own = {id(parameter) for parameter in model.parameters()}
-        by_name = masters.by_name.values()
+        parameters = trainer.weights.parameters.values()
         assert found.memory.weights == nbytes((*model.parameters(), *model.buffers()))
-        assert found.memory.masters == nbytes(master for master in by_name if id(master) not in own)
-        assert found.memory.gradients == nbytes(m.grad for m in by_name if m.grad is not None)
+        assert found.memory.masters == nbytes(master for master in parameters if id(master) not in own)
+        assert found.memory.gradients == nbytes(m.grad for m in parameters if m.grad is not None)
         assert found.memory.average == (
             0 if trainer.average is None else nbytes(trainer.average.state_tensors().values())
         )

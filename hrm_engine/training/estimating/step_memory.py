@@ -95,10 +95,10 @@ def step_memory(
         model = RecurrentCore(core).to(precision.compute)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _without_content(model, device)
-        masters = MasterWeights(model, precision.master)
+        weights = MasterWeights(model, precision.master)
         own = {id(parameter) for parameter in model.parameters()}
-        parameters = list(masters.by_name.values())
-        for name, master in masters.by_name.items():
+        parameters = list(weights.parameters.values())
+        for name, master in weights.parameters.items():
             if core.trains_embeddings or not name.startswith("embed_"):
                 master.grad = torch.empty_like(master)
         work, carry = _work(config, core, model, device, checkpointing)
@@ -108,7 +108,7 @@ def step_memory(
             weights=sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())),
             masters=sum(master.nbytes for master in parameters if id(master) not in own),
             gradients=sum(master.grad.nbytes for master in parameters if master.grad is not None),
-            optimizer=_optimizer_bytes(masters.by_name, config.optim),
+            optimizer=_optimizer_bytes(weights.parameters, config.optim),
             average=sum(max(4, m.itemsize) * m.numel() for m in parameters) if config.optim.ema_decay else 0,
             carry=carry,
             activations=counted.peak,
@@ -120,7 +120,7 @@ def _without_content(model: torch.nn.Module, device: torch.device) -> None:
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
-            setattr(module, name, torch.nn.Parameter(empty))
+            setattr(module, name, torch.nn.Parameter(empty, requires_grad=parameter.requires_grad))
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
 

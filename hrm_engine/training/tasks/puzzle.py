@@ -79,7 +79,7 @@ class PuzzleStep:
         counts = {} if self._grad_calls is None else {"grad_calls": self._grad_calls}
         return Measured(with_routing(numbers, self.routing), numbers[0] / count, counts)
 
-    def commit(self, stepped: Tensor, lr_factor: float) -> None:
+    def commit(self, stepped: Tensor, schedule_share: float) -> None:
         """Carry the states on, move the cursor, update the puzzle embedding."""
         task, optim = self._task, self._task.config.optim
         task.slots, task.cursor = self.slots, self.cursor
@@ -89,7 +89,7 @@ class PuzzleStep:
                 task.model.puzzle_embedding.weight,
                 self.identifiers,
                 self.puzzle.grad,
-                lr=optim.puzzle_lr * lr_factor,
+                lr=optim.puzzle_lr * schedule_share,
                 weight_decay=optim.puzzle_weight_decay,
                 finite=stepped,
             )

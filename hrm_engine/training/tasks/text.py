@@ -70,7 +70,7 @@ class TextStep:
         numbers = torch.cat((losses.ce_by_segment, losses.halt[None]))
         return Measured(with_routing(numbers, losses.routing), loss, counts)
 
-    def commit(self, stepped: Tensor, lr_factor: float) -> None:
+    def commit(self, stepped: Tensor, schedule_share: float) -> None:
         """The rows are consumed."""
         self._state.rows += self._task.rows_per_step
         self._task.routers.commit(self._task.model, self._routing, stepped)
