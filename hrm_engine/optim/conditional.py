@@ -37,7 +37,7 @@ class ConditionalOptimizer(torch.optim.Optimizer):
     found_inf: Tensor | None = None
 
     def _condition(self) -> Condition | None:
-        """Of the step that is to be made; None where it is known already that nothing must change."""
+        """Condition of the next step; None if the host knows already that nothing may change."""
         if self.found_inf is None:
             return Condition(None)
         if host_knows(self.found_inf.device):
@@ -45,7 +45,7 @@ class ConditionalOptimizer(torch.optim.Optimizer):
         return Condition(1 - self.found_inf)
 
     def _prepare(self, gradients: list[Tensor], condition: Condition) -> None:
-        """In place: divided, and zero where the step must not happen."""
+        """Divide the gradients in place, and make them zero where the step must not happen."""
         scale = self.grad_scale
         if scale is not None and not (host_knows(scale.device) and float(scale) == 1.0):
             torch._foreach_div_(gradients, scale)

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights: what is evaluated and kept, while training goes on with the weights."""
+"""Exponential moving average of the weights: it is evaluated and kept, while training goes on with the weights."""
 
 from __future__ import annotations
 

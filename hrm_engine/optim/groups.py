@@ -71,12 +71,12 @@ def _split_by_decay(parameters: Mapping[str, Tensor], lr: float, decay: float, *
 
 
 def _matching(parameters: Mapping[str, Tensor], pattern: Callable[[str, Tensor], bool], what: str) -> dict[str, Tensor]:
-    found = {name: parameter for name, parameter in parameters.items() if pattern(name, parameter)}
-    if not found:
+    matching = {name: parameter for name, parameter in parameters.items() if pattern(name, parameter)}
+    if not matching:
         raise ConfigError(
             f"the model has no {what}: its parameters are {', '.join(sorted(parameters)[:8])}; use another --optimizer"
         )
-    return found
+    return matching
 
 
 def _is_decayed(name: str, parameter: Tensor) -> bool:

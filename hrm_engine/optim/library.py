@@ -1,8 +1,8 @@
 """Any optimizer of pytorch_optimizer that runs on ``backward(); step()`` and can be continued exactly.
 
-Whatever a rule draws at random is drawn from the number of its updates, so that a resumed run draws the same.
-Before training, a rule is tried out on a few small tensors of the types that it will have: three steps, and the third
-again from the saved state of the second.
+A rule draws its random numbers from the number of its updates, so that a resumed run draws the same. Before training,
+a rule is tried out on a few small tensors of the types that it will have: three steps, and the third again from the
+saved state of the second.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import inspect
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from hrm_engine.config.training import OptimConfig
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.optim.groups import STACK_DIMS, Group, decay_groups, muon_groups
 from hrm_engine.optim.rules import AskingUpdater
-from hrm_engine.optim.state_tree import NotStateError, as_tensor, flatten, from_tensor, rebuild
+from hrm_engine.optim.state_tree import as_tensor, from_tensor, put_together, take_apart
 from hrm_engine.optim.updater import SCALE_NAMES
 
 _SECOND_ORDER = "it needs second derivatives of the loss"
@@ -55,8 +55,6 @@ REFUSED = {
     "spam": "its state holds a scheduler, which cannot be saved",
 }
 _MUON_GROUPS = {"adago", "adamuon", "normuon"}
-# Of a parameter group, what the configuration says; everything else in it is state.
-_CONFIGURED = {"params", "lr", "base_lr", "weight_decay"}
 _LIBRARY_STATE = "library"
 _SHAPES_TRIED = ((7, 6), (8, 6), (1, 6), (8,), (1,))
 
@@ -79,7 +77,7 @@ def takes_muon_groups(name: str) -> bool:
 
 
 def describe(name: str) -> str:
-    """What of the configuration a rule does not take, and whether it averages the weights."""
+    """Settings that a rule does not take, and whether it averages the weights."""
     kind, parts = _kind(name), []
     if takes_muon_groups(name):
         parts.append("a Muon: takes --adam-lr")
@@ -157,9 +155,9 @@ class LibraryUpdater(AskingUpdater):
             self.weights.publish()
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Tensors by ``parameter.key``; what is no tensor is described in one of bytes."""
+        """Tensors by ``parameter.key``, and one of bytes that describes everything else."""
         (optimizer,) = self.optimizers
-        tensors, description = _taken_apart(optimizer, self.weights.parameters)
+        tensors, description = take_apart(optimizer, self.weights.parameters)
         scales = {name: getattr(self, name) for name in SCALE_NAMES}
         return {**scales, _LIBRARY_STATE: as_tensor({**description, "num_updates": self.num_updates}), **tensors}
 
@@ -172,12 +170,12 @@ class LibraryUpdater(AskingUpdater):
         description = from_tensor(tensors[_LIBRARY_STATE])
         self.num_updates = description["num_updates"]
         (optimizer,) = self.optimizers
-        _put_together(optimizer, self.weights.parameters, description, tensors, self.device)
+        put_together(optimizer, self.weights.parameters, description, tensors, self.device)
 
 
 @contextmanager
 def _updated_ones(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Within it the groups have no parameters that never had a gradient: some rules expect an average of each."""
+    """Leaves parameters that never had a gradient out of the groups: some rules expect an average of each."""
     everything = [group["params"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:
         group["params"] = [parameter for parameter in group["params"] if optimizer.state.get(parameter)]
@@ -229,67 +227,6 @@ def _build(name: str, groups: list[Group], config: OptimConfig) -> torch.optim.O
     if isinstance(optimizer, _Averaging):
         optimizer.train()
     return optimizer
-
-
-def _taken_apart(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors: dict[str, Tensor] = {}
-    state = {name: flatten(optimizer.state[p], name, tensors) for name, p in parameters.items() if p in optimizer.state}
-    others = {key: value for key, value in optimizer.state.items() if not isinstance(key, Tensor)}
-    return tensors, {
-        "state": state,
-        "others": flatten(others, "optimizer.state", tensors),
-        "groups": [
-            _savable(
-                {key: value for key, value in group.items() if key not in _CONFIGURED},
-                f"optimizer.groups.{index}",
-                tensors,
-            )
-            for index, group in enumerate(optimizer.param_groups)
-        ],
-        "attributes": _savable(_attributes(optimizer), "optimizer.attributes", tensors),
-    }
-
-
-def _put_together(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    description: dict[str, Any],
-    tensors: dict[str, Tensor],
-    device: torch.device,
-) -> None:
-    unknown = sorted(description["state"].keys() - parameters.keys())
-    if unknown:
-        raise CheckpointError(f"the optimizer state has {unknown[0]!r}, which this model does not have")
-    optimizer.state.clear()
-    for name, tree in description["state"].items():
-        optimizer.state[parameters[name]] = rebuild(tree, tensors, device)
-    for key, value in rebuild(description["others"], tensors, device).items():
-        optimizer.state[key] = value
-    for group, trees in zip(optimizer.param_groups, description["groups"], strict=True):
-        group.update({key: rebuild(tree, tensors, device) for key, tree in trees.items()})
-    for key, tree in description["attributes"].items():
-        setattr(optimizer, key, rebuild(tree, tensors, device))
-
-
-def _attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What an optimizer keeps on itself; the hooks and the like of torch's base class begin with an underscore."""
-    known = {"defaults", "state", "param_groups"}
-    return {key: value for key, value in vars(optimizer).items() if key not in known and not key.startswith("_")}
-
-
-def _savable(values: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Settings of a type that cannot be saved (functions, types) are left out: building the rule sets them again."""
-    trees = {}
-    for key, value in values.items():
-        found: dict[str, Tensor] = {}
-        try:
-            trees[key] = flatten(value, f"{name}.{key}", found)
-        except NotStateError:
-            continue
-        tensors |= found
-    return trees
 
 
 @contextmanager
@@ -347,10 +284,10 @@ def _trial(name: str, config: OptimConfig, dtype: torch.dtype, device: torch.dev
     straight, optimizer = start(first)
     for number in range(2):
         step(straight, optimizer, number)
-    tensors, description = _taken_apart(optimizer, straight)
+    tensors, description = take_apart(optimizer, straight)
     saved = {key: tensor.clone() for key, tensor in tensors.items()}
     resumed, other = start([parameter.detach() for parameter in straight.values()])
-    _put_together(other, resumed, from_tensor(as_tensor(description)), saved, device)
+    put_together(other, resumed, from_tensor(as_tensor(description)), saved, device)
     step(straight, optimizer, 2)
     step(resumed, other, 2)
     if any(changed):

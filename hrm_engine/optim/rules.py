@@ -27,7 +27,7 @@ class DeviceUpdater(Updater):
 
 
 class AskingUpdater(Updater):
-    """Rules of libraries that take no condition from the device: these ask the host once a step."""
+    """Rules of libraries, which take no condition from the device: the host waits for it once a step."""
 
     def _step(self, divisor: Tensor, finite: Tensor) -> None:
         if not bool(finite):

@@ -21,7 +21,8 @@ def sparse_sign_update(
 
     Args:
         table: (N, W).
-        identifiers: (B,) int, rows of the table; gradient: (B, W) of what was read there.
+        identifiers: (B,) int, rows of the table that the whole step has read, in every process the same.
+        gradient: (B, W) of the whole step, by place in ``identifiers``.
         lr: learning rate of this step, a number or a scalar on the device.
         finite: scalar bool on the device; where it is False nothing changes.
     """

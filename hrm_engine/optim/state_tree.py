@@ -1,4 +1,4 @@
-"""Nested optimizer state as named tensors and one piece of JSON, and back, type by type.
+"""Nested state of an optimizer as named tensors and one piece of JSON, and back, type by type.
 
 Optimizers keep numbers, lists, queues, dictionaries with float keys, and small objects of their library beside tensors.
 A checkpoint holds tensors alone and nothing that could execute, so the rest becomes text; of objects only classes of
@@ -10,16 +10,18 @@ from __future__ import annotations
 import importlib
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrm_engine.errors import CheckpointError
 
 LIBRARY = "pytorch_optimizer."
+# Settings of a parameter group that the configuration makes; everything else in it is state.
+_CONFIGURED = {"params", "lr", "base_lr", "weight_decay"}
 _SEQUENCES = (list, tuple, deque, torch.Size)
 _SEQUENCE_NAMES: dict[str, Callable[[list[Any]], Any]] = {kind.__name__: kind for kind in _SEQUENCES}
 Tree = Any
@@ -30,7 +32,7 @@ class NotStateError(TypeError):
 
 
 def flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Tree:
-    """What JSON can hold of ``value``; its tensors are put into ``tensors`` under names that begin with ``name``.
+    """``value`` as JSON; its tensors go into ``tensors``, under names that begin with ``name``.
 
     Raises:
         NotStateError: a part is of a type that cannot be saved.
@@ -57,7 +59,7 @@ def flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Tree:
 
 
 def rebuild(tree: Tree, tensors: dict[str, Tensor], device: torch.device) -> Any:
-    """The value that :func:`flatten` took apart; tensors that were on the model's device are put on ``device``.
+    """The value that :func:`flatten` took apart; tensors that were on the model's device go to ``device``.
 
     Raises:
         CheckpointError: a tensor is missing, or a class is none of the library's.
@@ -86,6 +88,69 @@ def rebuild(tree: Tree, tensors: dict[str, Tensor], device: torch.device) -> Any
     return deque(parts, tree["maxlen"]) if kind == "deque" else _SEQUENCE_NAMES[kind](parts)
 
 
+def take_apart(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State of a rule as tensors by ``parameter.key``, and as JSON whatever is no tensor."""
+    tensors: dict[str, Tensor] = {}
+    state = {name: flatten(optimizer.state[p], name, tensors) for name, p in parameters.items() if p in optimizer.state}
+    others = {key: value for key, value in optimizer.state.items() if not isinstance(key, Tensor)}
+    return tensors, {
+        "state": state,
+        "others": flatten(others, "optimizer.state", tensors),
+        "groups": [
+            _savable(
+                {key: value for key, value in group.items() if key not in _CONFIGURED},
+                f"optimizer.groups.{index}",
+                tensors,
+            )
+            for index, group in enumerate(optimizer.param_groups)
+        ],
+        "attributes": _savable(_attributes(optimizer), "optimizer.attributes", tensors),
+    }
+
+
+def put_together(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    description: dict[str, Any],
+    tensors: dict[str, Tensor],
+    device: torch.device,
+) -> None:
+    """Restore what :func:`take_apart` gave. Raises CheckpointError where it is of another model."""
+    unknown = sorted(description["state"].keys() - parameters.keys())
+    if unknown:
+        raise CheckpointError(f"the optimizer state has {unknown[0]!r}, which this model does not have")
+    optimizer.state.clear()
+    for name, tree in description["state"].items():
+        optimizer.state[parameters[name]] = rebuild(tree, tensors, device)
+    for key, value in rebuild(description["others"], tensors, device).items():
+        optimizer.state[key] = value
+    for group, trees in zip(optimizer.param_groups, description["groups"], strict=True):
+        group.update({key: rebuild(tree, tensors, device) for key, tree in trees.items()})
+    for key, tree in description["attributes"].items():
+        setattr(optimizer, key, rebuild(tree, tensors, device))
+
+
+def _attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Attributes that an optimizer keeps on itself; those of torch's base class begin with an underscore."""
+    known = {"defaults", "state", "param_groups"}
+    return {key: value for key, value in vars(optimizer).items() if key not in known and not key.startswith("_")}
+
+
+def _savable(values: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Values as JSON, without those that cannot be saved (functions, types): building the rule sets these again."""
+    trees = {}
+    for key, value in values.items():
+        own: dict[str, Tensor] = {}
+        try:
+            trees[key] = flatten(value, f"{name}.{key}", own)
+        except NotStateError:
+            continue
+        tensors |= own
+    return trees
+
+
 def as_tensor(tree: Tree) -> Tensor:
     """JSON as bytes in a tensor."""
     return torch.frombuffer(bytearray(json.dumps(tree).encode()), dtype=torch.uint8)
@@ -107,7 +172,7 @@ def _path_of(kind: type) -> str:
 
 def _class_at(path: str) -> type:
     module, _, name = path.partition(":")
-    found = getattr(importlib.import_module(module), name, None) if module.startswith(LIBRARY) else None
-    if not isinstance(found, type):
+    kind = getattr(importlib.import_module(module), name, None) if module.startswith(LIBRARY) else None
+    if not isinstance(kind, type):
         raise CheckpointError(f"the optimizer state names {path!r}, which is no class of {LIBRARY.rstrip('.')}")
-    return found
+    return kind

@@ -18,18 +18,18 @@ from hrm_engine.models.act import TextBatch
 
 @dataclass(frozen=True)
 class StepRows:
-    """The rows of one optimizer step, on the host, and what is counted of them."""
+    """The rows of one optimizer step, on the host; the counts are of the whole step, whoever trains on its rows."""
 
     parts: list[Batch]
-    """Micro-batches."""
+    """Micro-batches of this process."""
     depths: list[Tensor] | None
     """(B, S) segments that each position runs, of each micro-batch; None where all run all of them."""
     num_tokens: int
-    """Label tokens."""
+    """Label tokens of the whole step."""
     num_segments: int
     """Segments that the step runs."""
     token_segments: int
-    """Pairs of a label token and a segment that it runs."""
+    """Pairs of a label token and a segment that it runs, of the whole step: the losses are divided by them."""
     grad_calls: int | None = None
     """Module calls of a segment with gradient, where their number is warmed up."""
 
