@@ -7,11 +7,11 @@ the arc tangent, and no factors before it or before the second moment (a = b = 1
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from hrm_engine.optim.conditional import Condition, ConditionalOptimizer, host_knows
 
@@ -28,7 +28,7 @@ class AdamATan2(ConditionalOptimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: ParamsT,
         lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,

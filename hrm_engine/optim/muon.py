@@ -8,11 +8,10 @@ step that must not happen is left out without asking the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from hrm_engine.optim.conditional import ConditionalOptimizer
 
@@ -27,7 +26,7 @@ class Muon(ConditionalOptimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: ParamsT,
         lr: float | Tensor = 0.02,
         momentum: float = MOMENTUM,
         weight_decay: float = 0.0,

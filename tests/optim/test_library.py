@@ -149,7 +149,7 @@ def test_what_fails_on_such_weights_is_refused_before_training(
 
 
 def test_a_library_that_forgets_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "_put_together", lambda *state: None)
+    monkeypatch.setattr(library, "put_together", lambda *state: None)
     with pytest.raises(ConfigError, match="does not go on exactly"):
         made("adabelief")
 
