@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from bench.machine import median_s, table, wait
-from hrm_engine.bundles.core_config import TEXT_KIND
 from hrm_engine.bundles.exchange import export_folder
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.config import CoreConfig, NetworkConfig, resolve_core
+from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.text.tokenizer import train_tokenizer
 from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.models.core import RecurrentCore
@@ -142,8 +142,8 @@ def _exported(core: CoreConfig, workspace: Workspace) -> Path:
     bundle = workspace.brains / "bench"
     bundle.mkdir(parents=True)
     tokenizer = train_tokenizer(["a tokenizer, because a folder needs one"], vocab_size=260)
-    files = write_model(bundle, TEXT_KIND, core, model.state_dict(), tokenizer)
-    seal_bundle(bundle, TEXT_KIND, files, {"step": 0})
+    files = write_model(bundle, TEXT.name, core, model.state_dict(), tokenizer)
+    seal_bundle(bundle, TEXT.name, files, {"step": 0})
     return export_folder("bench", Path("out"), workspace=workspace).folder
 
 

@@ -57,7 +57,7 @@ def ours(options: dict[str, Any]) -> Iterator[Stepper]:
     from hrm_engine.training.tasks.puzzle_rows import RowQueue
 
     batch_size = options["batch_size"]
-    published = load_puzzle_config(PRESET, batch_size=batch_size).resolved(groups=GROUPS).evaluation
+    published = load_puzzle_config(PRESET, batch_size=batch_size).of_groups(GROUPS).evaluation
     config = load_puzzle_config(
         PRESET,
         data_path=options["data_path"],

@@ -14,7 +14,7 @@ from pathlib import Path
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic_core import PydanticUndefined
 
-from hrm_engine.config import Leaf, PuzzleTrainConfig, TextTrainConfig, TrainConfig, leaves
+from hrm_engine.config import Leaf, PuzzleTrainConfig, TextTrainConfig, TrainConfig, kinds, leaves
 from hrm_engine.config.base import presets_of
 from hrm_engine.store.metrics import docs_table
 
@@ -47,8 +47,7 @@ Flags that are not settings of the training:
 def flags_page(config: type[TrainConfig]) -> str:
     """One table for each group of a configuration."""
     presets = ", ".join(f"`{name}`" for name in presets_of(config))
-    name_flag = config.model_fields["run"].default.name_flag
-    parts = [NOTE, FLAGS_INTRO.format(presets=presets, kind=config.kind, name_flag=name_flag)]
+    parts = [NOTE, FLAGS_INTRO.format(presets=presets, kind=config.kind, name_flag=kinds.of(config).run.name_flag)]
     group = ""
     for leaf in leaves(config).values():
         if leaf.path[0] != group:

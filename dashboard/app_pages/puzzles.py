@@ -13,11 +13,12 @@ from dashboard.app_pages.parts import chart, nothing_yet, plain, sentence
 from dashboard.app_pages.thinking import Thought, question, think
 from dashboard.charts import puzzles as charts
 from dashboard.queries.filecache import signature
-from dashboard.queries.overview import PuzzleNumbers, is_puzzle_run
+from dashboard.queries.overview import PuzzleNumbers, kind_of_run
 from dashboard.queries.puzzles import ROWS_FILE, EvaluatedRows, group_names
 from dashboard.queries.solvers import Puzzle, Solver
 from dashboard.queries.workspace import find_run, run_id
 from dashboard.resources import evaluated_rows, parameters, run_index, run_metrics, solvers, test_split, workspace
+from hrm_engine.config import kinds
 from hrm_engine.errors import HRMError
 
 _BOARD_PX = 230
@@ -57,7 +58,7 @@ def chosen_run() -> Path | None:
     found = {
         run_id(here, path): path
         for path in index.run_dirs()
-        if (path / ROWS_FILE).is_file() or is_puzzle_run(parameters().get(path / "training_args.json"), {})
+        if (path / ROWS_FILE).is_file() or kind_of_run(parameters().get(path / "training_args.json")) is kinds.PUZZLE
     }
     if not found:
         nothing_yet(

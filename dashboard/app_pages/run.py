@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages import puzzle_sections, sections, text_evaluation
+from dashboard.app_pages import generic_sections, puzzle_sections, sections, text_evaluation
 from dashboard.app_pages.parts import STATE_COLOURS, plain
-from dashboard.charts.style import ROWS, STEP, TIME, TOKENS
-from dashboard.queries.overview import Overview, has_experts, is_puzzle_run, overview
+from dashboard.charts.style import ROWS, STEP, TIME, TOKENS, XAxis
+from dashboard.queries.overview import Overview, has_experts, kind_of_run, overview
 from dashboard.queries.workspace import find_run, printable, run_id
 from dashboard.resources import parameters, run_index, run_metrics, workspace
+from hrm_engine.config import kinds
 from hrm_engine.store.status import live_state
 
 REFRESH_S = 2.0
 SMOOTHING_STEPS = (0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 DEFAULT_SMOOTHING = 5
-TABS = {
-    "Curves": sections.curves,
-    "Evaluation": text_evaluation.evaluation,
-    "Throughput": sections.throughput,
+
+
+@dataclass(frozen=True)
+class Panels:
+    """What the page shows of runs of a kind."""
+
+    numbers: Callable[[Overview], None]
+    curves: sections.Section
+    evaluation: sections.Section
+    throughput: sections.Section
+    counter: XAxis
+    """Horizontal axis beside steps and time."""
+    evaluates_losses: bool
+    """Whether the section on evaluations draws losses, for which there is a logarithmic axis."""
+
+    @property
+    def sections(self) -> dict[str, sections.Section]:
+        """All sections by their names; the ones that all kinds have included."""
+        own = {"Curves": self.curves, "Evaluation": self.evaluation, "Throughput": self.throughput}
+        return {**own, **COMMON}
+
+
+COMMON: dict[str, sections.Section] = {
     "Learning rate": sections.learning_rate,
     "System": sections.system,
     "Parameters": sections.parameter_table,
     "Checkpoints": sections.checkpoint_table,
     "Log": sections.log,
-}
-# What a puzzle run shows instead in the same sections.
-PUZZLE_TABS = {
-    **TABS,
-    "Curves": puzzle_sections.curves,
-    "Evaluation": puzzle_sections.evaluation,
-    "Throughput": puzzle_sections.throughput,
 }
 _WITH_X_AXIS = ("Curves", "Evaluation", "Throughput", "Learning rate")
 _WITH_FIGURES = (*_WITH_X_AXIS, "System")
@@ -53,17 +68,16 @@ def page() -> None:
     st.fragment(headline, run_every=every)(run_dir, every is not None)
     metrics = run_metrics(run_dir)
     arguments = parameters().get(run_dir / "training_args.json")
-    is_puzzle = is_puzzle_run(arguments, metrics.latest("eval"))
-    name = section_choice()
+    kind = kind_of_run(arguments, metrics.latest("start"), metrics.latest("eval"))
+    panels = PANELS[kinds.words_of(kind).panels]
+    name = section_choice(list(panels.sections))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        view = view_choice(name, is_puzzle)
+        view = view_choice(name, panels)
         # Streamlit draws a changed figure anew and with that forgets its zoom (streamlit#8782): to look closely, one
         # can hold the section still while the key figures above go on.
         held = every is not None and name in _WITH_FIGURES and not st.toggle("Live", True, "live", bind="query-params")
     steady = held or name == "Parameters"
-    st.fragment(partial(section, (PUZZLE_TABS if is_puzzle else TABS)[name]), run_every=None if steady else every)(
-        run_dir, view
-    )
+    st.fragment(partial(section, panels.sections[name]), run_every=None if steady else every)(run_dir, view)
     if name == "Curves" and has_experts(arguments):
         link = {"view": "Routing", "run": run_id(workspace(), run_dir)}
         st.page_link("app_pages/experts.py", label="Which expert gets which tokens: Experts", query_params=link)
@@ -112,7 +126,7 @@ def headline(run_dir: Path, was_running: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(now.state, color=STATE_COLOURS[now.state])
         plain(now.sentence)
-    (puzzle_sections.numbers if now.is_puzzle else numbers)(now)
+    PANELS[kinds.words_of(now.kind).panels].numbers(now)
     for note in now.notes:
         st.warning(note)
 
@@ -139,23 +153,23 @@ def numbers(now: Overview) -> None:
     sections.progress(now, card)
 
 
-def section_choice() -> str:
+def section_choice(names: list[str]) -> str:
     """Which section is shown; it stands in the link, and anything unknown there is the first one."""
     name = st.segmented_control(
         "Section",
-        list(TABS),
+        names,
         default="Curves",
         required=True,
         key="tab",
         bind="query-params",
         label_visibility="collapsed",
     )
-    return name if name in TABS else "Curves"
+    return name if name in names else "Curves"
 
 
-def view_choice(name: str, is_puzzle: bool) -> sections.View:
+def view_choice(name: str, panels: Panels) -> sections.View:
     """How the curves of a section are drawn; it stands in the link, and bad values there fall back to the defaults."""
-    axes = {axis.key: axis for axis in (STEP, TIME, ROWS if is_puzzle else TOKENS)}
+    axes = {axis.key: axis for axis in (STEP, TIME, panels.counter)}
     x, smoothing, log_y = STEP.key, DEFAULT_SMOOTHING, False
     if name in _WITH_X_AXIS:
         x = st.segmented_control(
@@ -177,7 +191,7 @@ def view_choice(name: str, is_puzzle: bool) -> sections.View:
             help="A row counts half as much after so many optimizer steps, however densely rows were written",
             width=260,
         )
-    if name == "Curves" or (name == "Evaluation" and not is_puzzle):
+    if name == "Curves" or (name == "Evaluation" and panels.evaluates_losses):
         log_y = st.toggle("Logarithmic loss", key="log", bind="query-params")
     return sections.View(x if x in axes else STEP.key, smoothing, log_y)
 
@@ -188,6 +202,26 @@ def section(draw: sections.Section, run_dir: Path, view: sections.View) -> None:
         gone(run_id(workspace(), run_dir))
         return
     draw(run_dir, view)
+
+
+TEXT = Panels(numbers, sections.curves, text_evaluation.evaluation, sections.throughput, TOKENS, True)
+PUZZLE = Panels(
+    puzzle_sections.numbers,
+    puzzle_sections.curves,
+    puzzle_sections.evaluation,
+    puzzle_sections.throughput,
+    ROWS,
+    False,
+)
+GENERIC = Panels(
+    generic_sections.numbers,
+    generic_sections.loss_curves,
+    generic_sections.evaluation,
+    generic_sections.throughput,
+    ROWS,
+    False,
+)
+PANELS = {"text": TEXT, "puzzle": PUZZLE, "generic": GENERIC}
 
 
 if __name__ == "__main__":

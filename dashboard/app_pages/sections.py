@@ -41,7 +41,7 @@ def progress(now: Overview, card: Callable[..., object]) -> None:
         card("Duration", formats.duration(now.duration_s))
 
 
-def curves(run_dir: Path, view: View) -> None:
+def curves(run_dir: Path, view: View, *, unit_name: str = "nats/token") -> None:
     """Loss over the training, and what went wrong on the way."""
     metrics = run_metrics(run_dir)
     metrics.refresh()
@@ -52,7 +52,13 @@ def curves(run_dir: Path, view: View) -> None:
         return
     smooth = smoothed(train, view.smoothing_steps) if view.smoothing_steps else None
     figure = training_charts.loss_curve(
-        train, evaluation, x=view.x, smooth=smooth, smoothing_steps=view.smoothing_steps, log_y=view.log_y
+        train,
+        evaluation,
+        x=view.x,
+        smooth=smooth,
+        smoothing_steps=view.smoothing_steps,
+        log_y=view.log_y,
+        unit_name=unit_name,
     )
     chart(figure, "loss_curve", "Training and validation loss")
     plain(density(train))

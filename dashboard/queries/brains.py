@@ -9,13 +9,13 @@ from typing import Any
 
 from dashboard.queries.filecache import FileCache, Signature, signature
 from dashboard.queries.workspace import printable, run_id
+from hrm_engine.config import kinds
 from hrm_engine.errors import HRMError
 from hrm_engine.store.files import read_json
 from hrm_engine.store.manifest import METADATA_FILE
 from hrm_engine.store.paths import Workspace
 
 _KEPT = 512
-_TEXT_KIND = "actv1"
 _MOST_SEGMENTS = 64
 
 
@@ -53,7 +53,7 @@ class Brains:
         version = signature(run_dir / METADATA_FILE)
         config = self._files.get(run_dir / "config.json") or {}
         segments, context = _count(config.get("halt_max_steps")), _count(config.get("max_seq_len"))
-        if version is None or config.get("kind") != _TEXT_KIND or context is None or context < 2:
+        if version is None or kinds.named(config.get("kind")) is not kinds.TEXT or context is None or context < 2:
             return None
         if segments is None or segments > _MOST_SEGMENTS:
             return None

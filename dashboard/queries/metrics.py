@@ -79,6 +79,10 @@ class RunMetrics:
 
         return self._kept(("latest", event), load)
 
+    def names(self, event: str) -> list[str]:
+        """Fields of an event's rows that hold numbers."""
+        return self._kept(("names", event), lambda: self._reader.names(event))
+
     def step_seconds(self) -> float | None:
         """Wall time of one optimizer step, over the last rows, pauses for evaluations and saves included."""
 

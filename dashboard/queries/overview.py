@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from dashboard.queries.runs import read_metadata
 from dashboard.queries.scan import finite
 from dashboard.queries.workspace import printable
+from hrm_engine.config import kinds
+from hrm_engine.config.kinds import Kind
 from hrm_engine.store.manifest import METADATA_FILE, check_entries
 from hrm_engine.store.status import live_state, read_status
 
@@ -50,10 +52,9 @@ class PuzzleNumbers:
         return cls(**{field.name: finite(evaluation.get(field.name)) for field in fields(cls)})
 
 
-def is_puzzle_run(parameters: Parameters | None, evaluation: Mapping[str, Any]) -> bool:
-    """Whether a run trains a puzzle solver: its parameters say so, and where these are lost its evaluations do."""
-    kind = None if parameters is None else parameters.value("kind")
-    return kind == "puzzle" or (kind is None and "exact_accuracy" in evaluation)
+def kind_of_run(parameters: Parameters | None, *rows: Mapping[str, Any]) -> Kind | None:
+    """The kind of a run, as its parameters record it, and where these are lost as its rows tell it."""
+    return kinds.of_run(None if parameters is None else parameters.value("kind"), *rows)
 
 
 def has_experts(parameters: Parameters | None) -> bool:
@@ -65,7 +66,7 @@ def has_experts(parameters: Parameters | None) -> bool:
 class Overview:
     """The header of the page of a run. Losses in nats per token, of puzzles per cell; None is not known."""
 
-    is_puzzle: bool
+    kind: Kind | None
     state: str
     sentence: str
     step: int | None
@@ -103,7 +104,7 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters | None) 
     left = None if planned is None or step is None or pace is None else max(planned - step, 0.0) * pace
     message = printable(status.message) if status is not None else ""
     return Overview(
-        is_puzzle=is_puzzle_run(parameters, evaluated),
+        kind=kind_of_run(parameters, metrics.latest("start"), evaluated),
         state=state,
         # What a dead run last said of itself is no longer true; "finished" beside "finished" says nothing.
         sentence=message if message not in ("", state) and state != "dead" else _SENTENCES[state],

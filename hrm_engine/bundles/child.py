@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from hrm_engine.bundles.attached import AttachedExpert, parse_attached
-from hrm_engine.bundles.core_config import TEXT_KIND, read_core_config, read_kind, write_core_config
+from hrm_engine.bundles.core_config import read_core_config, read_kind, write_core_config
 from hrm_engine.bundles.listing import METADATA_FILE, find_run, folder_problems, parent_record
 from hrm_engine.bundles.save import TOP_LEVEL, seal_bundle
 from hrm_engine.bundles.weights import load_tensors, save_tensors
-from hrm_engine.config import CoreConfig
+from hrm_engine.config import CoreConfig, kinds
 from hrm_engine.errors import BundleError, ConfigError, HRMError
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.expert_content import RegistryContent
@@ -67,7 +67,7 @@ def read_origin(path: Path) -> Origin:
     if not (path / ARGS_FILE).is_file():
         raise BundleError(f"{path} is no finished run: {ARGS_FILE} is missing")
     metadata = read_json(path / METADATA_FILE, BundleError)
-    return Origin(path, read_kind(path, error=BundleError), metadata, record)
+    return Origin(path, read_kind(path, error=BundleError) or "unknown", metadata, record)
 
 
 def load_parent(bundle: str | Path, workspace: Workspace) -> Parent:
@@ -168,7 +168,8 @@ def home_of(parent: Origin, workspace: Workspace) -> Path:
     """Where a child lies: beside its parent, where that is a place for runs of this workspace."""
     if parent.path.resolve() in {path.resolve() for path in workspace.run_dirs()}:
         return parent.path.parent
-    return workspace.brains if parent.kind == TEXT_KIND else workspace.runs
+    kind = kinds.named(parent.kind)
+    return workspace.runs if kind is None else workspace.resolve(kind.home)
 
 
 def _targets(parent: Origin, suffix: str, name: str | None, workspace: Workspace) -> Iterator[Path]:

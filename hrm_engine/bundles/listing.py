@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hrm_engine.config.kinds import Kind, table
 from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.store.files import read_json, sha256_file
 from hrm_engine.store.manifest import (
@@ -41,10 +42,10 @@ class BundleInfo:
     problems: list[str]
 
 
-def find_run(path_or_name: str | Path, workspace: Workspace, *, of_puzzles: bool = False) -> Path:
+def find_run(path_or_name: str | Path, workspace: Workspace, *, kind: Kind | None = None) -> Path:
     """The run or checkpoint folder that a user means by a name or a path.
 
-    A name that a text brain and a solver share means the brain, or the solver where ``of_puzzles``.
+    Of runs that share a name it is that of ``kind``, else the one whose kind stands first in the table.
 
     Raises:
         BundleError: there is none (names that exist are listed), or a model of transformers, which is imported first.
@@ -53,12 +54,13 @@ def find_run(path_or_name: str | Path, workspace: Workspace, *, of_puzzles: bool
     text = str(path_or_name)
     if "/" not in text and "\\" not in text and not isinstance(path_or_name, Path):
         name = check_name(text, "bundle name")
-        homes = (workspace.brains, workspace.runs)
-        for parent in reversed(homes) if of_puzzles else homes:
-            if (parent / name).is_dir():
-                inside(parent, parent / name)
-                _check_is_ours(parent / name)
-                return parent / name
+        rows = [row for row in table().values() if row.chosen_by is None]
+        for row in sorted(rows, key=lambda row: row is not kind):
+            home = workspace.resolve(row.home)
+            if (home / name).is_dir():
+                inside(home, home / name)
+                _check_is_ours(home / name)
+                return home / name
     candidate = workspace.resolve(path_or_name)
     if candidate.is_dir() and ((candidate / "config.json").is_file() or (candidate / "training_args.json").is_file()):
         _check_is_ours(candidate)
@@ -102,7 +104,9 @@ def verify_bundle(path: Path) -> list[str]:
     """Everything that is wrong with a bundle, one sentence each; hashes of all files and checkpoints are taken."""
     problems = check_manifest(path) if (path / MANIFEST_FILE).is_file() else metadata_problems(path)
     if not problems:
-        problems += _weight_problems(path)
+        from hrm_engine.bundles.checking import bundle_problems  # with torch, which a list of bundles does without
+
+        problems += bundle_problems(path)
     for info in list_checkpoints(path):
         problems += [f"{info.path.name}: {problem}" for problem in info.problems]
     return problems
@@ -145,50 +149,6 @@ def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> 
     if problems:
         problems.append("the last save was interrupted or files were changed; --resume rebuilds them from a checkpoint")
     return problems
-
-
-def _weight_problems(path: Path) -> list[str]:
-    import torch
-
-    from hrm_engine.bundles.attached import attached_experts
-    from hrm_engine.bundles.core_config import EXPERT_KIND, PUZZLE_KIND, read_core_config, read_kind
-    from hrm_engine.bundles.puzzle_card import PuzzleCard
-    from hrm_engine.bundles.weights import check_shapes, tensor_shapes
-    from hrm_engine.data.text.tokenizer import Tokenizer
-    from hrm_engine.models.core import RecurrentCore
-
-    try:
-        if read_kind(path, error=BundleError) == EXPERT_KIND:
-            return _expert_problems(path)
-        config = read_core_config(path, error=BundleError)
-        if read_kind(path, error=BundleError) == PUZZLE_KIND:
-            num_tokens, source = PuzzleCard.load(path).vocab_size, "puzzle.json"
-        else:
-            num_tokens, source = Tokenizer.load(path).vocab_size, "tokenizer.json"
-        found = tensor_shapes(path, "model")
-    except HRMError as problem:
-        return [str(problem)]
-    with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in RecurrentCore(config).state_dict().items()}
-    problems = check_shapes(found, wanted, where=path / "model.safetensors")
-    try:
-        attached_experts(path)
-    except BundleError as problem:
-        problems.append(str(problem))
-    if num_tokens > config.vocab_size:
-        problems.append(f"{source} has {num_tokens} tokens, the model only {config.vocab_size}")
-    return problems
-
-
-def _expert_problems(path: Path) -> list[str]:
-    from hrm_engine.bundles.weights import check_shapes, tensor_shapes
-
-    config = read_json(path / "config.json", BundleError)
-    width, inner = config.get("hidden_size"), config.get("intermediate_size")
-    if not isinstance(width, int) or not isinstance(inner, int):
-        return [f"{path / 'config.json'} does not give hidden_size and intermediate_size"]
-    wanted = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}
-    return check_shapes(tensor_shapes(path, "expert"), wanted, where=path / "expert.safetensors")
 
 
 def _info(path: Path) -> BundleInfo:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from hrm_engine.bundles.attached import snapshot_metadata
-from hrm_engine.bundles.core_config import PUZZLE_KIND, TEXT_KIND, read_core_config
+from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.listing import METADATA_FILE, find_run, folder_problems
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.steering import steer
 from hrm_engine.bundles.weights import check_shapes, load_tensors
 from hrm_engine.config import CoreConfig
+from hrm_engine.config.kinds import PUZZLE, TEXT, Kind
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.kernels.device import choose_device
@@ -80,7 +81,7 @@ def load_bundle(
         RegistryError: experts are attached, and the registry is damaged.
     """
     workspace = workspace or Workspace.find()
-    folder, config, model, metadata = _load(path_or_name, TEXT_KIND, device, dtype, workspace)
+    folder, config, model, metadata = _load(path_or_name, TEXT, device, dtype, workspace)
     bundle = Bundle(folder, config, model, Tokenizer.load(folder), metadata)
     bundle.messages.extend(steer(bundle, workspace=workspace))
     return bundle
@@ -95,21 +96,21 @@ def load_puzzle_bundle(
 ) -> PuzzleBundle:
     """Load a solver as :func:`load_bundle` loads a text model. Raises BundleError, RegistryError."""
     workspace = workspace or Workspace.find()
-    folder, config, model, metadata = _load(path_or_name, PUZZLE_KIND, device, dtype, workspace)
+    folder, config, model, metadata = _load(path_or_name, PUZZLE, device, dtype, workspace)
     bundle = PuzzleBundle(folder, config, model, PuzzleCard.load(folder), metadata)
     bundle.messages.extend(steer(bundle, workspace=workspace))
     return bundle
 
 
 def _load(
-    path_or_name: str | Path, kind: str, device: str, dtype: torch.dtype | None, workspace: Workspace
+    path_or_name: str | Path, kind: Kind, device: str, dtype: torch.dtype | None, workspace: Workspace
 ) -> tuple[Path, CoreConfig, RecurrentCore, dict[str, Any]]:
-    folder = find_run(path_or_name, workspace, of_puzzles=kind == PUZZLE_KIND)
+    folder = find_run(path_or_name, workspace, kind=kind)
     if problems := folder_problems(folder):
         raise BundleError(f"{folder} cannot be loaded: {'; '.join(problems)}")
     is_checkpoint = (folder / MANIFEST_FILE).is_file()
     metadata = snapshot_metadata(folder) if is_checkpoint else read_json(folder / METADATA_FILE, BundleError)
-    config = read_core_config(folder, kind=kind, error=BundleError)
+    config = read_core_config(folder, kind=kind.name, error=BundleError)
     model = build_model(config, load_tensors(folder, "model"), where=folder, dtype=dtype)
     target, _ = choose_device(device, strict=device != "auto")
     return folder, config, model.to(target).eval(), metadata

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.bundles.core_config import TEXT_KIND, read_core_config
+from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.listing import find_run, folder_problems, parent_record
 from hrm_engine.bundles.weights import check_shapes, load_file, load_tensors
 from hrm_engine.config import CoreConfig, TextTrainConfig
 from hrm_engine.config.core import inner_width
+from hrm_engine.config.kinds import TEXT, Kind
 from hrm_engine.errors import BundleError
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.paths import Workspace
@@ -35,14 +36,14 @@ _TOLD = 4
 """Tensors that do not fit, in a message."""
 
 
-def student_source(source: Path | None, workspace: Workspace, *, of_puzzles: bool = False) -> Path | None:
+def student_source(source: Path | None, workspace: Workspace, *, kind: Kind) -> Path | None:
     """The weights file or folder that ``--student-init`` means: a path as it is, the name of a run as its folder.
 
     Raises BundleError where there is nothing.
     """
     if source is None or workspace.resolve(source).exists():
         return source
-    folder = find_run(str(source), workspace, of_puzzles=of_puzzles)
+    folder = find_run(str(source), workspace, kind=kind)
     return folder.relative_to(workspace.root) if folder.is_relative_to(workspace.root) else folder
 
 
@@ -62,11 +63,11 @@ def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainCo
     Raises:
         BundleError: no such bundle, or of another kind; or something was given with which its weights mean nothing.
     """
-    source = student_source(config.start.student_init, workspace)
+    source = student_source(config.start.student_init, workspace, kind=TEXT)
     folder = student_bundle(source, workspace)
     if folder is None:
         return config
-    student = read_core_config(folder, kind=TEXT_KIND, error=BundleError)
+    student = read_core_config(folder, kind=TEXT.name, error=BundleError)
     network, moe, start = config.network, config.moe, config.start
     given = {name for name in network.model_fields_set if getattr(network, name) is not None}
     there = {name: getattr(student, name) for name in _FIXED if name in given}
@@ -112,7 +113,7 @@ def student_core(core: CoreConfig, source: Path | None, workspace: Workspace) ->
     folder = student_bundle(source, workspace)
     if folder is None:
         return core
-    student = read_core_config(folder, kind=TEXT_KIND, error=BundleError)
+    student = read_core_config(folder, kind=TEXT.name, error=BundleError)
     if core.vocab_size > student.vocab_size:
         raise BundleError(
             f"--student-init {folder} has {student.vocab_size} tokens and the tokenizer of --model {core.vocab_size}; "
@@ -127,7 +128,7 @@ def student_notes(core: CoreConfig, source: Path | None, workspace: Workspace) -
     folder = student_bundle(source, workspace)
     if folder is None:
         return []
-    before, notes = read_core_config(folder, kind=TEXT_KIND, error=BundleError).halt_max_steps, list[str]()
+    before, notes = read_core_config(folder, kind=TEXT.name, error=BundleError).halt_max_steps, list[str]()
     if before == 1 < core.halt_max_steps:
         notes.append(f"{folder} was trained with one segment: the halting head begins anew, undecided everywhere")
     if before > 1 == core.halt_max_steps:

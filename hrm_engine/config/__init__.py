@@ -1,5 +1,6 @@
 """Typed configuration: every parameter of the lab is declared here, once, and never imports torch."""
 
+from hrm_engine.config import kinds
 from hrm_engine.config.architectures import ARCHITECTURES
 from hrm_engine.config.base import Config, Leaf, build_config, flat, leaves, load_preset
 from hrm_engine.config.core import CoreConfig
@@ -24,6 +25,7 @@ __all__ = [
     "TrainConfig",
     "build_config",
     "flat",
+    "kinds",
     "leaves",
     "load_preset",
     "resolve_core",

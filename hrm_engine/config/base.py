@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +26,9 @@ class Config(BaseModel):
     """Base of all configuration models: frozen, unknown fields refused, values checked when built."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    kind: ClassVar[str] = ""
+    """Of the training that it configures (:mod:`hrm_engine.config.kinds`); empty: it is no training's."""
 
 
 C = TypeVar("C", bound=Config)
@@ -116,15 +119,15 @@ def load_preset(name_or_file: str | Path, model: type[Config] | None = None) -> 
 
 
 def presets_of(model: type[Config]) -> list[str]:
-    """Names of the shipped presets for a training configuration: those that name data as it does."""
+    """Names of the shipped presets for a training configuration."""
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     return [name for name in names if is_preset_for(model, load_preset(name))]
 
 
 def is_preset_for(model: type[Config], preset: Mapping[str, Any]) -> bool:
-    """Whether the content of a preset is for this training configuration: it names data as that does."""
-    data = model.model_fields["data"].annotation
-    return data is not None and set(preset.get("data", {})) <= set(data.model_fields)
+    """Whether a preset is for this training configuration, or one that it is a special case of."""
+    kinds = {base.kind for base in model.__mro__ if issubclass(base, Config) and base.kind}
+    return preset.get("kind", model.kind) in kinds | {model.kind}
 
 
 def build_config(
@@ -142,6 +145,13 @@ def build_config(
     tree: dict[str, Any] = {}
     if preset is not None:
         nested = dict(preset) if isinstance(preset, Mapping) else load_preset(preset, model)
+        if not is_preset_for(model, nested):
+            place = "the preset" if isinstance(preset, Mapping) else f"--config {preset}"
+            raise ConfigError(
+                f"{place} is for a training of kind {nested['kind']!r}, and this one is of kind {model.kind!r}: "
+                f"presets for it are {', '.join(presets_of(model)) or 'not shipped'}"
+            )
+        nested.pop("kind", None)
         tree = {key: dict(value) if isinstance(value, Mapping) else value for key, value in nested.items()}
     known = leaves(model)
     for name, value in (overrides or {}).items():

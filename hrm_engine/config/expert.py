@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
@@ -27,17 +28,9 @@ class ExpertConfig(Config):
 class ExpertRunConfig(TextRunConfig):
     """How long, in which steps, and what is kept."""
 
+    name_leaf: ClassVar[str] = "expert_id"
+
     bundle_dir: Path = Field(EXPERTS_FOLDER, description="Folder that holds the folders of experts.")
-
-    @property
-    def name(self) -> str | None:
-        """Name of the run folder: the expert's id."""
-        return self.expert_id
-
-    @property
-    def name_flag(self) -> str:
-        """The flag that names the run folder."""
-        return "--expert-id"
 
 
 class ExpertTrainConfig(TextTrainConfig):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from hrm_engine.config.base import Config
+from hrm_engine.config.training import OptimConfig, TrainConfig
 
 
 class MoEConfig(Config):
@@ -74,3 +75,24 @@ class PuzzleMoEConfig(MoEConfig):
     """Experts in the place of the feed-forward layers, and the router that chooses among them."""
 
     use_moe: bool = Field(False, description="Experts in the place of each feed-forward layer.")
+
+
+class MoETrainConfig(TrainConfig):
+    """What trainings of models that may have experts have in common."""
+
+    if TYPE_CHECKING:
+        moe: MoEConfig
+
+    @property
+    def optim_used(self) -> OptimConfig:
+        """``optim`` with the rates that ``--auto-adjust-lr`` makes of the given ones."""
+        scale, optim = self.moe.lr_scale, self.optim
+        if scale == 1:
+            return optim
+        adam_lr = None if optim.adam_lr is None else optim.adam_lr * scale
+        return optim.model_copy(update={"lr": optim.lr * scale, "adam_lr": adam_lr})
+
+    @property
+    def lr_reason(self) -> str:
+        """Why the rates are not the given ones."""
+        return "each expert sees a share of the tokens (--no-auto-adjust-lr leaves it)"

@@ -8,18 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from hrm_engine.config.base import Config, build_config
-from hrm_engine.config.moe import PuzzleMoEConfig
+from hrm_engine.config.moe import MoETrainConfig, PuzzleMoEConfig
 from hrm_engine.config.puzzle_network import PuzzleNetworkConfig
-from hrm_engine.config.training import (
-    MAY_CHANGE,
-    ComputeConfig,
-    OptimConfig,
-    RunConfig,
-    TrainConfig,
-    fits_together,
-    resolve_steps,
-    tenth,
-)
+from hrm_engine.config.training import MAY_CHANGE, ComputeConfig, EvaluationConfig, NamedRunConfig, OptimConfig
 
 
 class PuzzleStartConfig(Config):
@@ -74,16 +65,13 @@ class PuzzleOptimConfig(OptimConfig):
     grad_clip: float = Field(0.0, ge=0, description="Largest gradient norm; 0 = no clipping.")
 
 
-class PuzzleEvaluationConfig(Config):
+class PuzzleEvaluationConfig(EvaluationConfig):
     """What is measured on the test split."""
 
     eval_rows: int = Field(
         512, ge=0, description="Rows of the periodic evaluation, a fixed subset; 0 = no evaluation at all."
     )
     full_eval: bool = Field(True, description="Evaluate all test rows at the end.")
-    eval_every: int | None = Field(
-        None, ge=1, description="Steps between evaluations. Default: a tenth of the run.", json_schema_extra=MAY_CHANGE
-    )
     eval_segments: int | None = Field(
         None, ge=1, le=64, description="Segments of an evaluation. Default: --halt-max-steps."
     )
@@ -99,7 +87,7 @@ class PuzzleEvaluationConfig(Config):
     )
 
 
-class PuzzleRunConfig(RunConfig):
+class PuzzleRunConfig(NamedRunConfig):
     """How long, in which steps, and what is kept."""
 
     steps: int = Field(2000, ge=1, description="Optimizer steps, one segment each.", json_schema_extra=MAY_CHANGE)
@@ -112,20 +100,9 @@ class PuzzleRunConfig(RunConfig):
     gradient_accumulation_steps: int = Field(
         1, ge=1, description="Micro-batches in an optimizer step; each has its own slots."
     )
-    run_name: str | None = Field(None, description="Name of the run folder. Default: default, default-2, ...")
-
-    @property
-    def name(self) -> str | None:
-        """Name of the run folder, None where the user gave none."""
-        return self.run_name
-
-    @property
-    def name_flag(self) -> str:
-        """The flag that names the run folder."""
-        return "--run-name"
 
 
-class PuzzleTrainConfig(TrainConfig):
+class PuzzleTrainConfig(MoETrainConfig):
     """All settings of a puzzle training; groups of leaves whose names are the flags of ``lab train puzzle``."""
 
     kind = "puzzle"
@@ -142,7 +119,6 @@ class PuzzleTrainConfig(TrainConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> PuzzleTrainConfig:
-        fits_together(self)
         for h_cycles, l_cycles in self.curriculum.values():
             full_h, full_l = (int(str(self.network.settings()[name])) for name in ("h_cycles", "l_cycles"))
             if not (1 <= h_cycles <= full_h and min(1, full_l) <= l_cycles <= full_l):
@@ -155,23 +131,22 @@ class PuzzleTrainConfig(TrainConfig):
         stages = (part.split(":") for part in (self.objective.depth_curriculum or "").split(",") if part)
         return {float(share): (int(cycles.split("x")[0]), int(cycles.split("x")[1])) for share, cycles in stages}
 
+    def cycles_at(self, share: float) -> tuple[int, int] | None:
+        """Cycles at this share of the run under the depth curriculum; None where there is none."""
+        reached = [cycles for start, cycles in sorted(self.curriculum.items()) if share >= start]
+        return reached[-1] if reached else None
+
     @property
-    def eval_every(self) -> int | None:
-        """Steps between evaluations; None until it is resolved."""
-        return self.evaluation.eval_every
+    def patience(self) -> int | None:
+        """Evaluations in a row without a better one after which the run stops."""
+        return self.evaluation.early_stopping
 
-    def resolved(self, *, groups: int | None = None) -> PuzzleTrainConfig:
-        """The same configuration with every default that depends on the number of steps written out.
-
-        Args:
-            groups: puzzle groups of the dataset, from which ``epochs`` become steps.
-        """
-        steps = self.run.steps
-        if self.run.epochs is not None and groups is not None:
-            batch = self.run.batch_size * self.run.gradient_accumulation_steps
-            steps = max(1, int(self.run.epochs * groups / batch))
-        evaluation = self.evaluation.model_copy(update={"eval_every": self.evaluation.eval_every or tenth(steps)})
-        return self.model_copy(update={**resolve_steps(self, steps), "evaluation": evaluation})
+    def of_groups(self, groups: int) -> PuzzleTrainConfig:
+        """The resolved configuration on a dataset of so many puzzle groups, by which ``epochs`` become steps."""
+        if self.run.epochs is None:
+            return self.resolved()
+        batch = self.run.batch_size * self.run.gradient_accumulation_steps
+        return self.of_steps(max(1, int(self.run.epochs * groups / batch)))
 
 
 def load_puzzle_config(preset: str | Path | None = None, **overrides: Any) -> PuzzleTrainConfig:

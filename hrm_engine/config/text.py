@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from hrm_engine.config.base import Config, build_config
-from hrm_engine.config.moe import MoEConfig
+from hrm_engine.config.moe import MoEConfig, MoETrainConfig
 from hrm_engine.config.network import NetworkConfig
-from hrm_engine.config.training import (
-    MAY_CHANGE,
-    ComputeConfig,
-    OptimConfig,
-    RunConfig,
-    TrainConfig,
-    fits_together,
-    resolve_steps,
-    tenth,
-)
+from hrm_engine.config.training import ComputeConfig, EvaluationConfig, OptimConfig, RunConfig
 
 
 class StartConfig(Config):
@@ -74,18 +65,17 @@ class DepthConfig(Config):
     )
 
 
-class EvaluationConfig(Config):
+class TextEvaluationConfig(EvaluationConfig):
     """What is measured on held-out text."""
 
     eval_file: Path | None = Field(None, description="Held-out text. Default: 5 % of the documents are held out.")
     eval_batches: int = Field(10, ge=0, description="Batches of an evaluation; 0 = no evaluation.")
-    eval_every: int | None = Field(
-        None, ge=1, description="Steps between evaluations. Default: a tenth of the run.", json_schema_extra=MAY_CHANGE
-    )
 
 
 class TextRunConfig(RunConfig):
     """How long, in which steps, and what is kept."""
+
+    name_leaf: ClassVar[str] = "brain_name"
 
     brain_name: str | None = Field(None, description="Name of the run folder. Default: default, default-2, ...")
     bundle_dir: Path = Field(Path("artifacts/brains/actv1"), description="Folder that holds the run folders.")
@@ -98,18 +88,8 @@ class TextRunConfig(RunConfig):
         None, min_length=1, description="Goal in words: kept with the bundle; an expert is linked to it."
     )
 
-    @property
-    def name(self) -> str | None:
-        """Name of the run folder, None where the user gave none."""
-        return self.brain_name
 
-    @property
-    def name_flag(self) -> str:
-        """The flag that names the run folder."""
-        return "--brain-name"
-
-
-class TextTrainConfig(TrainConfig):
+class TextTrainConfig(MoETrainConfig):
     """All settings of a text training; groups of leaves whose names are the flags of ``lab train actv1``."""
 
     kind = "actv1"
@@ -121,12 +101,11 @@ class TextTrainConfig(TrainConfig):
     data: DataConfig
     optim: OptimConfig = OptimConfig()
     compute: ComputeConfig = ComputeConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: TextEvaluationConfig = TextEvaluationConfig()
     run: TextRunConfig = TextRunConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> TextTrainConfig:
-        fits_together(self)
         if self.run.expert_id is not None and self.kind == TextTrainConfig.kind:
             raise ValueError("--expert-id is for ExpertTrainConfig, which `lab train actv1` takes by itself")
         if self.network.halt_max_steps == 1 and self.depth != DepthConfig():
@@ -135,17 +114,6 @@ class TextTrainConfig(TrainConfig):
                 "--halt-max-steps 2 or more, or leave them out"
             )
         return self
-
-    @property
-    def eval_every(self) -> int | None:
-        """Steps between evaluations; None until it is resolved."""
-        return self.evaluation.eval_every
-
-    def resolved(self) -> TextTrainConfig:
-        """The same configuration with every default that depends on the number of steps written out."""
-        steps = self.run.steps
-        evaluation = self.evaluation.model_copy(update={"eval_every": self.evaluation.eval_every or tenth(steps)})
-        return self.model_copy(update={**resolve_steps(self, steps), "evaluation": evaluation})
 
 
 def load_config(preset: str | Path | None = None, **overrides: Any) -> TextTrainConfig:

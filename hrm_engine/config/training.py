@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
 from hrm_engine.config.base import Config
-from hrm_engine.config.moe import MoEConfig
 
 MAY_CHANGE: JsonDict = {"resume": True}
 
@@ -95,82 +94,101 @@ class RunConfig(Config):
     wandb_project: str = Field("hrm-lab", min_length=1, description="Project of Weights & Biases.")
     bundle_dir: Path = Field(Path("artifacts/runs"), description="Folder that holds the run folders.")
 
+    name_leaf: ClassVar[str] = "run_name"
+    """The setting that names the run folder."""
+
     @property
     def name(self) -> str | None:
         """Name of the run folder, None where the user gave none."""
-        raise NotImplementedError
+        name: str | None = getattr(self, self.name_leaf)
+        return name
 
     @property
     def name_flag(self) -> str:
         """The flag that names the run folder."""
-        raise NotImplementedError
+        return "--" + self.name_leaf.replace("_", "-")
+
+
+class NamedRunConfig(RunConfig):
+    """How long, in which steps, and what is kept."""
+
+    run_name: str | None = Field(None, description="Name of the run folder. Default: default, default-2, ...")
+
+
+class EvaluationConfig(Config):
+    """When held-out data is measured."""
+
+    eval_every: int | None = Field(
+        None, ge=1, description="Steps between evaluations. Default: a tenth of the run.", json_schema_extra=MAY_CHANGE
+    )
 
 
 class TrainConfig(Config):
-    """What the trainer itself reads of the settings of any training; the tasks add the rest.
+    """What the trainer itself reads of the settings of any training; each kind adds groups of its own.
 
-    Subclasses declare these four groups and ``network``, ``data``, ``start`` and ``evaluation``, in the order of their
-    documentation.
+    Subclasses declare these four groups, in the order of their documentation.
     """
 
-    kind: ClassVar[str]
-    """Of the bundles that the training leaves."""
     weights_name: ClassVar[str] = "model"
     """Of the file with the weights that it leaves, without its ending."""
     trains_further: ClassVar[bool] = False
     """Whether a name that exists is trained further by itself, the folder of before moved away."""
 
     if TYPE_CHECKING:
-        moe: MoEConfig
         optim: OptimConfig
         compute: ComputeConfig
+        evaluation: EvaluationConfig
         run: RunConfig
 
     @property
     def optim_used(self) -> OptimConfig:
-        """``optim`` with the rates that ``--auto-adjust-lr`` makes of the given ones."""
-        factor, optim = self.moe.lr_scale, self.optim
-        if factor == 1:
-            return optim
-        adam_lr = None if optim.adam_lr is None else optim.adam_lr * factor
-        return optim.model_copy(update={"lr": optim.lr * factor, "adam_lr": adam_lr})
+        """``optim`` with the learning rates that are really used."""
+        return self.optim
+
+    @property
+    def lr_reason(self) -> str:
+        """Why these are not the given ones."""
+        return ""
+
+    @property
+    def patience(self) -> int | None:
+        """Evaluations in a row without a better one after which the run stops; None: it goes on."""
+        return None
 
     @property
     def eval_every(self) -> int | None:
         """Steps between evaluations; None until it is resolved."""
-        raise NotImplementedError
+        return self.evaluation.eval_every
 
     def resolved(self) -> Self:
         """The same configuration with every default that depends on the number of steps written out."""
-        raise NotImplementedError
+        return self.of_steps(self.run.steps)
 
+    def of_steps(self, steps: int) -> Self:
+        """The configuration of a run of ``steps``, with every default that depends on their number written out."""
+        warmup, tenth = self.optim.warmup_steps, max(1, round(steps / 10))
+        warmup = min(200, steps // 20) if warmup is None else warmup
+        changes: dict[str, Config] = {
+            "optim": self.optim.model_copy(update={"warmup_steps": warmup}),
+            "run": self.run.model_copy(update={"steps": steps, "save_every": self.run.save_every or tenth}),
+            "evaluation": self.evaluation.model_copy(update={"eval_every": self.eval_every or tenth}),
+        }
+        return self.model_copy(update=changes)
 
-def fits_together(config: TrainConfig) -> None:
-    """Raise ValueError where settings exclude each other, or one does nothing beside another."""
-    if config.optim.ema_start_step and not config.optim.ema_decay:
-        raise ValueError(
-            f"--ema-start-step {config.optim.ema_start_step}: without --ema-decay, such as 0.999, there is no moving "
-            "average"
-        )
-    if config.optim.use_8bit_optimizer and config.compute.model_dtype == "fp16":
-        raise ValueError("--use-8bit-optimizer works on fp32 or bf16 weights, not with --model-dtype fp16")
-    if config.optim.use_8bit_optimizer and config.optim.optimizer != "adamw":
-        raise ValueError(
-            f"--use-8bit-optimizer is AdamW with 8-bit state; it excludes --optimizer {config.optim.optimizer}"
-        )
-    if config.compute.model_dtype == "fp16" and not config.compute.amp:
-        raise ValueError("--model-dtype fp16 needs --amp (loss scaling); use bf16 or fp32 without it")
-
-
-def resolve_steps(config: TrainConfig, steps: int) -> dict[str, OptimConfig | RunConfig]:
-    """The groups ``optim`` and ``run`` with the defaults that depend on the number of steps written out."""
-    warmup = config.optim.warmup_steps
-    return {
-        "optim": config.optim.model_copy(update={"warmup_steps": min(200, steps // 20) if warmup is None else warmup}),
-        "run": config.run.model_copy(update={"steps": steps, "save_every": config.run.save_every or tenth(steps)}),
-    }
-
-
-def tenth(steps: int) -> int:
-    """A tenth of a run, at least one step."""
-    return max(1, round(steps / 10))
+    @model_validator(mode="after")
+    def _rule_fits(self) -> Self:
+        optim, model_dtype = self.optim, self.compute.model_dtype
+        if optim.ema_start_step and not optim.ema_decay:
+            raise ValueError(
+                f"--ema-start-step {optim.ema_start_step}: without --ema-decay, such as 0.999, there is no moving "
+                "average"
+            )
+        if optim.use_8bit_optimizer and model_dtype == "fp16":
+            raise ValueError("--use-8bit-optimizer works on fp32 or bf16 weights, not with --model-dtype fp16")
+        if optim.use_8bit_optimizer and optim.optimizer != "adamw":
+            raise ValueError(
+                f"--use-8bit-optimizer is AdamW with 8-bit state; it excludes --optimizer {optim.optimizer}"
+            )
+        if model_dtype == "fp16" and not self.compute.amp:
+            raise ValueError("--model-dtype fp16 needs --amp (loss scaling); use bf16 or fp32 without it")
+        return self

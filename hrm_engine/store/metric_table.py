@@ -55,6 +55,7 @@ _USAGE = ("expert_usage",)
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         # start, resume, stop, final
+        "kind": Metric("", "the kind of training", _SESSION),
         "run_dir": Metric("", "the run folder", _SESSION),
         "command_line": Metric("", "the command line; null if the trainer was called from Python", _SESSION),
         "total_steps": Metric("optimizer steps", "the step at which the run will end", _SESSION),

@@ -22,10 +22,12 @@ from hrm_engine.config import (
     TrainConfig,
     build_config,
     flat,
+    kinds,
     leaves,
     resolve_core,
     resolve_puzzle_core,
 )
+from hrm_engine.config.kinds import Kind
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.optim.updater import SCALE_NAMES
 from hrm_engine.store.clock import now_iso
@@ -34,9 +36,9 @@ from hrm_engine.store.paths import Workspace
 from hrm_engine.training.attached import look_up
 from hrm_engine.training.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint, read_checkpoint
 from hrm_engine.training.run_folder import saved_config
-from hrm_engine.training.setup import TASKS, Setup, dataset_record, hardware, make_setup
+from hrm_engine.training.setup import Setup, dataset_record, hardware, make_setup
 from hrm_engine.training.state import TrainState
-from hrm_engine.training.task import Task
+from hrm_engine.training.task import Task, task_of
 
 C = TypeVar("C", bound=TrainConfig)
 
@@ -55,13 +57,13 @@ OF_THE_RULE = ("optimizer", "use_8bit_optimizer", "model_dtype")
 """Settings by which the optimizer's state is another one."""
 
 
-def parent_checkpoint(source: Path, workspace: Workspace, *, of_puzzles: bool = False) -> tuple[Path, list[str]]:
+def parent_checkpoint(source: Path, workspace: Workspace, kind: Kind) -> tuple[Path, list[str]]:
     """The checkpoint that ``--from-checkpoint`` means: the folder of a whole one, or the newest of a run; and warnings.
 
     Raises:
         BundleError: there is no such folder. CheckpointError: it has no exact state, or a damaged one.
     """
-    path = find_run(str(source), workspace, of_puzzles=of_puzzles)
+    path = find_run(str(source), workspace, kind=kind)
     if (path / STATE_FILE).is_file():
         if problems := check_manifest(path):
             raise CheckpointError(
@@ -89,10 +91,10 @@ def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, *, work
         ConfigError: values that are wrong, or that a fork cannot have.
     """
     workspace = workspace or Workspace.find()
-    checkpoint, _ = parent_checkpoint(source, workspace, of_puzzles=issubclass(kind, PuzzleTrainConfig))
+    checkpoint, _ = parent_checkpoint(source, workspace, kinds.of(kind))
     saved = saved_config(checkpoint, kind)
     known = leaves(kind)
-    own = (kind.model_fields["run"].default.name_flag[2:].replace("-", "_"), *OF_A_RUN)
+    own = (kinds.of(kind).run.name_leaf, *OF_A_RUN)
     fresh = {name: known[name].default for name in own}
     if "epochs" in known:  # they have become steps
         fresh["epochs"] = None
@@ -104,7 +106,7 @@ def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, *, work
                 f"{known[name].flag} {wanted[name]}: not with --from-checkpoint, {why} that of the checkpoint"
             )
     # epochs are steps of a dataset, which only the task knows
-    return TASKS[kind.kind].resolve(config, workspace) if wanted.get("epochs") is not None else config.resolved()
+    return task_of(kind).resolve(config, workspace) if wanted.get("epochs") is not None else config.resolved()
 
 
 def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Setup:
@@ -115,7 +117,7 @@ def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Set
         ConfigError, DataError: the network or the data that is asked for does not fit its weights; nothing is left to
             train; or what every start raises.
     """
-    folder, warnings = parent_checkpoint(source, workspace, of_puzzles=isinstance(config, PuzzleTrainConfig))
+    folder, warnings = parent_checkpoint(source, workspace, kinds.of(config))
     checkpoint, saved = read_checkpoint(folder), saved_config(folder, type(config))
     step = checkpoint.state.step
     if config.run.steps <= step:
@@ -124,7 +126,7 @@ def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Set
             "nothing to train; give a larger --steps"
         )
     device, precision, messages = hardware(config)
-    task, notes = TASKS[config.kind].resumed(config, workspace, folder)
+    task, notes = task_of(config).resumed(config, workspace, folder)
     model, about_network = _network(task, checkpoint, config, saved)
     state, about_state = _state(task, checkpoint, config, saved, workspace)
     messages = [*warnings, f"a fork of {folder}, from step {step} on", *messages, *notes, *about_network, *about_state]

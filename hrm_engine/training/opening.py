@@ -20,8 +20,6 @@ from hrm_engine.training.journal import Journal
 from hrm_engine.training.run_folder import RunFolder, claim_folder, planned_folder, saved_origin, write_args
 from hrm_engine.training.setup import Setup, first_setup, resumed_setup
 
-LR_REASON = "each expert sees a share of the tokens (--no-auto-adjust-lr leaves it)"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
@@ -98,6 +96,7 @@ def announce(
     journal.write(
         "start" if is_new else "resume",
         state.step,
+        kind=config.kind,
         run_dir=str(run_dir),
         total_steps=config.run.steps,
         num_parameters=sum(p.numel() for p in setup.model.parameters()),
@@ -113,8 +112,8 @@ def announce(
         journal.say(message)
     before, lr = config.optim.lr, config.optim_used.lr
     if lr != before and is_new:
-        journal.write("lr_adjustment", state.step, lr_before=before, lr=lr, reason=LR_REASON)
-        journal.say(f"learning rate {before:g} becomes {lr:g}: {LR_REASON}")
+        journal.write("lr_adjustment", state.step, lr_before=before, lr=lr, reason=config.lr_reason)
+        journal.say(f"learning rate {before:g} becomes {lr:g}: {config.lr_reason}")
 
 
 def _place(checkpoint: Path, run_dir: Path, workspace: Workspace) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hrm_engine.config import TextTrainConfig, TrainConfig, build_config, flat, leaves
+from hrm_engine.config import TrainConfig, build_config, flat, kinds, leaves
 from hrm_engine.errors import CheckpointError, ConfigError, HRMError, LockedError
 from hrm_engine.store.files import (
     clean_temporaries,
@@ -151,8 +151,11 @@ def saved_config(path: Path, kind: type[C]) -> C:
     parameters = content.get("parameters")
     if not isinstance(parameters, dict):
         raise CheckpointError(f"{path / ARGS_FILE} holds no parameters")
-    if (found := content.get("kind", TextTrainConfig.kind)) != kind.kind:
-        raise CheckpointError(f"{path} is a run of `lab train {found}`; go on with it by that command")
+    recorded = content.get("kind", kinds.TEXT.name)  # the only one of runs that do not say it
+    if recorded != kind.kind:
+        known = kinds.named(recorded)
+        command = f"lab train {recorded}" if known is None else known.command_line
+        raise CheckpointError(f"{path} is a run of `{command}`; go on with it by that command")
     # Runs from before there were experts say nothing of them, and had none.
     return build_config(kind, preset={"moe": {"use_moe": False}, **parameters})
 
@@ -176,14 +179,14 @@ def resumed_config(
         ConfigError: a value differs from the saved one and may not; both are named, for all such values at once.
     """
     workspace = workspace or Workspace.find()
-    default = kind.model_fields["run"].default
+    default = kinds.of(kind).run
     bundle_dir = bundle_dir or default.bundle_dir
     path = existing_run(name, workspace.resolve(bundle_dir), name_flag=default.name_flag)
     saved = _last_config(path, kind)
     known = leaves(kind)
     before = flat(saved)
     # The folder itself says where it is: it may have been renamed, and an unnamed run has no name in its arguments.
-    place = {default.name_flag[2:].replace("-", "_"): path.name, "bundle_dir": str(bundle_dir)}
+    place = {default.name_leaf: path.name, "bundle_dir": str(bundle_dir)}
     changed = {name: value for name, value in given.items() if name not in place}
     resumed = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**changed, **place})
     wanted = flat(resumed)

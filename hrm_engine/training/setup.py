@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from hrm_engine.bundles.core_config import EXPERT_KIND, PUZZLE_KIND, TEXT_KIND
 from hrm_engine.config import TrainConfig
 from hrm_engine.errors import DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
@@ -19,12 +18,7 @@ from hrm_engine.store.paths import Workspace
 from hrm_engine.training.attached import frozen_slices, steer_training
 from hrm_engine.training.checkpoint import Checkpoint, environment_changes, prune_checkpoints, read_checkpoint
 from hrm_engine.training.state import TrainState
-from hrm_engine.training.task import Task
-from hrm_engine.training.tasks.expert import ExpertTask
-from hrm_engine.training.tasks.puzzle import PuzzleTask
-from hrm_engine.training.tasks.text import TextTask
-
-TASKS: dict[str, type[Task]] = {TEXT_KIND: TextTask, PUZZLE_KIND: PuzzleTask, EXPERT_KIND: ExpertTask}
+from hrm_engine.training.task import Task, task_of
 
 
 @dataclass
@@ -55,7 +49,7 @@ def first_setup(config: TrainConfig, workspace: Workspace) -> Setup:
         ConfigError, DataError, BundleError: the device, base model, data or initial weights cannot be had.
     """
     device, precision, messages = hardware(config)
-    task, notes = TASKS[config.kind].first(config, workspace)
+    task, notes = task_of(config).first(config, workspace)
     model, parent = task.first_model(workspace)
     state = TrainState(
         micro_batch_size=config.run.batch_size,
@@ -85,7 +79,7 @@ def resumed_setup(
     state = checkpoint.state
     before = state.schedule_steps
     messages += _set_schedule(state, config.run.steps, extend=extend_schedule)
-    task, notes = TASKS[config.kind].resumed(config, workspace, checkpoint.path)
+    task, notes = task_of(config).resumed(config, workspace, checkpoint.path)
     messages += notes
     messages += _check_data(task, checkpoint, allow_changed_data)
     messages += environment_changes(checkpoint.environment, device)

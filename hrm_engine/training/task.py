@@ -9,13 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from hrm_engine.config import Config
+from hrm_engine.config import Config, kinds
+from hrm_engine.config.training import TrainConfig
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.state import TrainState
@@ -196,3 +198,10 @@ class Task(ABC):
         """The same in a fork, whose settings or data may be others: as far as they fit, and what is left out."""
         self.load_state_tensors(tensors)
         return []
+
+
+def task_of(config: TrainConfig | type[TrainConfig]) -> type[Task]:
+    """The task of a configuration's kind."""
+    module, name = kinds.of(config).task.split(":")
+    task: type[Task] = getattr(import_module(module), name)
+    return task

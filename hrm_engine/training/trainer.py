@@ -29,9 +29,9 @@ from hrm_engine.training.keeping import Keeper
 from hrm_engine.training.monitor import Monitor
 from hrm_engine.training.opening import Beginning, announce, open_run
 from hrm_engine.training.run_folder import saved_run_id
-from hrm_engine.training.setup import TASKS, Setup
+from hrm_engine.training.setup import Setup
 from hrm_engine.training.stopping import Stop, Stopper
-from hrm_engine.training.task import Evaluated, Measured, StepWork
+from hrm_engine.training.task import Evaluated, Measured, StepWork, task_of
 from hrm_engine.training.tracker import Tracker, WandbTracker
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Trainer:
     ) -> None:
         self.workspace = workspace or Workspace.find()
         is_saved = resume or from_checkpoint is not None
-        self.config = config.resolved() if is_saved else TASKS[config.kind].resolve(config, self.workspace)
+        self.config = config.resolved() if is_saved else task_of(config).resolve(config, self.workspace)
         self._beginning = Beginning(
             resume=resume,
             fresh=fresh,

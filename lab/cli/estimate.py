@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, build_config, load_preset
+from hrm_engine.config import TrainConfig, build_config, kinds, load_preset
+from hrm_engine.config.kinds import Kind
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_bytes, human_count, human_seconds, show_facts, show_json
-from lab.cli.flags import config_flags
-from lab.cli.train import TITLES, preset_place
+from lab.cli.train import add_commands, preset_place
 
 if TYPE_CHECKING:
     from hrm_engine.training.estimating.estimate import Estimate
@@ -37,28 +38,18 @@ LimitS = Annotated[
 Json = Annotated[bool, Parameter(group=_ASKED, negative="", show_default=False, help="Write JSON instead.")]
 
 
-@app.command(name="actv1")
-@config_flags(TextTrainConfig, TITLES)
-def actv1(
-    *, config: Preset = None, measure: Measure = True, limit_s: LimitS = None, json: Json = False, **given: Any
-) -> int:
-    """Estimate a training of a text model: the flags are those of lab train actv1.
+def _command(kind: Kind) -> Callable[..., int]:
+    def estimate(
+        *, config: Preset = None, measure: Measure = True, limit_s: LimitS = None, json: Json = False, **given: Any
+    ) -> int:
+        chosen = kinds.chosen(kind, given)
+        return _estimate(chosen.config, config, given, measure=measure, limit_s=limit_s, json=json)
+
+    estimate.__doc__ = f"""Estimate a training of {kind.words.makes}: the flags are those of {kind.command_line}.
 
     It leaves no run folder, and nothing else in the workspace.
     """
-    return _estimate(TextTrainConfig, config, given, measure=measure, limit_s=limit_s, json=json)
-
-
-@app.command(name="puzzle")
-@config_flags(PuzzleTrainConfig, TITLES)
-def puzzle(
-    *, config: Preset = None, measure: Measure = True, limit_s: LimitS = None, json: Json = False, **given: Any
-) -> int:
-    """Estimate a training of a puzzle solver: the flags are those of lab train puzzle.
-
-    It leaves no run folder, and nothing else in the workspace.
-    """
-    return _estimate(PuzzleTrainConfig, config, given, measure=measure, limit_s=limit_s, json=json)
+    return estimate
 
 
 def _estimate(
@@ -76,8 +67,6 @@ def _estimate(
         raise ConfigError(f"--limit-s {limit_s:g}: use a number of seconds above 0")
     workspace = Workspace.find()
     preset = {} if preset_name is None else load_preset(preset_place(preset_name, workspace), kind)
-    if given.get("expert_id") is not None:
-        raise ConfigError("an estimate is of a whole network; leave out --expert-id")
     config = build_config(kind, preset=preset, overrides=given)
 
     # Only now: a wrong setting should not wait for torch.
@@ -133,7 +122,7 @@ def _show(found: Estimate) -> None:
     if measured is None or found.run_s is None:
         return
     tokens = found.rows_per_step * found.core.max_seq_len / measured.step_s[-1]
-    speed = f", {tokens:,.0f} tokens/s" if found.kind == TextTrainConfig.kind else ""
+    speed = f", {tokens:,.0f} tokens/s" if kinds.table()[found.kind].words.speed[0] == "tokens_per_s" else ""
     steps = ", ".join(f"{1000 * step_s:,.0f} ms" for step_s in measured.step_s)
     _section(
         f"measured  {human_seconds(found.run_s)} for the whole run, {human_bytes(measured.peak_bytes)} of memory",
@@ -169,3 +158,6 @@ def _flops(number: float) -> str:
         if number >= limit:
             return f"{number / limit:.1f} {unit}"
     return f"{number / 1e6:.1f} MFLOP"
+
+
+add_commands(app, _command)

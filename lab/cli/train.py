@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from cyclopts import App, Group, Parameter
 
-from hrm_engine.config import (
-    ExpertTrainConfig,
-    PuzzleTrainConfig,
-    TextTrainConfig,
-    TrainConfig,
-    build_config,
-    leaves,
-    load_preset,
-)
+from hrm_engine.config import TrainConfig, build_config, kinds, leaves, load_preset
+from hrm_engine.config.kinds import Kind
 from hrm_engine.store.paths import Workspace
 from lab.cli.flags import config_flags
 
@@ -79,49 +72,34 @@ AllowChangedData = Annotated[
 ]
 
 
-@app.command(name="actv1")
-@config_flags(TextTrainConfig, TITLES)
-def actv1(
-    *,
-    config: Preset = None,
-    resume: Resume = False,
-    fresh: Fresh = False,
-    from_checkpoint: FromCheckpoint = None,
-    extend_schedule: ExtendSchedule = False,
-    allow_changed_data: AllowChangedData = False,
-    **given: Any,
-) -> int:
-    """Train a causal text model that thinks in segments (ACTv1).
-
-    --dataset-file FILE or --config text-small is all it needs; flags go on top of
-    a preset, and the value "none" takes back what the preset says. It leaves a
-    run folder, artifacts/brains/actv1/NAME, that every other command can use.
-    """
-    kind = TextTrainConfig if given.get("expert_id") is None else ExpertTrainConfig
-    how = _How(resume, fresh, from_checkpoint, extend_schedule, allow_changed_data)
-    return _train(kind, config, how, given)
+def titles(model: type[TrainConfig]) -> dict[str, str]:
+    """Titles of a configuration's groups; one that is not known by a title of its own has its name."""
+    others = {name: name.replace("_", " ").capitalize() for name in model.model_fields if name not in TITLES}
+    return {**TITLES, **others}
 
 
-@app.command(name="puzzle")
-@config_flags(PuzzleTrainConfig, TITLES)
-def puzzle(
-    *,
-    config: Preset = None,
-    resume: Resume = False,
-    fresh: Fresh = False,
-    from_checkpoint: FromCheckpoint = None,
-    extend_schedule: ExtendSchedule = False,
-    allow_changed_data: AllowChangedData = False,
-    **given: Any,
-) -> int:
-    """Train a solver of Sudoku, mazes or ARC grids that decides itself how long it thinks.
+def add_commands(app: App, command_of: Callable[[Kind], Callable[..., int]]) -> None:
+    """Give an app a command for each kind of training, in the order of the table."""
+    for kind in kinds.commands():
+        app.command(config_flags(kind.config, titles(kind.config))(command_of(kind)), name=kind.name)
 
-    --data-path FOLDER or --config sudoku-4x4 is all it needs (lab data build-sudoku
-    makes a dataset). It leaves a run folder, artifacts/runs/NAME, that lab solve
-    and every other command can use.
-    """
-    how = _How(resume, fresh, from_checkpoint, extend_schedule, allow_changed_data)
-    return _train(PuzzleTrainConfig, config, how, given)
+
+def _command(kind: Kind) -> Callable[..., int]:
+    def train(
+        *,
+        config: Preset = None,
+        resume: Resume = False,
+        fresh: Fresh = False,
+        from_checkpoint: FromCheckpoint = None,
+        extend_schedule: ExtendSchedule = False,
+        allow_changed_data: AllowChangedData = False,
+        **given: Any,
+    ) -> int:
+        how = _How(resume, fresh, from_checkpoint, extend_schedule, allow_changed_data)
+        return _train(kinds.chosen(kind, given).config, config, how, given)
+
+    train.__doc__ = kind.about
+    return train
 
 
 class _How(NamedTuple):
@@ -162,7 +140,7 @@ def _saved_settings(kind: type[C], how: _How, given: dict[str, Any], workspace: 
     Beginning(**how._asdict())
     if how.from_checkpoint is not None:
         return forked_config(kind, given, how.from_checkpoint, workspace=workspace)
-    name_leaf = kind.model_fields["run"].default.name_flag[2:].replace("-", "_")
+    name_leaf = kinds.of(kind).run.name_leaf
     place = {name: given[name] for name in (name_leaf, "bundle_dir") if given.get(name) is not None}
     saved = resumed_config(
         kind, given, name=place.get(name_leaf), bundle_dir=place.get("bundle_dir"), workspace=workspace
@@ -187,3 +165,6 @@ def preset_place(name_or_file: str, workspace: Workspace) -> str | Path:
     if Path(name_or_file).suffix in {".yaml", ".yml"}:
         return workspace.resolve(name_or_file)
     return name_or_file
+
+
+add_commands(app, _command)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from hrm_engine.config import kinds
+from hrm_engine.config.kinds import Kind
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_count, human_seconds, printable, show_facts
 from lab.cli.places import relative
@@ -30,10 +32,6 @@ _NOTICES = {
     "spike": "yellow",
     "stop": "cyan",
 }
-_TRAIN = {
-    "actv1": "lab train actv1 --resume --brain-name",
-    "puzzle": "lab train puzzle --resume --run-name",
-}
 _UNTOLD = {"ts", "run_id", "event", "step", "message", "nonfinite"}
 
 
@@ -44,7 +42,7 @@ class TrainView:
         self._workspace = workspace
         self._bar = bar
         self._out = bar.console if bar else console()
-        self._kind = "actv1"
+        self._kind: Kind | None = None
         self._total = 0
         self._first_step = 0
         self._began = time.monotonic()
@@ -76,26 +74,20 @@ class TrainView:
             return
         if result.first_eval and result.last_eval:
             self._out.print(Text("validation  " + before_and_after(result.first_eval, result.last_eval)))
-        made = "expert" if self._is_expert(result.run_dir) else "bundle"
-        facts = [(made, place), ("try it", self._next_command(result.run_dir))]
-        if result.state != "finished":
-            facts.append(("go on", f"{_TRAIN[self._kind]} {shlex.quote(result.run_dir.name)}"))
+        words = kinds.words_of(self._kind)
+        facts = [(words.leaves, place), ("try it", words.next_command.format(name=self._name(result.run_dir)))]
+        if result.state != "finished" and self._kind is not None:
+            resume = f"{self._kind.command_line} --resume {self._kind.run.name_flag}"
+            facts.append(("go on", f"{resume} {shlex.quote(result.run_dir.name)}"))
         show_facts([*facts, ("look at it", "lab dashboard")], indent="  ")
 
-    def _next_command(self, run_dir: Path) -> str:
-        homes = (self._workspace.brains.absolute(), self._workspace.runs.absolute())
-        name = shlex.quote(run_dir.name if run_dir.parent in homes else relative(run_dir, self._workspace))
-        if self._is_expert(run_dir):
-            return f"lab experts attach {run_dir.name} --bundle NAME"
-        if self._kind == "puzzle":
-            return f"lab solve --bundle {name} --trace"
-        return f'lab generate --bundle {name} --prompt "The list"'
-
-    def _is_expert(self, run_dir: Path) -> bool:
-        return run_dir.parent == self._workspace.expert_registry.parent.absolute()
+    def _name(self, run_dir: Path) -> str:
+        """What other commands call the run: its name where its kind has its home, else its path."""
+        homes = [self._workspace.resolve(kind.home) for kind in kinds.table().values()]
+        return shlex.quote(run_dir.name if run_dir.parent in homes else relative(run_dir, self._workspace))
 
     def _start(self, row: Mapping[str, Any]) -> None:
-        self._kind = "actv1" if "num_documents" in row else "puzzle"
+        self._kind = kinds.of_row(row)
         self._total = int(row.get("total_steps") or 0)
         self._first_step = int(row.get("step") or 0)
         self._began = time.monotonic()
@@ -103,7 +95,7 @@ class TrainView:
             ("run folder", relative(Path(str(row.get("run_dir"))), self._workspace)),
             ("device", f"{row.get('device')}, {row.get('dtype')}"),
             ("parameters", human_count(row.get("num_parameters") or 0)),
-            ("data", _data_line(row)),
+            ("data", kinds.words_of(self._kind).data_of(row)),
             ("steps", f"{self._total:,}"),
         ]
         if row.get("from_checkpoint"):
@@ -117,7 +109,7 @@ class TrainView:
     def _progress(self, row: Mapping[str, Any]) -> None:
         step = int(row.get("step") or 0)
         if self._bar:
-            self._bar.move(step, f"loss {_number(row.get('loss'))}", _speed(row))
+            self._bar.move(step, f"loss {_number(row.get('loss'))}", self._speed(row))
             return
         now = time.monotonic()
         if step < self._total and now - self._last_line < _PLAIN_INTERVAL_S:
@@ -126,8 +118,13 @@ class TrainView:
         done = step - self._first_step
         left = (now - self._began) / done * (self._total - step) if done > 0 else 0.0
         self._out.print(
-            f"step {step}/{self._total}  loss {_number(row.get('loss'))}  {_speed(row)}  {human_seconds(left)} left"
+            f"step {step}/{self._total}  loss {_number(row.get('loss'))}  {self._speed(row)}  "
+            f"{human_seconds(left)} left"
         )
+
+    def _speed(self, row: Mapping[str, Any]) -> str:
+        field, unit = kinds.words_of(self._kind).speed
+        return f"{_number(row.get(field), 0)} {unit}"
 
     def _step(self, row: Mapping[str, Any]) -> Text:
         return Text(f"step {row.get('step', 0):>{len(str(self._total))}}  ", style="bold")
@@ -158,7 +155,8 @@ def evaluation_line(row: Mapping[str, Any]) -> str:
     parts = [f"validation loss {_number(row.get('loss'))}"]
     if row.get("unigram_loss") is not None:
         parts[0] += f" (unigram {_number(row['unigram_loss'])})"
-    parts.append(f"perplexity {_number(row.get('perplexity'), 1)}")
+    if "perplexity" in row:
+        parts.append(f"perplexity {_number(row['perplexity'], 1)}")
     if row.get("token_accuracy") is not None:
         parts.append(f"accuracy {100 * row['token_accuracy']:.1f} %")
     if len(depths := row.get("loss_by_segment") or ()) > 1:
@@ -189,18 +187,6 @@ def _puzzle_line(row: Mapping[str, Any]) -> str:
         solved += f" (halting by itself {halting} after {_number(row.get('act_steps_mean'), 1)} segments)"
     baselines = "  ".join(f"{name} {share[f'{name}_cell_accuracy']}" for name in ("copy", "padding", "majority"))
     return f"{solved}  cells {share.get('cell_accuracy', '-')} ({baselines})  {row.get('num_rows'):,} puzzles"
-
-
-def _data_line(row: Mapping[str, Any]) -> str:
-    if "num_documents" in row:
-        return f"{row.get('num_rows'):,} rows from {row.get('num_documents'):,} documents"
-    return f"{row.get('num_groups'):,} puzzles, {row.get('num_rows'):,} rows; {row.get('num_test_rows'):,} to test on"
-
-
-def _speed(row: Mapping[str, Any]) -> str:
-    if "row_segments_per_s" in row:
-        return f"{_number(row['row_segments_per_s'], 0)} row segments/s"
-    return f"{_number(row.get('tokens_per_s'), 0)} tokens/s"
 
 
 class _Bar:

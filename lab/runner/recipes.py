@@ -19,13 +19,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, build_config, leaves, load_preset
-from hrm_engine.config.base import is_preset_for
+from hrm_engine.config import TrainConfig, build_config, kinds, leaves, load_preset
 from hrm_engine.errors import ConfigError, NotebookError
 from hrm_engine.store.paths import Workspace, check_name
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-TRAININGS: tuple[type[TrainConfig], ...] = (TextTrainConfig, PuzzleTrainConfig)
 _CODE = Path(__file__).parents[2]
 
 
@@ -72,13 +70,17 @@ class Recipe:
         return self.notebook.parent.absolute() / chosen if Path(chosen).suffix in {".yaml", ".yml"} else chosen
 
 
-def _training_of(preset: str | None) -> type[TrainConfig]:
+def _training_of(preset: str) -> type[TrainConfig]:
     """The training that a preset is for. Raises ConfigError."""
-    content = load_preset(str(preset))
-    for model in TRAININGS:
-        if is_preset_for(model, content):
-            return model
-    raise ConfigError(f"preset {preset}: its settings of the data belong to no training of the lab")
+    recorded = load_preset(preset).get("kind")
+    kind = kinds.named(recorded)
+    if kind is None:
+        known = ", ".join(kinds.table())
+        raise ConfigError(
+            f"preset {preset} is for no training of the lab (kind: {recorded!r}): begin it with a line such as "
+            f"'kind: {kinds.TEXT.name}'; there are {known}"
+        )
+    return kind.config
 
 
 def list_recipes() -> list[str]:

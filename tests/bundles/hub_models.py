@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.models.hrm_text.configuration_hrm_text import HrmTextConfig
 from transformers.models.hrm_text.modeling_hrm_text import HrmTextForCausalLM
 
-from hrm_engine.bundles.core_config import TEXT_KIND
 from hrm_engine.bundles.save import seal_bundle, write_model
+from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.text.tokenizer import BOS, EOS, PAD, Tokenizer, train_tokenizer
 from hrm_engine.store.files import write_json
 from hrm_engine.store.paths import Workspace
@@ -39,9 +39,9 @@ def own_brain(workspace: Workspace, name: str = "own", arch: str = "hrm-text", *
         core.z_L_init.normal_(generator=torch.Generator().manual_seed(3))
     folder = workspace.brains / name
     folder.mkdir(parents=True)
-    files = write_model(folder, TEXT_KIND, core.config, core.state_dict(), tokenizer())
+    files = write_model(folder, TEXT.name, core.config, core.state_dict(), tokenizer())
     write_json(folder / "training_args.json", {})
-    seal_bundle(folder, TEXT_KIND, files, {"step": 1})
+    seal_bundle(folder, TEXT.name, files, {"step": 1})
     return folder
 
 

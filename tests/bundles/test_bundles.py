@@ -14,6 +14,7 @@ import torch
 
 from hrm_engine.bundles import find_run, list_bundles, load_bundle, verify_bundle
 from hrm_engine.bundles.weights import load_tensors, save_tensors
+from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.inference import generate
 from hrm_engine.store.clock import parse_iso
@@ -288,6 +289,6 @@ def test_a_name_that_a_brain_and_a_solver_share(workspace: Path) -> None:
     for folder in (brain, solver):
         folder.mkdir(parents=True)
     assert find_run("default", lab) == brain
-    assert find_run("default", lab, of_puzzles=True) == solver
+    assert find_run("default", lab, kind=PUZZLE) == solver
     brain.rmdir()
     assert find_run("default", lab) == solver

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.core_config import PUZZLE_KIND
 from hrm_engine.bundles.exchange import Told
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.config import PuzzleNetworkConfig, resolve_puzzle_core
+from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.paths import Workspace
 
@@ -96,6 +96,6 @@ def own_bundle(workspace: Workspace, name: str = "own", **chosen: Any) -> Path:
     card = PuzzleCard(puzzle="other", height=3, width=3, vocab_size=VOCAB, pad_id=0, ignore_label_id=0)
     folder = workspace.runs / name
     folder.mkdir(parents=True)
-    files = write_model(folder, PUZZLE_KIND, config, core.state_dict(), card)
-    seal_bundle(folder, PUZZLE_KIND, files, {"step": 1})
+    files = write_model(folder, PUZZLE.name, config, core.state_dict(), card)
+    seal_bundle(folder, PUZZLE.name, files, {"step": 1})
     return folder

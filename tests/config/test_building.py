@@ -35,6 +35,7 @@ def test_there_are_presets() -> None:
 def test_every_preset_parses(name: str) -> None:
     config = build_config(PuzzleTrainConfig if name in presets_of(PuzzleTrainConfig) else TextTrainConfig, preset=name)
     content = load_preset(name)
+    assert content.pop("kind") == config.kind
     for group, values in content.items():
         for leaf, value in values.items():
             assert flat(config)[leaf] == value, f"{group}.{leaf}"

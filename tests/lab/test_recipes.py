@@ -62,7 +62,7 @@ def test_puzzles_leaves_the_settings_to_its_preset(here: Workspace) -> None:
         ({"batch_size": "-1"}, "--batch-size"),
         ({"steps": "many"}, "steps='many'"),
         ({"preset": "sudoku-5x5"}, "no such preset"),
-        ({"preset": "text-small"}, "dataset_file"),
+        ({"preset": "text-small"}, "of kind 'actv1'"),
         ({"preset": "mine.yaml"}, "mine.yaml"),
     ],
 )
@@ -83,7 +83,7 @@ def test_another_preset_is_the_one_that_is_checked(here: Workspace) -> None:
 def test_a_preset_of_no_training_is_refused(here: Workspace) -> None:
     (here.root / "odd.yaml").write_text("data: {colour: red}\n", encoding="utf8")
     text = f"{{title: T, description: D., notebook: nb.ipynb, preset: {here.root / 'odd.yaml'}}}"
-    with pytest.raises(NotebookError, match="belong to no training"):
+    with pytest.raises(NotebookError, match="for no training of the lab .*kind: actv1"):
         plan_run(load_recipe(recipe_file(here, text), here), {})
 
 

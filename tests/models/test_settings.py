@@ -9,9 +9,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from hrm_engine.bundles.core_config import TEXT_KIND, read_core_config, write_core_config
+from hrm_engine.bundles.core_config import read_core_config, write_core_config
 from hrm_engine.bundles.load import build_model
 from hrm_engine.config import CoreConfig, NetworkConfig, resolve_core
+from hrm_engine.config.kinds import TEXT
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.models.act import TextBatch, run_segments
@@ -106,7 +107,7 @@ def test_gated_norm_is_its_equation() -> None:
 @pytest.mark.parametrize("changed", [{"shared_modules": True}, {"l_cycles": 0, "grad_calls": 1}])
 def test_they_generate_save_and_load(tmp_path: Path, changed: dict[str, object]) -> None:
     core = core_of(**changed)
-    write_core_config(tmp_path, core.config, TEXT_KIND)
+    write_core_config(tmp_path, core.config, TEXT.name)
     again = build_model(read_core_config(tmp_path), core.state_dict(), where=tmp_path)
     decoder = Decoder(again, num_segments=2, batch=2)
     decoder.feed(tokens()[:, :4])
@@ -133,6 +134,6 @@ def test_a_hostile_description_is_refused_before_anything_is_built(tmp_path: Pat
     settings = {**core.config.model_dump(), **changed}
     with pytest.raises(ValidationError):
         CoreConfig.model_validate(settings)
-    write_core_config(tmp_path, core.config.model_copy(update=changed), TEXT_KIND)
+    write_core_config(tmp_path, core.config.model_copy(update=changed), TEXT.name)
     with pytest.raises(CheckpointError, match=r"config\.json does not describe a model"):
         read_core_config(tmp_path)

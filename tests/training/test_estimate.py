@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -203,7 +204,8 @@ def test_a_trial_of_puzzles_with_a_curriculum(puzzle_lab: PuzzleLab) -> None:
 
 def test_a_trial_tells_what_is_wrong(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     config = lab.config(optimizer="nothing")
-    request = Request(config.kind, config.model_dump(mode="json"), str(lab.root), 0.1, time.time())
+    place, parameters = ("hrm_engine.training.tasks.text", sys.path), config.model_dump(mode="json")
+    request = Request(config.kind, *place, parameters, str(lab.root), 0.1, time.time())
     write_json(lab.root / Request.FILE, asdict(request))
     monkeypatch.setattr("sys.argv", ["trial", str(lab.root)])
     assert main() == 0

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.bundles.core_config import TEXT_KIND
 from hrm_engine.bundles.exchange.hf_config import MODEL_TYPE, core_of_theirs
 from hrm_engine.bundles.exchange.history import write_history
 from hrm_engine.bundles.hub import hub_answers, quiet_transformers, roles_of, tokenizer_of
 from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.save import write_model
 from hrm_engine.bundles.weights import check_finite
+from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import BundleError, ConfigError, HRMError
 from hrm_engine.store.files import new_folder, read_json, sha256_file
@@ -68,10 +68,10 @@ def import_model(source: str, *, name: str, workspace: Workspace, command_line: 
             "belong together"
         )
     with new_folder(target) as folder:
-        files = write_model(folder, TEXT_KIND, config, tensors, tokenizer)
+        files = write_model(folder, TEXT.name, config, tensors, tokenizer)
         write_history(
             folder,
-            TEXT_KIND,
+            TEXT.name,
             {"path": place, **_digest(place, loaded.config)},
             {"format": "hf", **origin},
             {"config": origin["config"]},

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.core_config import PUZZLE_KIND
 from hrm_engine.bundles.exchange.checkpoint import CONFIG_FILE, read_arch, read_checkpoint
 from hrm_engine.bundles.exchange.history import write_history
 from hrm_engine.bundles.exchange.names import COMPILED, Format, to_ours, to_theirs
@@ -18,6 +17,7 @@ from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.save import write_model
 from hrm_engine.bundles.weights import check_finite, check_shapes, save_tensors
 from hrm_engine.config import CoreConfig
+from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.data.puzzles.description import INFO_FILE, SPLITS, DatasetInfo, derived_about
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.errors import BundleError, ConfigError
@@ -90,10 +90,10 @@ def import_checkpoint(
         "assumed": assumed,
     }
     with new_folder(target) as folder:
-        files = write_model(folder, PUZZLE_KIND, config, ours, card)
+        files = write_model(folder, PUZZLE.name, config, ours, card)
         if unused:
             files += save_tensors(folder, UNUSED_STEM, unused)
-        write_history(folder, PUZZLE_KIND, source, origin, {"arch": _plain(arch)}, command_line, files)
+        write_history(folder, PUZZLE.name, source, origin, {"arch": _plain(arch)}, command_line, files)
     count = sum(tensor.numel() for name, tensor in ours.items() if not name.endswith("_init"))
     told_not = ", ".join(f"{name} {value}" for name, value in assumed.items()) or "nothing"
     return ImportReport(target, config.arch, count, told_not)

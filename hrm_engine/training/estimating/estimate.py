@@ -30,6 +30,7 @@ from hrm_engine.config import (
     PuzzleTrainConfig,
     TextTrainConfig,
     TrainConfig,
+    kinds,
     resolve_core,
     resolve_puzzle_core,
 )
@@ -45,7 +46,8 @@ from hrm_engine.training.attached import with_attached
 from hrm_engine.training.estimating.stages import Stage, stages
 from hrm_engine.training.estimating.step_memory import Memory, step_memory
 from hrm_engine.training.estimating.trial import Request, Trial
-from hrm_engine.training.setup import TASKS, hardware
+from hrm_engine.training.setup import hardware
+from hrm_engine.training.task import task_of
 
 TIME_LIMIT_S = 20.0
 _KILLED = -9
@@ -119,7 +121,7 @@ def estimate(
         raise ConfigError("an estimate is of a whole network; leave out --expert-id")
     workspace = workspace or Workspace.find()
     with _aside(config, workspace) as (config, workspace, folder):
-        config = TASKS[config.kind].resolve(config, workspace)
+        config = task_of(config).resolve(config, workspace)
         core = _core(config, workspace)
         device, precision, _ = hardware(config)
         checkpointing = config.compute.gradient_checkpointing
@@ -228,9 +230,9 @@ def _aside(config: TrainConfig, workspace: Workspace) -> Iterator[tuple[TrainCon
     home = workspace.artifacts if workspace.artifacts.is_dir() else Path(tempfile.gettempdir())
     clean_temporaries(home, own=False)
     with temporary_folder(home, "estimate") as folder:
-        run = {"name": None, "bundle_dir": folder / "runs", "log_file": None, "stop_file": None, "max_minutes": None}
-        run = {config.run.name_flag[2:].replace("-", "_") if key == "name" else key: run[key] for key in run}
-        changes: dict[str, Any] = {"run": config.run.model_copy(update={**run, "wandb": "off"})}
+        run = {config.run.name_leaf: None, "bundle_dir": folder / "runs", "wandb": "off"}
+        run |= {"log_file": None, "stop_file": None, "max_minutes": None}
+        changes: dict[str, Any] = {"run": config.run.model_copy(update=run)}
         built = [workspace.base_model, workspace.embedded_corpus, *(workspace.puzzles / name for name in EMBEDDED)]
         builds = False
         places = {
@@ -259,6 +261,8 @@ def _trial(config: TrainConfig, workspace: Workspace, folder: Path, limit_s: flo
     """Make a trial in a process of its own, whose memory is that of the training alone."""
     request = Request(
         kind=config.kind,
+        module=kinds.of(config).task.partition(":")[0],
+        path=sys.path,
         parameters=config.model_dump(mode="json"),
         root=str(workspace.root.absolute()),
         limit_s=limit_s,

@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
 import torch
 
-from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, build_config
+from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, build_config, kinds
 from hrm_engine.errors import HRMError
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.paths import Workspace
@@ -39,6 +40,9 @@ class Request:
     FILE: ClassVar[str] = "request.json"
 
     kind: str
+    module: str
+    """Of its task; one that registers the kind itself does so when it is imported."""
+    path: list[str]
     parameters: dict[str, Any]
     root: str
     limit_s: float
@@ -205,9 +209,10 @@ def main() -> int:
     """Answer the request in the folder that the command line names."""
     folder = Path(sys.argv[1])
     request = Request(**read_json(folder / Request.FILE))
-    kind = {config.kind: config for config in (TextTrainConfig, PuzzleTrainConfig)}[request.kind]
+    sys.path[:] = request.path
+    import_module(request.module)
     try:
-        config = build_config(kind, preset=request.parameters)
+        config = build_config(kinds.table()[request.kind].config, preset=request.parameters)
         found = run_trial(config, Workspace(Path(request.root)), limit_s=request.limit_s, began=request.began)
         answer: dict[str, Any] = asdict(found)
     except HRMError as problem:

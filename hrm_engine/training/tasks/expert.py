@@ -14,9 +14,9 @@ from torch import Tensor
 
 from hrm_engine.bundles import StartingPoint
 from hrm_engine.bundles.base_network import BaseNetwork, find_base
-from hrm_engine.bundles.core_config import EXPERT_KIND
 from hrm_engine.bundles.weights import check_shapes, load_tensors
 from hrm_engine.config import ExpertConfig, ExpertTrainConfig
+from hrm_engine.config.kinds import EXPERT
 from hrm_engine.config.text import DepthConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import CheckpointError, ConfigError, RegistryError
@@ -51,7 +51,7 @@ from hrm_engine.training.tasks.text_rows import StepRows
 class ExpertTask(TextTask):
     """Rows, losses and evaluation of one expert on one base."""
 
-    kind = EXPERT_KIND
+    kind = EXPERT.name
 
     def __init__(
         self,

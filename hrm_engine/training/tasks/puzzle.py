@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.core_config import PUZZLE_KIND, read_core_config
+from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.student import load_student, student_source
 from hrm_engine.config import CoreConfig, PuzzleTrainConfig, resolve_puzzle_core
+from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.data.puzzles.augment import check_symmetries
 from hrm_engine.data.puzzles.embedded import build_embedded
 from hrm_engine.data.puzzles.format import DatasetInfo, PuzzleDataset, open_dataset
@@ -98,7 +99,7 @@ class PuzzleStep:
 class PuzzleTask(Task):
     """Rows, slots, losses and evaluation of one puzzle training."""
 
-    kind = PUZZLE_KIND
+    kind = PUZZLE.name
     decay_all = True
 
     def __init__(self, config: PuzzleTrainConfig, workspace: Workspace, *, core: CoreConfig | None = None) -> None:
@@ -146,13 +147,13 @@ class PuzzleTask(Task):
     @classmethod
     def resolve(cls, config: PuzzleTrainConfig, workspace: Workspace) -> PuzzleTrainConfig:
         """The configuration with every default written out; epochs become steps by the groups of the dataset."""
-        source = student_source(config.start.student_init, workspace, of_puzzles=True)
+        source = student_source(config.start.student_init, workspace, kind=PUZZLE)
         config = config.model_copy(update={"start": config.start.model_copy(update={"student_init": source})})
         if config.run.epochs is None:
             return config.resolved()
         folder = workspace.resolve(config.data.data_path)
         build_embedded(folder, workspace.puzzles)
-        return config.resolved(groups=open_dataset(folder, "train", check_tokens=False).num_groups)
+        return config.of_groups(open_dataset(folder, "train", check_tokens=False).num_groups)
 
     @classmethod
     def first(cls, config: PuzzleTrainConfig, workspace: Workspace) -> tuple[PuzzleTask, list[str]]:

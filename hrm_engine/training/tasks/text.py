@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from hrm_engine.bundles import Bundle, StartingPoint
-from hrm_engine.bundles.core_config import TEXT_KIND, read_core_config
+from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.implant import starting_point
 from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.student import load_student, student_config, student_core, student_notes
 from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
+from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.ahead import Ahead
 from hrm_engine.data.text.order import RowOrder
 from hrm_engine.data.text.packing import Batch, PackedRows, pack
@@ -79,7 +80,7 @@ class TextStep:
 class TextTask(Task):
     """Rows, losses, evaluation and samples of one text training."""
 
-    kind = TEXT_KIND
+    kind = TEXT.name
 
     def __init__(
         self,

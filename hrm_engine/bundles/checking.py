@@ -1,0 +1,66 @@
+"""What is wrong with the weights and companions of a bundle whose files are what was written; loads no weights."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.bundles.core_config import read_config, read_core_config, read_kind
+from hrm_engine.bundles.puzzle_card import PuzzleCard
+from hrm_engine.bundles.weights import check_shapes, tensor_shapes
+from hrm_engine.config import ExpertConfig, kinds
+from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.errors import BundleError, HRMError
+from hrm_engine.models.core import RecurrentCore
+
+
+def bundle_problems(path: Path) -> list[str]:
+    """Everything that the check of its kind finds, one sentence each; nothing for kinds without one."""
+    try:
+        recorded = read_kind(path, error=BundleError)
+        kind = kinds.named(recorded)
+        if recorded is None:
+            return [f"{path / 'config.json'} names no kind"]
+        if kind is None or kind.check is None:
+            return []
+        module, name = kind.check.split(":")
+        problems: list[str] = getattr(import_module(module), name)(path)
+    except HRMError as problem:
+        return [str(problem)]
+    return problems
+
+
+def text_problems(path: Path) -> list[str]:
+    """Of a text brain."""
+    return _core_problems(path, Tokenizer.load(path).vocab_size, "tokenizer.json")
+
+
+def puzzle_problems(path: Path) -> list[str]:
+    """Of a solver."""
+    return _core_problems(path, PuzzleCard.load(path).vocab_size, "puzzle.json")
+
+
+def expert_problems(path: Path) -> list[str]:
+    """Of an expert."""
+    config = read_config(path, ExpertConfig, error=BundleError)
+    width, inner = config.hidden_size, config.intermediate_size
+    wanted = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}
+    return check_shapes(tensor_shapes(path, "expert"), wanted, where=path / "expert.safetensors")
+
+
+def _core_problems(path: Path, num_tokens: int, source: str) -> list[str]:
+    config = read_core_config(path, error=BundleError)
+    shapes = tensor_shapes(path, "model")
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in RecurrentCore(config).state_dict().items()}
+    problems = check_shapes(shapes, wanted, where=path / "model.safetensors")
+    try:
+        attached_experts(path)
+    except BundleError as problem:
+        problems.append(str(problem))
+    if num_tokens > config.vocab_size:
+        problems.append(f"{source} has {num_tokens} tokens, the model only {config.vocab_size}")
+    return problems
