@@ -23,7 +23,7 @@ from bench.machine import describe, table
 from hrm_engine.bundles import PuzzleBundle, load_puzzle_bundle
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.inference import Solutions, solve
-from hrm_engine.inference.puzzles.choose import CHOICES
+from hrm_engine.inference.puzzles.starts import CHOICES
 from hrm_engine.kernels.device import keep_freed_memory
 from hrm_engine.store.paths import Workspace
 
@@ -136,7 +136,7 @@ def main() -> None:
         for point in found
     ]
     print(table(["family", "effort", "exact", "valid", "segments", "GFLOP a puzzle"], lines))
-    if bundle.card.puzzle in ("sudoku", "maze"):
+    if bundle.card.board.has_rules:
         print(restarts(bundle, rows))
     if asked.figure is not None:
         figure(found, title).write_html(asked.figure, include_plotlyjs="cdn")
@@ -144,7 +144,7 @@ def main() -> None:
 
 
 def _ways(bundle: PuzzleBundle) -> tuple[str, ...]:
-    return ("symmetries", "noise") if bundle.card.puzzle in ("sudoku", "maze") else ("noise",)
+    return ("symmetries", "noise") if bundle.card.board.has_rules else ("noise",)
 
 
 def _rows(bundle: PuzzleBundle, dataset: PuzzleDataset, count: int) -> tuple[Any, Any, Any]:

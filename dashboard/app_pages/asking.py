@@ -1,4 +1,4 @@
-"""Which puzzle is asked: one of the test split, or one that is typed, filled in or drawn."""
+"""The choice of a puzzle: one of the test split, or one that is typed, filled in or drawn."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 TEST, TEXT, GRID, DRAWING = "Test puzzle", "Text", "Grid", "Drawing"
-_WAYS = {"sudoku": (TEST, TEXT, GRID), "maze": (TEST, TEXT, DRAWING)}
 # What a click puts into a cell of a maze, by its token.
 BRUSHES = {"Wall": 1, "Free": 2, "Start": 3, "Goal": 4}
-_MAZE_NAMES = ("padding", "wall", "free", "start", "goal", "way")
 
 
 def asked(solver: Solver) -> Puzzle:
     """The puzzle that the controls describe.
 
     Raises:
-        DataError: it is none that this solver could be asked; the sentence says what to change.
+        DataError: this solver cannot take it; the sentence says what to change.
     """
-    ways = _WAYS.get(solver.kind, (TEST,))
+    board = solver.board
+    ways = (TEST, TEXT, DRAWING if board.cell_names else GRID) if board.hint else (TEST,)
     way = TEST
     if len(ways) > 1:
         way = st.segmented_control(
@@ -46,13 +45,12 @@ def asked(solver: Solver) -> Puzzle:
         puzzle = from_grid(solver) if way == GRID else from_drawing(solver)
     st.session_state[f"latest {solver.id}"] = puzzle.inputs
     if puzzle.rating is not None:
-        steps = " steps" if solver.kind == "maze" else ""
-        plain(f"Difficulty rating {puzzle.rating:g}{steps}")
+        plain(f"Difficulty rating {puzzle.rating:g}{board.rating_unit}")
     return puzzle
 
 
 def keep(solver: Solver) -> None:
-    """What was last asked is what the text, grid or drawing begins with."""
+    """Let the text, grid or drawing begin with the latest puzzle."""
     latest = st.session_state.get(f"latest {solver.id}")
     if latest is not None:
         st.session_state[f"begun {solver.id}"] = latest
@@ -80,9 +78,9 @@ def from_test_split(solver: Solver, others: tuple[str, ...]) -> Puzzle:
 
 def arc_row(split: TestSplit) -> int:
     """The row of a test pair of an ARC task."""
-    wanted = st.query_params.get("task", "")
+    linked = st.query_params.get("task", "")
     tasks = list(split.tasks)
-    place = tasks.index(wanted) if wanted in split.tasks else 0
+    place = tasks.index(linked) if linked in split.tasks else 0
     task = st.selectbox("Task", tasks, index=place)
     st.query_params["task"] = task
     rows = split.tasks[task]
@@ -93,14 +91,11 @@ def arc_row(split: TestSplit) -> int:
 
 
 def from_text(solver: Solver) -> Puzzle:
-    """A puzzle as text; it begins with the one that was shown before."""
-    from hrm_engine.data.puzzles.boards import to_text
-    from hrm_engine.data.puzzles.typed import read_maze, read_sudoku
-
+    """A puzzle as text; it begins with the latest one."""
     begun = st.session_state.get(f"begun {solver.id}")
-    tokens = "" if begun is None else to_text(solver.kind, begun)
+    tokens = "" if begun is None else solver.board.to_text(begun)
     text = st.text_area(
-        "Digits, a dot for a blank" if solver.kind == "sudoku" else "# wall, blank free, S start, G goal",
+        solver.board.hint,
         "\n".join(tokens[start : start + solver.width] for start in range(0, len(tokens), solver.width)),
         key=f"text {solver.id}",
         height=min(24 * solver.height + 40, 560),
@@ -109,21 +104,16 @@ def from_text(solver: Solver) -> Puzzle:
     if not (text or "").strip():
         cells = solver.height * solver.width
         raise DataError(f"the text is empty: write the puzzle's {cells} cells, or choose a test puzzle")
-    if solver.kind == "sudoku":
-        return Puzzle.of(read_sudoku(text or "", solver.height))
-    return Puzzle.of(read_maze(text or "", solver.height, solver.width))
+    return Puzzle.of(solver.board.read(text or "", solver.height, solver.width))
 
 
 def from_grid(solver: Solver) -> Puzzle:
     """A Sudoku filled in cell by cell."""
     import pandas as pd
 
-    from hrm_engine.data.puzzles.boards import to_text
-    from hrm_engine.data.puzzles.typed import read_sudoku
-
     begun = st.session_state.get(f"begun {solver.id}")
     side = solver.height
-    cells = "." * (side * side) if begun is None else to_text("sudoku", begun)
+    cells = "." * (side * side) if begun is None else solver.board.to_text(begun)
     rows = [[cell.replace(".", "") for cell in cells[side * row : side * (row + 1)]] for row in range(side)]
     names = [str(column) for column in range(1, side + 1)]
     make = st.column_config.TextColumn
@@ -135,15 +125,14 @@ def from_grid(solver: Solver) -> Puzzle:
         alt="The Sudoku to be solved; an empty cell is a blank",
     )
     text = "".join(str(cell).strip() or "." if isinstance(cell, str) else "." for cell in edited.to_numpy().ravel())
-    return Puzzle.of(read_sudoku(text, side))
+    return Puzzle.of(solver.board.read(text, side, side))
 
 
 def from_drawing(solver: Solver) -> Puzzle:
     """A maze painted with clicks."""
     import numpy as np
 
-    from hrm_engine.data.puzzles.boards import FREE, GOAL, START, WALL, colour
-    from hrm_engine.data.puzzles.typed import check_maze
+    from hrm_engine.data.puzzles.maze.board import FREE, GOAL, START, WALL, check_maze
 
     key = f"drawn {solver.id}"
     if key not in st.session_state:  # made anew each time that drawing is chosen
@@ -157,11 +146,11 @@ def from_drawing(solver: Solver) -> Puzzle:
     brush = st.segmented_control(
         "A click, or a box drawn with the mouse, makes", list(BRUSHES), default="Wall", required=True, key="brush"
     )
-    colours = [colour("maze", token) or "#868a91" for token in range(len(_MAZE_NAMES))]
+    colours = [solver.board.colours.get(token, "#868a91") for token in range(len(solver.board.cell_names))]
     # A fresh figure after each click: the next click on the same cell must count again.
     turn = st.session_state.setdefault(f"turn {solver.id}", 0)
     st.plotly_chart(
-        maze_board(tokens.tolist(), solver.height, solver.width, colours, _MAZE_NAMES),
+        maze_board(tokens.tolist(), solver.height, solver.width, colours, solver.board.cell_names),
         key=f"maze {solver.id} {turn}",
         width="content",
         config={**CONFIG, "displayModeBar": False},

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from hrm_engine.data.puzzles.drawing import Region
+    from hrm_engine.data.puzzles.board import Region
 
 LARGE_PX, SMALL_PX = 252, 112
 # The colours of text in .streamlit/config.toml: a picture inherits none from the page.
@@ -33,16 +33,16 @@ class Board:
     is_shown: bool = False
 
 
-def boards(solver: Solver, puzzle: Puzzle, shown: Sequence[Board], *, side_px: float, region: Region | None) -> None:
+def boards(solver: Solver, puzzle: Puzzle, shown: Sequence[Board], *, side_px: float, region: Region) -> None:
     """Pictures beside each other. Captions may hold any text."""
     from hrm_engine.data.puzzles.drawing import board_svg, data_uri
 
     ink = _INK.get(str(st.context.theme.type), _INK["light"])
     figures = []
     for board in shown:
-        said = board.caption + _marks(board)
+        words = board.caption + _marks(board)
         svg = board_svg(
-            solver.kind,
+            solver.board,
             board.tokens,
             solver.height,
             solver.width,
@@ -52,21 +52,21 @@ def boards(solver: Solver, puzzle: Puzzle, shown: Sequence[Board], *, side_px: f
             region=region,
             side_px=side_px,
             ink=ink,
-            title=said,
+            title=words,
         )
         emphasis = ' class="shown"' if board.is_shown else ""
         figures.append(
             f"<figure{emphasis}><figcaption>{escape(board.caption)}</figcaption>"
-            f'<img src="{data_uri(svg)}" alt="{escape(said)}"></figure>'
+            f'<img src="{data_uri(svg)}" alt="{escape(words)}"></figure>'
         )
     st.html(f'<div class="boards">{"".join(figures)}</div>')
 
 
-def region_of(solver: Solver, boards: Sequence[npt.NDArray[np.int64]]) -> Region | None:
+def region_of(solver: Solver, boards: Sequence[npt.NDArray[np.int64]]) -> Region:
     """The part of the board that any of these uses: ARC's grids lie in the corner of a large one."""
-    from hrm_engine.data.puzzles.boards import extent
+    from hrm_engine.data.puzzles.board import extent
 
-    return extent(boards, solver.height, solver.width) if solver.kind == "arc" else None
+    return extent(boards, solver.height, solver.width)
 
 
 def _marks(board: Board) -> str:

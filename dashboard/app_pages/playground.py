@@ -109,7 +109,7 @@ def chosen_solver(found: dict[str, Solver], run_dirs: list[Path]) -> Solver | No
     st.selectbox("Solver", list(found), key="bundle_choice", on_change=choose, placeholder="Choose a solver")
     if solver is not None:
         proxy = "; trained on a stand-in for the published dataset" if solver.is_proxy else ""
-        plain(f"{solver.board}, up to {solver.segments} segments in training{proxy}")
+        plain(f"{solver.solves}, up to {solver.segments} segments in training{proxy}")
     return solver
 
 

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from hrm_engine.inference.puzzles.solve import Solutions
     from hrm_engine.inference.puzzles.trace import Trace
 
-_MARKS = {
-    "sudoku": "Bold: given. Amber ground: changed in this segment. Red with a corner: not as in the solution.",
-    "other": "Bold: as given. Amber ground: changed in this segment. Red with a corner: not as in the solution.",
-}
+_MARKS = "Bold: given. Amber ground: changed in this segment. Red with a corner: not as in the solution."
 _COLOURED_MARKS = "Amber ring: changed in this segment. Red cross: not as in the solution."
 
 
@@ -55,13 +52,13 @@ def think(solver: Solver, puzzle: Puzzle, *, segments: int, starts: int = 1) -> 
         from hrm_engine.inference.puzzles.trace import Trace, watch
 
         bundle = puzzle_bundle(solver.path, solver.version)
-        found = []
-        steps = watch(bundle, puzzle.inputs, identifier=puzzle.identifier, segments=segments, keep_states=True)
-        for segment in steps:
-            found.append(segment)
+        thoughts = []
+        segments_of = watch(bundle, puzzle.inputs, identifier=puzzle.identifier, segments=segments, keep_states=True)
+        for segment in segments_of:
+            thoughts.append(segment)
             bar.progress(segment.number / segments, text=f"Segment {segment.number} of {segments}")
         card = bundle.card
-        trace = Trace(card.puzzle, card.height, card.width, puzzle.inputs, tuple(found))
+        trace = Trace(card.board, card.height, card.width, puzzle.inputs, tuple(thoughts))
         solutions = None
         if starts > 1:
             bar.progress(1.0, text=f"{starts} starts")
@@ -71,8 +68,7 @@ def think(solver: Solver, puzzle: Puzzle, *, segments: int, starts: int = 1) -> 
                 identifiers=np.array([puzzle.identifier]),
                 segments=segments,
                 starts=starts,
-                # Boards of other kinds have no symmetries that keep their meaning.
-                starts_from="noise" if solver.kind == "other" else "symmetries",
+                starts_from="symmetries" if solver.board.has_symmetries or solver.board.has_tasks else "noise",
             )
     finally:
         bar.empty()
@@ -102,7 +98,7 @@ def show(thought: Thought) -> None:
     if puzzle.solution is not None:
         large.append(Board("Solution", puzzle.solution))
     boards(solver, puzzle, large, side_px=LARGE_PX, region=region)
-    plain(_MARKS.get(solver.kind, _COLOURED_MARKS))
+    plain(_COLOURED_MARKS if solver.board.colours else _MARKS)
     st.subheader("All segments", anchor=False)
     small = [
         Board(
@@ -138,12 +134,14 @@ def verdict(thought: Thought) -> None:
         else:
             cells = int(wrong.sum())
             st.badge(f"{cells} {'cell differs' if cells == 1 else 'cells differ'} from the solution", color="orange")
-    if (found := thought.solutions) is not None:
-        told = "the first to halt was" if found.halted[0] else "none halted; the answer is of"
-        rules = "" if found.is_valid is None else f", which {'follows' if found.is_valid[0] else 'breaks'} the rules"
+    if (answers := thought.solutions) is not None:
+        halted = "the first to halt was" if answers.halted[0] else "none halted; the answer is of"
+        rules = (
+            "" if answers.is_valid is None else f", which {'follows' if answers.is_valid[0] else 'breaks'} the rules"
+        )
         plain(
-            f"{thought.starts} starts: {told} start {int(found.start[0]) + 1}, after {int(found.depth[0])} of its own "
-            f"segments and {int(found.segments[0])} of all together{rules}."
+            f"{thought.starts} starts: {halted} start {int(answers.start[0]) + 1}, after {int(answers.depth[0])} of "
+            f"its own segments and {int(answers.segments[0])} of all together{rules}."
         )
     if puzzle.warning:
         plain(f"Note: {puzzle.warning}.")

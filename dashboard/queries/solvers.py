@@ -1,11 +1,11 @@
-"""Puzzle solvers of a workspace and the puzzles they can be asked; no model is loaded for it."""
+"""Puzzle solvers of a workspace and puzzles for them; no model is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.attachments import Attachments, Version
 from dashboard.queries.filecache import FileCache
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from hrm_engine.data.puzzles.boards import Kind
+    from hrm_engine.data.puzzles.board import Board, CheckedBoard
     from hrm_engine.data.puzzles.format import PuzzleDataset
-    from hrm_engine.data.puzzles.typed import Board
 
 _KEPT = 512
 _LARGEST_SIDE = 4096
@@ -33,7 +32,7 @@ class Solver:
 
     id: str
     path: Path
-    kind: Kind
+    board: Board
     height: int
     width: int
     segments: int
@@ -44,10 +43,9 @@ class Solver:
     version: Version
 
     @property
-    def board(self) -> str:
-        """What it solves, in words."""
-        names = {"sudoku": "Sudoku", "maze": "maze", "arc": "ARC grid", "other": "board"}
-        return f"{self.height} x {self.width} {names[self.kind]}"
+    def solves(self) -> str:
+        """Size and kind of its boards, in words."""
+        return f"{self.height} x {self.width} {self.board.title}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +61,8 @@ class Puzzle:
     warning: str = ""
 
     @classmethod
-    def of(cls, board: Board) -> Puzzle:
-        """A board that somebody typed or drew."""
+    def of(cls, board: CheckedBoard) -> Puzzle:
+        """A board that was typed or drawn."""
         return cls(board.inputs, solution=board.solution, rating=board.rating, warning=board.warning)
 
     def wrong(self, prediction: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
@@ -87,21 +85,23 @@ class Solvers:
 
     def all(self, run_dirs: Sequence[Path]) -> list[Solver]:
         """Every complete bundle with a puzzle card, the one saved last first."""
-        found = [solver for path in run_dirs if (solver := self.of(path)) is not None]
-        return sorted(found, key=lambda solver: (-solver.version[0][1], solver.id))
+        solvers = [solver for path in run_dirs if (solver := self.of(path)) is not None]
+        return sorted(solvers, key=lambda solver: (-solver.version[0][1], solver.id))
 
     def of(self, run_dir: Path) -> Solver | None:
         """The solver in a run folder; None if it is another kind of run, or has not been saved yet."""
+        from hrm_engine.data.puzzles.kinds import BOARDS
+
         version = self._attachments.version(run_dir)
         card = self._cards.get(run_dir / "puzzle.json") or {}
         height, width = _count(card.get("height"), _LARGEST_SIDE), _count(card.get("width"), _LARGEST_SIDE)
-        if version is None or height is None or width is None or not _is_kind(card.get("puzzle")):
+        if version is None or height is None or width is None or card.get("puzzle") not in BOARDS:
             return None
         config = self._configs.get(run_dir / "config.json") or {}
         return Solver(
             id=run_id(self.workspace, run_dir),
             path=run_dir,
-            kind=card["puzzle"],
+            board=BOARDS[card["puzzle"]],
             height=height,
             width=width,
             segments=_count(config.get("halt_max_steps"), 64) or DEFAULT_SEGMENTS,
@@ -132,11 +132,10 @@ class TestSplit:
         from hrm_engine.data.puzzles.format import open_dataset
 
         self._dataset: PuzzleDataset = open_dataset(folder, "test", check_tokens=False)
-        self.kind, self.height, self.width = (
-            getattr(self._dataset.about, name) for name in ("kind", "height", "width")
-        )
+        about = self._dataset.about
+        self.board, self.height, self.width = about.board, about.height, about.width
         self.num_rows = self._dataset.num_rows
-        self.tasks = self._arc_tasks() if self.kind == "arc" else {}
+        self.tasks = self._tasks() if self.board.has_tasks else {}
 
     def puzzle(self, index: int) -> Puzzle:
         """Row ``index``. Raises DataError if there is no such row."""
@@ -155,8 +154,8 @@ class TestSplit:
             rating=None if part.ratings is None else float(part.ratings[row]),
         )
 
-    def _arc_tasks(self) -> dict[str, list[int]]:
-        """Rows of each ARC task as it is, its augmentations aside; empty if the dataset has no names."""
+    def _tasks(self) -> dict[str, list[int]]:
+        """Rows of each task as it is, without its augmentations; empty if the dataset has no names."""
         from hrm_engine.data.puzzles.arc.augment import parse_identifier
 
         names, found, before = self._dataset.identifiers, dict[str, list[int]](), 0
@@ -175,10 +174,10 @@ def open_test_split(solver: Solver) -> TestSplit:
     if solver.dataset is None:
         raise DataError("its parameters name no dataset")
     split = TestSplit(solver.dataset)
-    if (split.kind, split.height, split.width) != (solver.kind, solver.height, solver.width):
+    if (split.board, split.height, split.width) != (solver.board, solver.height, solver.width):
         raise DataError(
-            f"{solver.dataset} now holds boards of {split.height} x {split.width} ({split.kind}), and this solver "
-            f"takes {solver.height} x {solver.width} ({solver.kind})"
+            f"{solver.dataset} now holds boards of {split.height} x {split.width} ({split.board.kind}), and this "
+            f"solver takes {solver.height} x {solver.width} ({solver.board.kind})"
         )
     return split
 
@@ -193,9 +192,3 @@ def _read(path: Path) -> dict[str, Any]:
 def _count(value: object, limit: int) -> int | None:
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return value if is_number and isinstance(value, int) and 1 <= value <= limit else None
-
-
-def _is_kind(value: object) -> bool:
-    from hrm_engine.data.puzzles.boards import Kind
-
-    return value in get_args(Kind)

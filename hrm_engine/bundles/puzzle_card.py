@@ -8,9 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hrm_engine.data.puzzles.boards import Kind
+from hrm_engine.data.puzzles.board import Board
 from hrm_engine.data.puzzles.description import IDENTIFIERS_FILE
 from hrm_engine.data.puzzles.format import PuzzleDataset
+from hrm_engine.data.puzzles.kinds import BOARDS, BoardKind
 from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.store.files import read_json, write_json, write_text
 from hrm_engine.store.manifest import schema_problem
@@ -24,7 +25,7 @@ class PuzzleCard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    puzzle: Kind = Field(description="Kind of puzzle.")
+    puzzle: BoardKind = Field(description="Board kind.")
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     vocab_size: int = Field(ge=2)
@@ -36,6 +37,11 @@ class PuzzleCard(BaseModel):
     is_proxy: bool = Field(False, description="Trained on a stand-in for a published dataset.")
     symmetries: bool = Field(False, description="Trained with a fresh symmetry for each row.")
     identifiers: tuple[str, ...] | None = Field(None, exclude=True, description="Name of each puzzle identifier.")
+
+    @property
+    def board(self) -> Board:
+        """The object of its board kind."""
+        return BOARDS[self.puzzle]
 
     @classmethod
     def of(

@@ -11,33 +11,31 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from rich.text import Text
 
-    from hrm_engine.data.puzzles.boards import Kind, Tokens
+    from hrm_engine.data.puzzles.board import Board, Tokens
 
 GAP = "    "
 MARK = "*"
 
 
 def board_lines(
-    kind: Kind,
-    board: Tokens,
+    board: Board,
+    cells: Tokens,
     *,
     given: Tokens | None = None,
     changed: npt.NDArray[np.bool_] | None = None,
 ) -> list[Text]:
-    """The lines of a board (height, width).
+    """The lines of the cells (height, width) of a board.
 
     Args:
-        given: (height, width) the puzzle: what it does not give stands out.
+        given: (height, width) the puzzle: cells that it does not give stand out.
         changed: (height, width) cells to mark, in colour by their background, and always by a star behind them.
     """
     from rich.text import Text
 
-    from hrm_engine.data.puzzles.boards import lines
-
-    tokens = board.reshape(-1)
+    tokens = cells.reshape(-1)
     marks = None if changed is None else changed.reshape(-1)
-    found = []
-    for pieces in lines(kind, tokens, *board.shape):
+    drawn = []
+    for pieces in board.lines(tokens, *cells.shape):
         line, is_due = Text(), False
         for text, cell in pieces:
             shown = MARK + text[1:] if is_due and text.startswith(" ") and cell is None else text
@@ -46,24 +44,22 @@ def board_lines(
                 line.append(shown, "dim")
                 continue
             is_given = given is None or given.reshape(-1)[cell] == tokens[cell]
-            style = cell_style(kind, int(tokens[cell]), is_given=is_given)
+            style = cell_style(board, int(tokens[cell]), is_given=is_given)
             if marks is not None and marks[cell]:
-                style += " reverse" if kind == "sudoku" else " underline"
+                style += " underline" if board.colours else " reverse"
                 if len(text) > 1:
                     shown = text[:-1] + MARK
                 is_due = len(text) == 1
             line.append(printable(shown), style)
-        found.append(line)
-    return found
+        drawn.append(line)
+    return drawn
 
 
-def cell_style(kind: Kind, token: int, *, is_given: bool) -> str:
-    """How a cell is written, as a style of rich."""
-    from hrm_engine.data.puzzles.boards import BLANK, colour
-
-    if kind == "sudoku":
-        return "dim" if token <= BLANK else ("bold" if is_given else "green")
-    back = colour(kind, token)
+def cell_style(board: Board, token: int, *, is_given: bool) -> str:
+    """Style of a cell for rich."""
+    if board.blank is not None and token > board.blank:
+        return "bold" if is_given else "green"
+    back = board.colours.get(token)
     if back is None:
         return "dim"
     red, green, blue = (int(back[start : start + 2], 16) for start in (1, 3, 5))

@@ -14,7 +14,7 @@ from lab.cli.steering import Goal, Strength, show_use, steered, use_json
 
 if TYPE_CHECKING:
     from hrm_engine.bundles import PuzzleBundle
-    from hrm_engine.inference.puzzles.asked import Asked
+    from hrm_engine.inference.puzzles.questions import Question
     from hrm_engine.inference.puzzles.solve import Solutions
     from hrm_engine.inference.puzzles.trace import Segment, Trace
 
@@ -85,13 +85,13 @@ def solve(
     workspace = Workspace.find()
     loaded = load_puzzle_bundle(bundle, device=device, workspace=workspace)
     steered(loaded, goal, goal_bias_strength, workspace)
-    asked = _asked(loaded, workspace, puzzle, arc, maze, index)
-    has_names = any(board.identifier is not None for board in asked)
+    questions = _questions(loaded, workspace, puzzle, arc, maze, index)
+    has_names = any(question.identifier is not None for question in questions)
     with watch_experts(loaded) as used:
         found = inference.solve(
             loaded,
-            np.stack([board.inputs for board in asked]),
-            identifiers=np.array([board.identifier for board in asked]) if has_names else None,
+            np.stack([question.inputs for question in questions]),
+            identifiers=np.array([question.identifier for question in questions]) if has_names else None,
             segments=segments,
             starts=starts,
             starts_from=starts_from,
@@ -100,18 +100,18 @@ def solve(
             until_valid=until_valid,
         )
     traces = [
-        inference.trace(loaded, board.inputs, identifier=board.identifier, segments=segments) if trace else None
-        for board in asked
+        inference.trace(loaded, question.inputs, identifier=question.identifier, segments=segments) if trace else None
+        for question in questions
     ]
     if json:
-        boards = [_board_json(loaded, board, found, row, traces[row]) for row, board in enumerate(asked)]
+        boards = [_board_json(loaded, one, found, row, traces[row]) for row, one in enumerate(questions)]
         facts = {"bundle": str(loaded.path), "kind": loaded.card.puzzle, "flops": found.flops, "boards": boards}
         show_json({**facts, **use_json(used)})
         return 0
-    for row, board in enumerate(asked):
+    for row, question in enumerate(questions):
         if row:
             console().print()
-        _show(loaded, board, found, row, traces[row])
+        _show(loaded, question, found, row, traces[row])
     show_use(used, goal)
     return 0
 
@@ -120,36 +120,35 @@ def _ways(puzzle: str | None, arc: Path | None, maze: Path | None, index: int | 
     return {"--puzzle": puzzle, "--arc": arc, "--maze": maze, "--index": index}
 
 
-def _asked(
+def _questions(
     bundle: PuzzleBundle,
     workspace: Workspace,
     puzzle: str | None,
     arc: Path | None,
     maze: Path | None,
     index: int | None,
-) -> list[Asked]:
-    from hrm_engine.inference.puzzles import asked
+) -> list[Question]:
+    from hrm_engine.inference.puzzles import questions
 
     if puzzle is not None:
-        return [asked.typed_sudoku(bundle, puzzle)]
+        return [questions.typed_sudoku(bundle, puzzle)]
     if maze is not None:
-        return [asked.drawn_maze(bundle, workspace.resolve(maze))]
+        return [questions.drawn_maze(bundle, workspace.resolve(maze))]
     if arc is not None:
-        return asked.arc_task(bundle, workspace.resolve(arc))
-    return [asked.held_out_row(bundle, index or 0, workspace)]
+        return questions.arc_task(bundle, workspace.resolve(arc))
+    return [questions.held_out_row(bundle, index or 0, workspace)]
 
 
-def _board_json(bundle: PuzzleBundle, board: Asked, found: Solutions, row: int, traced: Trace | None) -> dict[str, Any]:
-    from hrm_engine.data.puzzles.boards import to_text
-    from hrm_engine.inference.puzzles.asked import is_right
-
-    kind = bundle.card.puzzle
+def _board_json(
+    bundle: PuzzleBundle, question: Question, found: Solutions, row: int, traced: Trace | None
+) -> dict[str, Any]:
+    board = bundle.card.board
     content: dict[str, Any] = {
-        "source": board.source,
-        "puzzle": to_text(kind, board.inputs),
-        "answer": to_text(kind, found.answers[row]),
+        "source": question.source,
+        "puzzle": board.to_text(question.inputs),
+        "answer": board.to_text(found.answers[row]),
         "is_valid": None if found.is_valid is None else bool(found.is_valid[row]),
-        "is_right": is_right(board, kind, found.answers[row]),
+        "is_right": question.is_right(board, found.answers[row]),
         "halted": bool(found.halted[row]),
         "confidence": float(found.confidence[row]),
         "start": int(found.start[row]),
@@ -159,39 +158,37 @@ def _board_json(bundle: PuzzleBundle, board: Asked, found: Solutions, row: int, 
         "restarts": int(found.restarts[row]),
         "restart_segments": int(found.restart_segments[row]),
     }
-    if board.warning:
-        content["warning"] = board.warning
+    if question.warning:
+        content["warning"] = question.warning
     return content if traced is None else {**content, "trace": traced.as_json()}
 
 
-def _show(bundle: PuzzleBundle, board: Asked, found: Solutions, row: int, traced: Trace | None) -> None:
-    from hrm_engine.data.puzzles.boards import extent
-    from hrm_engine.inference.puzzles.asked import is_right
+def _show(bundle: PuzzleBundle, question: Question, found: Solutions, row: int, traced: Trace | None) -> None:
+    from hrm_engine.data.puzzles.board import extent
     from lab.cli.board_view import board_lines, side_by_side
 
-    if board.warning:
-        console(stderr=True).print(f"warning: {board.warning}", style="yellow")
-    card, answer = bundle.card, found.answers[row]
-    kind = card.puzzle
+    if question.warning:
+        console(stderr=True).print(f"warning: {question.warning}", style="yellow")
+    card, board, answer = bundle.card, bundle.card.board, found.answers[row]
     if traced is not None:
         for segment in traced.segments:
             _show_segment(traced, segment)
-    boards = [board.inputs, answer]
-    right = is_right(board, kind, answer)
-    if board.expected is not None and right is False and kind in ("arc", "other"):
-        boards.append(board.expected)
+    boards = [question.inputs, answer]
+    right = question.is_right(board, answer)
+    if question.expected is not None and right is False and not board.has_rules:
+        boards.append(question.expected)
     rows, columns = extent(boards, card.height, card.width)
     grids = [one.reshape(card.height, card.width)[rows, columns] for one in boards]
-    given = grids[0] if kind in ("sudoku", "maze") else None
-    side_by_side([board_lines(kind, grid, given=given) for grid in grids])
-    show_facts(_facts(board, found, row, right, expected_shown=len(boards) == 3))
+    given = grids[0] if board.has_givens else None
+    side_by_side([board_lines(board, grid, given=given) for grid in grids])
+    show_facts(_facts(question, found, row, right, expected_shown=len(boards) == 3))
 
 
 def _facts(
-    board: Asked, found: Solutions, row: int, right: bool | None, *, expected_shown: bool
+    question: Question, found: Solutions, row: int, right: bool | None, *, expected_shown: bool
 ) -> list[tuple[str, object]]:
     words = {True: "yes", False: "no", None: "not known"}
-    facts: list[tuple[str, object]] = [("puzzle", board.source)]
+    facts: list[tuple[str, object]] = [("puzzle", question.source)]
     if found.is_valid is not None:
         facts.append(("valid", words[bool(found.is_valid[row])]))
     if right is not None:
@@ -208,7 +205,7 @@ def _facts(
 
 
 def _show_segment(traced: Trace, segment: Segment) -> None:
-    from hrm_engine.data.puzzles.boards import extent
+    from hrm_engine.data.puzzles.board import extent
     from lab.cli.board_view import board_lines, side_by_side
 
     words = [f"segment {segment.number}", f"{int(segment.changed.sum())} cells changed", f"halt {segment.q_halt:.3f}"]
@@ -222,7 +219,7 @@ def _show_segment(traced: Trace, segment: Segment) -> None:
     boards = [traced.inputs, *(one.prediction for one in traced.segments)]
     rows, columns = extent(boards, traced.height, traced.width)
     shape = (traced.height, traced.width)
-    given = traced.inputs.reshape(shape)[rows, columns] if traced.kind in ("sudoku", "maze") else None
-    board, changed = segment.prediction.reshape(shape)[rows, columns], segment.changed.reshape(shape)[rows, columns]
-    side_by_side([board_lines(traced.kind, board, given=given, changed=changed)])
+    given = traced.inputs.reshape(shape)[rows, columns] if traced.board.has_givens else None
+    grid, changed = segment.prediction.reshape(shape)[rows, columns], segment.changed.reshape(shape)[rows, columns]
+    side_by_side([board_lines(traced.board, grid, given=given, changed=changed)])
     console().print()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hrm_engine.data.puzzles.boards import extent
+from hrm_engine.data.puzzles.board import extent
 from hrm_engine.data.puzzles.drawing import board_svg, data_uri
 from hrm_engine.data.puzzles.format import PuzzleDataset
 from lab.cli.board_view import board_lines
@@ -20,13 +20,13 @@ class PuzzleView:
         self._about = dataset.about
         self._boards = {"puzzle": part.inputs[row], "solution": part.labels[row]}
         self._region = extent(list(self._boards.values()), self._about.height, self._about.width)
-        self._given = self._boards["puzzle"] if self._about.kind in ("sudoku", "maze") else None
+        self._given = self._boards["puzzle"] if self._about.board.has_givens else None
 
     def _repr_html_(self) -> str:
         about = self._about
         drawn = (
             board_svg(
-                about.kind,
+                about.board,
                 board,
                 about.height,
                 about.width,
@@ -49,7 +49,7 @@ class PuzzleView:
         shape = (self._about.height, self._about.width)
         return beside(
             [
-                [name, *(line.plain for line in board_lines(self._about.kind, board.reshape(shape)[rows, columns]))]
+                [name, *(line.plain for line in board_lines(self._about.board, board.reshape(shape)[rows, columns]))]
                 for name, board in self._boards.items()
             ]
         )

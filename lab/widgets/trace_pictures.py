@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from hrm_engine.data.puzzles.boards import PAD, Tokens, extent
-from hrm_engine.data.puzzles.drawing import CHANGED, OWN, WRONG, Cells, Region, board_svg
+from hrm_engine.data.puzzles.board import PAD, Region, Tokens, extent
+from hrm_engine.data.puzzles.drawing import CHANGED, OWN, WRONG, Cells, board_svg
 from hrm_engine.inference import Segment, Trace
 
 HALT = "#1a9850"
@@ -96,13 +96,13 @@ class TracePictures:
         return ": ".join([self.name(number), ", ".join(text for text, _ in words)]).rstrip(": ")
 
     def _board(self, segment: Segment | None) -> str:
-        trace, has_givens = self.trace, self.trace.kind in ("sudoku", "maze")
+        trace = self.trace
         return board_svg(
-            trace.kind,
+            trace.board,
             trace.inputs if segment is None else segment.prediction,
             trace.height,
             trace.width,
-            given=trace.inputs if has_givens else None,
+            given=trace.inputs if trace.board.has_givens else None,
             changed=None if segment is None else segment.changed,
             wrong=None if segment is None or self.solution is None else wrong_cells(segment, self.solution),
             region=self.region,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import zip_longest
 
-from hrm_engine.data.puzzles.boards import Tokens, extent
+from hrm_engine.data.puzzles.board import Tokens, extent
 from hrm_engine.data.puzzles.drawing import Cells
 from hrm_engine.inference import Segment, Trace
 from lab.cli.board_view import GAP, board_lines
@@ -25,7 +25,7 @@ def trace_text(trace: Trace, *, solution: Tokens | None = None, width: int = WID
 
     def lines(board: Tokens, changed: Cells | None = None) -> list[str]:
         marked = None if changed is None else changed.reshape(shape)[rows, columns]
-        return [line.plain for line in board_lines(trace.kind, board.reshape(shape)[rows, columns], changed=marked)]
+        return [line.plain for line in board_lines(trace.board, board.reshape(shape)[rows, columns], changed=marked)]
 
     blocks = [["the puzzle", *lines(trace.inputs)]]
     for segment in shown:

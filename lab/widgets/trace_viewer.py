@@ -7,7 +7,7 @@ from typing import Any
 import ipywidgets
 import numpy as np
 
-from hrm_engine.data.puzzles.boards import Tokens
+from hrm_engine.data.puzzles.board import Tokens
 from hrm_engine.data.puzzles.drawing import data_uri
 from hrm_engine.inference import Trace
 from lab.widgets.trace_pictures import TracePictures, legend

@@ -11,7 +11,7 @@ from dashboard.queries.puzzles import MOST_GROUPS, EvaluatedRows, group_names
 from dashboard.queries.scan import MetricsScan
 from dashboard.queries.solvers import Solvers, TestSplit, open_test_split
 from hrm_engine.data.puzzles.arc.build import build_arc
-from hrm_engine.data.puzzles.boards import is_valid
+from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.errors import DataError
 from hrm_engine.store.paths import Workspace
 from tests.arc_tasks import write_tasks
@@ -84,7 +84,7 @@ def test_solvers_are_found_and_other_runs_are_not(lab: Workspace, tiny_solver: P
     (broken / "metadata.json").write_text("{}")
     found = Solvers(lab).all(lab.run_dirs())
     assert [solver.id for solver in found] == ["runs/tiny"]
-    assert (found[0].kind, found[0].height, found[0].segments) == ("sudoku", 4, 3)
+    assert (found[0].board.kind, found[0].height, found[0].segments) == ("sudoku", 4, 3)
 
 
 def test_test_puzzles_have_their_solution(lab: Workspace, tiny_solver: Path) -> None:
@@ -94,7 +94,7 @@ def test_test_puzzles_have_their_solution(lab: Workspace, tiny_solver: Path) -> 
     puzzle = split.puzzle(3)
     assert split.num_rows == 16
     assert puzzle.solution is not None
-    assert is_valid("sudoku", puzzle.inputs, puzzle.solution)
+    assert BOARDS["sudoku"].is_valid(puzzle.inputs, puzzle.solution)
     wrong = puzzle.wrong(puzzle.inputs)
     assert wrong is not None
     assert wrong.sum() == 6

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.data.puzzles.boards import to_text
+from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import write_json
 from hrm_engine.store.goals import Goals
@@ -157,7 +157,7 @@ def test_a_solver_towards_a_goal(workspace: Path, capsys: pytest.CaptureFixture[
     Goals(place).add("Count", expert_id="digits")
     assert main(["experts", "attach", "digits", "--bundle", "four"]) == 0
     capsys.readouterr()
-    puzzle = to_text("sudoku", sudokus(1)[0][0])
+    puzzle = BOARDS["sudoku"].to_text(sudokus(1)[0][0])
     asked = ("solve", "--bundle", "four-digits", "--puzzle", puzzle, "--device", "cpu")
     plain, steered = (as_json(capsys, *asked, *more)["experts"][0] for more in ((), ("--goal", "1")))
     assert (plain["bias"], steered["bias"]) == (0, 1)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm_engine.data.puzzles.boards import is_valid, parse_sudoku
 from hrm_engine.data.puzzles.format import About, DatasetWriter, open_dataset
+from hrm_engine.data.puzzles.kinds import BOARDS
+from hrm_engine.data.puzzles.sudoku.board import parse_sudoku
 from lab.cli.app import main
 
 BUILD = ["data", "build-sudoku", "--size", "4", "--blanks", "8", "--count", "20", "--test-count", "5"]
@@ -35,7 +36,7 @@ def test_build_and_show(workspace: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (row["kind"], row["group"], row["variant"], row["rows"], row["rating"]) == ("sudoku", 1, 1, 60, 0)
     assert row["solution_is_valid"] is True
     puzzle, solution = parse_sudoku(row["input"]), parse_sudoku(row["solution"])
-    assert is_valid("sudoku", puzzle, solution)
+    assert BOARDS["sudoku"].is_valid(puzzle, solution)
     assert main(["data", "show", "puzzles/small", "--index", "4"]) == 0
     shown = capsys.readouterr().out
     assert "variant            1" in shown

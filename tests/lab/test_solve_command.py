@@ -11,7 +11,7 @@ import pytest
 
 from hrm_engine.bundles.save import seal_bundle
 from hrm_engine.data.puzzles.arc.augment import Augmentation
-from hrm_engine.data.puzzles.boards import to_text
+from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.maze.build import build_generated as build_mazes
 from hrm_engine.data.puzzles.sudoku.build import build_generated
 from lab.cli.app import main
@@ -19,7 +19,7 @@ from tests.arc_tasks import task_json
 from tests.tiny_solvers import copying_solver, save_solver, sudokus, tiny_card, tiny_solver
 
 INPUTS, LABELS = sudokus(2)
-PUZZLE, SOLVED = to_text("sudoku", INPUTS[0]), to_text("sudoku", LABELS[0])
+PUZZLE, SOLVED = BOARDS["sudoku"].to_text(INPUTS[0]), BOARDS["sudoku"].to_text(LABELS[0])
 MAZE = "#####\n#S  #\n### #\n#G  #\n#####\n"
 
 
@@ -58,7 +58,7 @@ def test_the_first_puzzle_of_the_test_split_comes_by_itself(solvers: Path, capsy
     assert "row 0 of" in out
     assert "valid     no" in out
     test_row = np.load(solvers / "training_data" / "four" / "test" / "all__inputs.npy")[0]
-    assert f"| {' '.join(to_text('sudoku', test_row)[:2])} |" in out
+    assert f"| {' '.join(BOARDS['sudoku'].to_text(test_row)[:2])} |" in out
 
 
 def test_marks_stand_behind_the_cells_that_changed(solvers: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrm_engine.data.puzzles.boards import KINDS, PAD
+from hrm_engine.data.puzzles.board import PAD
 from hrm_engine.data.puzzles.drawing import WRONG
 from hrm_engine.data.puzzles.format import open_dataset
+from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.errors import DataError
 from hrm_engine.inference import Segment, Trace
 from lab.runner.sanitize import clean_html
@@ -111,7 +112,7 @@ def test_boards_stand_in_as_many_rows_as_the_width_asks_for(width: int, in_a_row
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_every_kind_of_board_is_drawn(data: st.DataObject) -> None:
-    kind = data.draw(st.sampled_from(KINDS))
+    kind = data.draw(st.sampled_from(list(BOARDS)))
     side = data.draw(st.sampled_from((4, 6, 9)) if kind == "sudoku" else st.integers(1, 12))
     most = {"sudoku": side + 1, "maze": 5, "arc": 11, "other": 40}[kind]
     boards = data.draw(
@@ -123,7 +124,7 @@ def test_every_kind_of_board_is_drawn(data: st.DataObject) -> None:
         halt = data.draw(st.floats(0, 1))
         made.append(Segment(number, board, board != before, halt, None, halt > 0.5, 0.0))
         before = board
-    trace = Trace(kind, side, side, inputs, tuple(made))
+    trace = Trace(BOARDS[kind], side, side, inputs, tuple(made))
     viewer = TraceViewer(trace, solution=solution)
     drawn = pictures(viewer.still())
     assert len(drawn) == len(made) + 1

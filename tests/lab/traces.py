@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hrm_engine.data.puzzles.boards import to_tokens
+from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.inference import Segment, Trace
 
 PUZZLE = "4..1.1433.1..2.4"
-SOLUTION = to_tokens("sudoku", "4321214334121234")
+SOLUTION = BOARDS["sudoku"].to_tokens("4321214334121234")
 FIRST = "4321214334121224"  # one cell is wrong
 
 
 def sudoku_trace(*, halts: bool = True, num_segments: int = 3, states: bool = False) -> Trace:
     """Three segments: 7 cells, then the wrong one, then nothing."""
-    inputs = to_tokens("sudoku", PUZZLE).astype(np.int64)
+    inputs = BOARDS["sudoku"].to_tokens(PUZZLE).astype(np.int64)
     before, segments = inputs, []
     for number in range(1, num_segments + 1):
-        board = to_tokens("sudoku", FIRST).astype(np.int64) if number == 1 else SOLUTION.astype(np.int64)
+        board = BOARDS["sudoku"].to_tokens(FIRST).astype(np.int64) if number == 1 else SOLUTION.astype(np.int64)
         generator = torch.Generator().manual_seed(number)
         z_h, z_l = (torch.randn(5, 6, generator=generator) if states else None for _ in range(2))
         segments.append(
@@ -35,4 +35,4 @@ def sudoku_trace(*, halts: bool = True, num_segments: int = 3, states: bool = Fa
             )
         )
         before = board
-    return Trace("sudoku", 4, 4, inputs, tuple(segments))
+    return Trace(BOARDS["sudoku"], 4, 4, inputs, tuple(segments))

@@ -1,4 +1,4 @@
-"""What a puzzle dataset says about itself: ``dataset.json`` of each split, and our ``about.json`` beside the splits."""
+"""Descriptions of a puzzle dataset: ``dataset.json`` of each split, and our ``about.json`` beside the splits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hrm_engine.data.puzzles.boards import Kind
+from hrm_engine.data.puzzles.board import Board
+from hrm_engine.data.puzzles.kinds import BOARDS, BoardKind
 from hrm_engine.errors import DataError
 from hrm_engine.store.files import read_json
 from hrm_engine.store.manifest import schema_problem
@@ -46,7 +47,7 @@ class About(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    kind: Kind
+    kind: BoardKind
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     description: str = ""
@@ -56,6 +57,11 @@ class About(BaseModel):
         default_factory=dict, description="SHA-256 by split, as it was written; see PuzzleDataset.fingerprint"
     )
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def board(self) -> Board:
+        """The object of its board kind."""
+        return BOARDS[self.kind]
 
 
 def read_info(path: Path) -> DatasetInfo:
@@ -72,16 +78,10 @@ def read_about(path: Path) -> About:
 
 
 def derived_about(info: DatasetInfo) -> About:
-    """What the board of a dataset without ``about.json`` must be, by its vocabulary and sequence length."""
+    """The board of a dataset without ``about.json``, derived from its vocabulary and sequence length."""
     side = math.isqrt(info.seq_len)
     square = side * side == info.seq_len
-    kind: Kind = "other"
-    if (info.vocab_size, info.seq_len) == (11, 81):
-        kind = "sudoku"
-    elif (info.vocab_size, info.seq_len) == (12, 900):
-        kind = "arc"
-    elif info.vocab_size == 6 and square:
-        kind = "maze"
+    kind = next(kind for kind, board in BOARDS.items() if board.fits(info.vocab_size, info.seq_len))
     return About(kind=kind, height=side if square else 1, width=side if square else info.seq_len)
 
 

@@ -14,20 +14,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.data.puzzles.boards import BLANK, BOX_SHAPES, PAD, Kind, Tokens, cell_text, colour
+from hrm_engine.data.puzzles.board import PAD, Board, Region, Tokens
 
 Cells = npt.NDArray[np.bool_]
-Region = tuple[slice, slice]
 
 SIDE_PX = 320
 # Mid-tones that can be told from white and from black paper alike; what they mean is also drawn as a shape.
 OWN, CHANGED, WRONG = "#2b83c4", "#e0a100", "#d64545"
 _SMALLEST_PX, _LARGEST_PX = 4.0, 44.0
-_ARC_END_TOKEN = 1
 
 
 def board_svg(
-    kind: Kind,
+    board: Board,
     tokens: Tokens,
     height: int,
     width: int,
@@ -42,16 +40,16 @@ def board_svg(
 ) -> str:
     """Draw a board of tokens (S,), S = height * width.
 
-    Digits that the puzzle gives are bold, those of the solver thin and blue. Walls, ways and ARC's colours are areas.
+    Digits that the puzzle gives are bold, those of the solver thin and blue. Cells with a colour are areas.
 
     Args:
-        given: (S,) the puzzle as it was asked; without it everything counts as given.
+        given: (S,) the puzzle; without it everything counts as given.
         changed: (S,) cells to mark as new: an amber ground under digits, a ring on coloured cells.
         wrong: (S,) cells to mark as wrong: a red digit with a corner, a cross on coloured cells.
-        region: rows and columns to draw, as ``boards.extent`` finds them; all by default.
+        region: rows and columns to draw, see :func:`~hrm_engine.data.puzzles.board.extent`; all by default.
         side_px: length of the longer side.
         ink: CSS colour of given digits and lines.
-        title: what a screen reader says, and a tooltip.
+        title: text for screen readers, and a tooltip.
 
     Raises:
         ValueError: arrays that are not of height * width cells.
@@ -65,12 +63,12 @@ def board_svg(
             raise ValueError(f"cells of shape {np.shape(values)}: a board of {height} x {width} is drawn")
         return np.asarray(values).reshape(height, width)[rows, columns]
 
-    board = window(tokens)
-    assert board is not None
-    drawing = _Drawing(kind, board, window(given), side_px, ink)
-    parts = drawing.areas() if kind in ("maze", "arc") else []
+    cells = window(tokens)
+    assert cells is not None
+    drawing = _Drawing(board, cells, window(given), side_px, ink)
+    parts = drawing.areas() if board.colours else []
     parts += drawing.marks(window(changed), window(wrong))
-    parts += drawing.digits(window(wrong)) if kind not in ("maze", "arc") else []
+    parts += [] if board.colours else drawing.digits(window(wrong))
     return drawing.svg([*parts, *drawing.lines()], title)
 
 
@@ -83,26 +81,26 @@ class _Drawing:
     """Geometry of one board, and its parts as SVG elements. x runs along columns, y along rows."""
 
     def __init__(
-        self, kind: Kind, board: npt.NDArray[Any], given: npt.NDArray[Any] | None, side_px: float, ink: str
+        self, board: Board, tokens: npt.NDArray[Any], given: npt.NDArray[Any] | None, side_px: float, ink: str
     ) -> None:
-        self.kind, self.board, self.given, self.ink = kind, board, given, escape(ink)
-        self.height, self.width = board.shape
-        self.cell = min(max(side_px / max(board.shape), _SMALLEST_PX), _LARGEST_PX)
+        self.board, self.tokens, self.given, self.ink = board, tokens, given, escape(ink)
+        self.height, self.width = tokens.shape
+        self.cell = min(max(side_px / max(tokens.shape), _SMALLEST_PX), _LARGEST_PX)
 
     def svg(self, parts: list[str], title: str) -> str:
         """The whole picture; half a line of air around it keeps the outer lines whole."""
         wide, high = self.width * self.cell, self.height * self.cell
-        said = f"<title>{escape(title)}</title>" if title else ""
+        tooltip = f"<title>{escape(title)}</title>" if title else ""
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{wide + 3:.0f}" height="{high + 3:.0f}" '
             f'viewBox="-1.5 -1.5 {wide + 3:.2f} {high + 3:.2f}" font-family="ui-sans-serif,system-ui,sans-serif">'
-            f"{said}{''.join(parts)}</svg>"
+            f"{tooltip}{''.join(parts)}</svg>"
         )
 
     def areas(self) -> list[str]:
         """Coloured cells, neighbours of one colour in a row together."""
         parts = []
-        for row, line in enumerate(self.board.tolist()):
+        for row, line in enumerate(self.tokens.tolist()):
             column = 0
             for token, cells in groupby(line):
                 count = len(list(cells))
@@ -112,14 +110,14 @@ class _Drawing:
         return parts
 
     def _fill(self, token: int) -> str | None:
-        if found := colour(self.kind, token):
-            return f'fill="{found}"'
-        return f'fill="{self.ink}" fill-opacity="0.16"' if token == _ARC_END_TOKEN else None
+        if colour := self.board.colours.get(token):
+            return f'fill="{colour}"'
+        return f'fill="{self.ink}" fill-opacity="0.16"' if token == self.board.shaded else None
 
     def marks(self, changed: Cells | None, wrong: Cells | None) -> list[str]:
-        """What the eye is to find first."""
+        """Marks of changed and of wrong cells."""
         parts = []
-        coloured = self.kind in ("maze", "arc")
+        coloured = bool(self.board.colours)
         for row, column in _places(changed):
             if coloured:
                 parts += self._ring(row, column)
@@ -130,20 +128,19 @@ class _Drawing:
         return parts
 
     def digits(self, wrong: Cells | None) -> list[str]:
-        """Digits, or the numbers of tokens of another kind of board."""
-        parts = []
+        """Digits, or the numbers of tokens without a character."""
+        parts, blank = [], self.board.blank
         for row in range(self.height):
             for column in range(self.width):
-                token = int(self.board[row, column])
-                if self.kind == "sudoku" and token == BLANK:
+                token = int(self.tokens[row, column])
+                if token == blank:
                     continue
-                is_given = self.given is None or (
-                    self.given[row, column] == token and not (self.kind == "sudoku" and token == PAD)
-                )
+                is_padding = blank is not None and token == PAD
+                is_given = self.given is None or (self.given[row, column] == token and not is_padding)
                 fill = self.ink if is_given else OWN
                 if wrong is not None and wrong[row, column]:
                     fill = WRONG
-                text = cell_text(self.kind, token)
+                text = self.board.cell_text(token)
                 size = self.cell * (0.56 if len(text) == 1 else 0.38)
                 x, y = (column + 0.5) * self.cell, (row + 0.5) * self.cell + 0.35 * size
                 weight = 700 if is_given else 400
@@ -156,9 +153,8 @@ class _Drawing:
     def lines(self) -> list[str]:
         """Thin lines between cells, thick ones around boxes and the board."""
         thick_rows, thick_columns = {0, self.height}, {0, self.width}
-        if self.kind == "sudoku" and self.height == self.width and self.height in BOX_SHAPES:
-            box_height, box_width = BOX_SHAPES[self.height]
-            thick_rows, thick_columns = set(range(0, 10, box_height)), set(range(0, 10, box_width))
+        if box := self.board.boxes(self.height, self.width):
+            thick_rows, thick_columns = (set(range(0, self.height + 1, step)) for step in box)
         wide, high = self.width * self.cell, self.height * self.cell
         thin: list[str] = []
         thick: list[str] = []
@@ -166,9 +162,8 @@ class _Drawing:
             (thick if row in thick_rows else thin).append(f"M0 {row * self.cell:.2f}H{wide:.2f}")
         for column in range(self.width + 1):
             (thick if column in thick_columns else thin).append(f"M{column * self.cell:.2f} 0V{high:.2f}")
-        # Lines would fill a maze of small cells: there the colours alone show the cells.
-        found = [] if self.kind == "maze" or self.cell < 8 else [self._path(thin, "0.6", "0.35")]
-        return [*found, self._path(thick, "1.6" if self.kind == "sudoku" else "1", "0.75")]
+        fine = [self._path(thin, "0.6", "0.35")] if self.board.has_cell_lines and self.cell >= 8 else []
+        return [*fine, self._path(thick, "1.6" if box else "1", "0.75")]
 
     def _path(self, strokes: list[str], wide: str, opacity: str) -> str:
         look = f'stroke="{self.ink}" stroke-width="{wide}" stroke-opacity="{opacity}"'

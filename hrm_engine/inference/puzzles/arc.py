@@ -144,7 +144,7 @@ def asked_pairs(dataset: PuzzleDataset) -> dict[str, tuple[Pair, ...]]:
         DataError: no ARC dataset, or a damaged file.
     """
     names = dataset.identifiers
-    if dataset.about.kind != "arc" or names is None:
+    if not dataset.about.board.has_tasks or names is None:
         raise DataError(
             f"{_place(dataset)} is no ARC dataset with names of its puzzles: build one with lab data build-arc"
         )

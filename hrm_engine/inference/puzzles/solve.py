@@ -21,10 +21,9 @@ import numpy.typing as npt
 import torch
 
 from hrm_engine.bundles import PuzzleBundle
-from hrm_engine.data.puzzles.boards import are_valid
+from hrm_engine.data.puzzles.symmetries import Numbers, Views
 from hrm_engine.errors import ConfigError
-from hrm_engine.inference.puzzles.choose import CHOICES, Attempts, Choose, chosen_starts
-from hrm_engine.inference.puzzles.starts import Looks, Numbers, StartsFrom, looks
+from hrm_engine.inference.puzzles.starts import CHOICES, Attempts, Choose, StartsFrom, board_views, chosen_starts
 from hrm_engine.inference.puzzles.thinking import (
     Boards,
     FirstStates,
@@ -117,7 +116,7 @@ def solve(
         raise ConfigError(f"--halt-confidence {halt_confidence}: a probability, 0 to 1, is expected")
     pool = _Pool(
         bundle,
-        looks(bundle, numbers, starts_from, starts + until_valid),
+        board_views(bundle, numbers, starts_from, starts + until_valid),
         num_segments=num_segments,
         halting=halting,
         halt_confidence=halt_confidence,
@@ -130,8 +129,8 @@ def solve(
     answers = attempts.answers[rows, start]
     depth, halted = attempts.segments[rows, start], attempts.halted[rows, start]
     confidence = attempts.confidence[rows, start]
-    has_rules = bundle.card.puzzle in ("sudoku", "maze")
-    is_valid = are_valid(bundle.card.puzzle, boards, answers) if has_rules else None
+    board = bundle.card.board
+    is_valid = board.are_valid(boards, answers) if board.has_rules else None
     solved = np.zeros(len(boards), dtype=bool)
     restarts, restart_segments = np.zeros((2, len(boards)), dtype=np.int64)
     for number in range(starts, starts + until_valid):
@@ -142,11 +141,11 @@ def solve(
         again = pool.run(boards[open_rows], numbers[open_rows], [number], race=False)
         restarts[open_rows] += 1
         restart_segments[open_rows] += again.segments[:, 0]
-        right = are_valid(bundle.card.puzzle, boards[open_rows], again.answers[:, 0])
-        found = open_rows[right]
-        answers[found], start[found], solved[found], is_valid[found] = again.answers[right, 0], number, True, True
-        depth[found], halted[found] = again.segments[right, 0], again.halted[right, 0]
-        confidence[found] = again.confidence[right, 0]
+        right = board.are_valid(boards[open_rows], again.answers[:, 0])
+        mended = open_rows[right]
+        answers[mended], start[mended], solved[mended], is_valid[mended] = again.answers[right, 0], number, True, True
+        depth[mended], halted[mended] = again.segments[right, 0], again.halted[right, 0]
+        confidence[mended] = again.confidence[right, 0]
     spent = attempts.segments.sum(1)
     return Solutions(
         answers,
@@ -185,7 +184,7 @@ class _Pool:
     def __init__(
         self,
         bundle: PuzzleBundle,
-        views: Looks,
+        views: Views,
         *,
         num_segments: int,
         halting: bool,
@@ -305,5 +304,5 @@ def _check_effort(
         raise ConfigError(f"batch_size {batch_size}: at least 1")
     if not 0 <= until_valid <= MAX_RESTARTS:
         raise ConfigError(f"--until-valid {until_valid}: 0 to {MAX_RESTARTS} restarts are possible")
-    if until_valid and bundle.card.puzzle not in ("sudoku", "maze"):
+    if until_valid and not bundle.card.board.has_rules:
         raise ConfigError(f"--until-valid needs rules to check an answer by, and {bundle.card.puzzle} boards have none")

@@ -148,17 +148,17 @@ def check_identifiers(bundle: PuzzleBundle, identifiers: Boards | None, count: i
     """
     card, config = bundle.card, bundle.config
     if identifiers is None:
-        if card.puzzle == "arc":
+        if card.board.has_tasks:
             raise ConfigError(
                 f"{bundle.path.name} tells ARC tasks apart by their identifier: say which of its tasks this is"
             )
         return np.full(count, card.blank_identifier_id, dtype=np.int64)
-    found = np.asarray(identifiers, dtype=np.int64)
-    if found.shape != (count,):
-        raise ConfigError(f"{count} boards and identifiers of shape {found.shape}: each board needs one")
-    if config.prefix_tokens and found.size and not 0 <= found.min() <= found.max() < config.num_identifiers:
+    numbers = np.asarray(identifiers, dtype=np.int64)
+    if numbers.shape != (count,):
+        raise ConfigError(f"{count} boards and identifiers of shape {numbers.shape}: each board needs one")
+    if config.prefix_tokens and numbers.size and not 0 <= numbers.min() <= numbers.max() < config.num_identifiers:
         raise ConfigError(
             f"{bundle.path.name} knows the puzzle identifiers 0 to {config.num_identifiers - 1}; given were "
-            f"{found.min()} to {found.max()}"
+            f"{numbers.min()} to {numbers.max()}"
         )
-    return found
+    return numbers

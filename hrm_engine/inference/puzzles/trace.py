@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hrm_engine.bundles import PuzzleBundle
-from hrm_engine.data.puzzles.boards import Kind, is_valid
+from hrm_engine.data.puzzles.board import Board
 from hrm_engine.inference.puzzles.thinking import (
     Boards,
     FirstStates,
@@ -58,7 +58,7 @@ class Segment:
 class Trace:
     """Thinking about one board, segment by segment."""
 
-    kind: Kind
+    board: Board
     height: int
     width: int
     inputs: npt.NDArray[np.int64]
@@ -78,7 +78,7 @@ class Trace:
     @property
     def is_valid(self) -> bool | None:
         """Whether the answer follows the rules; None for boards without rules (ARC, other)."""
-        return is_valid(self.kind, self.inputs, self.answer)
+        return self.board.is_valid(self.inputs, self.answer)
 
     def states(self, level: str) -> Tensor:
         """``z_h`` or ``z_l`` of all segments, (T, S, D) fp32. Raises ValueError unless states were kept."""
@@ -91,7 +91,7 @@ class Trace:
         """Everything but the states, as JSON: tokens as numbers, changed cells as their numbers."""
         return {
             "schema_version": TRACE_SCHEMA,
-            "kind": self.kind,
+            "kind": self.board.kind,
             "height": self.height,
             "width": self.width,
             "inputs": self.inputs.tolist(),
@@ -120,9 +120,9 @@ def trace(
     Raises:
         DataError: a board that the solver cannot take. ConfigError: segments or identifier out of range.
     """
-    found = tuple(watch(bundle, inputs, identifier=identifier, segments=segments, keep_states=keep_states))
+    thoughts = tuple(watch(bundle, inputs, identifier=identifier, segments=segments, keep_states=keep_states))
     card = bundle.card
-    return Trace(card.puzzle, card.height, card.width, np.asarray(inputs).astype(np.int64), found)
+    return Trace(card.board, card.height, card.width, np.asarray(inputs).astype(np.int64), thoughts)
 
 
 @torch.no_grad()

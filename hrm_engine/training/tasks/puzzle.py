@@ -16,7 +16,6 @@ from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.student import load_student, student_source
 from hrm_engine.config import CoreConfig, PuzzleTrainConfig, resolve_puzzle_core
 from hrm_engine.config.kinds import PUZZLE
-from hrm_engine.data.puzzles.augment import check_symmetries
 from hrm_engine.data.puzzles.embedded import build_embedded
 from hrm_engine.data.puzzles.format import DatasetInfo, PuzzleDataset, open_dataset
 from hrm_engine.data.random import stream
@@ -109,7 +108,7 @@ class PuzzleTask(Task):
         self.test_set = self._test_set(folder)
         about, info = self.train_set.about, self.train_set.info
         if config.data.symmetries:
-            check_symmetries(about)
+            about.board.check_symmetries(about.height, about.width)
         if core is None:
             core = resolve_puzzle_core(
                 config.network,

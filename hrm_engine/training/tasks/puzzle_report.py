@@ -85,7 +85,7 @@ def describe_full_evaluation(
     """The same of all rows, which also leaves a line for each of them; for ARC the votes on whole grids."""
     described = describe_evaluation(result, test_set, rows, arrays, baseline)
     score: ArcScore | None = None
-    if test_set.about.kind == "arc":
+    if test_set.about.board.has_tasks:
         score = vote(test_set, result.predictions, arrays.take(rows)[2], result.confidence[:, -1], rows=rows)
 
     def write(folder: Path) -> None:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hrm_engine.data.puzzles.augment import augment
 from hrm_engine.data.puzzles.format import PuzzleDataset
 from hrm_engine.data.puzzles.order import PuzzleOrder
 from hrm_engine.models.slots import Rows
@@ -29,7 +28,7 @@ class RowQueue:
     ) -> None:
         self.order = PuzzleOrder(dataset, seed=seed)
         self.num_slots = num_slots
-        self._seed, self._symmetries, self._about = seed, symmetries, dataset.about
+        self._seed, self._symmetries, self._board = seed, symmetries, dataset.about.board
         self._arrays = RowArrays(dataset)
         cells = dataset.info.seq_len
         self.capacity = max(READ_AHEAD_STEPS * num_slots, min(4096, RING_BYTES // (2 * cells)))
@@ -58,7 +57,7 @@ class RowQueue:
         inputs, labels, identifiers = self._arrays.take(self.order.rows(self._filled, count))
         if self._symmetries:
             numbers = np.arange(self._filled, self._filled + count)
-            inputs, labels = augment(self._about, inputs, labels, seed=self._seed, row_numbers=numbers)
+            inputs, labels = self._board.augment(inputs, labels, seed=self._seed, row_numbers=numbers)
         self._write(self.ring.inputs, inputs)
         self._write(self.ring.labels, labels)
         self._write(self.ring.identifiers, identifiers)

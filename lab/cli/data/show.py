@@ -12,7 +12,7 @@ from lab.cli.console import console, show_facts, show_json
 from lab.cli.places import relative
 
 if TYPE_CHECKING:
-    from hrm_engine.data.puzzles.boards import Tokens
+    from hrm_engine.data.puzzles.board import Tokens
     from hrm_engine.data.puzzles.format import PuzzleDataset
 
 
@@ -25,18 +25,17 @@ def show(
     json: Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")] = False,
 ) -> int:
     """Draw one row: the puzzle beside its solution. In colour, what the puzzle gives is bold."""
-    from hrm_engine.data.puzzles.boards import is_valid, to_text
     from hrm_engine.data.puzzles.format import open_dataset
 
     workspace = Workspace.find()
     opened = open_dataset(workspace.resolve(dataset), split, check_tokens=False)
     part, row = opened.row(index)
     inputs, labels = part.inputs[row], part.labels[row]
-    facts = _facts(opened, index)
-    if opened.about.kind in ("sudoku", "maze"):
-        facts["solution_is_valid"] = is_valid(opened.about.kind, inputs, labels)
+    facts, board = _facts(opened, index), opened.about.board
+    if board.has_rules:
+        facts["solution_is_valid"] = board.is_valid(inputs, labels)
     if json:
-        boards = {"input": to_text(opened.about.kind, inputs), "solution": to_text(opened.about.kind, labels)}
+        boards = {"input": board.to_text(inputs), "solution": board.to_text(labels)}
         show_json({"dataset": str(opened.folder), **facts, **boards})
         return 0
     if opened.about.is_proxy:
@@ -74,11 +73,11 @@ def _facts(opened: PuzzleDataset, index: int) -> dict[str, Any]:
 
 
 def _draw(opened: PuzzleDataset, inputs: Tokens, labels: Tokens) -> None:
-    from hrm_engine.data.puzzles.boards import extent
+    from hrm_engine.data.puzzles.board import extent
     from lab.cli.board_view import board_lines, side_by_side
 
     about = opened.about
     rows, columns = extent([inputs, labels], about.height, about.width)
-    boards = [board.reshape(about.height, about.width)[rows, columns] for board in (inputs, labels)]
-    given = boards[0] if about.kind in ("sudoku", "maze") else None
-    side_by_side([board_lines(about.kind, board, given=given) for board in boards])
+    grids = [tokens.reshape(about.height, about.width)[rows, columns] for tokens in (inputs, labels)]
+    given = grids[0] if about.board.has_givens else None
+    side_by_side([board_lines(about.board, grid, given=given) for grid in grids])

@@ -17,7 +17,7 @@ from hrm_engine.data.puzzles.arc.augment import (
 )
 from hrm_engine.data.puzzles.arc.build import demonstration_order
 from hrm_engine.data.puzzles.arc.grids import END, PAD, SIDE, crop, crop_sizes, encode, encode_many, parse_grid
-from hrm_engine.data.puzzles.boards import to_text
+from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.errors import DataError
 
 SIDES = st.integers(1, SIDE)
@@ -82,7 +82,7 @@ def test_the_row_of_a_grid_as_the_reference_writes_it() -> None:
     assert not lines[:, 7:].any()
     whole = encode(np.full((SIDE, SIDE), 3, dtype=np.uint8))
     assert whole.tolist() == [5] * 900
-    assert to_text("arc", whole[:3]) == "333"
+    assert BOARDS["arc"].to_text(whole[:3]) == "333"
 
 
 @given(st.lists(GRIDS, min_size=1, max_size=4))

@@ -7,22 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrm_engine.data.puzzles.boards import (
-    ARC_COLOURS,
-    CHARACTERS,
-    Kind,
-    are_valid,
-    cell_text,
-    colour,
-    conflicts,
-    extent,
-    is_valid,
-    lines,
-    parse_sudoku,
-    to_text,
-    to_tokens,
-    units,
-)
+from hrm_engine.data.puzzles.arc.board import ARC_COLOURS
+from hrm_engine.data.puzzles.board import extent
+from hrm_engine.data.puzzles.kinds import BOARDS
+from hrm_engine.data.puzzles.sudoku.board import parse_sudoku
+from hrm_engine.data.puzzles.sudoku.rules import conflicts, units
 from hrm_engine.errors import DataError
 
 SOLVED_6 = "123456456123231564564231312645645312"
@@ -33,30 +22,30 @@ WAY = "So#  \n#o#  \n o# G\n #  o\n    o"
 
 
 def maze(text: str) -> np.ndarray:
-    return to_tokens("maze", text.replace("\n", ""))
+    return BOARDS["maze"].to_tokens(text.replace("\n", ""))
 
 
 @given(st.sampled_from(["sudoku", "maze"]), st.data())
-def test_text_and_tokens_are_inverse(kind: Kind, data: st.DataObject) -> None:
-    text = data.draw(st.text(CHARACTERS[kind][1:], max_size=100))
-    tokens = to_tokens(kind, text)
-    assert (tokens.dtype, to_text(kind, tokens)) == (np.uint8, text)
+def test_text_and_tokens_are_inverse(kind: str, data: st.DataObject) -> None:
+    text = data.draw(st.text(BOARDS[kind].characters[1:], max_size=100))
+    tokens = BOARDS[kind].to_tokens(text)
+    assert (tokens.dtype, BOARDS[kind].to_text(tokens)) == (np.uint8, text)
 
 
 def test_text_of_every_kind() -> None:
-    assert to_text("arc", np.array([0, 1, 2, 11])) == "?|09"
-    assert to_text("other", np.array([0, 37])) == "0 37"
-    assert [cell_text("sudoku", token) for token in (0, 1, 2, 10, 11)] == ["?", ".", "1", "9", "11"]
+    assert BOARDS["arc"].to_text(np.array([0, 1, 2, 11])) == "?|09"
+    assert BOARDS["other"].to_text(np.array([0, 37])) == "0 37"
+    assert [BOARDS["sudoku"].cell_text(token) for token in (0, 1, 2, 10, 11)] == ["?", ".", "1", "9", "11"]
     with pytest.raises(DataError, match="have no text form"):
-        to_tokens("other", "1 2")
+        BOARDS["other"].to_tokens("1 2")
     with pytest.raises(DataError, match="character 3 is 'x': a maze .* ' #GSo'"):
-        to_tokens("maze", "# x")
+        BOARDS["maze"].to_tokens("# x")
 
 
 def test_a_typed_sudoku() -> None:
     tokens = parse_sudoku(PUZZLE_9)
-    assert to_text("sudoku", tokens) == PUZZLE_9
-    framed = "\n".join("".join(text for text, _ in line) for line in lines("sudoku", tokens, 9, 9))
+    assert BOARDS["sudoku"].to_text(tokens) == PUZZLE_9
+    framed = "\n".join("".join(text for text, _ in line) for line in BOARDS["sudoku"].lines(tokens, 9, 9))
     np.testing.assert_array_equal(parse_sudoku(framed.replace(".", "0")), tokens)
     assert len(parse_sudoku("." * 16)) == 16
     assert len(parse_sudoku(SOLVED_6)) == 36
@@ -89,23 +78,23 @@ def test_units_cover_every_cell_three_times(size: int, box: list[int]) -> None:
 
 
 def test_conflicts_mark_both_cells() -> None:
-    tokens = to_tokens("sudoku", "1..1" + "." * 8 + "1...")
+    tokens = BOARDS["sudoku"].to_tokens("1..1" + "." * 8 + "1...")
     assert np.flatnonzero(conflicts(tokens)).tolist() == [0, 3, 12]
     assert not conflicts(parse_sudoku(SOLVED_6)).any()
 
 
 def test_a_solution_must_keep_the_givens_and_the_rules() -> None:
     puzzle, solved = parse_sudoku(PUZZLE_9), parse_sudoku(SOLVED_9)
-    assert is_valid("sudoku", puzzle, solved) is True
-    assert is_valid("sudoku", puzzle, puzzle) is False
+    assert BOARDS["sudoku"].is_valid(puzzle, solved) is True
+    assert BOARDS["sudoku"].is_valid(puzzle, puzzle) is False
     relabelled = np.where(solved == 2, 3, np.where(solved == 3, 2, solved))
-    assert is_valid("sudoku", np.ones_like(puzzle), relabelled) is True
-    assert is_valid("sudoku", puzzle, relabelled) is False
+    assert BOARDS["sudoku"].is_valid(np.ones_like(puzzle), relabelled) is True
+    assert BOARDS["sudoku"].is_valid(puzzle, relabelled) is False
     for cell in range(81):
         wrong = solved.copy()
         wrong[cell] = 2 + (solved[cell] - 1) % 9
-        assert is_valid("sudoku", puzzle, wrong) is False
-    assert is_valid("sudoku", parse_sudoku(SOLVED_6), parse_sudoku(SOLVED_6)) is True
+        assert BOARDS["sudoku"].is_valid(puzzle, wrong) is False
+    assert BOARDS["sudoku"].is_valid(parse_sudoku(SOLVED_6), parse_sudoku(SOLVED_6)) is True
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -117,7 +106,7 @@ def test_many_rows_are_judged_as_one(seed: int) -> None:
     predictions[np.arange(6), changed] = draw.integers(0, 12, size=6)
     inputs = np.repeat(puzzle[None], 6, axis=0)
     expected = (predictions == solved).all(axis=1)
-    np.testing.assert_array_equal(are_valid("sudoku", inputs, predictions), expected)
+    np.testing.assert_array_equal(BOARDS["sudoku"].are_valid(inputs, predictions), expected)
 
 
 @pytest.mark.parametrize(
@@ -137,42 +126,42 @@ def test_many_rows_are_judged_as_one(seed: int) -> None:
     ],
 )
 def test_a_way_through_a_maze(answer: str, valid: bool) -> None:
-    assert is_valid("maze", maze(MAZE), maze(answer)) is valid
-    assert are_valid("maze", maze(MAZE)[None], maze(answer)[None]).tolist() == [valid]
+    assert BOARDS["maze"].is_valid(maze(MAZE), maze(answer)) is valid
+    assert BOARDS["maze"].are_valid(maze(MAZE)[None], maze(answer)[None]).tolist() == [valid]
 
 
 def test_a_way_need_not_be_the_shortest() -> None:
     empty = "S   G" + " " * 20
-    assert is_valid("maze", maze(empty), maze("SoooG" + " " * 20)) is True
-    assert is_valid("maze", maze(empty), maze("S   Go   oooooo" + " " * 10)) is True
+    assert BOARDS["maze"].is_valid(maze(empty), maze("SoooG" + " " * 20)) is True
+    assert BOARDS["maze"].is_valid(maze(empty), maze("S   Go   oooooo" + " " * 10)) is True
 
 
 def test_start_beside_the_goal_needs_no_mark_and_padding_is_never_right() -> None:
     beside = maze("SG##")
-    assert is_valid("maze", beside, beside) is True
-    assert is_valid("maze", beside, np.zeros_like(beside)) is False
-    assert is_valid("maze", maze("S #G"), maze("S #G")) is False
+    assert BOARDS["maze"].is_valid(beside, beside) is True
+    assert BOARDS["maze"].is_valid(beside, np.zeros_like(beside)) is False
+    assert BOARDS["maze"].is_valid(maze("S #G"), maze("S #G")) is False
 
 
 def test_no_rule_says_whether_an_arc_grid_is_right() -> None:
     grid = np.zeros(900, dtype=np.uint8)
-    assert is_valid("arc", grid, grid) is None
-    assert is_valid("other", grid, grid) is None
+    assert BOARDS["arc"].is_valid(grid, grid) is None
+    assert BOARDS["other"].is_valid(grid, grid) is None
     with pytest.raises(ValueError, match="no rules"):
-        are_valid("arc", grid[None], grid[None])
+        BOARDS["arc"].are_valid(grid[None], grid[None])
     with pytest.raises(ValueError, match="one shape"):
-        are_valid("sudoku", grid[None], grid)
+        BOARDS["sudoku"].are_valid(grid[None], grid)
 
 
 def test_lines_name_every_cell_once() -> None:
     for kind, height, width in (("sudoku", 4, 4), ("sudoku", 6, 6), ("maze", 3, 3), ("arc", 2, 5), ("other", 2, 3)):
         tokens = np.arange(height * width) % 5 + 1
-        cells = [cell for line in lines(kind, tokens, height, width) for _, cell in line if cell is not None]
+        cells = [cell for line in BOARDS[kind].lines(tokens, height, width) for _, cell in line if cell is not None]
         assert cells == list(range(height * width))
-    plain = ["".join(text for text, _ in line) for line in lines("sudoku", parse_sudoku(SOLVED_6), 6, 6)]
+    plain = ["".join(text for text, _ in line) for line in BOARDS["sudoku"].lines(parse_sudoku(SOLVED_6), 6, 6)]
     assert plain[:4] == ["+-------+-------+", "| 1 2 3 | 4 5 6 |", "| 4 5 6 | 1 2 3 |", "+-------+-------+"]
     assert len({len(line) for line in plain}) == 1
-    drawn = ["".join(text for text, _ in line) for line in lines("maze", maze("S#G "), 2, 2)]
+    drawn = ["".join(text for text, _ in line) for line in BOARDS["maze"].lines(maze("S#G "), 2, 2)]
     assert drawn == ["S ##", "G   "]
 
 
@@ -186,6 +175,12 @@ def test_extent_cuts_padding_off() -> None:
 
 
 def test_colours() -> None:
-    assert [colour("arc", token) for token in (0, 1, 2, 11, 12)] == [None, None, ARC_COLOURS[0], ARC_COLOURS[9], None]
-    assert len({colour("maze", token) for token in range(1, 6)}) == 5
-    assert colour("sudoku", 3) is None
+    assert [BOARDS["arc"].colours.get(token) for token in (0, 1, 2, 11, 12)] == [
+        None,
+        None,
+        ARC_COLOURS[0],
+        ARC_COLOURS[9],
+        None,
+    ]
+    assert len({BOARDS["maze"].colours.get(token) for token in range(1, 6)}) == 5
+    assert BOARDS["sudoku"].colours.get(3) is None

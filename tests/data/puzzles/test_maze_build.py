@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrm_engine.data.puzzles.boards import PATH, are_valid, to_text
 from hrm_engine.data.puzzles.dihedral import INVERSE, NUM_DIHEDRAL, dihedral_cells
 from hrm_engine.data.puzzles.format import open_dataset
+from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.maze import build
+from hrm_engine.data.puzzles.maze.board import PATH
 from hrm_engine.data.puzzles.maze.build import build_from_csv, build_generated, orientations
 from hrm_engine.data.puzzles.maze.generate import MazeKind, Mazes, canonical_keys, generate_mazes
 from hrm_engine.data.puzzles.maze.published import read_mazes
@@ -38,7 +39,9 @@ def write_csv(path: Path, rows: Iterable[Sequence[str]], header: str = "source,q
 
 def csv_rows(mazes: Mazes) -> list[list[str]]:
     pairs = zip(mazes.inputs, mazes.labels, strict=True)
-    return [["made", to_text("maze", question), to_text("maze", answer), "0"] for question, answer in pairs]
+    return [
+        ["made", BOARDS["maze"].to_text(question), BOARDS["maze"].to_text(answer), "0"] for question, answer in pairs
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ class TestGenerated:
         assert not train.about.is_proxy  # only 30 x 30 stands in for something published
         for dataset in (train, test):
             (part,) = dataset.sets
-            assert are_valid("maze", part.inputs, part.labels).all()
+            assert BOARDS["maze"].are_valid(part.inputs, part.labels).all()
             assert part.ratings is not None
             np.testing.assert_array_equal(part.ratings, (part.labels == PATH).sum(axis=1) + 1)
             assert part.ratings.min() >= report.shortest >= 9
@@ -179,7 +182,7 @@ class TestFromCsv:
         file = write_csv(tmp_path / "open.csv", [["x", "S   G    ", "So  G    ", "1"]])
         found = read_mazes([file])
         assert found.num_several == 1
-        assert to_text("maze", found.mazes.labels[0]) == "So  G    "
+        assert BOARDS["maze"].to_text(found.mazes.labels[0]) == "So  G    "
 
     @pytest.mark.parametrize(
         ("question", "answer", "told"),

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hrm_engine.data.puzzles.boards import FREE, GOAL, PATH, START, WALL, are_valid
 from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral_cells
+from hrm_engine.data.puzzles.kinds import BOARDS
+from hrm_engine.data.puzzles.maze.board import FREE, GOAL, PATH, START, WALL
 from hrm_engine.data.puzzles.maze.generate import MazeKind, Mazes, canonical_keys, generate_mazes
 from hrm_engine.data.puzzles.maze.search import breadth_first, shortest_paths
 from hrm_engine.errors import ConfigError, DataError
@@ -68,7 +69,7 @@ def test_labels_are_the_one_shortest_path() -> None:
     mazes = draw()
     assert mazes.inputs.shape == mazes.labels.shape == (60, 144)
     assert mazes.inputs.dtype == mazes.labels.dtype == np.uint8
-    assert are_valid("maze", mazes.inputs, mazes.labels).all()
+    assert BOARDS["maze"].are_valid(mazes.inputs, mazes.labels).all()
     loops = 0
     for question, answer, length in zip(mazes.inputs, mazes.labels, mazes.lengths.tolist(), strict=True):
         assert set(question.tolist()) == {WALL, FREE, START, GOAL}

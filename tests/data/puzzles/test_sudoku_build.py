@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm_engine.data.puzzles.boards import are_valid
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
+from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.sudoku import build
 from hrm_engine.data.puzzles.sudoku.generate import Puzzles, candidate_blocks, generate
 from hrm_engine.data.puzzles.sudoku.hard import HARD_PROXY, HardSet, make_hard_set, puzzles_hash
@@ -42,7 +42,7 @@ def test_a_generated_dataset(tmp_path: Path) -> None:
     assert train.identifiers == ["<blank>"]
     for dataset in (train, test):
         (part,) = dataset.sets
-        assert are_valid("sudoku", part.inputs, part.labels).all()
+        assert BOARDS["sudoku"].are_valid(part.inputs, part.labels).all()
         assert (solve(part.inputs).num_solutions == 1).all()
         assert ((part.inputs == 1).sum(axis=1) == 9).all()
     assert (report.num_train_puzzles, report.num_train_rows, report.num_test_puzzles) == (60, 240, 25)

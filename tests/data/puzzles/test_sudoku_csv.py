@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm_engine.data.puzzles.boards import to_text
+from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.sudoku.csv_files import Selection, read_csv
 from hrm_engine.data.puzzles.sudoku.generate import Puzzles, generate
 from hrm_engine.errors import DataError
@@ -20,10 +20,12 @@ NINE = (
 )
 GOOD = f"here,{QUESTION},{ANSWER},3\n"
 
+SUDOKU = BOARDS["sudoku"]
+
 
 def written(puzzles: Puzzles) -> str:
     lines = [
-        f"made,{to_text('sudoku', inputs)},{to_text('sudoku', labels)},{rating}\n"
+        f"made,{SUDOKU.to_text(inputs)},{SUDOKU.to_text(labels)},{rating}\n"
         for inputs, labels, rating in zip(puzzles.inputs, puzzles.labels, puzzles.ratings, strict=True)
     ]
     return HEADER + "".join(lines)

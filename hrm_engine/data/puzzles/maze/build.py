@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral_cells
 from hrm_engine.data.puzzles.format import About, DatasetWriter, SplitWriter
+from hrm_engine.data.puzzles.maze.board import VOCAB_SIZE, Maze
 from hrm_engine.data.puzzles.maze.generate import MazeKind, Mazes, canonical_keys, generate_mazes
 from hrm_engine.data.puzzles.maze.published import PublishedMazes, read_mazes
 from hrm_engine.data.random import permutation, stream
 from hrm_engine.errors import ConfigError, DataError
 
-VOCAB_SIZE = 6
 DEFAULT_LOOPS = 0.02
 # The side of the published mazes: generated ones of that size stand in for them.
 _PUBLISHED_SIZE = 30
@@ -80,7 +80,7 @@ def build_generated(
     min_path = size if min_path is None else min_path
     kind = MazeKind(size=size, min_path=min_path, loops=loops, seed=seed)
     about = About(
-        kind="maze",
+        kind=Maze.kind,
         height=size,
         width=size,
         seed=seed,
@@ -142,7 +142,7 @@ def build_from_csv(
             raise ConfigError(f"--subsample-size {subsample_size}: there are {len(train)} training mazes")
         train = train[np.sort(permutation(seed, "maze/subsample", 0, len(train))[:subsample_size])]
     names = ", ".join(path.name for path in (*csv, *test_csv))
-    about = About(kind="maze", height=size, width=size, seed=seed, description=f"mazes from {names}")
+    about = About(kind=Maze.kind, height=size, width=size, seed=seed, description=f"mazes from {names}")
     with _writer(folder, about, replace) as writer:
         _write(writer, train, test, num_aug, seed)
     parts = [found, held_out] if held_out else [found]

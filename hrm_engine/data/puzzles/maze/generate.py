@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.data.puzzles.boards import FREE, GOAL, PATH, START, WALL
 from hrm_engine.data.puzzles.dihedral import dihedral_cells
+from hrm_engine.data.puzzles.maze.board import FREE, GOAL, PATH, START, WALL
 from hrm_engine.data.puzzles.maze.search import breadth_first, shortest_paths
 from hrm_engine.data.random import stream
 from hrm_engine.errors import ConfigError, DataError

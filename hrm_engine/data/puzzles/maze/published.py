@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.data.puzzles.boards import FREE, GOAL, PATH, START, WALL, to_tokens
+from hrm_engine.data.puzzles.maze.board import FREE, GOAL, PATH, START, WALL, Maze
 from hrm_engine.data.puzzles.maze.generate import LARGEST, Mazes
 from hrm_engine.data.puzzles.maze.search import SEVERAL, breadth_first
 from hrm_engine.errors import DataError
@@ -117,7 +117,7 @@ def _parsed(place: str, question: str, answer: str, size: int | None) -> _Row | 
     if len(answer) != len(question):
         return f"{place}: the question has {len(question)} cells, the answer {len(answer)}"
     try:
-        return _Row(place, to_tokens("maze", question), to_tokens("maze", answer))
+        return _Row(place, *map(Maze().to_tokens, (question, answer)))
     except DataError as problem:
         return f"{place}: {problem}"
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_engine.data.puzzles.description import SPLITS, About
+from hrm_engine.data.puzzles.sudoku.board import Sudoku
 from hrm_engine.data.puzzles.sudoku.csv_files import Selection
 from hrm_engine.data.puzzles.sudoku.generate import Progress, Puzzles, check_blanks, generate
 from hrm_engine.data.puzzles.sudoku.hard import HARD_PROXY, NAME, HardSet, make_hard_set
@@ -274,7 +275,7 @@ class _Build:
 
 
 def _about(size: int, seed: int, description: str, *, is_proxy: bool = False) -> About:
-    return About(kind="sudoku", height=size, width=size, description=description, seed=seed, is_proxy=is_proxy)
+    return About(kind=Sudoku.kind, height=size, width=size, description=description, seed=seed, is_proxy=is_proxy)
 
 
 def _keys(inputs: Tokens) -> npt.NDArray[np.bytes_]:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.data.puzzles.boards import BLANK, are_valid, sudoku_size
+from hrm_engine.data.puzzles.sudoku.board import Sudoku
 from hrm_engine.data.puzzles.sudoku.generate import Progress, Puzzles
+from hrm_engine.data.puzzles.sudoku.rules import BLANK, sudoku_size
 from hrm_engine.data.puzzles.sudoku.solve import solve
 from hrm_engine.data.random import permutation
 from hrm_engine.errors import DataError
@@ -152,7 +153,7 @@ def _first_size(path: Path, row: list[str], line: int) -> int:
 def _checked(path: Path, rows: list[list[str]], lines: npt.NDArray[np.int64], size: int) -> CsvBlock:
     inputs = _tokens(path, rows, lines, size, 1)
     labels = _tokens(path, rows, lines, size, 2)
-    for number in np.flatnonzero(~are_valid("sudoku", inputs, labels))[:1]:
+    for number in np.flatnonzero(~Sudoku().are_valid(inputs, labels))[:1]:
         raise _refusal(path, lines[number], _why_wrong(inputs[number], labels[number], size))
     ratings = np.empty(len(rows), dtype=np.int64)
     for number, row in enumerate(rows):

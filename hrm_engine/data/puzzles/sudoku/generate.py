@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.data.puzzles.boards import BLANK, BOX_SHAPES
+from hrm_engine.data.puzzles.sudoku.rules import BLANK, BOX_SHAPES
 from hrm_engine.data.random import row_words
 from hrm_engine.errors import ConfigError, DataError
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from hrm_engine.data.puzzles.boards import units as units_of
+from hrm_engine.data.puzzles.sudoku.rules import units as units_of
 
 Array = npt.NDArray[Any]
 _NUM_BITS = np.array([bin(mask).count("1") for mask in range(512)], dtype=np.uint8)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.data.puzzles.boards import BLANK, sudoku_size
+from hrm_engine.data.puzzles.sudoku.rules import BLANK, sudoku_size
 
 Rows = npt.NDArray[np.integer[Any]]
 ENOUGH = 2

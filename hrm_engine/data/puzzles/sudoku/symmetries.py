@@ -8,41 +8,14 @@ data stream, so that row r of seed s always meets the same one, whatever was dra
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.data.puzzles.boards import BOX_SHAPES, sudoku_size
+from hrm_engine.data.puzzles.sudoku.rules import BOX_SHAPES, sudoku_size
+from hrm_engine.data.puzzles.symmetries import Rows, Symmetries
 from hrm_engine.data.random import row_words
-
-Rows = npt.NDArray[np.integer[Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Symmetries:
-    """One symmetry for each of n boards: a board t becomes ``digits[t[cells]]``.
-
-    ``cells`` int64 (n, S): from which old cell each new cell is filled. ``digits`` uint8 (n, V): the new token of each
-    old one; padding and blank, 0 and 1, stay.
-    """
-
-    cells: npt.NDArray[np.int64]
-    digits: npt.NDArray[np.uint8]
-
-    def apply(self, tokens: Rows) -> npt.NDArray[np.uint8]:
-        """Boards (n, S) under their symmetries, uint8 (n, S)."""
-        return np.take_along_axis(self.digits, np.take_along_axis(tokens, self.cells, axis=1).astype(np.intp), axis=1)
-
-    def invert(self, tokens: Rows) -> npt.NDArray[np.uint8]:
-        """The boards that ``apply`` maps to ``tokens``, uint8 (n, S)."""
-        return self.inverse().apply(tokens)
-
-    def inverse(self) -> Symmetries:
-        """The symmetries that undo these."""
-        return Symmetries(np.argsort(self.cells, axis=1), np.argsort(self.digits, axis=1).astype(np.uint8))
 
 
 def draw(size: int, *, seed: int, row_numbers: Rows, name: str = "sudoku-symmetry") -> Symmetries:

@@ -1,6 +1,6 @@
-"""Puzzles as users give them: typed, drawn, as an ARC task, or from the solver's own test split.
+"""Puzzles of users: typed, drawn, as an ARC task, or from the solver's own test split.
 
-What cannot be solved is refused before a model thinks about it.
+A puzzle without a solution is refused before a model thinks about it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from hrm_engine.bundles import PuzzleBundle
 from hrm_engine.data.puzzles.arc.augment import parse_identifier
-from hrm_engine.data.puzzles.arc.grids import NUM_CELLS, crop, encode
+from hrm_engine.data.puzzles.arc.grids import NUM_CELLS, encode
 from hrm_engine.data.puzzles.arc.sources import read_task_file
-from hrm_engine.data.puzzles.boards import Kind
+from hrm_engine.data.puzzles.board import Board, CheckedBoard
 from hrm_engine.data.puzzles.format import open_dataset
-from hrm_engine.data.puzzles.typed import read_maze, read_sudoku
 from hrm_engine.errors import BundleError, DataError, HRMError
 from hrm_engine.store.files import read_json
 from hrm_engine.store.paths import Workspace
@@ -27,65 +26,69 @@ _NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Question:
     """One board to be solved."""
 
     inputs: npt.NDArray[np.int64]
     """(C,) tokens."""
     source: str
-    """Where it is from, in words."""
+    """Its origin, in words."""
     identifier: int | None = None
     """Puzzle identifier; None for the blank one."""
     expected: npt.NDArray[np.int64] | None = None
-    """(C,) the right answer, where it is known."""
+    """(C,) the right answer; None if it is not known."""
     warning: str = ""
 
+    def is_right(self, board: Board, answer: npt.NDArray[np.int64]) -> bool | None:
+        """Whether an answer (C,) is the expected one; None if that is not known."""
+        return None if self.expected is None else board.is_right(answer, self.expected)
 
-def typed_sudoku(bundle: PuzzleBundle, text: str) -> Asked:
+
+def typed_sudoku(bundle: PuzzleBundle, text: str) -> Question:
     """A Sudoku of 16, 36 or 81 characters.
 
     Raises:
         BundleError: the bundle solves something else.
         DataError: wrong length or characters, another size, a conflict, or no solution.
     """
-    _check_kind(bundle, "sudoku", "--puzzle")
-    board = read_sudoku(text, bundle.card.height)
-    return Asked(board.inputs, "typed", expected=board.solution, warning=board.warning)
+    _check_kind(bundle, "--puzzle")
+    board = _read(bundle, text)
+    return Question(board.inputs, "typed", expected=board.solution, warning=board.warning)
 
 
-def drawn_maze(bundle: PuzzleBundle, file: Path) -> Asked:
+def drawn_maze(bundle: PuzzleBundle, file: Path) -> Question:
     """A maze from a text file: ``#`` wall, space free, ``S`` start, ``G`` goal. Lines may lack spaces at their end.
 
     Raises:
         BundleError: the bundle solves something else.
         DataError: no such file, another size, other characters, not one start and one goal, or no way between them.
     """
-    _check_kind(bundle, "maze", "--maze")
+    _check_kind(bundle, "--maze")
     try:
         text = file.read_text(encoding="utf8")
     except (OSError, UnicodeDecodeError) as problem:
         raise DataError(f"{file} cannot be read as a drawn maze: {problem}") from problem
     try:
-        board = read_maze(text, bundle.card.height, bundle.card.width)
+        board = _read(bundle, text)
     except DataError as problem:
         raise DataError(f"{file}: {problem}") from problem
-    return Asked(board.inputs, str(file), expected=board.solution, warning=board.warning)
+    return Question(board.inputs, str(file), expected=board.solution, warning=board.warning)
 
 
-def arc_task(bundle: PuzzleBundle, file: Path) -> list[Asked]:
+def arc_task(bundle: PuzzleBundle, file: Path) -> list[Question]:
     """All test pairs of an ARC task file, which is named after the task.
 
     Raises:
         BundleError: the bundle solves something else, or was not trained on the demonstrations of this task.
         DataError: no such file, or no task.
     """
-    _check_kind(bundle, "arc", "--arc")
+    _check_kind(bundle, "--arc")
     if bundle.card.height * bundle.card.width != NUM_CELLS:
         raise BundleError(f"{bundle.path.name} has boards of {bundle.card.height} x {bundle.card.width}, not 30 x 30")
     task = read_task_file(file)
     identifier = _task_identifier(bundle, task.name)
     return [
-        Asked(
+        Question(
             encode(pair.input).astype(np.int64),
             f"{task.name}, test pair {number} of {len(task.tests)}",
             identifier,
@@ -95,11 +98,11 @@ def arc_task(bundle: PuzzleBundle, file: Path) -> list[Asked]:
     ]
 
 
-def held_out_row(bundle: PuzzleBundle, index: int, workspace: Workspace) -> Asked:
+def held_out_row(bundle: PuzzleBundle, index: int, workspace: Workspace) -> Question:
     """Row ``index`` of the test split of the dataset that the bundle was trained on.
 
     Raises:
-        DataError: the bundle does not name a dataset, it is not here, is of another kind, or has no such row.
+        DataError: the bundle does not name a dataset, it is missing, is of another kind, or has no such row.
     """
     folder = _dataset_folder(bundle, workspace)
     if not folder.is_dir():
@@ -111,7 +114,7 @@ def held_out_row(bundle: PuzzleBundle, index: int, workspace: Workspace) -> Aske
     puzzle = int(np.searchsorted(part.puzzle_indices, row, side="right")) - 1
     labels = np.asarray(part.labels[row]).astype(np.int64)
     ignored = dataset.info.ignore_label_id
-    return Asked(
+    return Question(
         np.asarray(part.inputs[row]).astype(np.int64),
         f"row {index} of {folder / 'test'}",
         int(part.puzzle_identifiers[puzzle]),
@@ -119,21 +122,16 @@ def held_out_row(bundle: PuzzleBundle, index: int, workspace: Workspace) -> Aske
     )
 
 
-def is_right(board: Asked, kind: Kind, answer: npt.NDArray[np.int64]) -> bool | None:
-    """Whether an answer (C,) is the expected one, for ARC as a grid; None where it is not known."""
-    if board.expected is None:
-        return None
-    if kind == "arc":
-        return np.array_equal(crop(answer), crop(board.expected))
-    return np.array_equal(answer, board.expected)
+def _read(bundle: PuzzleBundle, text: str) -> CheckedBoard:
+    return bundle.card.board.read(text, bundle.card.height, bundle.card.width)
 
 
-def _check_kind(bundle: PuzzleBundle, kind: Kind, flag: str) -> None:
-    if bundle.card.puzzle != kind:
-        ways = {"sudoku": "--puzzle", "maze": "--maze", "arc": "--arc"}
+def _check_kind(bundle: PuzzleBundle, flag: str) -> None:
+    board = bundle.card.board
+    if board.flag != flag:
         raise BundleError(
-            f"{flag}: {bundle.path.name} was trained on puzzles of kind {bundle.card.puzzle!r}; give it one with "
-            f"{ways.get(bundle.card.puzzle, '--index, from its test split')}"
+            f"{flag}: {bundle.path.name} was trained on puzzles of kind {board.kind!r}; give it one with "
+            f"{board.flag or '--index, from its test split'}"
         )
 
 
