@@ -13,7 +13,8 @@ from hrm_engine.bundles import PuzzleBundle
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.config import PuzzleNetworkConfig, resolve_puzzle_core
-from hrm_engine.data.puzzles.sudoku.generate import Puzzles, generate
+from hrm_engine.data.puzzles.rated import Puzzles
+from hrm_engine.data.puzzles.sudoku.generate import generate
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.slots import Rows
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from rich.text import Text
 
-    from hrm_engine.data.puzzles.board import Board, Tokens
+    from hrm_engine.data.puzzles.board import Board, Region, Tokens
 
 GAP = "    "
 MARK = "*"
@@ -19,23 +19,28 @@ MARK = "*"
 
 def board_lines(
     board: Board,
-    cells: Tokens,
+    tokens: Tokens,
+    shape: tuple[int, int],
+    region: Region,
     *,
     given: Tokens | None = None,
     changed: npt.NDArray[np.bool_] | None = None,
 ) -> list[Text]:
-    """The lines of the cells (height, width) of a board.
+    """The lines of a region of a board (S,) of height and width ``shape``.
 
     Args:
-        given: (height, width) the puzzle: cells that it does not give stand out.
-        changed: (height, width) cells to mark, in colour by their background, and always by a star behind them.
+        given: (S,) the puzzle: digits that it does not give stand out.
+        changed: (S,) cells to mark, in colour by their background, and always by a star behind them.
     """
+    import numpy as np
     from rich.text import Text
 
-    tokens = cells.reshape(-1)
-    marks = None if changed is None else changed.reshape(-1)
+    window = tokens.reshape(shape)[region]
+    cells = window.reshape(-1)
+    is_given = np.ones(len(cells), dtype=bool) if given is None else given.reshape(shape)[region].reshape(-1) == cells
+    marks = np.zeros(len(cells), dtype=bool) if changed is None else changed.reshape(shape)[region].reshape(-1)
     drawn = []
-    for pieces in board.lines(tokens, *cells.shape):
+    for pieces in board.lines(cells, *window.shape):
         line, is_due = Text(), False
         for text, cell in pieces:
             shown = MARK + text[1:] if is_due and text.startswith(" ") and cell is None else text
@@ -43,9 +48,8 @@ def board_lines(
             if cell is None:
                 line.append(shown, "dim")
                 continue
-            is_given = given is None or given.reshape(-1)[cell] == tokens[cell]
-            style = cell_style(board, int(tokens[cell]), is_given=is_given)
-            if marks is not None and marks[cell]:
+            style = cell_style(board, int(cells[cell]), is_given=bool(is_given[cell]))
+            if marks[cell]:
                 style += " underline" if board.colours else " reverse"
                 if len(text) > 1:
                     shown = text[:-1] + MARK

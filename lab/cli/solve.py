@@ -177,10 +177,9 @@ def _show(bundle: PuzzleBundle, question: Question, found: Solutions, row: int, 
     right = question.is_right(board, answer)
     if question.expected is not None and right is False and not board.has_rules:
         boards.append(question.expected)
-    rows, columns = extent(boards, card.height, card.width)
-    grids = [one.reshape(card.height, card.width)[rows, columns] for one in boards]
-    given = grids[0] if board.has_givens else None
-    side_by_side([board_lines(board, grid, given=given) for grid in grids])
+    shape = card.height, card.width
+    region = extent(boards, *shape)
+    side_by_side([board_lines(board, tokens, shape, region, given=question.inputs) for tokens in boards])
     show_facts(_facts(question, found, row, right, expected_shown=len(boards) == 3))
 
 
@@ -217,9 +216,14 @@ def _show_segment(traced: Trace, segment: Segment) -> None:
         words.append("beyond its halt")
     console().print(", ".join(words), style="bold")
     boards = [traced.inputs, *(one.prediction for one in traced.segments)]
-    rows, columns = extent(boards, traced.height, traced.width)
-    shape = (traced.height, traced.width)
-    given = traced.inputs.reshape(shape)[rows, columns] if traced.board.has_givens else None
-    grid, changed = segment.prediction.reshape(shape)[rows, columns], segment.changed.reshape(shape)[rows, columns]
-    side_by_side([board_lines(traced.board, grid, given=given, changed=changed)])
+    shape = traced.height, traced.width
+    lines = board_lines(
+        traced.board,
+        segment.prediction,
+        shape,
+        extent(boards, *shape),
+        given=traced.inputs,
+        changed=segment.changed,
+    )
+    side_by_side([lines])
     console().print()

@@ -20,7 +20,6 @@ class PuzzleView:
         self._about = dataset.about
         self._boards = {"puzzle": part.inputs[row], "solution": part.labels[row]}
         self._region = extent(list(self._boards.values()), self._about.height, self._about.width)
-        self._given = self._boards["puzzle"] if self._about.board.has_givens else None
 
     def _repr_html_(self) -> str:
         about = self._about
@@ -30,7 +29,7 @@ class PuzzleView:
                 board,
                 about.height,
                 about.width,
-                given=self._given,
+                given=self._boards["puzzle"],
                 region=self._region,
                 side_px=_SIDE_PX,
                 ink=_INK,
@@ -45,11 +44,10 @@ class PuzzleView:
         return f"<div>{' &nbsp; '.join(pictures)}</div>"
 
     def __repr__(self) -> str:
-        rows, columns = self._region
-        shape = (self._about.height, self._about.width)
+        about, shape = self._about, (self._about.height, self._about.width)
         return beside(
             [
-                [name, *(line.plain for line in board_lines(self._about.board, board.reshape(shape)[rows, columns]))]
-                for name, board in self._boards.items()
+                [name, *(line.plain for line in board_lines(about.board, tokens, shape, self._region))]
+                for name, tokens in self._boards.items()
             ]
         )

@@ -102,7 +102,7 @@ class TracePictures:
             trace.inputs if segment is None else segment.prediction,
             trace.height,
             trace.width,
-            given=trace.inputs if trace.board.has_givens else None,
+            given=trace.inputs,
             changed=None if segment is None else segment.changed,
             wrong=None if segment is None or self.solution is None else wrong_cells(segment, self.solution),
             region=self.region,

@@ -21,11 +21,10 @@ def trace_text(trace: Trace, *, solution: Tokens | None = None, width: int = WID
     """
     shown = trace.segments[: trace.halted_at]
     shape = (trace.height, trace.width)
-    rows, columns = extent([trace.inputs, *(segment.prediction for segment in shown)], *shape)
+    region = extent([trace.inputs, *(segment.prediction for segment in shown)], *shape)
 
-    def lines(board: Tokens, changed: Cells | None = None) -> list[str]:
-        marked = None if changed is None else changed.reshape(shape)[rows, columns]
-        return [line.plain for line in board_lines(trace.board, board.reshape(shape)[rows, columns], changed=marked)]
+    def lines(tokens: Tokens, changed: Cells | None = None) -> list[str]:
+        return [line.plain for line in board_lines(trace.board, tokens, shape, region, changed=changed)]
 
     blocks = [["the puzzle", *lines(trace.inputs)]]
     for segment in shown:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.data.text import read_documents
+from hrm_engine.data.text.documents import read_documents
 from hrm_engine.errors import DataError
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrm_engine.data.text import split_holdout
+from hrm_engine.data.text.documents import split_holdout
 from hrm_engine.errors import DataError
 
 DOCUMENTS = [f"document number {number}" for number in range(2000)]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrm_engine.data.random import permutation, stream
-from hrm_engine.data.text import RowOrder
+from hrm_engine.data.text.order import RowOrder
 from hrm_engine.errors import DataError
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hrm_engine.data.text import build_python_docs, read_documents
-from hrm_engine.data.text.python_docs import BuildReport, write_sample
+from hrm_engine.data.text.documents import read_documents
+from hrm_engine.data.text.python_docs import BuildReport, build_python_docs, write_sample
 from hrm_engine.errors import DataError, StorageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuildReport:
 
 
 def test_two_processes_write_the_same_bytes(built: BuildReport, tmp_path: Path) -> None:
-    code = "import sys; from hrm_engine.data.text import build_python_docs; build_python_docs(sys.argv[1])"
+    code = "import sys; from hrm_engine.data.text.python_docs import build_python_docs; build_python_docs(sys.argv[1])"
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=ROOT, env=environment)
     for name in NAMES:

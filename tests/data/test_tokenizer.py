@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from hrm_engine.data.text import Tokenizer, train_tokenizer
+from hrm_engine.data.text.tokenizer import Tokenizer, train_tokenizer
 from hrm_engine.errors import ConfigError, DataError
 
 DOCUMENTS = ["The cat sat on the mat. " * 20, "Über naïve Füße 😀 日本語\n\n\tdef f(x):\n    return x + 1\n" * 5]
@@ -62,7 +62,7 @@ class TestTraining:
 
     def test_the_same_documents_give_the_same_tokenizer_in_another_process(self) -> None:
         code = (
-            "import json, sys; from hrm_engine.data.text import train_tokenizer;"
+            "import json, sys; from hrm_engine.data.text.tokenizer import train_tokenizer;"
             "print(train_tokenizer(json.load(sys.stdin), vocab_size=300).fingerprint)"
         )
         root, asked = Path(__file__).resolve().parents[2], json.dumps(DOCUMENTS)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrm_engine.data.text import IGNORE, unigram_loss
+from hrm_engine.data.text.packing import IGNORE
+from hrm_engine.data.text.unigram import unigram_loss
 from hrm_engine.errors import DataError
 
 

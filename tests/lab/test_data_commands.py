@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm_engine.data.puzzles.format import About, DatasetWriter, open_dataset
+from hrm_engine.data.puzzles.description import About
+from hrm_engine.data.puzzles.format import open_dataset
 from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.sudoku.board import parse_sudoku
+from hrm_engine.data.puzzles.writer import DatasetWriter
 from lab.cli.app import main
 
 BUILD = ["data", "build-sudoku", "--size", "4", "--blanks", "8", "--count", "20", "--test-count", "5"]

@@ -52,7 +52,6 @@ class Board:
     colours: Mapping[int, str] = MappingProxyType({})  # by token, where colours carry the meaning
     shaded: int | None = None  # token that is drawn as a grey ground
     has_cell_lines = True
-    has_givens = False  # the cells of the puzzle stay in its answer and stand out there
     has_rules = False  # rules tell whether an answer is valid
     has_symmetries = False  # a square board has symmetries that keep its meaning
     has_tasks = False  # boards belong to named tasks, which a solver knows by their puzzle identifiers alone

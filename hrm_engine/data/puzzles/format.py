@@ -36,10 +36,8 @@ from hrm_engine.data.puzzles.description import (
     read_about,
     read_info,
 )
-from hrm_engine.data.puzzles.writer import DatasetWriter, SplitWriter, fingerprint
+from hrm_engine.data.puzzles.writer import fingerprint
 from hrm_engine.errors import DataError
-
-__all__ = ["About", "DatasetInfo", "DatasetWriter", "PuzzleDataset", "PuzzleSet", "SplitWriter", "open_dataset"]
 
 IntArray = npt.NDArray[np.integer[Any]]
 _BLOCK_BYTES = 1 << 24

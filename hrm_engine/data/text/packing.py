@@ -64,11 +64,6 @@ class Batch:
     documents: torch.Tensor
     positions: torch.Tensor
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
-        tensors = (self.inputs, self.labels, self.documents, self.positions)
-        return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in tensors))
-
 
 def pack(documents: list[str], tokenizer: Tokenizer) -> TokenStream:
     """Tokenize documents into one stream. Raises `DataError` if there are none."""

@@ -22,8 +22,6 @@ from hrm_engine.data.text.stream_decoder import StreamingDecoder
 from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.store.files import write_text
 
-__all__ = ["BOS", "EOS", "PAD", "StreamingDecoder", "Tokenizer", "train_tokenizer"]
-
 BOS, EOS, PAD = "<|bos|>", "<|endoftext|>", "<|pad|>"
 MIN_VOCAB_SIZE = 256 + 3  # every byte and the three special tokens
 

@@ -30,8 +30,6 @@ from hrm_engine.data.puzzles.format import PuzzleDataset
 from hrm_engine.errors import DataError
 from hrm_engine.store.files import finite, read_json, write_json, write_text
 
-__all__ = ["ArcScore", "asked_pairs", "crop", "vote", "write_score"]
-
 IntArray = npt.NDArray[np.integer[Any]]
 
 RESULTS_FILE, SUBMISSION_FILE = "arc_results.json", "submission.json"

@@ -14,17 +14,10 @@ import torch
 from torch import Tensor
 
 from hrm_engine.errors import DataError
-from hrm_engine.inference.puzzles.thinking import FirstStates
+from hrm_engine.inference.puzzles.thinking import FirstStates, Thinker
 from hrm_engine.kernels.stablemax import score_sequences
 from hrm_engine.models.core import RecurrentCore
-from hrm_engine.models.slots import (
-    Objective,
-    Rows,
-    embed_rows,
-    repeat_latents,
-    wants_to_halt,
-    with_ignored,
-)
+from hrm_engine.models.slots import Objective, Rows, with_ignored
 
 
 @dataclass(frozen=True)
@@ -57,14 +50,12 @@ class PuzzleEvaluation:
 def evaluate_puzzles(
     core: RecurrentCore, batches: Iterable[Rows], objective: Objective, *, num_segments: int
 ) -> PuzzleEvaluation:
-    """Think ``num_segments`` segments about every row of every batch, noting the state of things after each.
+    """Think ``num_segments`` segments about every row of every batch, and score each.
 
     Raises:
         DataError: there is no row.
     """
-    parts: list[tuple[Tensor, ...]] = []
-    for rows in batches:
-        parts.append(_one_batch(core, rows, objective, num_segments))
+    parts = [_one_batch(core, rows, objective, num_segments) for rows in batches]
     if not parts:
         raise DataError("there is no puzzle to evaluate on")
     exact, cells, halt, confidence, loss, predictions = (
@@ -76,33 +67,20 @@ def evaluate_puzzles(
 
 
 def _one_batch(core: RecurrentCore, rows: Rows, objective: Objective, num_segments: int) -> tuple[Tensor, ...]:
-    latents, labels = core.config.num_latents, rows.labels.long()
-    labels = with_ignored(labels, objective.ignore_label)
-    puzzle = None if core.puzzle_embedding is None else core.puzzle_embedding(rows.identifiers.long())
-    x = repeat_latents(embed_rows(core, rows.inputs.long(), puzzle), latents)
-    context = core.context(torch.arange(core.config.max_seq_len, device=x.device)[None])
+    labels = with_ignored(rows.labels.long(), objective.ignore_label)
+    thinker = Thinker(core)
+    x = thinker.embed(rows.inputs, rows.identifiers)
     # every board begins as start 0 of a solver does, whichever batch it is in
-    first = FirstStates(core, [0], drawn=False)
-    carry = first(x, torch.zeros(len(labels), dtype=torch.int64, device=x.device))
+    carry = FirstStates(core, [0], drawn=False)(x, torch.zeros(len(labels), dtype=torch.int64, device=x.device))
     exact, accuracy, halt, confidence = [], [], [], []
     for _ in range(num_segments):
-        carry = core.segment(carry, x, context)
-        q = core.q_values(carry.z_h)
-        # of several latents, the one that is surest is the answer
-        best = q[:, 0].view(-1, latents).argmax(1) + torch.arange(len(labels), device=x.device) * latents
-        logits = core.logits(carry.z_h)[best]
-        scores = score_sequences(logits, labels, kind=objective.loss, label_smoothing=objective.label_smoothing)
+        carry, thought = thinker.think(carry, x)
+        scores = score_sequences(thought.logits, labels, kind=objective.loss, label_smoothing=objective.label_smoothing)
         # a board whose answer nobody knows is not solved by saying nothing wrong
         exact.append(scores.exact & (scores.num_labels > 0))
         accuracy.append(scores.accuracy)
-        halt.append(wants_to_halt(q)[best])
-        confidence.append(torch.sigmoid(q[best, 0]))
-    predictions = logits.argmax(-1).to(torch.uint8)
-    return (
-        torch.stack(exact, 1),
-        torch.stack(accuracy, 1),
-        torch.stack(halt, 1),
-        torch.stack(confidence, 1),
-        scores.loss,
-        predictions,
-    )
+        halt.append(thought.wants_to_halt)
+        confidence.append(torch.sigmoid(thought.q[:, 0]))
+    predictions = thought.logits.argmax(-1).to(torch.uint8)
+    by_segment = (torch.stack(values, 1) for values in (exact, accuracy, halt, confidence))
+    return (*by_segment, scores.loss, predictions)

@@ -192,7 +192,7 @@ class _Pool:
         drawn: bool,
         batch_size: int | None,
     ) -> None:
-        self.thinker, self.views = Thinker(bundle), views
+        self.thinker, self.views = Thinker(bundle.model), views
         self.num_segments, self.halting, self.drawn = num_segments, halting, drawn
         self.halt_confidence = halt_confidence
         positions = CPU_POSITIONS if self.thinker.device.type == "cpu" else OTHER_POSITIONS
@@ -208,7 +208,7 @@ class _Pool:
         count, num_starts = len(boards), len(numbers)
         start_numbers = np.asarray(numbers, dtype=np.int64)
         first_states = FirstStates(self.thinker.core, numbers, drawn=self.drawn)
-        attempts = _no_attempts(count, num_starts, boards.shape[1])
+        attempts = Attempts.none(count, num_starts, boards.shape[1])
         limit = np.full(count, self.num_segments)  # of each puzzle; a race shortens it
         num_jobs, taken = count * num_starts, 0
         size = min(self.batch_size, num_jobs)
@@ -255,7 +255,7 @@ class _Pool:
 
     def _begin(self, slots: _Slots, fresh: Numbers, first_states: FirstStates, num_starts: int) -> None:
         """Input and first states for the fresh slots; the others keep theirs."""
-        slots.x = self.thinker.embed(slots.tokens, slots.identifiers)
+        slots.x = self.thinker.embed(self._on_device(slots.tokens), self._on_device(slots.identifiers))
         first = first_states(slots.x, self._on_device(slots.job.clip(0) % num_starts))
         if slots.carry is None:
             slots.carry = first
@@ -279,16 +279,6 @@ class _Pool:
 
     def _on_device(self, values: npt.NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.thinker.device)
-
-
-def _no_attempts(count: int, starts: int, cells: int) -> Attempts:
-    return Attempts(
-        answers=np.zeros((count, starts, cells), dtype=np.int64),
-        segments=np.zeros((count, starts), dtype=np.int64),
-        halted=np.zeros((count, starts), dtype=bool),
-        confidence=np.zeros((count, starts)),
-        residual=np.full((count, starts), np.inf),
-    )
 
 
 def _check_effort(

@@ -35,6 +35,13 @@ class Attempts:
     residual: npt.NDArray[np.float64]
     """(N, K) norm of the last change of its states, relative to theirs."""
 
+    @classmethod
+    def none(cls, count: int, starts: int, cells: int) -> Attempts:
+        """Attempts that have not begun."""
+        shape = (count, starts)
+        integers, numbers = np.zeros((*shape, cells), dtype=np.int64), np.zeros(shape)
+        return cls(integers, integers[..., 0].copy(), numbers.astype(bool), numbers, np.full(shape, np.inf))
+
 
 def board_views(bundle: PuzzleBundle, identifiers: Numbers, starts_from: StartsFrom, num_starts: int) -> Views:
     """Views of ``num_starts`` starts of boards with these identifiers (N,); the first is the board as it is.

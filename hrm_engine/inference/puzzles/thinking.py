@@ -1,4 +1,4 @@
-"""One segment after another about a batch of boards: what solving and tracing share.
+"""One segment after another about a batch of boards: shared by solving, tracing and evaluation.
 
 Shapes: B boards, K latents each, S positions, C cells, D hidden.
 """
@@ -26,7 +26,7 @@ MAX_SEGMENTS = 64
 
 @dataclass(frozen=True)
 class Thought:
-    """What a segment came to. Of several latents it is that of the surest one, as in evaluation."""
+    """The outcome of a segment. Of several latents it is that of the surest one."""
 
     logits: Tensor
     """(B, C, V)."""
@@ -43,22 +43,21 @@ class Thought:
 class Thinker:
     """A solver that thinks one segment at a time about boards given as tokens."""
 
-    def __init__(self, bundle: PuzzleBundle) -> None:
-        self.core: RecurrentCore = bundle.model
-        self.device = bundle.model.lm_head.weight.device
-        self.latents = bundle.config.num_latents
-        self.context = self.core.context(torch.arange(bundle.config.max_seq_len, device=self.device)[None])
+    def __init__(self, core: RecurrentCore) -> None:
+        self.core = core
+        self.device = core.lm_head.weight.device
+        self.latents = core.config.num_latents
+        self.context = core.context(torch.arange(core.config.max_seq_len, device=self.device)[None])
 
-    def embed(self, boards: Boards, identifiers: npt.NDArray[np.int64]) -> Tensor:
+    def embed(self, boards: Tensor, identifiers: Tensor) -> Tensor:
         """Input x (B * K, S, D) of boards (B, C) and their puzzle identifiers (B,)."""
         puzzle = None
         if self.core.puzzle_embedding is not None:
-            puzzle = self.core.puzzle_embedding(torch.from_numpy(identifiers).to(self.device))
-        tokens = torch.from_numpy(np.ascontiguousarray(boards)).to(self.device).long()
-        return repeat_latents(embed_rows(self.core, tokens, puzzle), self.latents)
+            puzzle = self.core.puzzle_embedding(identifiers.to(self.device).long())
+        return repeat_latents(embed_rows(self.core, boards.to(self.device).long(), puzzle), self.latents)
 
     def think(self, carry: Carry, x: Tensor) -> tuple[Carry, Thought]:
-        """One segment: the new carry and what it says."""
+        """One segment: the new carry, and its outcome."""
         new = self.core.segment(carry, x, self.context)
         q = self.core.q_values(new.z_h)
         boards = len(x) // self.latents

@@ -1,4 +1,4 @@
-"""Watch a solver think: what it would answer after each segment, what changed, and whether it would stop.
+"""Watch a solver think: its answer after each segment, the changed cells, and whether it would halt.
 
 Shapes: T segments, C cells, S positions, D hidden.
 """
@@ -32,7 +32,7 @@ TRACE_SCHEMA = 1
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """The state of things after one segment."""
+    """The outcome of one segment."""
 
     number: int
     """From 1."""
@@ -50,7 +50,7 @@ class Segment:
     cell_confidence: npt.NDArray[np.float32] | None = None
     """(C,) probability of each predicted token; None where the bundle does not say which loss it was trained with."""
     z_h: Tensor | None = None
-    """(S, D) fp32 on the CPU, the positions of the puzzle embedding first; None unless states were asked for."""
+    """(S, D) fp32 on the CPU, the positions of the puzzle embedding first; None unless states are kept."""
     z_l: Tensor | None = None
 
 
@@ -67,12 +67,12 @@ class Trace:
 
     @cached_property
     def halted_at(self) -> int | None:
-        """Number of the segment at which it stops by itself; None where it never does."""
+        """Number of the segment at which it halts by itself; None if it never does."""
         return next((segment.number for segment in self.segments if segment.wants_to_halt), None)
 
     @property
     def answer(self) -> npt.NDArray[np.int64]:
-        """(C,) the prediction when it stops by itself, else the last one."""
+        """(C,) the prediction when it halts by itself, else the last one."""
         return self.segments[(self.halted_at or len(self.segments)) - 1].prediction
 
     @property
@@ -82,10 +82,10 @@ class Trace:
 
     def states(self, level: str) -> Tensor:
         """``z_h`` or ``z_l`` of all segments, (T, S, D) fp32. Raises ValueError unless states were kept."""
-        found = [getattr(segment, level) for segment in self.segments]
-        if level not in ("z_h", "z_l") or any(state is None for state in found):
+        states: list[Any] = [getattr(segment, level, None) for segment in self.segments]
+        if level not in ("z_h", "z_l") or any(state is None for state in states):
             raise ValueError(f"no states {level!r}: trace with keep_states=True, and ask for z_h or z_l")
-        return torch.stack(found)
+        return torch.stack(states)
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the states, as JSON: tokens as numbers, changed cells as their numbers."""
@@ -138,8 +138,8 @@ def watch(
     num_segments = check_segments(bundle, segments)
     boards = check_boards(bundle, np.asarray(inputs)[None])
     identifiers = check_identifiers(bundle, None if identifier is None else np.array([identifier]), 1)
-    thinker = Thinker(bundle)
-    x = thinker.embed(boards, identifiers)
+    thinker = Thinker(bundle.model)
+    x = thinker.embed(torch.from_numpy(boards), torch.from_numpy(identifiers))
     carry = FirstStates(thinker.core, [0], drawn=False)(x, torch.zeros(1, dtype=torch.int64, device=x.device))
     loss = bundle.card.loss
     before = boards[0].astype(np.int64)
@@ -181,11 +181,11 @@ def principal_components(
     if values.ndim == 3:
         values = values.reshape(len(values), -1) if by_position else values.mean(1)
     left, sizes, _ = np.linalg.svd(values - values.mean(0), full_matrices=False)
-    found = np.zeros((len(values), num_components))
+    points = np.zeros((len(values), num_components))
     rank = min(num_components, len(sizes))
-    found[:, :rank] = left[:, :rank] * sizes[:rank]
-    largest = np.take_along_axis(found, np.abs(found).argmax(0)[None], 0)
-    return found * np.where(largest < 0, -1.0, 1.0)
+    points[:, :rank] = left[:, :rank] * sizes[:rank]
+    largest = np.take_along_axis(points, np.abs(points).argmax(0)[None], 0)
+    return points * np.where(largest < 0, -1.0, 1.0)
 
 
 def _segment_json(segment: Segment) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.student import load_student, student_source
 from hrm_engine.config import CoreConfig, PuzzleTrainConfig, resolve_puzzle_core
 from hrm_engine.config.kinds import PUZZLE
+from hrm_engine.data.puzzles.description import DatasetInfo
 from hrm_engine.data.puzzles.embedded import build_embedded
-from hrm_engine.data.puzzles.format import DatasetInfo, PuzzleDataset, open_dataset
+from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.data.random import stream
 from hrm_engine.errors import CheckpointError, DataError
 from hrm_engine.inference.puzzles.evaluate import evaluate_puzzles

@@ -77,7 +77,6 @@ def _draw(opened: PuzzleDataset, inputs: Tokens, labels: Tokens) -> None:
     from lab.cli.board_view import board_lines, side_by_side
 
     about = opened.about
-    rows, columns = extent([inputs, labels], about.height, about.width)
-    grids = [tokens.reshape(about.height, about.width)[rows, columns] for tokens in (inputs, labels)]
-    given = grids[0] if about.board.has_givens else None
-    side_by_side([board_lines(about.board, grid, given=given) for grid in grids])
+    shape = about.height, about.width
+    region = extent([inputs, labels], *shape)
+    side_by_side([board_lines(about.board, tokens, shape, region, given=inputs) for tokens in (inputs, labels)])

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hrm_engine.data.puzzles.format import About, DatasetWriter, open_dataset
+from hrm_engine.data.puzzles.description import About
+from hrm_engine.data.puzzles.format import open_dataset
+from hrm_engine.data.puzzles.writer import DatasetWriter
 from hrm_engine.errors import DataError, StorageError
 
 ABOUT = About(kind="sudoku", height=4, width=4, description="a test", seed=7)
@@ -274,7 +276,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from hrm_engine.data.puzzles.format import About, DatasetWriter
+from hrm_engine.data.puzzles.description import About
+from hrm_engine.data.puzzles.writer import DatasetWriter
 about = About(kind="other", height=1, width=4)
 with DatasetWriter(Path(sys.argv[1]), about=about, vocab_size=9, seq_len=4) as dataset:
     train = dataset.split("train")

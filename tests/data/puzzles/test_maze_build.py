@@ -18,8 +18,9 @@ from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.maze import build
 from hrm_engine.data.puzzles.maze.board import PATH
 from hrm_engine.data.puzzles.maze.build import build_from_csv, build_generated, orientations
-from hrm_engine.data.puzzles.maze.generate import MazeKind, Mazes, canonical_keys, generate_mazes
+from hrm_engine.data.puzzles.maze.generate import MazeKind, canonical_keys, generate_mazes
 from hrm_engine.data.puzzles.maze.published import read_mazes
+from hrm_engine.data.puzzles.rated import Puzzles
 from hrm_engine.errors import ConfigError, DataError
 
 SHA256 = "c3fcfd59ec4d8fed65ada0605170e6a521bcf1234ec715348a8236822f04dd07"
@@ -37,7 +38,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[str]], header: str = "source,q
     return path
 
 
-def csv_rows(mazes: Mazes) -> list[list[str]]:
+def csv_rows(mazes: Puzzles) -> list[list[str]]:
     pairs = zip(mazes.inputs, mazes.labels, strict=True)
     return [
         ["made", BOARDS["maze"].to_text(question), BOARDS["maze"].to_text(answer), "0"] for question, answer in pairs
@@ -45,7 +46,7 @@ def csv_rows(mazes: Mazes) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def mazes() -> Mazes:
+def mazes() -> Puzzles:
     return generate_mazes(MazeKind(size=8, min_path=8, loops=0.1, seed=0), count=20, name="train", seen=set())
 
 
@@ -138,7 +139,7 @@ class TestGenerated:
 
 
 class TestFromCsv:
-    def test_round_trip(self, tmp_path: Path, mazes: Mazes) -> None:
+    def test_round_trip(self, tmp_path: Path, mazes: Puzzles) -> None:
         files = [
             write_csv(tmp_path / "a.csv", csv_rows(mazes[:12])),
             write_csv(tmp_path / "b.csv", csv_rows(mazes[12:17])),
@@ -151,10 +152,10 @@ class TestFromCsv:
         np.testing.assert_array_equal(train.labels[::2], mazes.labels[:17])
         np.testing.assert_array_equal(test.labels, mazes.labels[17:])
         assert test.ratings is not None
-        np.testing.assert_array_equal(test.ratings, mazes.lengths[17:])
+        np.testing.assert_array_equal(test.ratings, mazes.ratings[17:])
         assert open_dataset(tmp_path / "mazes", "train").about.description == "mazes from a.csv, b.csv, test.csv"
 
-    def test_a_held_out_part_and_a_subsample_are_drawn_by_the_seed(self, tmp_path: Path, mazes: Mazes) -> None:
+    def test_a_held_out_part_and_a_subsample_are_drawn_by_the_seed(self, tmp_path: Path, mazes: Puzzles) -> None:
         file = write_csv(tmp_path / "all.csv", csv_rows(mazes))
         for name, seed in (("a", 0), ("b", 0), ("c", 1)):
             build_from_csv(tmp_path / name, csv=[file], test_count=6, subsample_size=10, seed=seed)
@@ -168,10 +169,10 @@ class TestFromCsv:
                 build_from_csv(tmp_path / "d", csv=[file], **setting)
 
     def test_training_mazes_that_are_tested_are_left_out_in_every_orientation(
-        self, tmp_path: Path, mazes: Mazes
+        self, tmp_path: Path, mazes: Puzzles
     ) -> None:
         cells = dihedral_cells(8)[3]
-        turned = Mazes(mazes.inputs[:4, cells], mazes.labels[:4, cells], mazes.lengths[:4])
+        turned = Puzzles(mazes.inputs[:4, cells], mazes.labels[:4, cells], mazes.ratings[:4])
         train, test = (write_csv(tmp_path / f"{n}.csv", csv_rows(m)) for n, m in (("train", mazes), ("test", turned)))
         report = build_from_csv(tmp_path / "mazes", csv=[train], test_csv=[test])
         assert (report.num_left_out, report.num_train_mazes, report.num_test_mazes) == (4, 16, 4)
@@ -234,7 +235,7 @@ class TestFromCsv:
         with pytest.raises(DataError, match="does not exist"):
             read_mazes([tmp_path / "nowhere.csv"])
 
-    def test_many_rows_keep_their_order_across_chunks(self, tmp_path: Path, mazes: Mazes) -> None:
+    def test_many_rows_keep_their_order_across_chunks(self, tmp_path: Path, mazes: Puzzles) -> None:
         rows = [row for _ in range(60) for row in csv_rows(mazes)]
         file = write_csv(tmp_path / "mazes.csv", rows)
         found = read_mazes([file])

@@ -13,8 +13,9 @@ from hypothesis.extra.numpy import arrays
 from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral_cells
 from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.maze.board import FREE, GOAL, PATH, START, WALL
-from hrm_engine.data.puzzles.maze.generate import MazeKind, Mazes, canonical_keys, generate_mazes
+from hrm_engine.data.puzzles.maze.generate import MazeKind, canonical_keys, generate_mazes
 from hrm_engine.data.puzzles.maze.search import breadth_first, shortest_paths
+from hrm_engine.data.puzzles.rated import Puzzles
 from hrm_engine.errors import ConfigError, DataError
 
 
@@ -60,7 +61,7 @@ def test_search_of_many_mazes_is_the_plain_search_of_each(walkable: np.ndarray, 
         assert plain_search(on_path.reshape(size, size), start)[0][goal] == steps
 
 
-def draw(**changes: object) -> Mazes:
+def draw(**changes: object) -> Puzzles:
     kind = {"size": 12, "min_path": 12, "loops": 0.05, "seed": 3, **changes}
     return generate_mazes(MazeKind(**kind), count=60, name="train", seen=set())
 
@@ -71,7 +72,7 @@ def test_labels_are_the_one_shortest_path() -> None:
     assert mazes.inputs.dtype == mazes.labels.dtype == np.uint8
     assert BOARDS["maze"].are_valid(mazes.inputs, mazes.labels).all()
     loops = 0
-    for question, answer, length in zip(mazes.inputs, mazes.labels, mazes.lengths.tolist(), strict=True):
+    for question, answer, length in zip(mazes.inputs, mazes.labels, mazes.ratings.tolist(), strict=True):
         assert set(question.tolist()) == {WALL, FREE, START, GOAL}
         start, goal = int((question == START).argmax()), int((question == GOAL).argmax())
         distance, ways = plain_search((question != WALL).reshape(12, 12), start)
@@ -114,8 +115,8 @@ def test_keys_are_those_of_all_orientations() -> None:
 def test_hard_mazes_have_long_paths() -> None:
     kind = MazeKind(size=30, min_path=110, loops=0.02, seed=0)
     mazes = generate_mazes(kind, count=20, name="test", seen=set())
-    assert mazes.lengths.min() >= 110
-    assert ((mazes.labels == PATH).sum(axis=1) == mazes.lengths - 1).all()
+    assert mazes.ratings.min() >= 110
+    assert ((mazes.labels == PATH).sum(axis=1) == mazes.ratings - 1).all()
 
 
 def test_what_cannot_be_had_is_said() -> None:

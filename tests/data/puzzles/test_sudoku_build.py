@@ -12,8 +12,9 @@ import pytest
 
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.data.puzzles.kinds import BOARDS
+from hrm_engine.data.puzzles.rated import Puzzles
 from hrm_engine.data.puzzles.sudoku import build
-from hrm_engine.data.puzzles.sudoku.generate import Puzzles, candidate_blocks, generate
+from hrm_engine.data.puzzles.sudoku.generate import candidate_blocks, generate
 from hrm_engine.data.puzzles.sudoku.hard import HARD_PROXY, HardSet, make_hard_set, puzzles_hash
 from hrm_engine.data.puzzles.sudoku.solve import solve
 from hrm_engine.errors import ConfigError, DataError

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hrm_engine.data.puzzles.kinds import BOARDS
+from hrm_engine.data.puzzles.rated import Puzzles
 from hrm_engine.data.puzzles.sudoku.csv_files import Selection, read_csv
-from hrm_engine.data.puzzles.sudoku.generate import Puzzles, generate
+from hrm_engine.data.puzzles.sudoku.generate import generate
 from hrm_engine.errors import DataError
 
 HEADER = "source,question,answer,rating\n"

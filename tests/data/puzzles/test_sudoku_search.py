@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrm_engine.data.puzzles.kinds import BOARDS
+from hrm_engine.data.puzzles.rated import Puzzles
 from hrm_engine.data.puzzles.sudoku.board import parse_sudoku
-from hrm_engine.data.puzzles.sudoku.generate import Puzzles, candidate_blocks, generate, make_block
+from hrm_engine.data.puzzles.sudoku.generate import candidate_blocks, generate, make_block
 from hrm_engine.data.puzzles.sudoku.rules import BOX_SHAPES
 from hrm_engine.data.puzzles.sudoku.solve import solve
 from hrm_engine.errors import ConfigError, DataError

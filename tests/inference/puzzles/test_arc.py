@@ -15,7 +15,8 @@ from hrm_engine.data.puzzles.arc.augment import Augmentation
 from hrm_engine.data.puzzles.arc.build import build_arc
 from hrm_engine.data.puzzles.arc.grids import VOCAB_SIZE, encode
 from hrm_engine.data.puzzles.description import About
-from hrm_engine.data.puzzles.format import DatasetWriter, PuzzleDataset, open_dataset
+from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
+from hrm_engine.data.puzzles.writer import DatasetWriter
 from hrm_engine.errors import DataError
 from hrm_engine.inference.puzzles.arc import ArcScore, asked_pairs, crop, vote, write_score
 from tests import arc_tasks

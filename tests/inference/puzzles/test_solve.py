@@ -240,8 +240,8 @@ class Products(TorchDispatchMode):
 def test_flops_are_those_of_the_products_that_torch_makes(arch: str, num_latents: int) -> None:
     depth = {} if arch != "transformer" else {"halt_max_steps": 1, "l_cycles": 0}
     bundle = tiny_solver(arch=arch, num_latents=num_latents, **depth)
-    thinker = Thinker(bundle)
-    x = thinker.embed(INPUTS[:3], np.zeros(3, dtype=np.int64))
+    thinker = Thinker(bundle.model)
+    x = thinker.embed(torch.from_numpy(INPUTS[:3]), torch.zeros(3))
     carry = bundle.model.initial_carry(x)
     with Products() as counted, torch.no_grad():
         thinker.think(carry, x)

@@ -10,7 +10,7 @@ demonstrations. ``test_puzzles.json`` holds the evaluation tasks as they were, f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +22,14 @@ from hrm_engine.data.puzzles.arc.board import ArcGrid
 from hrm_engine.data.puzzles.arc.grids import FIRST_COLOUR, NUM_CELLS, SIDE, VOCAB_SIZE, Grid, encode_many
 from hrm_engine.data.puzzles.arc.sources import read_source
 from hrm_engine.data.puzzles.arc.tasks import Pair, Task, task_json, without_copies
+from hrm_engine.data.puzzles.description import About
 from hrm_engine.data.puzzles.dihedral import SWAPS_SIDES
-from hrm_engine.data.puzzles.format import About, DatasetWriter, SplitWriter
+from hrm_engine.data.puzzles.rated import Progress
+from hrm_engine.data.puzzles.writer import DatasetWriter, SplitWriter
 from hrm_engine.data.random import permutation, stream
 from hrm_engine.errors import ConfigError
 
 Rows = npt.NDArray[np.uint8]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Maze(Board):
     cell_names = ("padding", "wall", "free", "start", "goal", "way")
     colours = MappingProxyType({WALL: "#303030", FREE: "#f5f5f5", START: "#2ecc40", GOAL: "#ff4136", PATH: "#0074d9"})
     has_cell_lines = False  # they would fill a maze of small cells: there the colours alone show the cells
-    has_givens = has_rules = has_symmetries = True
+    has_rules = has_symmetries = True
     rating_unit = " steps"
 
     def fits(self, vocab_size: int, num_cells: int) -> bool:

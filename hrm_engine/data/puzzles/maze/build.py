@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from hrm_engine.data.puzzles.description import About
 from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral_cells
-from hrm_engine.data.puzzles.format import About, DatasetWriter, SplitWriter
 from hrm_engine.data.puzzles.maze.board import VOCAB_SIZE, Maze
-from hrm_engine.data.puzzles.maze.generate import MazeKind, Mazes, canonical_keys, generate_mazes
+from hrm_engine.data.puzzles.maze.generate import MazeKind, canonical_keys, generate_mazes
 from hrm_engine.data.puzzles.maze.published import PublishedMazes, read_mazes
+from hrm_engine.data.puzzles.rated import Progress, Puzzles
+from hrm_engine.data.puzzles.writer import DatasetWriter, SplitWriter
 from hrm_engine.data.random import permutation, stream
 from hrm_engine.errors import ConfigError, DataError
 
@@ -63,7 +65,7 @@ def build_generated(
     loops: float = DEFAULT_LOOPS,
     num_aug: int = 1,
     replace: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> MazeReport:
     """Generate mazes with one shortest path each; see ``generate.py``. ``min_path`` is the size if not given.
 
@@ -174,7 +176,7 @@ def _writer(folder: Path, about: About, replace: bool) -> DatasetWriter:
     )
 
 
-def _write(writer: DatasetWriter, train: Mazes, test: Mazes | None, num_aug: int, seed: int) -> None:
+def _write(writer: DatasetWriter, train: Puzzles, test: Puzzles | None, num_aug: int, seed: int) -> None:
     _write_split(writer.split("train"), train, orientations(len(train), num_aug, seed))
     if test is not None:
         _write_split(writer.split("test"), test, orientations(len(test), 1, seed))
@@ -187,7 +189,7 @@ def orientations(num: int, num_aug: int, seed: int) -> npt.NDArray[np.int64]:
     return np.concatenate([np.zeros((num, 1), np.int64), np.sort(others[:, : num_aug - 1], axis=1)], axis=1)
 
 
-def _write_split(split: SplitWriter, mazes: Mazes, drawn: npt.NDArray[np.int64]) -> None:
+def _write_split(split: SplitWriter, mazes: Puzzles, drawn: npt.NDArray[np.int64]) -> None:
     num_aug = drawn.shape[1]
     cells = dihedral_cells(math.isqrt(mazes.inputs.shape[1]))
     for first in range(0, len(mazes), _CHUNK_MAZES):
@@ -197,12 +199,12 @@ def _write_split(split: SplitWriter, mazes: Mazes, drawn: npt.NDArray[np.int64])
         split.add_puzzles(
             part.inputs[rows, gathers],
             part.labels[rows, gathers],
-            np.repeat(part.lengths, num_aug),
+            np.repeat(part.ratings, num_aug),
             group_size=num_aug,
         )
 
 
-def _without(train: Mazes, test: Mazes | None) -> tuple[Mazes, int]:
+def _without(train: Puzzles, test: Puzzles | None) -> tuple[Puzzles, int]:
     """Training mazes that are no rotation or reflection of a test maze, and how many were."""
     if test is None:
         return train, 0
@@ -216,8 +218,8 @@ def _without(train: Mazes, test: Mazes | None) -> tuple[Mazes, int]:
 def _report(
     folder: Path,
     about: About,
-    train: Mazes,
-    test: Mazes | None,
+    train: Puzzles,
+    test: Puzzles | None,
     num_aug: int,
     begun: float,
     *,
@@ -225,7 +227,7 @@ def _report(
     num_several: int = 0,
     num_left_out: int = 0,
 ) -> MazeReport:
-    lengths = train.lengths if test is None else np.concatenate([train.lengths, test.lengths])
+    lengths = train.ratings if test is None else np.concatenate([train.ratings, test.ratings])
     return MazeReport(
         folder=folder,
         description=about.description,

@@ -13,7 +13,7 @@ several right answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from hrm_engine.data.puzzles.dihedral import dihedral_cells
 from hrm_engine.data.puzzles.maze.board import FREE, GOAL, PATH, START, WALL
 from hrm_engine.data.puzzles.maze.search import breadth_first, shortest_paths
+from hrm_engine.data.puzzles.rated import Progress, Puzzles
 from hrm_engine.data.random import stream
 from hrm_engine.errors import ConfigError, DataError
 
@@ -31,30 +32,6 @@ _BATCH = 512
 _MOST_BRANCHING = 0.2
 # Batches in a row without a new maze after which there are none to be expected.
 _PATIENCE = 8
-
-
-@dataclass(frozen=True)
-class Mazes:
-    """``inputs`` and ``labels``: uint8 (n, N * N) tokens; ``lengths``: int32 (n,), steps from start to goal."""
-
-    inputs: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.uint8]
-    lengths: npt.NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, rows: slice | npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Mazes:
-        return Mazes(self.inputs[rows], self.labels[rows], self.lengths[rows])
-
-    @classmethod
-    def joined(cls, parts: Sequence[Mazes]) -> Mazes:
-        """All mazes of ``parts``, which have one size, in their order."""
-        return cls(
-            np.concatenate([part.inputs for part in parts]),
-            np.concatenate([part.labels for part in parts]),
-            np.concatenate([part.lengths for part in parts]),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +57,8 @@ class MazeKind:
 
 
 def generate_mazes(
-    kind: MazeKind, *, count: int, name: str, seen: set[bytes], progress: Callable[[int, int], None] | None = None
-) -> Mazes:
+    kind: MazeKind, *, count: int, name: str, seen: set[bytes], progress: Progress | None = None
+) -> Puzzles:
     """``count`` mazes, none a rotation or reflection of another one or of one already ``seen``.
 
     Args:
@@ -92,7 +69,7 @@ def generate_mazes(
     Raises:
         DataError: mazes of this size with this path length are too rare, or all have been drawn.
     """
-    parts: list[Mazes] = []
+    parts: list[Puzzles] = []
     num, num_drawn, longest, idle = 0, 0, 0, 0
     for mazes, longest_now in _batches(kind, name):
         new: list[int] = []
@@ -113,7 +90,7 @@ def generate_mazes(
                 f"drawn: for --size {kind.size} choose a smaller --min-path than {kind.min_path} (the longest path "
                 f"seen was {longest}), a smaller --count or other --loops"
             )
-    return Mazes.joined(parts)
+    return Puzzles.joined(parts)
 
 
 def canonical_keys(inputs: npt.NDArray[np.uint8]) -> list[bytes]:
@@ -123,7 +100,7 @@ def canonical_keys(inputs: npt.NDArray[np.uint8]) -> list[bytes]:
     return [min(rows) for rows in zip(*([row.tobytes() for row in variant] for variant in variants), strict=True)]
 
 
-def _batches(kind: MazeKind, name: str) -> Iterator[tuple[Mazes, int]]:
+def _batches(kind: MazeKind, name: str) -> Iterator[tuple[Puzzles, int]]:
     """Batches without end: mazes that fulfil ``min_path``, and the longest unique shortest path seen among all."""
     batch = 0
     while True:
@@ -134,7 +111,7 @@ def _batches(kind: MazeKind, name: str) -> Iterator[tuple[Mazes, int]]:
         batch += 1
 
 
-def _with_ends(walkable: npt.NDArray[np.bool_], bits: np.random.BitGenerator, min_path: int) -> tuple[Mazes, int]:
+def _with_ends(walkable: npt.NDArray[np.bool_], bits: np.random.BitGenerator, min_path: int) -> tuple[Puzzles, int]:
     num, size = len(walkable), walkable.shape[-1]
     flat = walkable.reshape(num, -1)
     starts = _chosen(flat, bits)
@@ -157,8 +134,7 @@ def _with_ends(walkable: npt.NDArray[np.bool_], bits: np.random.BitGenerator, mi
     inputs[rows, starts[good]] = START
     inputs[rows, goals[good]] = GOAL
     labels = np.where(paths, np.uint8(PATH), inputs)
-    lengths = search.distance[good, goals[good]].astype(np.int32)
-    return Mazes(inputs, labels, lengths), int(longest.max())
+    return Puzzles(inputs, labels, search.distance[good, goals[good]].astype(np.int64)), int(longest.max())
 
 
 def _grown(size: int, bits: np.random.BitGenerator) -> npt.NDArray[np.bool_]:

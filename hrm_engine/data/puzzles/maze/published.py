@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_engine.data.puzzles.maze.board import FREE, GOAL, PATH, START, WALL, Maze
-from hrm_engine.data.puzzles.maze.generate import LARGEST, Mazes
+from hrm_engine.data.puzzles.maze.generate import LARGEST
 from hrm_engine.data.puzzles.maze.search import SEVERAL, breadth_first
+from hrm_engine.data.puzzles.rated import Puzzles
 from hrm_engine.errors import DataError
 
 _COLUMNS = ("question", "answer")
@@ -28,7 +29,7 @@ _CHUNK_ROWS = 512
 class PublishedMazes:
     """The good rows of some files in their order; how many were left out; how many have several shortest paths."""
 
-    mazes: Mazes
+    mazes: Puzzles
     num_skipped: int
     num_several: int
 
@@ -47,7 +48,7 @@ def read_mazes(files: Sequence[Path], *, size: int | None = None, skip_bad: bool
         DataError: a file is missing, not text or without the columns; a bad row (file, line and reason are named),
             unless ``skip_bad`` asks for it to be left out and counted; no good row at all.
     """
-    parts: list[Mazes] = []
+    parts: list[Puzzles] = []
     num_skipped = num_several = 0
     for entries in _chunks(files, size):
         mazes, several, reasons = _checked([entry for entry in entries if isinstance(entry, _Row)])
@@ -63,7 +64,7 @@ def read_mazes(files: Sequence[Path], *, size: int | None = None, skip_bad: bool
     good = [part for part in parts if len(part)]
     if not good:
         raise DataError(f"no maze in {', '.join(map(str, files))}: rows of source,question,answer,rating are needed")
-    return PublishedMazes(Mazes.joined(good), num_skipped, num_several)
+    return PublishedMazes(Puzzles.joined(good), num_skipped, num_several)
 
 
 def _chunks(files: Sequence[Path], size: int | None) -> Iterator[list[_Row | str]]:
@@ -122,10 +123,10 @@ def _parsed(place: str, question: str, answer: str, size: int | None) -> _Row | 
         return f"{place}: {problem}"
 
 
-def _checked(rows: list[_Row]) -> tuple[Mazes, int, dict[str, str]]:
+def _checked(rows: list[_Row]) -> tuple[Puzzles, int, dict[str, str]]:
     """The good mazes, how many of them have several shortest paths, and what is wrong at the place of every bad row."""
     if not rows:
-        return Mazes(np.empty((0, 0), np.uint8), np.empty((0, 0), np.uint8), np.empty(0, np.int32)), 0, {}
+        return Puzzles(np.empty((0, 0), np.uint8), np.empty((0, 0), np.uint8), np.empty(0, np.int64)), 0, {}
     inputs = np.stack([row.question for row in rows])
     labels = np.stack([row.answer for row in rows])
     marked = labels == PATH
@@ -135,7 +136,7 @@ def _checked(rows: list[_Row]) -> tuple[Mazes, int, dict[str, str]]:
     # Within the marked cells alone the way must need every one of them: then they are a path, with none left over.
     on_path = breadth_first((marked | (inputs == START) | (inputs == GOAL)).reshape(-1, size, size), starts)
     through = breadth_first((inputs != WALL).reshape(-1, size, size), starts)
-    lengths = through.distance[each, goals].astype(np.int32)
+    lengths = through.distance[each, goals].astype(np.int64)
     walked = on_path.distance[each, goals]
     one_end = [(inputs == token).sum(axis=1) == 1 for token in (START, GOAL)]
     checks = {
@@ -152,4 +153,4 @@ def _checked(rows: list[_Row]) -> tuple[Mazes, int, dict[str, str]]:
     reasons = list(checks)
     wrong = {rows[row].place: reasons[int(bad[:, row].argmax())] for row in np.flatnonzero(~good)}
     several = int((good & (through.num_paths[each, goals] == SEVERAL)).sum())
-    return Mazes(inputs, labels, lengths)[good], several, wrong
+    return Puzzles(inputs, labels, lengths)[good], several, wrong

@@ -24,7 +24,7 @@ class Sudoku(Board):
     kind, title, flag = "sudoku", "Sudoku", "--puzzle"
     characters, also_typed, blank = "?.123456789", MappingProxyType({"0": BLANK}), BLANK
     hint = "Digits, a dot for a blank"
-    has_givens = has_rules = has_symmetries = True
+    has_rules = has_symmetries = True
 
     def fits(self, vocab_size: int, num_cells: int) -> bool:
         """A vocabulary of 11 on 81 cells."""

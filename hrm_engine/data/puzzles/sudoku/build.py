@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_engine.data.puzzles.description import SPLITS, About
+from hrm_engine.data.puzzles.rated import Progress, Puzzles
 from hrm_engine.data.puzzles.sudoku.board import Sudoku
 from hrm_engine.data.puzzles.sudoku.csv_files import Selection
-from hrm_engine.data.puzzles.sudoku.generate import Progress, Puzzles, check_blanks, generate
+from hrm_engine.data.puzzles.sudoku.generate import check_blanks, generate
 from hrm_engine.data.puzzles.sudoku.hard import HARD_PROXY, NAME, HardSet, make_hard_set
 from hrm_engine.data.puzzles.sudoku.symmetries import augment
 from hrm_engine.data.puzzles.writer import DatasetWriter

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hrm_engine.data.puzzles.rated import Progress, Puzzles
 from hrm_engine.data.puzzles.sudoku.board import Sudoku
-from hrm_engine.data.puzzles.sudoku.generate import Progress, Puzzles
 from hrm_engine.data.puzzles.sudoku.rules import BLANK, sudoku_size
 from hrm_engine.data.puzzles.sudoku.solve import solve
 from hrm_engine.data.random import permutation

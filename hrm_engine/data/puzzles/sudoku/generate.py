@@ -8,47 +8,20 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from hrm_engine.data.puzzles.rated import Progress, Puzzles
 from hrm_engine.data.puzzles.sudoku.rules import BLANK, BOX_SHAPES
 from hrm_engine.data.random import row_words
 from hrm_engine.errors import ConfigError, DataError
-
-Progress = Callable[[int, int], None]
 
 # A puzzle with one solution has at least 4 givens of 16, 8 of 36, 17 of 81 (the last: McGuire et al. 2012).
 MAX_BLANKS = {4: 12, 6: 28, 9: 64}
 _BLOCK = {4: 4096, 6: 2048, 9: 256}  # a block takes about a tenth of a second, so that Ctrl-C is heard
 _GIVE_UP = 100_000
-
-
-@dataclass(frozen=True, eq=False)
-class Puzzles:
-    """n puzzles: inputs and labels uint8 (n, S) tokens, ratings int64 (n,) guesses, see ``solve.py``."""
-
-    inputs: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.uint8]
-    ratings: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __getitem__(self, rows: slice | npt.NDArray[np.integer]) -> Puzzles:
-        return Puzzles(self.inputs[rows], self.labels[rows], self.ratings[rows])
-
-    @staticmethod
-    def joined(parts: list[Puzzles]) -> Puzzles:
-        """All of them, one after the other."""
-        return Puzzles(
-            np.concatenate([part.inputs for part in parts]),
-            np.concatenate([part.labels for part in parts]),
-            np.concatenate([part.ratings for part in parts]),
-        )
 
 
 def generate(
@@ -64,7 +37,7 @@ def generate(
     """``count`` different puzzles in blocks, in the order of their candidates.
 
     ``blanks`` cells are empty; without it as many as the candidate's order allows, until no given can be spared.
-    ``progress`` is told (puzzles found, ``count``) after each block.
+    ``progress`` gets (puzzles found, ``count``) after each block.
 
     Raises:
         ConfigError: ``blanks`` beyond what a puzzle with one solution can have.

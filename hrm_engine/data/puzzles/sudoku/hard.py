@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hrm_engine.data.puzzles.sudoku.generate import Progress, Puzzles, candidate_blocks
+from hrm_engine.data.puzzles.rated import Progress, Puzzles
+from hrm_engine.data.puzzles.sudoku.generate import candidate_blocks
 from hrm_engine.data.random import permutation
 from hrm_engine.errors import DataError
 

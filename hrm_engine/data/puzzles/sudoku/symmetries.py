@@ -20,7 +20,7 @@ from hrm_engine.data.random import row_words
 
 def draw(size: int, *, seed: int, row_numbers: Rows, name: str = "sudoku-symmetry") -> Symmetries:
     """One symmetry for each row number (n,), all of them equally likely; ``name`` separates purposes."""
-    row_orders, column_orders, digit_orders = _line_orders(size, 0), _line_orders(size, 1), _digit_orders(size)
+    row_orders, column_orders, digit_orders = line_orders(size, 0), line_orders(size, 1), relabellings(size)
     word = row_words(seed, name, row_numbers, 1)[:, 0]
     # One word holds all choices: there are at most 1296 * 1296 * 2 * 362880 = 1.2e12 symmetries.
     word, row_order = np.divmod(word, np.uint64(len(row_orders)))
@@ -55,14 +55,8 @@ def is_transposable(size: int) -> bool:
     return height == width
 
 
-def num_symmetries(size: int) -> int:
-    """How many symmetries there are of boards of this size."""
-    cells = len(_line_orders(size, 0)) * len(_line_orders(size, 1)) * (2 if is_transposable(size) else 1)
-    return cells * len(_digit_orders(size))
-
-
 @cache
-def _line_orders(size: int, axis: int) -> npt.NDArray[np.int64]:
+def line_orders(size: int, axis: int) -> npt.NDArray[np.int64]:
     """Every order of the rows (axis 0) or columns (axis 1) that keeps bands or stacks together, (orders, size)."""
     thickness = BOX_SHAPES[size][axis]
     found = [
@@ -74,7 +68,7 @@ def _line_orders(size: int, axis: int) -> npt.NDArray[np.int64]:
 
 
 @cache
-def _digit_orders(size: int) -> npt.NDArray[np.uint8]:
+def relabellings(size: int) -> npt.NDArray[np.uint8]:
     """Every relabelling as a map of tokens, (size!, size + 2); 362,880 of them for size 9, 4 MB."""
     orders = np.zeros((1, 0), dtype=np.uint8)
     for digit in range(size):  # put the next digit at each of the places between those that stand already
