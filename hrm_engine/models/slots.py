@@ -35,24 +35,24 @@ class Rows:
 
 @dataclass(frozen=True)
 class Slots:
-    """What is carried from step to step."""
+    """State of the slots between steps."""
 
     carry: Carry
     """(B * K, S, D), the K latents of a slot one after the other."""
     rows: Rows
     """B rows."""
-    steps: Tensor
-    """(B,) segments the slot has spent on its row."""
+    segments: Tensor
+    """(B,) segments that the slot has spent on its row."""
     halted: Tensor
-    """(B,) whether it is done with it."""
+    """(B,) whether the slot is done with it."""
 
     def part(self, start: int, stop: int) -> Slots:
         """The slots ``start:stop``."""
-        latents = len(self.carry.z_h) // len(self.steps)
+        latents = len(self.carry.z_h) // len(self.segments)
         return Slots(
             Carry(*(state[start * latents : stop * latents] for state in (self.carry.z_h, self.carry.z_l))),
             Rows(*(getattr(self.rows, field.name)[start:stop] for field in fields(Rows))),
-            self.steps[start:stop],
+            self.segments[start:stop],
             self.halted[start:stop],
         )
 
@@ -62,7 +62,7 @@ class Slots:
             "z_h": self.carry.z_h,
             "z_l": self.carry.z_l,
             **{field.name: getattr(self.rows, field.name) for field in fields(Rows)},
-            "steps": self.steps,
+            "steps": self.segments,  # its name in checkpoints
             "halted": self.halted,
         }
 
@@ -88,8 +88,8 @@ def empty_slots(core: RecurrentCore, num_slots: int, queue: Rows) -> Slots:
     states = (torch.zeros(shape, dtype=core.lm_head.weight.dtype, device=device) for _ in range(2))
     columns = (getattr(queue, field.name) for field in fields(Rows))
     rows = Rows(*(torch.zeros(num_slots, *column.shape[1:], dtype=column.dtype, device=device) for column in columns))
-    steps = torch.zeros(num_slots, dtype=torch.int32, device=device)
-    return Slots(Carry(*states), rows, steps, torch.ones(num_slots, dtype=torch.bool, device=device))
+    segments = torch.zeros(num_slots, dtype=torch.int32, device=device)
+    return Slots(Carry(*states), rows, segments, torch.ones(num_slots, dtype=torch.bool, device=device))
 
 
 def refill(slots: Slots, queue: Rows, cursor: Tensor) -> tuple[Slots, Tensor]:
@@ -160,7 +160,7 @@ def think(
     objective: Objective,
     *,
     num_slots: int,
-    min_steps: Tensor,
+    min_segments: Tensor,
     puzzle: Tensor | None = None,
     cycles: tuple[int, int] | None = None,
     grad_calls: int | None = None,
@@ -174,7 +174,7 @@ def think(
 
     Args:
         num_slots: B of the whole step; these slots may be a part of them.
-        min_steps: (B,) segments that a slot must think before it may halt (exploration; 0 = none, at most
+        min_segments: (B,) segments that a slot must think before it may halt (exploration; 0 = none, at most
             ``halt_max_steps``).
         puzzle: (B, P * D) rows of the puzzle embedding, with gradient.
         grad_calls: last module calls with gradient, where they are not all that the model is set to.
@@ -206,8 +206,8 @@ def think(
     exact = scores.exact.to(q.dtype)
     halt_loss = F.binary_cross_entropy_with_logits(q[:, 0], exact, reduction="sum") / latents
     carry = carry.detach()
-    steps = torch.where(fresh, 0, slots.steps) + 1
-    is_last = steps >= config.halt_max_steps
+    segments = torch.where(fresh, 0, slots.segments) + 1
+    is_last = segments >= config.halt_max_steps
     q_halt = q[:, 0].detach()
     continue_loss = torch.zeros_like(halt_loss)
     if config.halting == "q_halt_continue":
@@ -215,7 +215,7 @@ def think(
         target = torch.sigmoid(torch.where(repeat_latents(is_last, latents), ahead[:, 0], ahead.amax(1)))
         continue_loss = F.binary_cross_entropy_with_logits(q[:, 1], target, reduction="sum") / latents
     # with exploration a slot must go on for a while although it is sure
-    halted = (wants_to_halt(q.detach()).view(-1, latents).any(1) | is_last) & (steps >= min_steps)
+    halted = (wants_to_halt(q.detach()).view(-1, latents).any(1) | is_last) & (segments >= min_segments)
 
     ce = best(scores.loss).sum()
     loss = (ce + objective.halt_loss_weight * (halt_loss + continue_loss)) / num_slots + balancing
@@ -231,13 +231,13 @@ def think(
         (best(scores.accuracy) * counted).sum(),
         (best(scores.exact) & counted).sum(),
         (best(halt_right) & counted).sum(),
-        (steps * counted).sum(),
+        (segments * counted).sum(),
         fresh.sum(),
         (num_tokens * fresh).sum(),
         num_tokens.sum(),
     )
     numbers = torch.stack([number.detach().float() for number in sums])
-    return Thought(loss, Slots(carry, slots.rows, steps.to(slots.steps.dtype), halted), numbers, routing)
+    return Thought(loss, Slots(carry, slots.rows, segments.to(slots.segments.dtype), halted), numbers, routing)
 
 
 def with_ignored(labels: Tensor, ignore_label: int | None) -> Tensor:

@@ -116,7 +116,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "step_time_s": Metric("s", "time of one optimizer step", _TRAIN),
         "act_steps_mean": Metric(
             "segments",
-            "text: segments run for a token, in eval rows where it halts itself; puzzles: until a row halts by itself",
+            "mean depth: of a token (text; in eval rows where it halts by itself), or of a row that halted (puzzles)",
             ("train", "eval"),
         ),
         "grad_calls": Metric(

@@ -146,7 +146,7 @@ class Both:
                 self.context,
                 self.objective,
                 num_slots=SLOTS,
-                min_steps=torch.tensor(least_steps[places]),
+                min_segments=torch.tensor(least_steps[places]),
                 puzzle=None if puzzle is None else puzzle[places],
             )
             thought.loss.backward()
@@ -188,7 +188,7 @@ class Both:
         if puzzle_grad is not None:
             close(puzzle_grad, torch.stack(wanted_puzzle), "puzzle embedding")
         assert int(self.cursor) == self.taken
-        assert self.slots.steps.tolist() == [slot.steps for slot in self.theirs]
+        assert self.slots.segments.tolist() == [slot.steps for slot in self.theirs]
         assert self.slots.halted.tolist() == [slot.halted for slot in self.theirs]
         assert self.slots.rows.inputs.tolist() == [slot.inputs for slot in self.theirs]
         close(self.slots.carry.z_h, torch.stack([z for slot in self.theirs for z in slot.high]), "z_h")

@@ -88,7 +88,7 @@ def slots_for(num_slots: int, queue: Rows) -> Slots:
 
 
 def with_halts(slots: Slots, halted: list[bool]) -> Slots:
-    return Slots(slots.carry, slots.rows, slots.steps, torch.tensor(halted))
+    return Slots(slots.carry, slots.rows, slots.segments, torch.tensor(halted))
 
 
 @settings(deadline=None, max_examples=40)

@@ -28,7 +28,7 @@ def parts(*sizes: int) -> list[Batch]:
 
 def drawn(position: int, *sizes: int, most: int = 4, **depth: object) -> StepRows:
     config = DepthConfig.model_validate(depth)
-    return step_rows(parts(*(sizes or (ROWS,))), depth=config, most_segments=most, seed=1, position=position)
+    return step_rows(parts(*(sizes or (ROWS,))), depth=config, num_segments=most, seed=1, position=position)
 
 
 def test_all_segments_everywhere_unless_told_otherwise() -> None:

@@ -49,8 +49,8 @@ def gradients_of_puzzles(config: CoreConfig, **how: Any) -> dict[str, Tensor | N
     context = core.context(torch.arange(config.max_seq_len)[None])
     objective = Objective("stablemax", 0.0, 0.5, None)
     puzzle = None if core.puzzle_embedding is None else core.puzzle_embedding(slots.rows.identifiers.long())
-    min_steps = torch.zeros(3, dtype=torch.int64)
-    think(core, slots, context, objective, num_slots=3, min_steps=min_steps, puzzle=puzzle, **how).loss.backward()
+    min_segments = torch.zeros(3, dtype=torch.int64)
+    think(core, slots, context, objective, num_slots=3, min_segments=min_segments, puzzle=puzzle, **how).loss.backward()
     return {name: parameter.grad for name, parameter in core.named_parameters()}
 
 

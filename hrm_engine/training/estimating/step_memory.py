@@ -176,7 +176,7 @@ def _work(
         table = None if embedding is None else embedding(ids(rows)).requires_grad_()
         positions = torch.arange(core.max_seq_len, device=device)[None]
         context = model.context(positions, checkpointing=checkpointing, dispatch=routers.dispatch(1, 0, device))
-        thought = think(model, slots, context, objective, num_slots=rows, min_steps=ids(rows), puzzle=table)
+        thought = think(model, slots, context, objective, num_slots=rows, min_segments=ids(rows), puzzle=table)
         torch.autograd.backward(thought.loss)
 
     return puzzle, kept

@@ -49,7 +49,7 @@ class PuzzleStep:
         """Refill, think and learn, ``micro_batch`` slots at a time: each part has slots of its own."""
         task, model, count = self._task, self._task.model, self._task.num_slots
         slots, self.cursor = refill(task.slots, task.queue.ring, task.cursor)
-        min_steps = task.exploration(self._step)
+        min_segments = task.exploration(self._step)
         self.routing = None
         self.identifiers = slots.rows.identifiers.long()
         puzzle = None if model.puzzle_embedding is None else model.puzzle_embedding(self.identifiers).requires_grad_()
@@ -65,7 +65,7 @@ class PuzzleStep:
                 context,
                 task.objective,
                 num_slots=count,
-                min_steps=min_steps[start:stop],
+                min_segments=min_segments[start:stop],
                 puzzle=None if puzzle is None else puzzle[start:stop],
                 cycles=self._cycles,
                 grad_calls=self._grad_calls,

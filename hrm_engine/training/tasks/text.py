@@ -269,7 +269,7 @@ class TextTask(Task):
         return step_rows(
             parts,
             depth=self.config.depth,
-            most_segments=self.num_segments,
+            num_segments=self.num_segments,
             seed=self.config.run.seed,
             position=position,
         )

@@ -39,15 +39,15 @@ class StepRows:
             yield on_device(part, device, None if self.depths is None else self.depths[number])
 
 
-def step_rows(parts: list[Batch], *, depth: DepthConfig, most_segments: int, seed: int, position: int) -> StepRows:
+def step_rows(parts: list[Batch], *, depth: DepthConfig, num_segments: int, seed: int, position: int) -> StepRows:
     """The rows of a step, given in micro-batches, with the depths that are drawn for them.
 
-    With ``sample_segments`` the step runs 1 to ``most_segments``, each as likely. In a share ``freeze_positions`` of
+    With ``sample_segments`` the step runs 1 to ``num_segments``, each as likely. In a share ``freeze_positions`` of
     the steps some positions stop earlier: for each row a share of them is drawn, for each of these a segment. All is
     drawn from the seed and ``position``, the rows consumed before, whatever the micro-batches are.
     """
     draw = stream(seed, "depths", position)
-    num_segments = int(draw.integers(1, most_segments + 1)) if depth.sample_segments else most_segments
+    num_segments = int(draw.integers(1, num_segments + 1)) if depth.sample_segments else num_segments
     # numpy's: this runs in a thread, where torch would make a second team of threads beside that of the step
     is_label = np.concatenate([part.labels.numpy() != IGNORE for part in parts])
     num_tokens = int(is_label.sum())
