@@ -48,7 +48,7 @@ def family_tree(tree: pd.DataFrame, chosen: str) -> go.Figure:
     drawn.add_trace(go.Scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", showlegend=False))
     states = [_state(active, frozen) for active, frozen in zip(tree["is_active"], tree["is_frozen"], strict=True)]
     for state, colour, symbol in _STATES:
-        rows = [at for at, found in enumerate(states) if found == state]
+        rows = [at for at, other in enumerate(states) if other == state]
         if not rows:
             continue
         drawn.add_trace(

@@ -112,12 +112,12 @@ def maze_board(
 def _labelled(xs: Sequence[float], ys: Sequence[float], shown: int) -> set[int]:
     """Segments whose numbers do not cover each other; the shown, the first and the last come first."""
     wide, high = (max(xs) - min(xs)) or 1.0, (max(ys) - min(ys)) or 1.0
-    found: list[int] = []
+    labelled: list[int] = []
     for number in dict.fromkeys([shown, 1, len(xs), *range(1, len(xs) + 1)]):
         x, y = xs[number - 1], ys[number - 1]
-        if all(abs(x - xs[at - 1]) > 0.06 * wide or abs(y - ys[at - 1]) > 0.09 * high for at in found):
-            found.append(number)
-    return set(found)
+        if all(abs(x - xs[at - 1]) > 0.06 * wide or abs(y - ys[at - 1]) > 0.09 * high for at in labelled):
+            labelled.append(number)
+    return set(labelled)
 
 
 def _spaced(drawn: go.Figure, number: int) -> go.Figure:

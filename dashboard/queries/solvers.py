@@ -32,7 +32,8 @@ class Solver:
 
     id: str
     path: Path
-    board: Board
+    kind: str
+    """Of its boards."""
     height: int
     width: int
     segments: int
@@ -41,6 +42,13 @@ class Solver:
     """The dataset it was trained on, if its parameters name one."""
     is_proxy: bool
     version: Version
+
+    @property
+    def board(self) -> Board:
+        """The object of its board kind."""
+        from hrm_engine.data.puzzles.kinds import BOARDS
+
+        return BOARDS[self.kind]
 
     @property
     def solves(self) -> str:
@@ -101,7 +109,7 @@ class Solvers:
         return Solver(
             id=run_id(self.workspace, run_dir),
             path=run_dir,
-            board=BOARDS[card["puzzle"]],
+            kind=card["puzzle"],
             height=height,
             width=width,
             segments=_count(config.get("halt_max_steps"), 64) or DEFAULT_SEGMENTS,
@@ -158,15 +166,15 @@ class TestSplit:
         """Rows of each task as it is, without its augmentations; empty if the dataset has no names."""
         from hrm_engine.data.puzzles.arc.augment import parse_identifier
 
-        names, found, before = self._dataset.identifiers, dict[str, list[int]](), 0
+        names, tasks, before = self._dataset.identifiers, dict[str, list[int]](), 0
         for part in self._dataset.sets if names is not None else []:
             for place, identifier in enumerate(part.puzzle_identifiers.tolist()):
                 name = names[identifier] if names is not None else ""
                 if parse_identifier(name)[0] == name:
                     rows = range(int(part.puzzle_indices[place]), int(part.puzzle_indices[place + 1]))
-                    found.setdefault(printable(name), []).extend(before + row for row in rows)
+                    tasks.setdefault(printable(name), []).extend(before + row for row in rows)
             before += part.num_rows
-        return dict(sorted(found.items()))
+        return dict(sorted(tasks.items()))
 
 
 def open_test_split(solver: Solver) -> TestSplit:
@@ -177,7 +185,7 @@ def open_test_split(solver: Solver) -> TestSplit:
     if (split.board, split.height, split.width) != (solver.board, solver.height, solver.width):
         raise DataError(
             f"{solver.dataset} now holds boards of {split.height} x {split.width} ({split.board.kind}), and this "
-            f"solver takes {solver.height} x {solver.width} ({solver.board.kind})"
+            f"solver takes {solver.height} x {solver.width} ({solver.kind})"
         )
     return split
 

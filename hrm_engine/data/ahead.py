@@ -6,11 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-Asked = TypeVar("Asked")
+Argument = TypeVar("Argument")
 Made = TypeVar("Made")
 
 
-class Ahead(Generic[Asked, Made]):
+class Ahead(Generic[Argument, Made]):
     """Values of ``make``, the next one made in a thread of its own while its caller does something else.
 
     ``make`` must depend on what it is asked for alone. Then nothing depends on what was made ahead: a value that turns
@@ -18,22 +18,22 @@ class Ahead(Generic[Asked, Made]):
     thread calls it, so it may keep a cache of its own.
     """
 
-    def __init__(self, make: Callable[[Asked], Made], *, name: str) -> None:
+    def __init__(self, make: Callable[[Argument], Made], *, name: str) -> None:
         self._make = make
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._next: tuple[Asked, Future[Made]] | None = None
+        self._next: tuple[Argument, Future[Made]] | None = None
 
-    def take(self, asked: Asked, *, then: Asked) -> Made:
+    def take(self, argument: Argument, *, then: Argument) -> Made:
         """The value for ``asked``, made ahead or else now; the one for ``then`` is begun.
 
         Raises:
             Exception: what ``make`` raised for ``asked``; asking again tries again.
         """
         ready, self._next = self._next, None
-        if ready is None or ready[0] != asked:
+        if ready is None or ready[0] != argument:
             if ready is not None:
                 ready[1].cancel()
-            ready = asked, self._thread.submit(self._make, asked)
+            ready = argument, self._thread.submit(self._make, argument)
         value = ready[1].result()
         self._next = then, self._thread.submit(self._make, then)
         return value

@@ -88,7 +88,7 @@ def solve(
     questions = _questions(loaded, workspace, puzzle, arc, maze, index)
     has_names = any(question.identifier is not None for question in questions)
     with watch_experts(loaded) as used:
-        found = inference.solve(
+        solutions = inference.solve(
             loaded,
             np.stack([question.inputs for question in questions]),
             identifiers=np.array([question.identifier for question in questions]) if has_names else None,
@@ -104,14 +104,14 @@ def solve(
         for question in questions
     ]
     if json:
-        boards = [_board_json(loaded, one, found, row, traces[row]) for row, one in enumerate(questions)]
-        facts = {"bundle": str(loaded.path), "kind": loaded.card.puzzle, "flops": found.flops, "boards": boards}
+        boards = [_board_json(loaded, one, solutions, row, traces[row]) for row, one in enumerate(questions)]
+        facts = {"bundle": str(loaded.path), "kind": loaded.card.puzzle, "flops": solutions.flops, "boards": boards}
         show_json({**facts, **use_json(used)})
         return 0
     for row, question in enumerate(questions):
         if row:
             console().print()
-        _show(loaded, question, found, row, traces[row])
+        _show(loaded, question, solutions, row, traces[row])
     show_use(used, goal)
     return 0
 
@@ -140,36 +140,36 @@ def _questions(
 
 
 def _board_json(
-    bundle: PuzzleBundle, question: Question, found: Solutions, row: int, traced: Trace | None
+    bundle: PuzzleBundle, question: Question, solutions: Solutions, row: int, traced: Trace | None
 ) -> dict[str, Any]:
     board = bundle.card.board
     content: dict[str, Any] = {
         "source": question.source,
         "puzzle": board.to_text(question.inputs),
-        "answer": board.to_text(found.answers[row]),
-        "is_valid": None if found.is_valid is None else bool(found.is_valid[row]),
-        "is_right": question.is_right(board, found.answers[row]),
-        "halted": bool(found.halted[row]),
-        "confidence": float(found.confidence[row]),
-        "start": int(found.start[row]),
-        "depth": int(found.depth[row]),
-        "segments": int(found.segments[row]),
-        "solved_by_verifier": bool(found.solved_by_verifier[row]),
-        "restarts": int(found.restarts[row]),
-        "restart_segments": int(found.restart_segments[row]),
+        "answer": board.to_text(solutions.answers[row]),
+        "is_valid": None if solutions.is_valid is None else bool(solutions.is_valid[row]),
+        "is_right": question.is_right(board, solutions.answers[row]),
+        "halted": bool(solutions.halted[row]),
+        "confidence": float(solutions.confidence[row]),
+        "start": int(solutions.start[row]),
+        "depth": int(solutions.depth[row]),
+        "segments": int(solutions.segments[row]),
+        "solved_by_verifier": bool(solutions.solved_by_verifier[row]),
+        "restarts": int(solutions.restarts[row]),
+        "restart_segments": int(solutions.restart_segments[row]),
     }
     if question.warning:
         content["warning"] = question.warning
     return content if traced is None else {**content, "trace": traced.as_json()}
 
 
-def _show(bundle: PuzzleBundle, question: Question, found: Solutions, row: int, traced: Trace | None) -> None:
+def _show(bundle: PuzzleBundle, question: Question, solutions: Solutions, row: int, traced: Trace | None) -> None:
     from hrm_engine.data.puzzles.board import extent
     from lab.cli.board_view import board_lines, side_by_side
 
     if question.warning:
         console(stderr=True).print(f"warning: {question.warning}", style="yellow")
-    card, board, answer = bundle.card, bundle.card.board, found.answers[row]
+    card, board, answer = bundle.card, bundle.card.board, solutions.answers[row]
     if traced is not None:
         for segment in traced.segments:
             _show_segment(traced, segment)
@@ -180,26 +180,30 @@ def _show(bundle: PuzzleBundle, question: Question, found: Solutions, row: int, 
     shape = card.height, card.width
     region = extent(boards, *shape)
     side_by_side([board_lines(board, tokens, shape, region, given=question.inputs) for tokens in boards])
-    show_facts(_facts(question, found, row, right, expected_shown=len(boards) == 3))
+    show_facts(_facts(question, solutions, row, right, expected_shown=len(boards) == 3))
 
 
 def _facts(
-    question: Question, found: Solutions, row: int, right: bool | None, *, expected_shown: bool
+    question: Question, solutions: Solutions, row: int, right: bool | None, *, expected_shown: bool
 ) -> list[tuple[str, object]]:
     words = {True: "yes", False: "no", None: "not known"}
     facts: list[tuple[str, object]] = [("puzzle", question.source)]
-    if found.is_valid is not None:
-        facts.append(("valid", words[bool(found.is_valid[row])]))
+    if solutions.is_valid is not None:
+        facts.append(("valid", words[bool(solutions.is_valid[row])]))
     if right is not None:
         facts.append(("right", words[right] + (" (the expected answer stands on the right)" if expected_shown else "")))
-    end = "halted by itself" if found.halted[row] else "did not halt by itself"
-    facts.append(("segments", f"{found.depth[row]}, {end}; halting probability {found.confidence[row]:.3f}"))
-    if found.start[row] or found.segments[row] > found.depth[row]:
-        facts.append(("all starts", f"{found.segments[row]} segments; start {found.start[row]} answered"))
-    if found.restarts[row]:
-        end = "solved by a restart that the verifier accepted" if found.solved_by_verifier[row] else "not solved by any"
-        facts.append(("restarts", f"{found.restarts[row]}, {found.restart_segments[row]} segments: {end}"))
-    facts.append(("cost", f"{human_count(found.flops)}FLOP"))
+    end = "halted by itself" if solutions.halted[row] else "did not halt by itself"
+    facts.append(("segments", f"{solutions.depth[row]}, {end}; halting probability {solutions.confidence[row]:.3f}"))
+    if solutions.start[row] or solutions.segments[row] > solutions.depth[row]:
+        facts.append(("all starts", f"{solutions.segments[row]} segments; start {solutions.start[row]} answered"))
+    if solutions.restarts[row]:
+        end = (
+            "solved by a restart that the verifier accepted"
+            if solutions.solved_by_verifier[row]
+            else "not solved by any"
+        )
+        facts.append(("restarts", f"{solutions.restarts[row]}, {solutions.restart_segments[row]} segments: {end}"))
+    facts.append(("cost", f"{human_count(solutions.flops)}FLOP"))
     return facts
 
 

@@ -114,13 +114,13 @@ class TracePictures:
         if segment is None:
             return []
         count = int(segment.changed.sum())
-        told = [(f"halt {segment.q_halt:.2f}, {count} changed", self.ink)]
+        words = [(f"halt {segment.q_halt:.2f}, {count} changed", self.ink)]
         if self.solution is not None:
             wrong = int(wrong_cells(segment, self.solution).sum())
-            told.append((f"{wrong} wrong", WRONG) if wrong else ("all right", HALT))
+            words.append((f"{wrong} wrong", WRONG) if wrong else ("all right", HALT))
         if segment.number == self.trace.halted_at:
-            told.append(("halts here", HALT))
-        return told
+            words.append(("halts here", HALT))
+        return words
 
     def _is_beyond(self, number: int) -> bool:
         return self.trace.halted_at is not None and number > self.trace.halted_at
@@ -136,8 +136,8 @@ class TracePictures:
 
 def wrong_cells(segment: Segment, solution: Tokens) -> Cells:
     """(C,) cells in which a prediction differs from the solution; its padding, which no solver learns, aside."""
-    found: Cells = (segment.prediction != solution) & (np.asarray(solution) != PAD)
-    return found
+    wrong: Cells = (segment.prediction != solution) & (np.asarray(solution) != PAD)
+    return wrong
 
 
 def legend(*, solution: bool) -> list[tuple[str, str]]:

@@ -84,7 +84,7 @@ def test_solvers_are_found_and_other_runs_are_not(lab: Workspace, tiny_solver: P
     (broken / "metadata.json").write_text("{}")
     found = Solvers(lab).all(lab.run_dirs())
     assert [solver.id for solver in found] == ["runs/tiny"]
-    assert (found[0].board.kind, found[0].height, found[0].segments) == ("sudoku", 4, 3)
+    assert (found[0].kind, found[0].height, found[0].segments) == ("sudoku", 4, 3)
 
 
 def test_test_puzzles_have_their_solution(lab: Workspace, tiny_solver: Path) -> None:

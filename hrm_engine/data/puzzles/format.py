@@ -174,11 +174,11 @@ def _load(path: Path, what: str, shape: tuple[int | None, ...], *, mmap_mode: An
         raise DataError(f"{path} is missing: the dataset is incomplete; build or copy it again") from None
     except (OSError, ValueError, EOFError) as problem:
         raise DataError(f"{path} is not a whole .npy array ({problem}); build or copy the dataset again") from problem
-    wanted = np.integer if what == "integers" else np.number
-    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, wanted):
+    number_type = np.integer if what == "integers" else np.number
+    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, number_type):
         raise DataError(f"{path} holds {getattr(array, 'dtype', 'no array')}, and {what} are needed: convert it")
     if array.ndim != len(shape) or any(
-        size not in (None, found) for size, found in zip(shape, array.shape, strict=True)
+        size not in (None, length) for size, length in zip(shape, array.shape, strict=True)
     ):
         expected = ", ".join("any" if size is None else str(size) for size in shape)
         raise DataError(

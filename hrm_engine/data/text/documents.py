@@ -148,12 +148,12 @@ def _document_key(document: str) -> int:
     return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big")
 
 
-def _separator(asked: str | None) -> str:
-    if asked is None:
+def _separator(option: str | None) -> str:
+    if option is None:
         return END_OF_TEXT
-    separator = asked.strip("\r\n").strip(" \t")
+    separator = option.strip("\r\n").strip(" \t")
     if "\n" in separator or "\r" in separator:
-        raise DataError(f"--document-separator {asked!r}: a separator is one line; this one has several.")
+        raise DataError(f"--document-separator {option!r}: a separator is one line; this one has several.")
     return separator
 
 
@@ -191,7 +191,7 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
 
 
 def _folder_files(folder: Path) -> tuple[list[Path], list[str]]:
-    found: list[Path] = []
+    files: list[Path] = []
     notes: list[str] = []
     num_others = 0
     for root, folders, names in os.walk(folder, onerror=_unreadable):
@@ -205,14 +205,14 @@ def _folder_files(folder: Path) -> tuple[list[Path], list[str]]:
             if name in built or name.startswith("."):
                 continue
             if file.suffix.lower() in READERS and file.is_file():
-                found.append(file)
+                files.append(file)
             else:
                 num_others += 1
-    if not found:
+    if not files:
         raise DataError(f"{folder}: the folder holds no dataset file. Accepted are {ACCEPTED}.")
     if num_others:
         notes.append(f"{folder}: {num_others} file(s) with other suffixes left out")
-    return sorted(found, key=lambda file: file.relative_to(folder).as_posix()), notes
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix()), notes
 
 
 def _unreadable(error: OSError) -> None:

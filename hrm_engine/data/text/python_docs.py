@@ -83,8 +83,8 @@ def build_python_docs(output_dir: str | Path, *, validation_fraction: float = 0.
     """
     folder = Path(output_dir)
     ensure_writable(folder)
-    found = python_documents()
-    sources = {document.text: document.source for document in found.documents}
+    documentation = python_documents()
+    sources = {document.text: document.source for document in documentation.documents}
     train, validation = split_holdout(list(sources), validation_fraction)
     train_file, validation_file = folder / "train.jsonl", folder / "validation.jsonl"
     num_bytes = {}
@@ -101,8 +101,8 @@ def build_python_docs(output_dir: str | Path, *, validation_fraction: float = 0.
         num_validation_documents=len(validation),
         num_train_bytes=num_bytes[train_file],
         num_validation_bytes=num_bytes[validation_file],
-        num_duplicates=found.num_duplicates,
-        num_unreadable_files=len(found.unreadable_files),
+        num_duplicates=documentation.num_duplicates,
+        num_unreadable_files=len(documentation.unreadable_files),
     )
     description = {
         "schema_version": SCHEMA_VERSION,

@@ -154,8 +154,8 @@ def read_json(reading: FileReading) -> list[str]:
             return _end_of_array(reading, space, text, at, documents)
         if mark != ",":
             where = line + text.count("\n", counted_to, at)
-            found = repr(mark) if mark else "the end of the file"
-            raise DataError(f"{reading.path}, line {where}: not valid JSON (expected ',' or ']', found {found}).")
+            following = repr(mark) if mark else "the end of the file"
+            raise DataError(f"{reading.path}, line {where}: not valid JSON (expected ',' or ']', found {following}).")
         at = _skip(space, text, at + 1)
     return documents
 

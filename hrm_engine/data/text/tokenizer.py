@@ -122,12 +122,12 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """One int64 array of token ids per text, without begin and end."""
-        found: list[list[np.ndarray]] = [[] for _ in texts]
+        parts_by_text: list[list[np.ndarray]] = [[] for _ in texts]
         for group in _groups((number, piece) for number, text in enumerate(texts) for piece in _pieces(text)):
             encodings = self._backend.encode_batch_fast([piece for _, piece in group], add_special_tokens=False)
             for (number, _), encoding in zip(group, encodings, strict=True):
-                found[number].append(np.array(encoding.ids, dtype=np.int64))
-        return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in found]
+                parts_by_text[number].append(np.array(encoding.ids, dtype=np.int64))
+        return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in parts_by_text]
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """Text of the ids; bytes that form no character become U+FFFD."""
@@ -213,8 +213,8 @@ def _groups(pieces: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]
         yield group
 
 
-def _find(vocabulary: dict[str, int], asked: str | None, known: tuple[str, ...]) -> int | None:
-    names = (asked, *known) if asked else known
+def _find(vocabulary: dict[str, int], name: str | None, known: tuple[str, ...]) -> int | None:
+    names = (name, *known) if name else known
     return next((vocabulary[name] for name in names if name in vocabulary), None)
 
 
@@ -254,7 +254,7 @@ def _read_roles(folder: Path) -> dict[str, str]:
 
 
 def _read_end_ids(file: Path) -> list[int]:
-    found = _read_json(file).get(_END_IDS, []) if file.is_file() else []
-    if not isinstance(found, list) or not all(type(end) is int for end in found):
-        raise DataError(f"{file}: {_END_IDS} must be a list of token ids, not {str(found)[:80]}.")
-    return found
+    ids = _read_json(file).get(_END_IDS, []) if file.is_file() else []
+    if not isinstance(ids, list) or not all(type(end) is int for end in ids):
+        raise DataError(f"{file}: {_END_IDS} must be a list of token ids, not {str(ids)[:80]}.")
+    return ids

@@ -105,12 +105,12 @@ def vote(
     num_missing = 0
     if unknown := {name for name, _ in votes} - pairs.keys():
         raise DataError(f"{_place(dataset)} has rows of task {min(unknown)}, which {TEST_PUZZLES_FILE} does not name")
-    for name, asked in pairs.items():
-        ranked = [_ranked(votes.get((name, number), {})) for number in range(len(asked))]
+    for name, tests in pairs.items():
+        ranked = [_ranked(votes.get((name, number), {})) for number in range(len(tests))]
         num_missing += sum(not candidates for candidates in ranked)
         submission[name] = [_attempts(candidates) for candidates in ranked]
-        ranks = [_rank(candidates, pair.output) for candidates, pair in zip(ranked, asked, strict=True)]
-        is_answered = all(pair.output is not None for pair in asked)
+        ranks = [_rank(candidates, pair.output) for candidates, pair in zip(ranked, tests, strict=True)]
+        is_answered = all(pair.output is not None for pair in tests)
         shares = {k: sum(rank is not None and rank <= k for rank in ranks) / len(ranks) for k in ks}
         tasks[name] = {
             **{f"pass@{k}": share if is_answered else None for k, share in shares.items()},
@@ -123,8 +123,8 @@ def vote(
             for k, share in shares.items():
                 scores[k].append(share)
     return ArcScore(
-        pass_at={k: _mean(found) for k, found in scores.items()},
-        all_pairs_at={k: _mean([float(share == 1) for share in found]) for k, found in scores.items()},
+        pass_at={k: _mean(shares) for k, shares in scores.items()},
+        all_pairs_at={k: _mean([float(share == 1) for share in shares]) for k, shares in scores.items()},
         tasks=tasks,
         submission=submission,
         num_missing=num_missing,
@@ -148,10 +148,10 @@ def asked_pairs(dataset: PuzzleDataset) -> dict[str, tuple[Pair, ...]]:
         )
     file = dataset.folder / TEST_PUZZLES_FILE
     if file.is_file():
-        found = {}
+        tests = {}
         for name, value in read_json(file, DataError).items():
-            found[name] = parse_task(value, name=name, place=f"{file}, task {name}", is_evaluation=True).tests
-        return found
+            tests[name] = parse_task(value, name=name, place=f"{file}, task {name}", is_evaluation=True).tests
+        return tests
     gathered: dict[str, tuple[Pair, ...]] = {}
     for part in dataset.sets:
         for puzzle, identifier in enumerate(part.puzzle_identifiers.tolist()):
@@ -248,7 +248,7 @@ def _votes(
 
 def _ranked(candidates: Mapping[bytes, tuple[Grid, list[float]]]) -> list[Candidate]:
     # fsum: the sum of the same numbers in another order is the same, so the order of the rows cannot decide a tie.
-    means = {key: math.fsum(found) / len(found) for key, (_, found) in candidates.items()}
+    means = {key: math.fsum(confidences) / len(confidences) for key, (_, confidences) in candidates.items()}
     order = sorted(candidates, key=lambda key: (-len(candidates[key][1]), -means[key], key))
     return [Candidate(candidates[key][0], len(candidates[key][1]), means[key]) for key in order]
 
@@ -257,23 +257,23 @@ def _rank(candidates: Sequence[Candidate], answer: Grid | None) -> int | None:
     """Place of the right grid among the candidates, from 1; None if it is not among them or not known."""
     if answer is None:
         return None
-    right = (place for place, found in enumerate(candidates, start=1) if np.array_equal(found.grid, answer))
+    right = (place for place, candidate in enumerate(candidates, start=1) if np.array_equal(candidate.grid, answer))
     return next(right, None)
 
 
 def _attempts(candidates: Sequence[Candidate]) -> dict[str, list[list[int]]]:
-    grids = [found.grid.tolist() for found in candidates[:NUM_ATTEMPTS]] or [_NO_ANSWER]
+    grids = [candidate.grid.tolist() for candidate in candidates[:NUM_ATTEMPTS]] or [_NO_ANSWER]
     return {f"attempt_{number + 1}": grids[min(number, len(grids) - 1)] for number in range(NUM_ATTEMPTS)}
 
 
 def _pair_json(candidates: Sequence[Candidate], rank: int | None, num_shown: int) -> dict[str, Any]:
     return {
         "rank": rank,
-        "num_votes": sum(found.num_votes for found in candidates),
+        "num_votes": sum(candidate.num_votes for candidate in candidates),
         "num_candidates": len(candidates),
         "candidates": [
-            {"grid": found.grid.tolist(), "num_votes": found.num_votes, "confidence": round(found.confidence, 6)}
-            for found in candidates[:num_shown]
+            {"grid": one.grid.tolist(), "num_votes": one.num_votes, "confidence": round(one.confidence, 6)}
+            for one in candidates[:num_shown]
         ],
     }
 

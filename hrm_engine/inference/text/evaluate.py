@@ -91,8 +91,8 @@ def token_means(
     sums: list[Tensor] | None = None
     num_tokens = torch.zeros((), dtype=torch.int64)
     for batch in batches:
-        found = [numbers.reshape(-1) for numbers in statistics(batch)]
-        sums = found if sums is None else [before + here for before, here in zip(sums, found, strict=True)]
+        added = [numbers.reshape(-1) for numbers in statistics(batch)]
+        sums = added if sums is None else [before + now for before, now in zip(sums, added, strict=True)]
         num_tokens = num_tokens.to(batch.labels.device) + (batch.labels >= 0).sum()
     count = int(num_tokens)
     if sums is None or count == 0:

@@ -44,10 +44,10 @@ def read_prompts(path: Path) -> list[Prompt]:
     except OSError as problem:
         raise DataError(f"{path}: cannot be read ({problem.strerror or problem})") from problem
     is_json = path.suffix.lower() == ".jsonl"
-    found = [_record(text, where) if is_json else Prompt(text, where) for text, where in _lines(content, path)]
-    if not found:
+    prompts = [_record(text, where) if is_json else Prompt(text, where) for text, where in _lines(content, path)]
+    if not prompts:
         raise DataError(f"{path}: there is no prompt in it")
-    return found
+    return prompts
 
 
 def answer_line(index: int, prompt: Prompt, generation: Generation) -> str:

@@ -85,11 +85,11 @@ class TextRow:
     @property
     def tokens(self) -> list[str]:
         """By token what it made readable, cut where the text is."""
-        left, found = sum(map(len, self._shown)), []
+        left, tokens = sum(map(len, self._shown)), []
         for piece in self._read:
-            found.append(piece[:left])
-            left -= len(found[-1])
-        return found
+            tokens.append(piece[:left])
+            left -= len(tokens[-1])
+        return tokens
 
     def result(self) -> Generation:
         """The finished text. Raises RuntimeError before."""

@@ -100,12 +100,12 @@ def augmented(grid: Grid, augmentations: Sequence[Augmentation]) -> list[tuple[n
     """A grid under many augmentations at once, by their symmetry: (positions (n,), grids (n, h, w)) for each in use."""
     tables = np.stack([augmentation.table for augmentation in augmentations])
     symmetries = np.array([augmentation.dihedral for augmentation in augmentations])
-    found = []
+    groups = []
     for number in range(NUM_DIHEDRAL):
         positions = np.flatnonzero(symmetries == number)
         if positions.size:
-            found.append((positions, tables[positions][:, dihedral(grid, number)]))
-    return found
+            groups.append((positions, tables[positions][:, dihedral(grid, number)]))
+    return groups
 
 
 def _digest(pairs: Sequence[tuple[Grid, Grid | None]], augmentations: Sequence[Augmentation]) -> list[bytes]:

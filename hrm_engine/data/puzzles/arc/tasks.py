@@ -86,8 +86,8 @@ def task_json(task: Task) -> dict[str, Any]:
 
 
 def _pair_json(pair: Pair) -> dict[str, Any]:
-    found = {"input": pair.input.tolist()}
-    return found if pair.output is None else {**found, "output": pair.output.tolist()}
+    content = {"input": pair.input.tolist()}
+    return content if pair.output is None else {**content, "output": pair.output.tolist()}
 
 
 def without_copies(tasks: Iterable[Task]) -> tuple[list[Task], int]:

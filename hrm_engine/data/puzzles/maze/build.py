@@ -126,10 +126,10 @@ def build_from_csv(
     """
     begun = time.perf_counter()
     _check(1, test_count, num_aug)
-    found = read_mazes(csv, size=size, skip_bad=skip_bad)
-    size = math.isqrt(found.mazes.inputs.shape[1])
+    published = read_mazes(csv, size=size, skip_bad=skip_bad)
+    size = math.isqrt(published.mazes.inputs.shape[1])
     held_out: PublishedMazes | None = None
-    train, test = found.mazes, None
+    train, test = published.mazes, None
     if test_csv:
         held_out = read_mazes(test_csv, size=size, skip_bad=skip_bad)
         test = held_out.mazes
@@ -147,7 +147,7 @@ def build_from_csv(
     about = About(kind=Maze.kind, height=size, width=size, seed=seed, description=f"mazes from {names}")
     with _writer(folder, about, replace) as writer:
         _write(writer, train, test, num_aug, seed)
-    parts = [found, held_out] if held_out else [found]
+    parts = [published, held_out] if held_out else [published]
     return _report(
         folder,
         about,

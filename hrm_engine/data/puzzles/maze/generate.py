@@ -158,20 +158,20 @@ def _grown(size: int, bits: np.random.BitGenerator) -> npt.NDArray[np.bool_]:
         older = np.where(
             _uniform(bits, growing.shape) < branching[growing], _below(bits, 1 << 30, len(growing)) % (top + 1), top
         )
-        here = stack[growing, older]
+        cell = stack[growing, older]
         stack[growing, older] = stack[growing, top]
-        stack[growing, top] = here
-        neighbours = here[:, None] + around
+        stack[growing, top] = cell
+        neighbours = cell[:, None] + around
         possible = state[growing[:, None], neighbours] == 1
         preference = _below(bits, 1 << 16, possible.size).reshape(possible.shape) + 1
         step = np.where(possible, preference, 0).argmax(axis=1)
         moves = possible.any(axis=1)
         depth[growing] = np.where(moves, top + 2, top)
         going = growing[moves]
-        there = neighbours[np.arange(len(growing)), step][moves]
-        stack[going, depth[going] - 1] = there
-        state[going, there] += 8
-        state[going[:, None], there[:, None] + around] += 1
+        opened = neighbours[np.arange(len(growing)), step][moves]
+        stack[going, depth[going] - 1] = opened
+        state[going, opened] += 8
+        state[going[:, None], opened[:, None] + around] += 1
     open_cells = (state >= 8).reshape(_BATCH, width, width)[:, 1:-1, 1:-1]
     return np.ascontiguousarray(open_cells)
 

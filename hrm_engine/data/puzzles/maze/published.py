@@ -71,8 +71,8 @@ def _chunks(files: Sequence[Path], size: int | None) -> Iterator[list[_Row | str
     """The rows of all files in their order, some at a time; a sentence in the place of one that is no maze at all."""
     entries: list[_Row | str] = []
     for file in files:
-        for found in _rows(file):
-            entry = found if isinstance(found, str) else _parsed(*found, size)
+        for row in _rows(file):
+            entry = row if isinstance(row, str) else _parsed(*row, size)
             if isinstance(entry, _Row):
                 size = math.isqrt(len(entry.question))
             entries.append(entry)

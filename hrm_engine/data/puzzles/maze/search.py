@@ -75,17 +75,17 @@ def shortest_paths(search: Search, goals: npt.NDArray[np.integer[Any]], size: in
     inner = distance.reshape(num, width, width)[:, 1:-1, 1:-1]
     inner[:] = search.distance.reshape(num, size, size)
     around = np.array([-width, -1, 1, width])
-    here = (goals // size + 1) * width + goals % size + 1
-    left = distance[mazes, here].astype(np.int64)
-    found = np.zeros((num, width * width), dtype=bool)
+    cells = (goals // size + 1) * width + goals % size + 1
+    left = distance[mazes, cells].astype(np.int64)
+    on_path = np.zeros((num, width * width), dtype=bool)
     while np.any(left > 1):
         walking = mazes[left > 1]
         left[walking] -= 1
-        neighbours = here[walking, None] + around
+        neighbours = cells[walking, None] + around
         earlier = distance[walking[:, None], neighbours] == left[walking, None]
-        here[walking] = neighbours[np.arange(len(walking)), earlier.argmax(axis=1)]
-        found[walking, here[walking]] = True
-    return np.ascontiguousarray(found.reshape(num, width, width)[:, 1:-1, 1:-1]).reshape(num, -1)
+        cells[walking] = neighbours[np.arange(len(walking)), earlier.argmax(axis=1)]
+        on_path[walking, cells[walking]] = True
+    return np.ascontiguousarray(on_path.reshape(num, width, width)[:, 1:-1, 1:-1]).reshape(num, -1)
 
 
 def _unpadded(values: npt.NDArray[T], size: int) -> npt.NDArray[T]:

@@ -87,9 +87,9 @@ def build_generated(
             workers=workers,
             progress=progress,
         ):
-            wanted = test_count - build.num_test
-            build.add_test(block[:wanted])
-            build.add_train(block[wanted:])
+            num_missing = test_count - build.num_test
+            build.add_test(block[:num_missing])
+            build.add_train(block[num_missing:])
     return build.report()
 
 

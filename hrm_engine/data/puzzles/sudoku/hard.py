@@ -52,7 +52,7 @@ def make_hard_set(
     Raises:
         DataError: the candidates do not suffice, or the result has not the recorded hash.
     """
-    wanted = recipe.num_train + recipe.num_test
+    num_puzzles = recipe.num_train + recipe.num_test
     kept: list[Puzzles] = []
     threshold = num_made = 0
     for block in candidate_blocks(
@@ -60,21 +60,21 @@ def make_hard_set(
     ):
         num_made += len(block)
         kept.append(block[np.flatnonzero(block.ratings >= threshold)])
-        if sum(map(len, kept)) > 2 * wanted:
-            kept = [_hardest(kept, wanted)]
+        if sum(map(len, kept)) > 2 * num_puzzles:
+            kept = [_hardest(kept, num_puzzles)]
             # What equals the last one is not needed: earlier candidates go first.
-            threshold = int(kept[0].ratings[-1]) + 1 if len(kept[0]) == wanted else 0
+            threshold = int(kept[0].ratings[-1]) + 1 if len(kept[0]) == num_puzzles else 0
         if progress is not None:
             progress(num_made, recipe.num_candidates)
-    hardest = _hardest(kept, wanted)
-    if len(hardest) < wanted:
-        raise DataError(f"{recipe.num_candidates:,} candidates do not give {wanted:,} different puzzles")
-    order = permutation(recipe.seed, NAME, 0, wanted)
+    hardest = _hardest(kept, num_puzzles)
+    if len(hardest) < num_puzzles:
+        raise DataError(f"{recipe.num_candidates:,} candidates do not give {num_puzzles:,} different puzzles")
+    order = permutation(recipe.seed, NAME, 0, num_puzzles)
     train, test = hardest[np.sort(order[: recipe.num_train])], hardest[np.sort(order[recipe.num_train :])]
-    found = puzzles_hash(train, test)
-    if found != recipe.sha256:
+    sha256 = puzzles_hash(train, test)
+    if sha256 != recipe.sha256:
         raise DataError(
-            f"the {NAME} set made here has the hash {found}, and {recipe.sha256} is recorded: this installation does "
+            f"the {NAME} set made here has the hash {sha256}, and {recipe.sha256} is recorded: this installation does "
             "not compute what was frozen; report it with the versions of 'lab doctor', and do not compare results"
         )
     return train, test

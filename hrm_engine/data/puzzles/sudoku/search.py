@@ -74,12 +74,12 @@ def _propagate(marks: Array, fixed: Array, queue: Array, waiting: int, units: Ar
                 continue
             for place in range(units.shape[1]):
                 cell = units[unit, place]
-                found = marks[cell] & hidden
-                if found != 0 and not fixed[cell]:
-                    if found & (found - 1) != 0:
+                digits = marks[cell] & hidden
+                if digits != 0 and not fixed[cell]:
+                    if digits & (digits - 1) != 0:
                         return False
-                    if marks[cell] != found:
-                        marks[cell] = found
+                    if marks[cell] != digits:
+                        marks[cell] = digits
                         queue[waiting] = cell
                         waiting += 1
         if waiting == 0:

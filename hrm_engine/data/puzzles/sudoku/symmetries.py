@@ -59,12 +59,12 @@ def is_transposable(size: int) -> bool:
 def line_orders(size: int, axis: int) -> npt.NDArray[np.int64]:
     """Every order of the rows (axis 0) or columns (axis 1) that keeps bands or stacks together, (orders, size)."""
     thickness = BOX_SHAPES[size][axis]
-    found = [
+    orders = [
         [line for group, inner in zip(groups, inners, strict=True) for line in (group * thickness + i for i in inner)]
         for groups in itertools.permutations(range(size // thickness))
         for inners in itertools.product(itertools.permutations(range(thickness)), repeat=size // thickness)
     ]
-    return np.array(found, dtype=np.int64)
+    return np.array(orders, dtype=np.int64)
 
 
 @cache
