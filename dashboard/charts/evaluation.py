@@ -1,4 +1,4 @@
-"""Figures of the evaluations: how much each further segment of thinking helps, and how that changes in training.
+"""Figures of the evaluations: the gain of each further segment, and its course over the training.
 
 ``depths`` frames have one row for each evaluation and segment: ``x``, ``step``, ``segment`` (from 1), ``loss``
 (nats per token), ``token_accuracy``; of puzzle solvers ``exact_accuracy``, ``cell_accuracy`` (shares).
@@ -72,7 +72,7 @@ def curves(evaluation: pd.DataFrame, names: Mapping[str, str], y_title: str, *, 
 
 
 def depth_gain(depths: pd.DataFrame, metric: str) -> go.Figure:
-    """What each further segment changes against the first, at some evaluations from the first to the last.
+    """Change of each further segment against the first, at some evaluations from the first to the last.
 
     Differences in nats per token (``loss``) or percentage points (accuracies).
     """

@@ -1,4 +1,4 @@
-"""Figures of experts: their tree, what a training found, and what routers do with the tokens.
+"""Figures of experts: their tree, the course of a training, and the routing of tokens.
 
 Frames as ``dashboard.queries.experts`` and ``dashboard.queries.routing`` make them; shares are from 0 to 1. Names of
 layers and experts come from files, and plotly reads tags in texts: they are escaped here.

@@ -1,4 +1,4 @@
-"""Figures of a solver's evaluation: difficulty, segments used, what each is worth, and how well it knows itself.
+"""Figures of a solver's evaluation: difficulty, segments used, accuracy by segment, and calibration.
 
 Frames as ``dashboard.queries.puzzles`` makes them; shares are from 0 to 1.
 """
@@ -53,7 +53,7 @@ def by_difficulty(by_rating: pd.DataFrame, names: Sequence[str]) -> go.Figure:
 
 
 def segments_used(by_segments: pd.DataFrame) -> go.Figure:
-    """How many puzzles it stops thinking about after each segment, and how many of these answers are right."""
+    """Number of puzzles that halt after each segment, and of right answers among them."""
     drawn = style.figure(style.XAxis("segments", "Segments", "segments until it halts", "d"), "puzzles", height=_HEIGHT)
     wrong = by_segments["count"] - by_segments["exact"]
     for name, values, colour in (("right", by_segments["exact"], style.BLUE), ("wrong", wrong, style.ORANGE)):
@@ -90,7 +90,7 @@ def by_segment(exact: Sequence[float], cells: Sequence[float], baselines: Mappin
 
 
 def calibration(bins: pd.DataFrame) -> go.Figure:
-    """Halting confidence against how often it is right; on the diagonal it knows exactly how sure it may be."""
+    """Halting confidence against the share of right answers; the diagonal is perfect calibration."""
     axis = style.XAxis("confidence", "Confidence", "halting confidence after the last segment", ".0%")
     drawn = style.figure(axis, "exactly solved", height=_HEIGHT, y_format=".1%")
     line = {"color": style.GREY, "width": 1.4, "dash": "dash"}
@@ -113,7 +113,7 @@ def calibration(bins: pd.DataFrame) -> go.Figure:
 
 
 def accuracies(train: pd.DataFrame, evaluation: pd.DataFrame, series: Mapping[str, str], *, x: str) -> go.Figure:
-    """Accuracies over the training: what halted in training thin, evaluations with markers.
+    """Accuracies over the training: rows that halted in training thin, evaluations with markers.
 
     ``train`` is a frame of curves, ``evaluation`` has a row for each evaluation; ``series`` is column to name.
     """

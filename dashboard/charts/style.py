@@ -26,7 +26,7 @@ _DEPTH_STOPS = ("#6d74c9", "#2b83c4", "#0f9d78", "#a3881a", "#d1651a")
 
 @dataclass(frozen=True)
 class XAxis:
-    """What the horizontal axis counts: its key in frames and links, its name for people, and its tick format."""
+    """The unit of the horizontal axis: its key in frames and links, its name for people, and its tick format."""
 
     key: str
     label: str

@@ -28,7 +28,7 @@ def halting(q_halt: Sequence[float], q_continue: Sequence[float] | None, halted_
 
 
 def cells(changed: Sequence[int], wrong: Sequence[int] | None) -> go.Figure:
-    """How many cells each segment changes, and how many are wrong after it where the solution is known."""
+    """Number of cells that each segment changes and, if the solution is known, of wrong cells after it."""
     drawn = style.figure(_SEGMENT, "cells", height=_HEIGHT)
     numbers = list(range(1, len(changed) + 1))
     drawn.add_trace(go.Bar(x=numbers, y=list(changed), name="changed", marker={"color": style.faded(style.BLUE, 0.55)}))

@@ -1,4 +1,4 @@
-"""What the full evaluation of a puzzle run says about every row of the test split, asked with SQL.
+"""Results of the full evaluation of a puzzle run for every row of the test split, read with SQL.
 
 ``evaluation/rows.jsonl`` has a line for each row: ``row, exact, cell_accuracy, exact_when_halting, segments,
 confidence, loss`` and, where puzzles are rated, ``rating``. Lines that are torn or no JSON are counted and skipped.

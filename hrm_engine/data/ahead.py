@@ -11,11 +11,11 @@ Made = TypeVar("Made")
 
 
 class Ahead(Generic[Argument, Made]):
-    """Values of ``make``, the next one made in a thread of its own while its caller does something else.
+    """Values of ``make``, the next one made in a thread of its own while the caller does something else.
 
-    ``make`` must depend on what it is asked for alone. Then nothing depends on what was made ahead: a value that turns
-    out not to be wanted is thrown away, a resumed run asks anew, and neither has anything to save or restore. Only the
-    thread calls it, so it may keep a cache of its own.
+    ``make`` must depend on its argument alone. Then nothing depends on a value made ahead: one that is not needed is
+    thrown away, a resumed run makes its own, and there is nothing to save or restore. Only the thread calls ``make``,
+    so it may keep a cache.
     """
 
     def __init__(self, make: Callable[[Argument], Made], *, name: str) -> None:
@@ -24,10 +24,10 @@ class Ahead(Generic[Argument, Made]):
         self._next: tuple[Argument, Future[Made]] | None = None
 
     def take(self, argument: Argument, *, then: Argument) -> Made:
-        """The value for ``asked``, made ahead or else now; the one for ``then`` is begun.
+        """The value for ``argument``, made ahead or else now; the one for ``then`` is begun.
 
         Raises:
-            Exception: what ``make`` raised for ``asked``; asking again tries again.
+            Exception: of ``make`` for ``argument``; another call tries again.
         """
         ready, self._next = self._next, None
         if ready is None or ready[0] != argument:

@@ -1,4 +1,4 @@
-"""Where a solver's latent states go while it thinks."""
+"""Paths of a solver's latent states while it thinks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LatentView:
     """The path of z_H and z_L over the segments of a trace, each on its two principal axes.
 
     The states are averaged over the board first, unless ``by_position``: then moves of single cells that cancel out in
-    the mean show too. A path that comes to rest has found what it was looking for, or is stuck; the ring marks the
+    the mean show too. A path that comes to rest has settled on an answer, right or wrong; the ring marks the
     segment at which the solver halts.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A trace as pictures: the board after each segment with what changed in it, and how sure the solver is to stop.
+"""A trace as pictures: the board after each segment with its changed cells, and the halting probability.
 
 Every picture is one self-contained SVG string. Moment 0 is the board as it was given, moment t the one after segment t.
 """
@@ -87,7 +87,7 @@ class TracePictures:
         return self._svg("".join(parts), wide, high, "probability of halting after each segment")
 
     def name(self, number: int) -> str:
-        """What a moment is called."""
+        """Name of a moment."""
         return f"segment {number}" if number else "the puzzle"
 
     def described(self, number: int) -> str:

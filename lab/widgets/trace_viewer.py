@@ -25,7 +25,7 @@ class TraceViewer(ipywidgets.VBox):  # type: ignore[misc]
     moments stand side by side as pictures, and where only text is shown, as text.
 
     Args:
-        trace: what is shown, moment 0 being the board as given.
+        trace: the moments; 0 is the board as given.
         solution: (C,) tokens of the right answer, where it is known; wrong cells are marked.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Puzzles as rows of tokens: the dataset format, what boards mean, and what builds datasets of each kind.
+"""Puzzles as rows of tokens: the dataset format, the board kinds, and builders of datasets of each kind.
 
-``format`` and ``boards`` serve all kinds; ``sudoku``, ``maze`` and ``arc`` make their rows. Nothing here imports torch.
+``kinds`` names the board kinds; ``sudoku``, ``maze`` and ``arc`` hold one each. No module imports torch.
 """

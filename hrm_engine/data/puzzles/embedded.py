@@ -15,7 +15,7 @@ EMBEDDED: Mapping[str, Callable[[Path], BuildReport]] = MappingProxyType(
         "sudoku-6x6": partial(build_generated, size=6, count=2000, test_count=500, blanks=21, seed=0),
     }
 )
-"""How each is built, by the name of its folder."""
+"""Builders by the names of their folders."""
 
 
 def build_embedded(folder: Path, home: Path) -> BuildReport | None:

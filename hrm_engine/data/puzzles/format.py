@@ -89,7 +89,7 @@ class PuzzleDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ``dataset.json`` and the bytes of every array of the split, read when first asked for."""
+        """SHA-256 over ``dataset.json`` and the bytes of every array of the split, read at the first use."""
         return fingerprint(self.folder / self.split)
 
     def row(self, index: int) -> tuple[PuzzleSet, int]:

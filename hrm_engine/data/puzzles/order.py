@@ -1,4 +1,4 @@
-"""Which puzzle comes when: a pure function of (seed, row number), so that a resumed run sees the same rows.
+"""Order of the puzzles: a pure function of (seed, row number), so that a resumed run sees the same rows.
 
 An epoch visits every group once, in an order keyed by (seed, epoch), and takes one of the group's variants: all rows of
 one puzzle of it, in random order. That is the rule of the reference implementation; here no row is dropped.
@@ -77,7 +77,7 @@ class PuzzleOrder:
         return np.concatenate([epoch.rows for epoch in needed])[skipped : skipped + count]
 
     def forget_before(self, row: int) -> None:
-        """Drop the epochs that end before row number ``row``: they will not be asked for again."""
+        """Drop the epochs that end before row number ``row``: they are not needed again."""
         self._epochs = [epoch for epoch in self._epochs if epoch.end > row] or self._epochs[-1:]
 
     def _reach(self, end: int) -> None:

@@ -41,7 +41,7 @@ class Symmetries:
 
 
 class Views(Protocol):
-    """What the starts of a board look at. View 0 is always the board as it is."""
+    """Views of a board, one for each start; view 0 is the board as it is."""
 
     def look(self, boards: Rows, identifiers: Numbers, starts: Numbers) -> tuple[Rows, Numbers]:
         """Boards (n, S) and identifiers (n,) as the starts (n,) see them."""

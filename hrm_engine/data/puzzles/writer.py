@@ -97,7 +97,7 @@ class DatasetWriter:
             self._finish()
 
     def split(self, name: str, set_name: str = "all") -> SplitWriter:
-        """The writer of one set of a split, made when first asked for. Several may be written in turn."""
+        """The writer of one set of a split, made at its first use. Several may be written in turn."""
         if self._place is None:
             raise ValueError("a split can only be written inside the with block")
         if name not in SPLITS:
@@ -183,12 +183,12 @@ class SplitWriter:
         return len(self._group_starts)
 
     def begin_group(self) -> None:
-        """What follows are variants of one original: an epoch draws one of them."""
+        """Open a group: variants of one original, of which an epoch draws one."""
         self._check_not_empty()
         self._group_starts.append(self.num_puzzles)
 
     def begin_puzzle(self, identifier: int = 0) -> None:
-        """What follows are rows of one puzzle, with this embedding number."""
+        """Open a puzzle: its rows follow, with this embedding number."""
         if not self._group_starts:
             raise ValueError("begin_group comes before begin_puzzle")
         if identifier < 0:
@@ -259,7 +259,7 @@ class SplitWriter:
             raise storage_error(problem, self._place) from problem
 
     def close(self) -> None:
-        """Close the files; what was not finished is not a dataset."""
+        """Close the files; without :meth:`finish` they are no dataset."""
         for file in self._files.values():
             file.close()
 

@@ -1,6 +1,6 @@
 """Files -> documents, and which documents are held out.
 
-A document is what must not be mixed with its neighbours: attention, positions and labels stop at its ends.
+A document must not be mixed with its neighbours: attention, positions and labels stop at its ends.
 
 - ``.txt``: documents are separated by a line holding only ``<|endoftext|>``; a file without one is split at blank
   lines.
@@ -29,7 +29,7 @@ ACCEPTED = ", ".join(READERS)
 
 @dataclass(frozen=True)
 class Source:
-    """One file that was read: its hash, its size and what came out of it."""
+    """One file that was read: its hash, its size and its documents."""
 
     path: str
     sha256: str
@@ -40,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in file order, with what is worth telling about how they were read.
+    """Documents in file order, and how they were read.
 
     ``fingerprint`` is a sha256 over the contents of the files in order and the reading options; it does not depend on
     where the files lie. ``notes`` are sentences for the user.
@@ -69,7 +69,7 @@ def read_documents(
 
     ``ascii_only`` drops every line that has a non-ASCII character. ``document_separator`` replaces the separator line
     of ``.txt`` files; an empty one means blank lines. Bytes that are not UTF-8 become U+FFFD and are counted. Line ends
-    become ``\\n``. Raises `DataError` for whatever cannot be read, and when no document is left.
+    become ``\\n``. Raises `DataError` if something cannot be read, or no document is left.
     """
     separator = _separator(document_separator)
     files, notes = _files(Path(path))
@@ -158,7 +158,7 @@ def _separator(option: str | None) -> str:
 
 
 def _clean(text: str, *, ascii_only: bool) -> tuple[str, int]:
-    """The document without outer blank lines and, if asked, without non-ASCII lines; and how many were dropped."""
+    """The document without outer blank lines and, if ``ascii_only``, non-ASCII lines; the number of dropped ones."""
     text = text.replace("\r\n", "\n")
     dropped = 0
     if ascii_only and not text.isascii():
@@ -196,7 +196,7 @@ def _folder_files(folder: Path) -> tuple[list[Path], list[str]]:
     num_others = 0
     for root, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        # What a builder of ours left here: the description is no text, and validation text is not for training.
+        # Files of our builders: the description is no text, and validation text is not for training.
         built = {"validation.jsonl", "dataset.json"} & set(names) if "train.jsonl" in names else set()
         if built:
             notes.append(f"{root}: {' and '.join(sorted(built))} left out beside train.jsonl")
@@ -216,7 +216,7 @@ def _folder_files(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _unreadable(error: OSError) -> None:
-    # os.walk passes over unreadable folders in silence, and a corpus that is smaller than it looks helps nobody.
+    # os.walk skips unreadable folders in silence: the corpus would be smaller than it looks
     raise DataError(f"{error.filename}: cannot be read ({error.strerror or error}).") from error
 
 

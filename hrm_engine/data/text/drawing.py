@@ -1,6 +1,6 @@
 """Text whose tokens are coloured by depth, as HTML without scripts or style sheets, for pages, notebooks and reports.
 
-A token has a ground of one hue, stronger the more segments it ran, and says its depth when it is pointed at. Text keeps
+A token has a ground of one hue, stronger the more segments it ran, and shows its depth under the pointer. Text keeps
 the colour of the page, so both light and dark pages can show it.
 """
 
@@ -28,17 +28,17 @@ def depth_html(
     """A text as HTML.
 
     Args:
-        tokens: what is read of each token; empty ones are not drawn.
+        tokens: text of each token; empty ones are not drawn.
         depths: segments that each of them ran, 1 to ``num_segments``.
-        prompt: what stands before, without a ground.
-        losses: nats of each token, said beside its depth.
+        prompt: text before them, without a ground.
+        losses: nats of each token, shown beside its depth.
 
     Raises:
         ValueError: not one depth, or not one loss, for each token.
     """
-    said = [""] * len(tokens) if losses is None else [f", loss {loss:.3f}" for loss in losses]
+    words = [""] * len(tokens) if losses is None else [f", loss {loss:.3f}" for loss in losses]
     parts = [f"<span>{_marked(prompt)}</span>"] if prompt else []
-    for number, (token, depth, more) in enumerate(zip(tokens, depths, said, strict=True), start=1):
+    for number, (token, depth, more) in enumerate(zip(tokens, depths, words, strict=True), start=1):
         if token:
             about = f"token {number}: {_segments(depth)} of {num_segments}{more}"
             parts.append(f'<span style="{_ground(depth, num_segments)}" title="{about}">{_marked(token)}</span>')
@@ -46,7 +46,7 @@ def depth_html(
 
 
 def depth_legend(depths: Sequence[int], *, num_segments: int, losses: Sequence[float] | None = None) -> str:
-    """Which ground stands for which depth, how many tokens have it, and the means, as HTML."""
+    """The ground of each depth, the number of its tokens, and the means, as HTML."""
     counts = Counter(depths)
     chips = (
         f'<span style="{_ground(depth, num_segments)}" title="{_tokens(counts[depth])}">'

@@ -1,4 +1,4 @@
-"""Which row comes when: a pure function of (seed, settings, rows consumed)."""
+"""Order of the rows: a pure function of (seed, settings, rows consumed)."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class TokenStream:
         return len(self.tokens) - self.num_documents
 
     def label_counts(self) -> np.ndarray:
-        """How often each token id is a label: (vocab_size,) int64."""
+        """Number of labels of each token id: (vocab_size,) int64."""
         first = self.tokens[self.offsets[:-1]]
         return np.bincount(self.tokens, minlength=self.vocab_size) - np.bincount(first, minlength=self.vocab_size)
 
@@ -119,7 +119,7 @@ class PackedRows:
         labels = np.where(exists[:, 1:] & ~starts[:, 1:], window[:, 1:], IGNORE)
 
         starts_in_row = starts[:, :-1]
-        starts_in_row[:, 0] = True  # a document that goes on from the row before is seen from here
+        starts_in_row[:, 0] = True  # a document that goes on from the row before begins here for the model
         documents = np.where(inside, np.cumsum(starts_in_row, axis=1, dtype=np.int32) - 1, -1).astype(np.int32)
         columns = np.arange(size)
         seen_from = np.maximum.accumulate(np.where(starts_in_row, columns, 0), axis=1)

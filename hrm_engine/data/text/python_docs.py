@@ -45,7 +45,7 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was written, and from which Python."""
+    """Files that were written, and the Python whose documentation they hold."""
 
     train_file: Path
     validation_file: Path
@@ -68,7 +68,7 @@ class PythonDocument:
 
 @dataclass(frozen=True)
 class PythonDocuments:
-    """Everything found, how many repeated texts were left out, and sources that could not be parsed."""
+    """All documents, the number of repeated texts that were left out, and the sources that could not be parsed."""
 
     documents: list[PythonDocument]
     num_duplicates: int
@@ -146,7 +146,7 @@ def write_sample(path: str | Path, documents: list[str], *, num_bytes: int, seed
     """Write some of the documents as a ``.txt`` dataset of about ``num_bytes`` bytes; returns how many.
 
     The choice depends on the documents and the seed alone. Documents that would be more than a quarter of the sample
-    are passed over, so that even a small sample has several.
+    are left out, so that even a small sample has several.
     """
     chosen: list[str] = []
     size = 0

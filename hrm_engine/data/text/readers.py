@@ -1,7 +1,7 @@
 """One text file -> its documents, for each accepted suffix.
 
-Every reader gets a `FileReading`, which hashes and decodes the bytes as they pass and knows what to do with a bad
-record: raise a `DataError` that names file, line and field, or count it when the caller asked for that.
+Every reader gets a `FileReading`, which hashes and decodes the bytes as they pass and handles a bad
+record: raise a `DataError` that names file, line and field, or count it if ``skip_bad``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 @dataclass
 class FileReading:
-    """What reading one file needs to know and what it finds out."""
+    """Settings and results of reading one file."""
 
     path: Path
     text_field: str = "text"
@@ -213,7 +213,7 @@ def _text_column(reading: FileReading, names: list[str], probe: list[list[str]])
             return column
         reason = f"and {len(texts)} columns hold text" if texts else "and no column holds text"
     else:
-        reason = "although it was asked for"
+        reason = "although the settings name it"
     raise DataError(
         f'{reading.path}, line 1: there is no column "{reading.text_field}" {reason}; the columns are '
         f'{_listed(names)}. Name the column that holds the documents "text".'

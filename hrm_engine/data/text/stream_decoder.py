@@ -16,7 +16,7 @@ from tokenizers.decoders import DecodeStream
 
 
 class StreamingDecoder:
-    """One text being generated: `push` returns what became readable, `finish` what was still held back.
+    """One text being generated: `push` returns the new readable text, `finish` the rest.
 
     Joined together, the pieces equal decoding all ids at once; special tokens show nothing.
     """
@@ -44,7 +44,7 @@ class StreamingDecoder:
         return text
 
     def finish(self) -> str:
-        """What was held back, bytes that never became a character as U+FFFD."""
+        """The text that was held back; bytes that never became a character are U+FFFD."""
         if self._byte_level:
             return self._utf8.decode(b"", final=True)
         return self._backend.decode(self._ids, skip_special_tokens=True)[self._shown :]

@@ -1,4 +1,4 @@
-"""What is typed into the forms of the dashboard and of notebooks, read the same way in both."""
+"""Input of the forms in the dashboard and in notebooks, read the same way in both."""
 
 from __future__ import annotations
 

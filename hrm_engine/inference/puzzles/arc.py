@@ -34,7 +34,7 @@ IntArray = npt.NDArray[np.integer[Any]]
 
 RESULTS_FILE, SUBMISSION_FILE = "arc_results.json", "submission.json"
 NUM_ATTEMPTS = 2
-# What a submission holds for a test pair that nothing was predicted for; the form asks for some grid.
+# Answer of a submission to a test pair without a prediction; the form demands some grid.
 _NO_ANSWER = [[0, 0], [0, 0]]
 _CHUNK_ROWS = 8192
 
@@ -50,7 +50,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ArcScore:
-    """What a vote came to.
+    """Result of a vote.
 
     ``pass_at``: mean score of the tasks whose answers are known, by k; NaN if there are none. ``all_pairs_at``: the
     share of them of which every test pair is solved. ``tasks``: results of each task as JSON. ``submission``: the two
@@ -78,7 +78,7 @@ def vote(
     """Rank the predictions for every test pair of a split and score the ranking.
 
     Args:
-        dataset: the split that was predicted, with its identifiers; ``asked_pairs`` says where the answers are from.
+        dataset: the split that was predicted, with its identifiers; ``asked_pairs`` reads the answers.
         predictions: predicted tokens (N, 900).
         identifiers: puzzle identifier of each prediction (N,).
         confidence: halting probability of each prediction (N,).

@@ -1,4 +1,4 @@
-"""How well a solver does on many puzzles: at every depth, and when it halts by itself.
+"""Evaluation of a solver on many puzzles: at every depth, and when it halts by itself.
 
 Shapes: N rows, B rows of a batch, C cells, T segments.
 """

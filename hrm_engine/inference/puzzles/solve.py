@@ -5,7 +5,7 @@ one that is waiting, so easy puzzles do not wait for hard ones. The host decides
 it reads B tokens rows and some numbers a segment, little beside the segment itself, and shapes stay the same until
 nothing waits any more.
 
-What comes out does not depend on B or on what else is solved: a start's first states and symmetry follow from its
+The answers do not depend on B or on other puzzles: a start's first states and symmetry follow from its
 number, and the first of several starts to halt is the one with the fewest segments of its own, whenever it began.
 
 Shapes: N puzzles, K starts, B slots, C cells.
@@ -43,7 +43,7 @@ CPU_POSITIONS, OTHER_POSITIONS = 1 << 14, 1 << 17
 
 @dataclass(frozen=True, eq=False)
 class Solutions:
-    """Answers, and what they cost."""
+    """Answers, and their cost."""
 
     answers: npt.NDArray[np.int64]
     """(N, C) tokens."""
@@ -93,8 +93,8 @@ def solve(
         identifiers: puzzle identifiers (N,); by default the blank one, which ARC solvers do not have.
         segments: a start thinks at most so long, 1 to 64; by default as long as the model was trained for.
         starts: looks at each puzzle, 1 to 64; the first is at the board as it is.
-        starts_from: what else they look at: the board under symmetries (of an ARC task: its augmentations), or the
-            same board from random first states.
+        starts_from: views of the other starts: the board under symmetries (of an ARC task: its augmentations), or
+            the same board from random first states.
         choose: which start answers, see :func:`chosen_starts`. With ``first_to_halt`` the others are dropped once they
             have thought as long as the one that has halted; otherwise each goes on until it halts by itself.
         halting: without it every start thinks all ``segments``.
@@ -165,7 +165,7 @@ def solve(
 
 @dataclass(eq=False)
 class _Slots:
-    """What B slots hold: job p * K + k is start k of puzzle p, -1 none."""
+    """B slots: job p * K + k is start k of puzzle p, -1 none."""
 
     job: Numbers
     tokens: Boards

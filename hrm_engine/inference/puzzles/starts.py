@@ -1,4 +1,4 @@
-"""Several starts of one puzzle: what each looks at, and which of them gives the answer.
+"""Several starts of one puzzle: the view of each, and the choice of the one that answers.
 
 Shapes: N boards, K starts each, C cells.
 """

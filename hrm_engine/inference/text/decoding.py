@@ -1,4 +1,4 @@
-"""A text model with its cache: what is fed stays, and only new tokens are computed.
+"""A text model with its cache: fed tokens stay, and only new ones are computed.
 
 Shapes: B batch, S new tokens, D hidden, V vocabulary.
 """
@@ -14,7 +14,7 @@ from hrm_engine.models.core import Carry, RecurrentCore
 
 
 class Decoder:
-    """Feeds tokens (B, S) to a model and gives the logits of what follows the last of them, (B, V).
+    """Feeds tokens (B, S) to a model and gives the logits of the next token, (B, V).
 
     Args:
         num_segments: depth at which a position is read, at most.
@@ -51,10 +51,10 @@ class Decoder:
 
     @torch.inference_mode()
     def feed(self, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
-        """Append tokens (B, S) to the context; logits (B, V) of what follows the last of them.
+        """Append tokens (B, S) to the context; logits (B, V) of the next token.
 
         Args:
-            padding: (B,) how many of the tokens at the left of each row are none; with the first tokens only.
+            padding: (B,) number of padding tokens at the left of each row; with the first tokens only.
         """
         core, cache = self.core, self.cache
         if padding is not None:
@@ -70,7 +70,7 @@ class Decoder:
             # a row that is finished may be fed beyond its context while others go on
             positions = (positions - self._padding).clamp(0, core.config.max_seq_len - 1)
             documents = (places >= self._padding).long()[:, cache.first_visible :]
-        # what is fed first is the prompt
+        # the first feed is the prompt
         prefix = torch.ones_like(tokens, dtype=torch.bool) if core.config.prefix_lm and not cache.length else None
         context = core.context(positions, documents=documents, cache=cache, prefix=prefix)
         x = core.embed(tokens, positions)

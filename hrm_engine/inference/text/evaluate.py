@@ -16,7 +16,7 @@ from hrm_engine.models.core import RecurrentCore
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Means over the same tokens where each one stops by itself."""
+    """Means over the same tokens, each halting by itself."""
 
     halt_threshold: float
     loss: float

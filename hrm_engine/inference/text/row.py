@@ -1,4 +1,4 @@
-"""One text that a model writes: its tokens, what of them can be read, and where it ends."""
+"""One text that a model writes: its tokens, their text, and its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Generation:
 
     prompt: str
     text: str
-    """What follows the prompt, up to the end token or a stop string, without it."""
+    """The text after the prompt, up to the end token or a stop string, without it."""
     num_tokens: int
     """Tokens drawn, the end token aside; those that make up a stop string count."""
     finish_reason: FinishReason
@@ -77,7 +77,7 @@ class TextRow:
             self._end(self._at_limit)
 
     def take_shown(self) -> str:
-        """What can be shown since the last call."""
+        """The text to show since the last call."""
         new = "".join(self._shown[self._num_taken :])
         self._num_taken = len(self._shown)
         return new

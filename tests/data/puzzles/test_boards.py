@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +17,7 @@ from hrm_engine.data.puzzles.sudoku.board import parse_sudoku
 from hrm_engine.data.puzzles.sudoku.rules import conflicts, units
 from hrm_engine.errors import DataError
 
+ROOT = Path(__file__).parents[3]
 SOLVED_6 = "123456456123231564564231312645645312"
 SOLVED_9 = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 PUZZLE_9 = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -184,3 +188,18 @@ def test_colours() -> None:
     ]
     assert len({BOARDS["maze"].colours.get(token) for token in range(1, 6)}) == 5
     assert BOARDS["sudoku"].colours.get(3) is None
+
+
+def test_no_code_but_its_own_asks_for_a_board_kind() -> None:
+    """Outside of its own folder, no string of product code is the name of a board kind."""
+    names, own = set(BOARDS) - {"other"}, ROOT / "hrm_engine/data/puzzles"
+    files = [file for room in ("hrm_engine", "lab", "dashboard") for file in sorted((ROOT / room).rglob("*.py"))]
+    outside = [file for file in files if not any(file.is_relative_to(own / name) for name in names)]
+    strings = [
+        (str(file.relative_to(ROOT)), node.lineno, node.value)
+        for file in outside
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    ]
+    assert len(files) > 200
+    assert strings == []

@@ -20,7 +20,7 @@ from hrm_engine.data.puzzles.arc.grids import NUM_COLOURS, Grid
 from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral, undo_dihedral
 from hrm_engine.data.random import stream
 
-# Draws for each augmentation that is wanted, before a task of few distinct ones is left with fewer.
+# Draws for each augmentation, before a task of few distinct ones is left with fewer.
 _TRIES = 5
 # "|||" stands between the parts in datasets of the TRM implementation.
 _IDENTIFIER = re.compile(r"(?P<task>.+)(?P<gap>_|\|\|\|)t(?P<dihedral>[0-7])(?P=gap)(?P<colours>0[1-9]{9})", re.DOTALL)
@@ -35,12 +35,12 @@ class Augmentation:
 
     @cached_property
     def table(self) -> npt.NDArray[np.uint8]:
-        """What each colour becomes, uint8 (10,)."""
+        """New colour of each colour, uint8 (10,)."""
         return np.frombuffer(self.colours.encode(), dtype=np.uint8) - np.uint8(ord("0"))
 
     @cached_property
     def inverse_table(self) -> npt.NDArray[np.uint8]:
-        """What each colour was, uint8 (10,)."""
+        """Old colour of each colour, uint8 (10,)."""
         return np.argsort(self.table).astype(np.uint8)
 
     def apply(self, grid: Grid) -> Grid:
@@ -73,7 +73,7 @@ def draw_augmentations(
     """The identity and up to ``num_aug`` augmentations under which the pairs differ from all others.
 
     They depend on the task's name and grids and on the seed alone. Fewer come for tasks whose grids are so symmetric
-    or so poor in colours that there are no more (after five draws for each that is wanted).
+    or so poor in colours that there are no more (after five draws for each).
     """
     drawn = [IDENTITY]
     seen = {_digest(pairs, [IDENTITY])[0]}

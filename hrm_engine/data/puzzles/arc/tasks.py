@@ -1,4 +1,4 @@
-"""ARC tasks: what they are, how they stand in JSON, and which of several copies is kept."""
+"""ARC tasks, their JSON form, and the choice among several copies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A task. Of an evaluation task the demonstrations are trained on, and the test pairs only asked."""
+    """A task. A model learns the demonstrations of an evaluation task, never its test pairs."""
 
     name: str
     demonstrations: tuple[Pair, ...]
@@ -36,7 +36,7 @@ class Task:
 
     @property
     def training_pairs(self) -> tuple[Pair, ...]:
-        """What a model may be trained on."""
+        """Pairs that a model may be trained on."""
         known = tuple(pair for pair in self.tests if pair.output is not None)
         return self.demonstrations if self.is_evaluation else (*self.demonstrations, *known)
 

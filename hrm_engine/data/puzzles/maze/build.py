@@ -33,7 +33,7 @@ _CHUNK_MAZES = 1024
 
 @dataclass(frozen=True)
 class MazeReport:
-    """What was built. ``shortest``, ``mean``, ``longest``: steps from start to goal.
+    """A built dataset. ``shortest``, ``mean``, ``longest``: steps from start to goal.
 
     ``num_several`` mazes have several shortest paths, ``num_skipped`` bad rows were left out, and ``num_left_out``
     training mazes, because they are test mazes as well (generated ones never are).
@@ -120,7 +120,7 @@ def build_from_csv(
         skip_bad: leave bad rows out and count them.
 
     Raises:
-        ConfigError: a setting is out of its range, or asks for more than there is.
+        ConfigError: a setting is out of its range, or there are too few mazes for it.
         DataError: a bad file or row; ``folder`` exists and ``replace`` is not given.
         StorageError: ``folder`` cannot be written.
     """
@@ -183,7 +183,7 @@ def _write(writer: DatasetWriter, train: Puzzles, test: Puzzles | None, num_aug:
 
 
 def orientations(num: int, num_aug: int, seed: int) -> npt.NDArray[np.int64]:
-    """Which symmetries each of ``num`` mazes is written in, int64 (num, num_aug): 0 first, the others drawn apart."""
+    """Symmetries to write each of ``num`` mazes in, int64 (num, num_aug): 0 first, then different drawn ones."""
     bits = stream(seed, "maze/orientations", 0).bit_generator
     others = np.argsort(np.asarray(bits.random_raw(num * (NUM_DIHEDRAL - 1))).reshape(num, -1), kind="stable") + 1
     return np.concatenate([np.zeros((num, 1), np.int64), np.sort(others[:, : num_aug - 1], axis=1)], axis=1)

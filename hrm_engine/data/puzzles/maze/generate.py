@@ -36,7 +36,7 @@ _PATIENCE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class MazeKind:
-    """Which mazes are drawn.
+    """Settings of the mazes to draw.
 
     ``size``: cells a side. ``min_path``: least number of steps from start to goal. ``loops``: share, 0 to 1, of the
     walls between corridors that are opened. Raises ConfigError for a value out of its range.
@@ -63,7 +63,7 @@ def generate_mazes(
 
     Args:
         name: of the random stream ("train", "test"), so that one set does not depend on the size of the other.
-        seen: keys (``canonical_keys``) of mazes that must not come; the keys of the new ones are added to it.
+        seen: keys (``canonical_keys``) of mazes to leave out; the keys of the new ones are added to it.
         progress: called with the number of mazes found and ``count``.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-# Counting stops here: what is asked is whether there is one shortest path or several.
+# Counting stops here: one shortest path or several is all that matters.
 SEVERAL = 2
 
 T = TypeVar("T", bound=np.generic)
@@ -21,7 +21,7 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class Search:
-    """What was found from each maze's start.
+    """Result of a search from each maze's start.
 
     ``distance``: int16 (n, N * N), steps from the start, -1 where it cannot be reached. ``num_paths``: uint8
     (n, N * N), how many shortest paths lead there: 0, 1, or 2 for several.

@@ -32,7 +32,7 @@ _REDRAWS = 50
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was built; ratings are (smallest, median, greatest) numbers of guesses.
+    """A built dataset; ratings are (smallest, median, greatest) numbers of guesses.
 
     ``num_left_out`` training puzzles were not taken, because they are test puzzles as well.
     """
@@ -68,7 +68,7 @@ def build_generated(
 
     Raises:
         ConfigError: ``blanks`` or ``size`` cannot be, or a split would be empty.
-        DataError: the folder exists, or the puzzles asked for are too rare.
+        DataError: the folder exists, or such puzzles are too rare.
         StorageError: the folder cannot be written.
     """
     check_blanks(size, blanks)
@@ -106,7 +106,7 @@ def build_hard_proxy(
     """Build the frozen hard set, see ``hard.py``; ``seed`` draws the variants of ``num_aug`` and nothing else.
 
     Raises:
-        DataError: the folder exists, or what was made is not what was frozen.
+        DataError: the folder exists, or the result is not the frozen set.
         StorageError: the folder cannot be written.
     """
     what = (
@@ -221,7 +221,7 @@ class _Build:
             self._num_train_rows += len(inputs)
 
     def report(self) -> BuildReport:
-        """What was built, once it is."""
+        """The report, once the dataset is written."""
         about = self._writer.about
         return BuildReport(
             folder=self._writer.folder,

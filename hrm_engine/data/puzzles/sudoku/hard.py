@@ -1,7 +1,7 @@
 """The frozen hard set: a stand-in for the published Sudoku-Extreme data, for where nobody has supplied its CSV.
 
 It is made of the puzzles that need the most guesses among a million generated ones without a spare given. Published
-hard puzzles come from collections made over years and are harder; whatever is measured here is not comparable with
+hard puzzles come from collections made over years and are harder; measurements on it are not comparable with
 results on them, which is why the set calls itself a proxy everywhere.
 """
 
@@ -22,7 +22,7 @@ NAME = "sudoku-hard-proxy"
 
 @dataclass(frozen=True)
 class HardSet:
-    """How a hard set is made, and the hash that the result must have."""
+    """Recipe of a hard set, and the hash that the result must have."""
 
     size: int
     seed: int
@@ -47,7 +47,7 @@ def make_hard_set(
 ) -> tuple[Puzzles, Puzzles]:
     """The train and the test puzzles of a hard set, both a fair draw from the hardest; ties go to earlier candidates.
 
-    ``progress`` is told (candidates made, all candidates) after each block.
+    ``progress`` gets (candidates made, all candidates) after each block.
 
     Raises:
         DataError: the candidates do not suffice, or the result has not the recorded hash.

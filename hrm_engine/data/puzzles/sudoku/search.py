@@ -22,7 +22,7 @@ _NUM_BITS = np.array([bin(mask).count("1") for mask in range(512)], dtype=np.uin
 
 @cache
 def board_arrays(size: int) -> tuple[Array, Array, Array, Array]:
-    """What a search over boards of this size takes besides them: order, turns, units, peers.
+    """Tables for a search over boards of this size: order, turns, units, peers.
 
     The reading order of the cells (S,), turns of zero (S,), the cells of every unit (3 * size, size), for every cell
     also the others in its units (S, peers).

@@ -21,7 +21,7 @@ ENOUGH = 2
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """What the search found for n puzzles.
+    """Results of the search for n puzzles.
 
     ``solutions`` uint8 (n, S) tokens, the first one found; all padding where there is none. ``num_solutions`` (n,):
     0, 1, or 2 for "more than one". ``guesses`` (n,): the rating; where there are several solutions, up to the second.
