@@ -65,6 +65,13 @@ class Leaf:
         """The setting as it is written on the command line."""
         return "--" + self.name.replace("_", "-")
 
+    def value(self, config: Config) -> Any:
+        """The value in a configuration."""
+        value: Any = config
+        for part in self.path:
+            value = getattr(value, part)
+        return value
+
     @property
     def may_change_on_resume(self) -> bool:
         """Whether a resumed run accepts another value than the one it was started with."""
@@ -91,6 +98,16 @@ def leaves(model: type[Config]) -> dict[str, Leaf]:
 
     walk(model, ())
     return found
+
+
+def given_leaves(model: type[Config], content: Mapping[str, Any]) -> dict[str, Any]:
+    """What the content of a preset says, by leaf name."""
+    values: dict[str, Any] = {}
+    for leaf in leaves(model).values():
+        branch: Any = content.get(leaf.path[0])
+        if isinstance(branch, Mapping) and leaf.name in branch:
+            values[leaf.name] = branch[leaf.name]
+    return values
 
 
 def load_preset(name_or_file: str | Path, model: type[Config] | None = None) -> dict[str, Any]:

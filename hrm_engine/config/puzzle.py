@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -89,6 +89,8 @@ class PuzzleEvaluationConfig(EvaluationConfig):
 
 class PuzzleRunConfig(NamedRunConfig):
     """How long, in which steps, and what is kept."""
+
+    not_inherited: ClassVar[tuple[str, ...]] = (*NamedRunConfig.not_inherited, "epochs")  # they have become steps
 
     steps: int = Field(2000, ge=1, description="Optimizer steps, one segment each.", json_schema_extra=MAY_CHANGE)
     epochs: float | None = Field(

@@ -96,6 +96,8 @@ class RunConfig(Config):
 
     name_leaf: ClassVar[str] = "run_name"
     """The setting that names the run folder."""
+    not_inherited: ClassVar[tuple[str, ...]] = ("bundle_dir", "log_file", "stop_file", "max_minutes")
+    """Settings that a fork does not take over, beside that name."""
 
     @property
     def name(self) -> str | None:

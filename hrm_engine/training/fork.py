@@ -13,27 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hrm_engine.bundles.listing import find_run, parent_record
-from hrm_engine.bundles.load import build_model
-from hrm_engine.config import (
-    Config,
-    CoreConfig,
-    PuzzleTrainConfig,
-    TextTrainConfig,
-    TrainConfig,
-    build_config,
-    flat,
-    kinds,
-    leaves,
-    resolve_core,
-    resolve_puzzle_core,
-)
+from hrm_engine.config import Config, TrainConfig, build_config, flat, kinds, leaves
 from hrm_engine.config.kinds import Kind
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.optim.updater import SCALE_NAMES
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.manifest import MANIFEST_FILE, check_manifest
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.attached import look_up
 from hrm_engine.training.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint, read_checkpoint
 from hrm_engine.training.run_folder import saved_config
 from hrm_engine.training.setup import Setup, dataset_record, hardware, make_setup
@@ -42,17 +28,6 @@ from hrm_engine.training.task import Task, task_of
 
 C = TypeVar("C", bound=TrainConfig)
 
-OF_A_RUN = ("bundle_dir", "log_file", "stop_file", "max_minutes")
-"""Settings that a fork does not take over; nor the name of its folder."""
-MAY_DIFFER = (
-    "h_cycles",
-    "grad_calls",
-    "experts_per_token",
-    "window_size",
-    "damping",
-    "state_noise",
-)
-"""Settings of a network that its weights were not made for: how long, how deep, how noisy."""
 OF_THE_RULE = ("optimizer", "use_8bit_optimizer", "model_dtype")
 """Settings by which the optimizer's state is another one."""
 
@@ -94,10 +69,8 @@ def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, *, work
     checkpoint, _ = parent_checkpoint(source, workspace, kinds.of(kind))
     saved = saved_config(checkpoint, kind)
     known = leaves(kind)
-    own = (kinds.of(kind).run.name_leaf, *OF_A_RUN)
-    fresh = {name: known[name].default for name in own}
-    if "epochs" in known:  # they have become steps
-        fresh["epochs"] = None
+    run = kinds.of(kind).run
+    fresh = {name: known[name].default for name in (run.name_leaf, *run.not_inherited)}
     config = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**fresh, **given})
     before, wanted = flat(saved), flat(config)
     for name, why in (("model", "the tokenizer is"), ("student_init", "the weights are")):
@@ -105,8 +78,7 @@ def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, *, work
             raise ConfigError(
                 f"{known[name].flag} {wanted[name]}: not with --from-checkpoint, {why} that of the checkpoint"
             )
-    # epochs are steps of a dataset, which only the task knows
-    return task_of(kind).resolve(config, workspace) if wanted.get("epochs") is not None else config.resolved()
+    return task_of(kind).in_steps(config, workspace)
 
 
 def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Setup:
@@ -127,7 +99,7 @@ def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Set
         )
     device, precision, messages = hardware(config)
     task, notes = task_of(config).resumed(config, workspace, folder)
-    model, about_network = _network(task, checkpoint, config, saved)
+    model, about_network = task.forked_model(folder, checkpoint.weights, saved)
     state, about_state = _state(task, checkpoint, config, saved, workspace)
     messages = [*warnings, f"a fork of {folder}, from step {step} on", *messages, *notes, *about_network, *about_state]
     setup = make_setup(config, device, precision, task, model, state, messages)
@@ -136,55 +108,6 @@ def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Set
     is_same_data = checkpoint.fingerprint == task.facts.fingerprint
     setup.messages += task.load_forked_tensors(checkpoint.task, is_same_data=is_same_data)
     return setup
-
-
-def _network(task: Task, checkpoint: Checkpoint, config: TrainConfig, saved: TrainConfig) -> tuple[Any, list[str]]:
-    """The model with the checkpoint's weights and the settings that are asked for, as far as those fit."""
-    model, core = task.saved_model(checkpoint.path, checkpoint.weights), task.core
-    if not isinstance(core, CoreConfig):  # an expert, on the network of its base
-        return model, []
-    before, asked = _network_of(saved, core), _network_of(config, core)
-    changed = {
-        name: (getattr(before, name), getattr(asked, name))
-        for name in CoreConfig.model_fields
-        if name != "embedding_scale" and getattr(before, name) != getattr(asked, name)  # that one follows the width
-    }
-    misfits = [name for name, (then, now) in changed.items() if not _may_differ(core, name, then, now)]
-    if misfits:
-        raise ConfigError(
-            f"--from-checkpoint {checkpoint.path}: its weights are of another network: "
-            + "; ".join(f"{name} is {changed[name][0]} there, {changed[name][1]} was asked for" for name in misfits)
-        )
-    if not changed:
-        return model, []
-    settings = {**core.model_dump(), **{name: now for name, (_, now) in changed.items()}}
-    task.core = CoreConfig.model_validate(settings)
-    model = build_model(task.core, checkpoint.weights, where=checkpoint.path, error=CheckpointError)
-    return model, [f"{name} is {now} from here on; it was {then}" for name, (then, now) in changed.items()]
-
-
-def _network_of(config: TrainConfig, like: CoreConfig) -> CoreConfig:
-    """The network that a configuration asks for on the data of another one; what no flag says is at its default."""
-    if isinstance(config, PuzzleTrainConfig):
-        return resolve_puzzle_core(
-            config.network,
-            vocab_size=like.vocab_size,
-            seq_len=like.max_seq_len - like.prefix_tokens,
-            num_identifiers=max(1, like.num_identifiers),
-            moe=config.moe,
-        )
-    assert isinstance(config, TextTrainConfig)
-    return resolve_core(config.network, vocab_size=like.vocab_size, max_seq_len=config.data.max_seq_len, moe=config.moe)
-
-
-def _may_differ(core: CoreConfig, name: str, before: Any, now: Any) -> bool:
-    if name == "max_seq_len":  # where positions have weights
-        return core.pos_encodings != "learned" and core.mixer != "sequence_mlp"
-    if name == "halt_max_steps":  # one segment has no halting head
-        return core.halting != "token" or (before > 1) == (now > 1)
-    if name == "l_cycles":
-        return bool(before) == bool(now)
-    return name in MAY_DIFFER
 
 
 def _state(
@@ -211,21 +134,9 @@ def _state(
     if checkpoint.fingerprint != task.facts.fingerprint:
         state.datasets[-1]["rows"] = state.rows
         state.datasets.append(dataset_record(task))
-        if not _has_other_rows_only(config, saved):
-            messages.append(f"{task.facts.source} is not what was trained on up to here")
-    goals = (config.moe.goal, config.moe.goal_bias_strength)
-    if goals != (saved.moe.goal, saved.moe.goal_bias_strength):
-        state.experts, notes = look_up(checkpoint.path, config.moe, workspace)
-        messages += notes
+        messages += task.other_data(saved)
+    messages += task.forked_state(state, checkpoint.path, saved, workspace)
     return state, messages
-
-
-def _has_other_rows_only(config: TrainConfig, saved: TrainConfig) -> bool:
-    """Whether rows are cut otherwise from what may be the same files; the length is told with the network."""
-    if not (isinstance(config, TextTrainConfig) and isinstance(saved, TextTrainConfig)):
-        return False
-    files = [(each.data.dataset_file, each.evaluation.eval_file) for each in (config, saved)]
-    return files[0] == files[1] and config.data.max_seq_len != saved.data.max_seq_len
 
 
 def _load_optimizer(setup: Setup, checkpoint: Checkpoint, saved: Config) -> list[str]:

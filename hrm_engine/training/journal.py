@@ -20,6 +20,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from hrm_engine.config import kinds
 from hrm_engine.kernels.device import allocated_bytes
 from hrm_engine.store.files import storage_error
 from hrm_engine.store.metrics import MetricsWriter
@@ -139,6 +140,7 @@ class Journal:
 
     def _write_step(self, pending: PendingStep, row: list[float], step_time: float, state: TrainState) -> None:
         *numbers, grad_norm, stepped = row
+        self._task.count(numbers, pending.measured.counts, state)
         described = self._task.describe(numbers, pending.measured.counts, step_time, state)
         step, loss = pending.step, described["loss"]
         fields = {
@@ -155,7 +157,9 @@ class Journal:
             self.write(event, step, **more)
         self._watch_for_trouble(step, loss, bool(stepped), state)
         if step % self._log_every == 0:
-            self.say(f"step {step}: loss {loss:.4f}, {self._task.speed(fields)}")
+            name, unit = kinds.words_of(kinds.named(self._task.kind)).speed
+            speed = f", {fields[name]:,.0f} {unit}" if name in fields else ""
+            self.say(f"step {step}: loss {loss:.4f}{speed}")
 
     def _watch_for_trouble(self, step: int, loss: float, stepped: bool, state: TrainState) -> None:
         overflow_only = self._loss_scaling and math.isfinite(loss)

@@ -112,5 +112,5 @@ class Keeper:
         source = setup.weights if setup.average is None else setup.average
         with setup.updater.evaluating():
             tensors = source.tensors().items()
-            # routers are in fp32 whatever the rest is stored in
-            return {n: t.to(t.dtype if ".router." in n else setup.precision.stored, copy=True) for n, t in tensors}
+            wide, stored = setup.task.keeps_wide, setup.precision.stored
+            return {name: t.to(t.dtype if wide(name) else stored, copy=True) for name, t in tensors}

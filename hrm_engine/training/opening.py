@@ -6,62 +6,81 @@ Whatever cannot begin is found before a folder is made for it, or an old one is 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
-from hrm_engine.config import TrainConfig
+from hrm_engine.config import TrainConfig, build_config
+from hrm_engine.config.base import given_leaves
+from hrm_engine.config.beginning import Beginning
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.checkpoint import newest_checkpoint
-from hrm_engine.training.fork import forked_setup
+from hrm_engine.training.fork import forked_config, forked_setup
 from hrm_engine.training.journal import Journal
-from hrm_engine.training.run_folder import RunFolder, claim_folder, planned_folder, saved_origin, write_args
+from hrm_engine.training.run_folder import (
+    RunFolder,
+    claim_folder,
+    planned_folder,
+    resumed_config,
+    saved_origin,
+    write_args,
+)
 from hrm_engine.training.setup import Setup, first_setup, resumed_setup
 
-
-@dataclass(frozen=True, kw_only=True)
-class Beginning:
-    """What was asked for beside the settings. Raises ConfigError where it contradicts itself."""
-
-    resume: bool = False
-    fresh: bool = False
-    from_checkpoint: Path | None = None
-    allow_changed_data: bool = False
-    extend_schedule: bool = False
-
-    def __post_init__(self) -> None:
-        if self.resume and self.from_checkpoint is not None:
-            raise ConfigError(
-                "--resume and --from-checkpoint exclude each other: the first goes on with a run, the second begins "
-                "another one"
-            )
-        if self.extend_schedule and not self.resume:
-            raise ConfigError("--extend-schedule is for --resume: a run that begins has the schedule of its --steps")
+C = TypeVar("C", bound=TrainConfig)
 
 
-def open_run(
-    config: TrainConfig, workspace: Workspace, beginning: Beginning, command_line: list[str] | None
+def settle(
+    kind: type[C],
+    given: Mapping[str, Any],
+    how: Beginning,
+    workspace: Workspace,
+    *,
+    preset: Mapping[str, Any] | None = None,
+) -> C:
+    """The settings of a session.
+
+    Args:
+        given: what the user set, by leaf name. A run that goes on has its saved settings, which these must equal but
+            for the few that may change; a fork has those of its checkpoint, with these on top.
+        preset: nested settings below these.
+
+    Raises:
+        ConfigError: values that are wrong, or that may not change.
+        BundleError, CheckpointError: there is no such run or checkpoint, or it is of another kind.
+    """
+    if not how.has_saved_settings:
+        return build_config(kind, preset=preset, overrides=given)
+    given = {**given_leaves(kind, preset or {}), **given}
+    if how.from_checkpoint is None:
+        return resumed_config(kind, given, workspace=workspace)
+    return forked_config(kind, given, how.from_checkpoint, workspace=workspace)
+
+
+def begin(
+    config: TrainConfig, workspace: Workspace, how: Beginning, command_line: list[str] | None
 ) -> tuple[RunFolder, Setup]:
     """The locked folder of a run and the state that it begins or goes on with.
 
     Raises:
         HRMError: as :class:`~hrm_engine.training.trainer.Trainer` says; what was there before is as it was.
     """
-    if beginning.resume:
-        folder = claim_folder(config, workspace, resume=True, fresh=beginning.fresh)
+    if how.resume:
+        folder = claim_folder(config, workspace, resume=True, fresh=how.fresh)
         try:
-            return folder, _resumed(config, workspace, folder.path, beginning)
+            return folder, _resumed(config, workspace, folder.path, how)
         except BaseException:
             folder.lock.release()
             raise
-    fresh = beginning.fresh or config.trains_further
+    fresh = how.fresh or config.trains_further
     planned = planned_folder(config, workspace, resume=False, fresh=fresh)
-    if beginning.from_checkpoint is None:
+    if how.from_checkpoint is None:
         setup = first_setup(config, workspace)
     else:
-        setup = forked_setup(config, workspace, beginning.from_checkpoint)
+        setup = forked_setup(config, workspace, how.from_checkpoint)
         parent = setup.from_checkpoint
         if fresh and parent is not None and parent.resolve().is_relative_to(planned.resolve()):
             raise ConfigError(
@@ -70,7 +89,7 @@ def open_run(
             )
     folder = claim_folder(config, workspace, resume=False, fresh=fresh)
     try:
-        origin = setup.state.parent if beginning.from_checkpoint is not None else None
+        origin = setup.state.parent if how.from_checkpoint is not None else None
         write_args(folder.path, config, command_line, forked_from=origin)
         setup.task.opened(folder.path)
     except BaseException:
@@ -124,15 +143,15 @@ def _place(checkpoint: Path, run_dir: Path, workspace: Workspace) -> str:
     return checkpoint.as_posix()
 
 
-def _resumed(config: TrainConfig, workspace: Workspace, run_dir: Path, beginning: Beginning) -> Setup:
+def _resumed(config: TrainConfig, workspace: Workspace, run_dir: Path, how: Beginning) -> Setup:
     checkpoint, warnings = newest_checkpoint(run_dir)
     if checkpoint is not None:
         setup = resumed_setup(
             config,
             workspace,
             checkpoint,
-            allow_changed_data=beginning.allow_changed_data,
-            extend_schedule=beginning.extend_schedule,
+            allow_changed_data=how.allow_changed_data,
+            extend_schedule=how.extend_schedule,
         )
     elif (origin := saved_origin(run_dir)) is None:
         setup = first_setup(config, workspace)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.config import TrainConfig, flat, leaves
+from hrm_engine.config.beginning import Beginning
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.fork import forked_config
 from hrm_engine.training.journal import Observer
-from hrm_engine.training.opening import Beginning
-from hrm_engine.training.run_folder import resumed_config
+from hrm_engine.training.opening import settle
 from hrm_engine.training.stopping import Stop
 from hrm_engine.training.trainer import Trainer
 
@@ -58,31 +57,24 @@ def train(
     Raises:
         HRMError: its subclasses and their exit codes are in :mod:`hrm_engine.errors`.
     """
-    beginning = Beginning(
+    workspace = workspace or Workspace.find()
+    how = Beginning(
         resume=resume,
         fresh=fresh,
         from_checkpoint=None if from_checkpoint is None else Path(from_checkpoint),
         allow_changed_data=allow_changed_data,
         extend_schedule=extend_schedule,
     )
-    if resume:
-        config = resumed_config(
-            type(config),
-            _chosen(config) if given is None else given,
-            name=config.run.name,
-            bundle_dir=config.run.bundle_dir,
-            workspace=workspace,
-        )
-    elif beginning.from_checkpoint is not None:
+    if how.has_saved_settings:
         wanted = _chosen(config) if given is None else given
-        config = forked_config(type(config), wanted, beginning.from_checkpoint, workspace=workspace)
-    with Trainer(
-        config,
-        **vars(beginning),
-        command_line=command_line,
-        workspace=workspace,
-        observer=observer,
-    ) as trainer:
+        place = {config.run.name_leaf: config.run.name, "bundle_dir": config.run.bundle_dir} if resume else {}
+        config = settle(type(config), {**place, **wanted}, how, workspace)
+    return drive(Trainer(config, how, command_line=command_line, workspace=workspace, observer=observer))
+
+
+def drive(trainer: Trainer) -> TrainResult:
+    """Train to the last step, evaluating and saving on the way. Raises as :func:`train`."""
+    with trainer:
         stop = trainer.check_stop()
         if stop is None and trainer.state.first_eval is None:
             trainer.evaluate()

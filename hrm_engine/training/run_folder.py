@@ -160,40 +160,32 @@ def saved_config(path: Path, kind: type[C]) -> C:
     return build_config(kind, preset={"moe": {"use_moe": False}, **parameters})
 
 
-def resumed_config(
-    kind: type[C],
-    given: Mapping[str, Any],
-    *,
-    name: str | None = None,
-    bundle_dir: Path | None = None,
-    workspace: Workspace | None = None,
-) -> C:
+def resumed_config(kind: type[C], given: Mapping[str, Any], *, workspace: Workspace | None = None) -> C:
     """The configuration of a run that is continued: the saved one, with the few changes that are allowed.
 
     Args:
         kind: the configuration model of the training.
-        given: leaf values that the user gave.
-        name: of the run folder; None where there is only one unnamed run.
+        given: leaf values that the user gave; those that name the run and its folder say which it is.
 
     Raises:
         ConfigError: a value differs from the saved one and may not; both are named, for all such values at once.
     """
     workspace = workspace or Workspace.find()
-    default = kinds.of(kind).run
-    bundle_dir = bundle_dir or default.bundle_dir
-    path = existing_run(name, workspace.resolve(bundle_dir), name_flag=default.name_flag)
+    run = kinds.of(kind).run
+    bundle_dir = Path(given.get("bundle_dir") or run.bundle_dir)
+    path = existing_run(given.get(run.name_leaf), workspace.resolve(bundle_dir), name_flag=run.name_flag)
     saved = _last_config(path, kind)
     known = leaves(kind)
     before = flat(saved)
     # The folder itself says where it is: it may have been renamed, and an unnamed run has no name in its arguments.
-    place = {default.name_leaf: path.name, "bundle_dir": str(bundle_dir)}
+    place = {run.name_leaf: path.name, "bundle_dir": str(bundle_dir)}
     changed = {name: value for name, value in given.items() if name not in place}
     resumed = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**changed, **place})
-    wanted = flat(resumed)
+    after = flat(resumed)
     problems = [
-        f"{known[name].flag} is {before[name]} in the saved run, {wanted[name]} was given"
+        f"{known[name].flag} is {before[name]} in the saved run, {after[name]} was given"
         for name in changed
-        if before[name] != wanted[name] and not (known[name].may_change_on_resume and _may_become(name, before, wanted))
+        if before[name] != after[name] and not (known[name].may_change_on_resume and _may_become(name, before, after))
     ]
     if problems:
         raise ConfigError(

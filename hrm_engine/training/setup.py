@@ -11,14 +11,12 @@ import torch
 from hrm_engine.config import TrainConfig
 from hrm_engine.errors import DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
-from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim import MasterWeights, Updater, WeightAverage, Weights, make_updater
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.attached import frozen_slices, steer_training
 from hrm_engine.training.checkpoint import Checkpoint, environment_changes, prune_checkpoints, read_checkpoint
 from hrm_engine.training.state import TrainState
-from hrm_engine.training.task import Task, task_of
+from hrm_engine.training.task import Model, Task, task_of
 
 
 @dataclass
@@ -29,7 +27,7 @@ class Setup:
     device: torch.device
     precision: Precision
     task: Task
-    model: RecurrentCore
+    model: Model
     weights: Weights
     average: WeightAverage | None
     updater: Updater
@@ -57,8 +55,8 @@ def first_setup(config: TrainConfig, workspace: Workspace) -> Setup:
         created=now_iso(),
         parent=parent,
         datasets=[dataset_record(task)],
-        experts=list(task.attached),
     )
+    task.fill(state)
     return make_setup(config, device, precision, task, model, state, messages + notes)
 
 
@@ -100,7 +98,7 @@ def make_setup(
     device: torch.device,
     precision: Precision,
     task: Task,
-    model: RecurrentCore,
+    model: Model,
     state: TrainState,
     messages: list[str],
 ) -> Setup:
@@ -108,8 +106,6 @@ def make_setup(
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     first_weights = {name: tensor.clone() for name, tensor in model.state_dict().items() if name not in frozen}
     model = model.to(device=device, dtype=precision.compute)
-    if state.experts:
-        steer_training(model, state.experts)
     weights = MasterWeights(model, precision.master)
     weights.load(first_weights)
     updater = make_updater(weights, config.optim_used, loss_scaling=precision.loss_scaling, decay_all=task.decay_all)
@@ -124,7 +120,7 @@ def make_setup(
     if device.type == "cuda" if compiled is None else compiled:
         model.compile()
     task.begin(model, device, state)
-    for name, row in frozen_slices(model, state.experts):
+    for name, row in task.frozen_rows():
         weights.freeze(name, row)
     return Setup(
         config=config,

@@ -7,19 +7,23 @@ the run, stopping or resuming: those are written once, in the trainer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hrm_engine.bundles.save import Companions
+from hrm_engine.bundles.weights import check_shapes
 from hrm_engine.config import Config, kinds
 from hrm_engine.config.training import TrainConfig
+from hrm_engine.errors import CheckpointError
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training.costs import Costs, DryStep
 from hrm_engine.training.state import TrainState
 
 
@@ -80,12 +84,29 @@ class Evaluated:
     """Writes what a full evaluation leaves in ``evaluation/`` of the run folder."""
 
 
-class Companions(Protocol):
-    """What a bundle holds beside configuration and weights: a tokenizer, a puzzle card."""
+class NoCompanions:
+    """Of a bundle that is configuration and weights alone."""
 
     def save_to(self, folder: Path) -> None:
-        """Write the files."""
-        ...
+        """Nothing to write."""
+
+
+class Model(Protocol):
+    """What a training needs of a model; a module of torch has all of it."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any: ...
+
+    def to(self, *, device: torch.device, dtype: torch.dtype) -> Self: ...
+
+    def compile(self) -> None: ...
 
 
 class Task(ABC):
@@ -93,11 +114,10 @@ class Task(ABC):
 
     kind: ClassVar[str]
     """Of the bundles it leaves."""
+    config: Any
     facts: DataFacts
     core: Config
-    companions: Companions
-    attached: Sequence[dict[str, Any]] = ()
-    """Experts attached to what a new run starts from: see :mod:`hrm_engine.training.attached`."""
+    companions: Companions = NoCompanions()
     decay_all: ClassVar[bool] = False
     """Whether weight decay is on all weights, or on matrices that are no embedding."""
 
@@ -116,42 +136,126 @@ class Task(ABC):
         """
 
     @classmethod
-    @abstractmethod
     def resumed(cls, config: Any, workspace: Workspace, checkpoint: Path) -> tuple[Task, list[str]]:
         """The task of a run that is continued from the folder of a checkpoint, and sentences for the user."""
+        return cls.first(config, workspace)
 
+    @classmethod
+    def in_steps(cls, config: Any, workspace: Workspace) -> Any:
+        """The configuration of a fork with its length in steps, and every default that depends on it written out."""
+        return config.resolved()
+
+    @classmethod
     @abstractmethod
+    def network_for(cls, config: Any, workspace: Workspace) -> Config:
+        """What a new run with this configuration trains: ``config.json`` of its bundle. No more is read than it takes.
+
+        Raises:
+            ConfigError, DataError, BundleError: as :meth:`first`.
+        """
+
+    @classmethod
+    @abstractmethod
+    def build(cls, network: Any) -> Any:
+        """A :class:`Model` of these settings, with any weights; on the device ``meta`` too."""
+
+    @classmethod
+    @abstractmethod
+    def dry_step(cls, config: Any, network: Any, model: Any, device: torch.device, *, checkpointing: bool) -> DryStep:
+        """A step on made-up rows, for estimates."""
+
+    @classmethod
+    def costs(cls, config: Any, network: Any) -> Costs:
+        """What else an estimate asks."""
+        return Costs(config, network)
+
+    @classmethod
+    def built_first(cls, workspace: Workspace) -> list[Path]:
+        """Places that a new run fills by itself where they are missing."""
+        return []
+
+    @classmethod
+    def for_trial(cls, config: Any) -> Any:
+        """The same training with evaluations of a few batches, whose time grows with their rows."""
+        return config
+
+    def evaluation_rows(self, config: Any) -> tuple[int, int]:
+        """Rows of a periodic evaluation and of the one at the end under these settings, for their times to compare."""
+        return 1, 0
+
     def first_model(self, workspace: Workspace) -> tuple[Any, dict[str, str] | None]:
         """A model with its first weights, fp32, on the CPU; and the bundle or file they came from, with its hash."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.run.seed)
+            return self.build(self.core), None
 
-    @abstractmethod
     def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> Any:
         """The model of a checkpoint with its weights, on the CPU. Raises CheckpointError where they do not fit."""
+        model = self.build(self.core)
+        own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        if problems := check_shapes({name: tuple(t.shape) for name, t in weights.items()}, own, where=folder):
+            raise CheckpointError(f"{folder}: {'; '.join(problems)}")
+        model.load_state_dict(weights)
+        return model
+
+    def forked_model(self, folder: Path, weights: dict[str, Tensor], saved: Any) -> tuple[Any, list[str]]:
+        """The model of a fork: the checkpoint's weights, and settings that may be others; sentences on what differs.
+
+        Args:
+            saved: configuration of the checkpoint.
+
+        Raises:
+            ConfigError: the weights do not fit the network that is asked for.
+        """
+        return self.saved_model(folder, weights), []
+
+    def forked_state(self, state: TrainState, folder: Path, saved: Any, workspace: Workspace) -> list[str]:
+        """Change what a fork has otherwise in the state of the checkpoint in ``folder``; sentences for the user."""
+        return []
+
+    def other_data(self, saved: Any) -> list[str]:
+        """What to say where the data of a fork is not that of its parent."""
+        return [f"{self.facts.source} is not what was trained on up to here"]
 
     @abstractmethod
     def begin(self, model: Any, device: torch.device, state: TrainState) -> None:
         """The model is on its device in the types it computes in: make what steps need beside it."""
 
+    def fill(self, state: TrainState) -> None:
+        """Keep in the first state of a run what it must go on with, whatever happens outside of it."""
+        return
+
+    def frozen_rows(self) -> list[tuple[str, int]]:
+        """Parameters, by name, and which of their rows stay as they are; asked after :meth:`begin`."""
+        return []
+
+    def keeps_wide(self, name: str) -> bool:
+        """Whether a bundle keeps a weight in the type that it is updated in, whatever the rest is stored in."""
+        return False
+
     @abstractmethod
-    def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool) -> StepWork:
-        """The step after ``state.step``, in parts of ``micro_batch`` rows."""
+    def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool, num_pending: int = 0) -> StepWork:
+        """The step after ``state.step``, in parts of ``micro_batch`` rows.
+
+        Args:
+            num_pending: last steps whose numbers have not been read yet: :meth:`count` does not know of them.
+        """
+
+    def count(self, numbers: list[float], counts: Mapping[str, int], state: TrainState) -> None:
+        """Count a step's rows and tokens in ``state``; once for each step, in order, when its numbers are read."""
+        state.rows += counts.get("rows", 0)
+        state.tokens += counts.get("num_tokens", 0)
+        state.token_segments += counts.get("token_segments", 0)
 
     @abstractmethod
     def describe(
         self, numbers: list[float], counts: Mapping[str, int], step_time: float, state: TrainState
     ) -> dict[str, Any]:
-        """Fields of a ``train`` row from what :class:`Measured` holds; counts rows and tokens in ``state``.
-
-        ``loss`` must be among them. Called once for each step, in order, when the numbers have been read.
-        """
+        """Fields of a ``train`` row, ``loss`` among them, from what :class:`Measured` holds; after :meth:`count`."""
 
     def events(self, step: int, numbers: list[float]) -> list[tuple[str, dict[str, Any]]]:
         """Rows of other events that a step leaves behind its ``train`` row, with their fields."""
         return []
-
-    @abstractmethod
-    def speed(self, fields: Mapping[str, Any]) -> str:
-        """Throughput in words, from a ``train`` row."""
 
     @abstractmethod
     def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
@@ -164,10 +268,6 @@ class Task(ABC):
     def stop_reason(self, state: TrainState) -> str | None:
         """Why the task has nothing more to gain, if so."""
         return None
-
-    def must_read(self, state: TrainState, num_pending: int) -> bool:
-        """Whether pending numbers must be read before another step can be prepared."""
-        return False
 
     def opened(self, run_dir: Path) -> None:
         """A new run has its folder."""

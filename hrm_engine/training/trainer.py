@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from hrm_engine.config import TrainConfig, flat
+from hrm_engine.config.beginning import ANEW, Beginning
 from hrm_engine.errors import HRMError, NonFiniteLossError, OutOfMemoryError
 from hrm_engine.kernels.device import is_out_of_memory, keep_freed_memory, release_memory
 from hrm_engine.optim import UpdateResult, learning_rate
@@ -27,7 +28,7 @@ from hrm_engine.training.checkpoint import prune_checkpoints, save_checkpoint
 from hrm_engine.training.journal import Journal, Observer, PendingStep
 from hrm_engine.training.keeping import Keeper
 from hrm_engine.training.monitor import Monitor
-from hrm_engine.training.opening import Beginning, announce, open_run
+from hrm_engine.training.opening import announce, begin
 from hrm_engine.training.run_folder import saved_run_id
 from hrm_engine.training.setup import Setup
 from hrm_engine.training.stopping import Stop, Stopper
@@ -54,8 +55,7 @@ class StepReport:
 class Trainer:
     """Context manager around a run folder: claims it, restores or starts the state, steps, saves.
 
-    To resume, give it what :func:`~hrm_engine.training.run_folder.resumed_config` made of the saved configuration; to
-    fork, what :func:`~hrm_engine.training.fork.forked_config` made of that of the checkpoint.
+    The settings are those of :func:`~hrm_engine.training.opening.settle`, where a run goes on or is forked.
 
     Raises on entering:
         ConfigError, DataError, BundleError, CheckpointError: what was asked for cannot be done.
@@ -65,26 +65,15 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
+        how: Beginning = ANEW,
         *,
-        resume: bool = False,
-        fresh: bool = False,
-        from_checkpoint: Path | None = None,
-        allow_changed_data: bool = False,
-        extend_schedule: bool = False,
         command_line: Sequence[str] | None = None,
         workspace: Workspace | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.workspace = workspace or Workspace.find()
-        is_saved = resume or from_checkpoint is not None
-        self.config = config.resolved() if is_saved else task_of(config).resolve(config, self.workspace)
-        self._beginning = Beginning(
-            resume=resume,
-            fresh=fresh,
-            from_checkpoint=from_checkpoint,
-            allow_changed_data=allow_changed_data,
-            extend_schedule=extend_schedule,
-        )
+        self.config = config.resolved() if how.has_saved_settings else task_of(config).resolve(config, self.workspace)
+        self._how = how
         self._command_line = None if command_line is None else list(command_line)
         self._observer = observer
         self._stack = ExitStack()
@@ -145,8 +134,6 @@ class Trainer:
             raise self.monitor.failure
         state, optim = self.state, self.config.optim_used
         number = state.step + 1
-        if self.task.must_read(state, self.journal.num_pending):
-            self.journal.read(state)
         schedule_share = learning_rate(
             number,
             peak=1.0,
@@ -244,10 +231,12 @@ class Trainer:
 
     def check_stop(self) -> Stop | None:
         """Why the run should stop now, if there is a reason."""
-        stop = self.stopper.check()
-        if stop is None and (reason := self.task.stop_reason(self.state)) is not None:
-            return Stop(reason, 0, is_complete=True)
-        return stop
+        if (stop := self.stopper.check()) is not None:
+            return stop
+        reason, patience = self.task.stop_reason(self.state), self.config.patience
+        if patience is not None and self.state.evals_since_best >= patience:
+            reason = f"no better evaluation in {patience} (--early-stopping)"
+        return None if reason is None else Stop(reason, 0, is_complete=True)
 
     def _open(self) -> None:
         keep_freed_memory()
@@ -256,10 +245,10 @@ class Trainer:
             stop_file=None if config.run.stop_file is None else workspace.resolve(config.run.stop_file),
             max_minutes=config.run.max_minutes,
         )
-        folder, setup = open_run(config, workspace, self._beginning, self._command_line)
+        folder, setup = begin(config, workspace, self._how, self._command_line)
         self._stack.callback(folder.lock.release)
         self._stack.callback(setup.task.close)
-        self._new_folder = None if self._beginning.resume else folder.path
+        self._new_folder = None if self._how.resume else folder.path
         self.run_dir = folder.path
         self.device, self.precision, self.checkpointing = setup.device, setup.precision, setup.checkpointing
         self.task, self.core, self.model = setup.task, setup.task.core, setup.model
@@ -291,7 +280,7 @@ class Trainer:
             self.run_dir,
             self.workspace,
             messages=messages,
-            is_new=not self._beginning.resume,
+            is_new=not self._how.resume,
             command_line=self._command_line,
         )
         self.monitor = Monitor(self.run_dir, self.device, step=lambda: self.state.step, write=self.journal.write)
@@ -308,7 +297,9 @@ class Trainer:
 
     def _update(self, schedule_share: float) -> UpdateResult[Measured]:
         def attempt(micro_batch: int) -> tuple[UpdateResult[Measured], StepWork]:
-            work = self.task.work(self.state, micro_batch, checkpointing=self.checkpointing)
+            work = self.task.work(
+                self.state, micro_batch, checkpointing=self.checkpointing, num_pending=self.journal.num_pending
+            )
             return self.updater.update(work.run, schedule_share=schedule_share), work
 
         update, work = self._halving(attempt)

@@ -88,12 +88,12 @@ def _show(found: Estimate) -> None:
     _section(
         f"parameters  {human_count(parameters.total)}",
         [
-            ("embeddings", human_count(parameters.embeddings)),
-            ("high level", human_count(parameters.high_level)),
-            ("low level", human_count(parameters.low_level)),
-            ("head", human_count(parameters.head)),
-            ("halting", human_count(parameters.halting)),
-            *_where(parameters.puzzle_embedding, "puzzle embedding, beside them", human_count),
+            *((name.replace("_", " "), human_count(number)) for name, number in parameters.parts.items()),
+            *(
+                line
+                for name, number in parameters.beside.items()
+                for line in _where(number, f"{name.replace('_', ' ')}, beside them", human_count)
+            ),
             *_where(parameters.total - parameters.active, "idle for a token (experts)", human_count),
         ],
     )
@@ -121,8 +121,8 @@ def _show(found: Estimate) -> None:
     )
     if measured is None or found.run_s is None:
         return
-    tokens = found.rows_per_step * found.core.max_seq_len / measured.step_s[-1]
-    speed = f", {tokens:,.0f} tokens/s" if kinds.table()[found.kind].words.speed[0] == "tokens_per_s" else ""
+    tokens = found.tokens_per_step
+    speed = "" if tokens is None else f", {tokens / measured.step_s[-1]:,.0f} tokens/s"
     steps = ", ".join(f"{1000 * step_s:,.0f} ms" for step_s in measured.step_s)
     _section(
         f"measured  {human_seconds(found.run_s)} for the whole run, {human_bytes(measured.peak_bytes)} of memory",

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from hrm_engine.config import TrainConfig, build_config, kinds, leaves, load_preset
+from hrm_engine.config import TrainConfig, build_config, kinds, load_preset
+from hrm_engine.config.beginning import Beginning
 from hrm_engine.config.kinds import Kind
 from hrm_engine.store.paths import Workspace
 from lab.cli.flags import config_flags
 
 app = App(name="train", help="Train a brain or a puzzle solver.")
-
-C = TypeVar("C", bound=TrainConfig)
-
-_ABSENT = object()
 
 _START = Group("Run", help="Which configuration, and whether a run begins, goes on or is forked.", sort_key=1)
 
@@ -95,69 +92,33 @@ def _command(kind: Kind) -> Callable[..., int]:
         allow_changed_data: AllowChangedData = False,
         **given: Any,
     ) -> int:
-        how = _How(resume, fresh, from_checkpoint, extend_schedule, allow_changed_data)
+        how = Beginning(
+            resume=resume,
+            fresh=fresh,
+            from_checkpoint=from_checkpoint,
+            extend_schedule=extend_schedule,
+            allow_changed_data=allow_changed_data,
+        )
         return _train(kinds.chosen(kind, given).config, config, how, given)
 
     train.__doc__ = kind.about
     return train
 
 
-class _How(NamedTuple):
-    """Flags that are no settings; fields are keywords of ``hrm_engine.training.train``."""
-
-    resume: bool
-    fresh: bool
-    from_checkpoint: Path | None
-    extend_schedule: bool
-    allow_changed_data: bool
-
-
-def _train(kind: type[C], preset_name: str | None, how: _How, given: dict[str, Any]) -> int:
+def _train(kind: type[TrainConfig], preset_name: str | None, how: Beginning, given: dict[str, Any]) -> int:
     workspace = Workspace.find()
     preset = {} if preset_name is None else load_preset(preset_place(preset_name, workspace), kind)
-    if how.resume or how.from_checkpoint is not None:
-        given = {**_leaf_values(kind, preset), **given}
-        settings = _saved_settings(kind, how, given, workspace)
-    else:
-        settings = build_config(kind, preset=preset, overrides=given)
+    if not how.has_saved_settings:
+        build_config(kind, preset=preset, overrides=given)  # a wrong setting should not wait for torch
 
-    # Only now: a wrong setting should not wait for torch.
-    from hrm_engine.training import train
+    from hrm_engine.training import Trainer, drive, settle
     from lab.cli.train_view import train_view
 
+    settings = settle(kind, given, how, workspace, preset=preset)
     with train_view(workspace) as view:
-        result = train(
-            settings, **how._asdict(), given=given, command_line=sys.argv, workspace=workspace, observer=view
-        )
+        result = drive(Trainer(settings, how, command_line=sys.argv, workspace=workspace, observer=view))
     view.finish(result)
     return result.exit_code
-
-
-def _saved_settings(kind: type[C], how: _How, given: dict[str, Any], workspace: Workspace) -> C:
-    """The saved settings of the run or checkpoint that is named, with what may change; needs no --dataset-file."""
-    from hrm_engine.training import Beginning, forked_config, resumed_config
-
-    Beginning(**how._asdict())
-    if how.from_checkpoint is not None:
-        return forked_config(kind, given, how.from_checkpoint, workspace=workspace)
-    name_leaf = kinds.of(kind).run.name_leaf
-    place = {name: given[name] for name in (name_leaf, "bundle_dir") if given.get(name) is not None}
-    saved = resumed_config(
-        kind, given, name=place.get(name_leaf), bundle_dir=place.get("bundle_dir"), workspace=workspace
-    )
-    return build_config(kind, preset=saved.model_dump(mode="json"), overrides=place)
-
-
-def _leaf_values(kind: type[TrainConfig], preset: Mapping[str, Any]) -> dict[str, Any]:
-    """What a preset says, by leaf name."""
-    values: dict[str, Any] = {}
-    for leaf in leaves(kind).values():
-        branch: Any = preset
-        for part in leaf.path:
-            branch = branch.get(part, _ABSENT) if isinstance(branch, Mapping) else _ABSENT
-        if branch is not _ABSENT:
-            values[leaf.name] = branch
-    return values
 
 
 def preset_place(name_or_file: str, workspace: Workspace) -> str | Path:

@@ -26,6 +26,7 @@ from hrm_engine.training.estimating.step_memory import LiveBytes
 from hrm_engine.training.estimating.trial import Request, Trial, main, run_trial
 from hrm_engine.training.tasks.gradient import warmed_grad_calls
 from hrm_engine.training.tasks.puzzle import PuzzleTask
+from hrm_engine.training.tasks.text import TextTask
 from tests.tiny_puzzles import PuzzleLab
 from tests.tiny_runs import Lab
 
@@ -165,7 +166,7 @@ def test_stages_are_those_of_the_trainer(lab: Lab, puzzle_lab: PuzzleLab) -> Non
     )
     for config, workspace in ((text, lab.workspace), (puzzles, puzzle_lab.workspace)):
         with Trainer(config, workspace=workspace) as trainer:
-            plan = stages(config, trainer.core)
+            plan = stages(trainer.task.costs(config, trainer.core))
             assert [stage.first for stage in plan] == [sum(s.num_steps for s in plan[:n]) for n in range(len(plan))]
             assert sum(stage.num_steps for stage in plan) == 20
             assert len(plan) > 2
@@ -173,11 +174,12 @@ def test_stages_are_those_of_the_trainer(lab: Lab, puzzle_lab: PuzzleLab) -> Non
                 for step in (stage.first, stage.first + stage.num_steps - 1):
                     trainer.state.step = step
                     share = config.network.grad_calls_warmup
-                    assert warmed_grad_calls(trainer.core, share, trainer.state) == stage.grad_calls
+                    cycles, grad_calls = stage.setting
+                    assert warmed_grad_calls(trainer.core, share, trainer.state) == grad_calls
                     if isinstance(trainer.task, PuzzleTask):
-                        assert trainer.task.cycles(trainer.state) == stage.cycles
+                        assert trainer.task.cycles(trainer.state) == cycles
             trainer.state.step = 0
-            assert stages(lab.config(steps=7), trainer.core) == [Stage(0, 7)]
+            assert stages(TextTask.costs(lab.config(steps=7), trainer.core)) == [Stage(0, 7)]
 
 
 def test_a_run_of_cheaper_steps(lab: Lab) -> None:
@@ -186,8 +188,8 @@ def test_a_run_of_cheaper_steps(lab: Lab) -> None:
     )
     found = estimate(config, workspace=lab.workspace, measure=False)
     per_step = [
-        stage.num_steps * step_flops(found.core, rows=2, num_segments=3, grad_calls=stage.grad_calls).total
-        for stage in stages(config, found.core)
+        stage.num_steps * step_flops(found.core, rows=2, num_segments=3, grad_calls=stage.setting[1]).total
+        for stage in stages(TextTask.costs(config, found.core))
     ]
     assert len(per_step) > 2
     assert found.flops_per_run == pytest.approx(sum(per_step) * 2 / 3)

@@ -101,6 +101,7 @@ def test_the_loss_that_is_told_is_the_one_that_is_minimised(lab: Lab, freeze_pos
 
         # two micro-batches of different numbers of labels and stopped positions
         measured = trainer.task.work(trainer.state, 3, checkpointing=False).run(backward)
+        trainer.task.count(measured.numbers.tolist(), measured.counts, trainer.state)
         told = trainer.task.describe(measured.numbers.tolist(), measured.counts, 1.0, trainer.state)
     assert (told["act_steps_mean"] < 4) == bool(freeze_positions)
     assert told["loss"] == pytest.approx(sum(minimised), rel=1e-5)

@@ -103,9 +103,8 @@ def test_a_resumed_run_keeps_its_folder_whatever_its_name(lab: Lab) -> None:
 def test_a_run_in_another_folder_is_found_there(lab: Lab) -> None:
     lab.train("run", steps=2, eval_batches=0, bundle_dir="elsewhere")
     (lab.root / "elsewhere").rename(lab.root / "moved")
-    config = resumed_config(
-        TextTrainConfig, {"steps": 3}, name="run", bundle_dir=Path("moved"), workspace=lab.workspace
-    )
+    given = {"steps": 3, "brain_name": "run", "bundle_dir": Path("moved")}
+    config = resumed_config(TextTrainConfig, given, workspace=lab.workspace)
     assert (flat(config)["brain_name"], flat(config)["bundle_dir"]) == ("run", "moved")
     result = train(config, resume=True, given={"steps": 3}, workspace=lab.workspace)
     assert (result.run_dir, result.step) == (lab.root / "moved" / "run", 3)

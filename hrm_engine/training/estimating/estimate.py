@@ -15,36 +15,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hrm_engine import errors
-from hrm_engine.bundles.implant import starting_point
-from hrm_engine.bundles.student import student_core
-from hrm_engine.config import (
-    CoreConfig,
-    ExpertTrainConfig,
-    PuzzleTrainConfig,
-    TextTrainConfig,
-    TrainConfig,
-    kinds,
-    resolve_core,
-    resolve_puzzle_core,
-)
-from hrm_engine.data.puzzles.embedded import EMBEDDED, build_embedded
-from hrm_engine.data.puzzles.format import open_dataset
-from hrm_engine.data.text.tokenizer import Tokenizer
-from hrm_engine.errors import ConfigError, HRMError, OutOfMemoryError
-from hrm_engine.models.core import RecurrentCore
-from hrm_engine.models.flops import StepFlops, step_flops
+from hrm_engine.config import Config, TrainConfig, kinds, leaves
+from hrm_engine.errors import HRMError, OutOfMemoryError
+from hrm_engine.models.flops import StepFlops
 from hrm_engine.store.files import clean_temporaries, read_json, temporary_folder, write_json
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.attached import with_attached
+from hrm_engine.training.costs import Costs, DryStep, Parameters
 from hrm_engine.training.estimating.stages import Stage, stages
-from hrm_engine.training.estimating.step_memory import Memory, step_memory
+from hrm_engine.training.estimating.step_memory import Memory, shapes_only, step_memory
 from hrm_engine.training.estimating.trial import Request, Trial
 from hrm_engine.training.setup import hardware
 from hrm_engine.training.task import task_of
@@ -54,35 +38,19 @@ _KILLED = -9
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """Numbers that are learned, by part. ``puzzle_embedding`` has an optimizer of its own."""
-
-    embeddings: int
-    high_level: int
-    low_level: int
-    head: int
-    halting: int
-    puzzle_embedding: int
-    active: int
-    """Of the total, those that one token uses: of the experts of a layer, the ones it is sent to."""
-
-    @property
-    def total(self) -> int:
-        """All but the puzzle embedding, as a run's ``start`` row counts them."""
-        return self.embeddings + self.high_level + self.low_level + self.head + self.halting
-
-
-@dataclass(frozen=True)
 class Estimate:
     """What a training will take. ``measured`` is None where no trial was made."""
 
     kind: str
-    core: CoreConfig
+    core: Config
+    """The network: what ``config.json`` of a bundle holds."""
     device: str
     dtype: str
     num_threads: int
     steps: int
     rows_per_step: int
+    tokens_per_step: int | None
+    """Of full rows; None where rows are no texts."""
     parameters: Parameters
     flops: StepFlops
     """Of a step of full depth."""
@@ -97,15 +65,15 @@ class Estimate:
         """Plain values, totals included."""
         measured = None if self.measured is None else asdict(self.measured)
         content = asdict(self) | {"core": self.core.model_dump(mode="json"), "measured": measured}
-        for name in ("parameters", "flops", "memory"):
+        for name in ("flops", "memory"):
             content[name]["total"] = getattr(self, name).total
-        return content
+        return content | {"parameters": self.parameters.as_json()}
 
 
 def estimate(
     config: TrainConfig, *, workspace: Workspace | None = None, measure: bool = True, limit_s: float = TIME_LIMIT_S
 ) -> Estimate:
-    """Estimate a training of text or puzzles. It leaves nothing in the workspace.
+    """Estimate a training. It leaves nothing in the workspace.
 
     What a training would build first (the embedded corpus, base model, puzzles) is built in a temporary folder.
 
@@ -117,45 +85,43 @@ def estimate(
     Raises:
         ConfigError, DataError, BundleError: as the training would. OutOfMemoryError: it would run out of memory.
     """
-    if isinstance(config, ExpertTrainConfig):
-        raise ConfigError("an estimate is of a whole network; leave out --expert-id")
-    workspace = workspace or Workspace.find()
+    workspace, task = workspace or Workspace.find(), task_of(config)
     with _aside(config, workspace) as (config, workspace, folder):
-        config = task_of(config).resolve(config, workspace)
-        core = _core(config, workspace)
+        config = task.resolve(config, workspace)
+        network = task.network_for(config, workspace)
+        costs = task.costs(config, network)
         device, precision, _ = hardware(config)
         checkpointing = config.compute.gradient_checkpointing
         checkpointing = device.type != "cpu" if checkpointing is None else checkpointing
-        rows = config.run.batch_size * config.run.gradient_accumulation_steps
-        flops_of = partial(step_flops, core, rows=rows, checkpointing=checkpointing)
-        num_segments, mean_segments = _segments(config)
-        flops_of = partial(flops_of, num_segments=num_segments)
-        plan = stages(config, core)
-        per_run = sum(s.num_steps * flops_of(cycles=s.cycles, grad_calls=s.grad_calls).total for s in plan)
+        plan = stages(costs)
+        with shapes_only(task, network, device, precision) as model:
+            parameters = costs.parameters(model)
+            dry = task.dry_step(config, network, model, device, checkpointing=checkpointing)
+            full = costs.flops(dry, None, checkpointing=checkpointing)
+            per_run = sum(s.num_steps * _total(costs, dry, s, full, checkpointing) for s in plan)
+            memory = step_memory(model, dry, costs, precision)
         measured = _trial(config, workspace, folder, limit_s) if measure else None
         return Estimate(
             kind=config.kind,
-            core=core,
+            core=network,
             device=str(device),
             dtype=str(precision.compute).removeprefix("torch."),
             num_threads=torch.get_num_threads(),
             steps=config.run.steps,
-            rows_per_step=rows,
-            parameters=_parameters(core),
-            flops=flops_of(),
-            flops_per_run=round(per_run * mean_segments / num_segments),
-            memory=step_memory(config, core, device=device, precision=precision, checkpointing=checkpointing),
+            rows_per_step=costs.rows,
+            tokens_per_step=costs.tokens_per_step,
+            parameters=parameters,
+            flops=full,
+            flops_per_run=round(per_run * costs.mean_share),
+            memory=memory,
             measured=measured,
             run_s=None if measured is None else _run_s(config, plan, measured),
         )
 
 
-def _segments(config: TrainConfig) -> tuple[int, float]:
-    """Segments of a step of full depth, and of a step on average."""
-    if not isinstance(config, TextTrainConfig):
-        return 1, 1.0
-    most = config.network.halt_max_steps
-    return most, (1 + most) / 2 if config.depth.sample_segments else most
+def _total(costs: Costs, dry: DryStep, stage: Stage, full: StepFlops, checkpointing: bool) -> int:
+    """FLOPs of a step of a stage."""
+    return (full if stage.setting is None else costs.flops(dry, stage.setting, checkpointing=checkpointing)).total
 
 
 def _run_s(config: TrainConfig, plan: list[Stage], measured: Trial) -> float:
@@ -167,57 +133,6 @@ def _run_s(config: TrainConfig, plan: list[Stage], measured: Trial) -> float:
     stepping = sum(stage.num_steps * step_s for stage, step_s in zip(plan, measured.step_s, strict=True))
     rest = evaluations * measured.evaluation_s + saves * measured.save_s + measured.finish_s
     return measured.start_s + measured.first_step_s + stepping + rest
-
-
-def _core(config: TrainConfig, workspace: Workspace) -> CoreConfig:
-    """The network that will be trained; the data itself is not read."""
-    if isinstance(config, PuzzleTrainConfig):
-        folder = workspace.resolve(config.data.data_path)
-        build_embedded(folder, workspace.puzzles)
-        info = open_dataset(folder, "train", check_tokens=False).info
-        core = resolve_puzzle_core(
-            config.network,
-            vocab_size=info.vocab_size,
-            seq_len=info.seq_len,
-            num_identifiers=info.num_puzzle_identifiers,
-            moe=config.moe,
-        )
-        return with_attached(core, config.start.student_init, workspace)
-    assert isinstance(config, TextTrainConfig)
-    model = workspace.resolve(config.start.model)
-    if (model / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.load(model)
-    else:
-        hidden_size = config.network.hidden_size
-        tokenizer = starting_point(config.start.model, hidden_size=hidden_size, workspace=workspace).tokenizer
-    core = resolve_core(
-        config.network, vocab_size=tokenizer.vocab_size, max_seq_len=config.data.max_seq_len, moe=config.moe
-    )
-    core = student_core(core, config.start.student_init, workspace)
-    return with_attached(core, config.start.student_init, workspace)
-
-
-def _parameters(core: CoreConfig) -> Parameters:
-    with torch.device("meta"):
-        model = RecurrentCore(core)
-    parts = {"embed": 0, "H_module": 0, "L_module": 0, "lm_head": 0, "halting": 0}
-    for name, parameter in model.named_parameters():
-        part = next((part for part in parts if name.startswith(part)), "halting")
-        parts[part] += parameter.numel()
-    idle = sum(
-        tensor.numel() * (moe.num_experts - moe.experts_per_token) // moe.num_experts
-        for moe in model.experts.values()
-        for tensor in (moe.gate_proj, moe.up_proj, moe.down_proj)
-    )
-    return Parameters(
-        embeddings=parts["embed"],
-        high_level=parts["H_module"],
-        low_level=parts["L_module"],
-        head=parts["lm_head"],
-        halting=parts["halting"],
-        puzzle_embedding=0 if model.puzzle_embedding is None else model.puzzle_embedding.weight.numel(),
-        active=sum(parts.values()) - idle,
-    )
 
 
 @contextmanager
@@ -233,27 +148,19 @@ def _aside(config: TrainConfig, workspace: Workspace) -> Iterator[tuple[TrainCon
         run = {config.run.name_leaf: None, "bundle_dir": folder / "runs", "wandb": "off"}
         run |= {"log_file": None, "stop_file": None, "max_minutes": None}
         changes: dict[str, Any] = {"run": config.run.model_copy(update=run)}
-        built = [workspace.base_model, workspace.embedded_corpus, *(workspace.puzzles / name for name in EMBEDDED)]
+        built = task_of(config).built_first(workspace)
         builds = False
-        places = {
-            "data": ("dataset_file", "data_path"),
-            "evaluation": ("eval_file",),
-            "start": ("student_init", "model"),
-        }
-        for group, names in places.items():
-            values = getattr(config, group)
-            new: dict[str, Any] = {}
-            for name in names:
-                value = getattr(values, name, None)
-                if value is None:
-                    continue
-                path = workspace.resolve(value)
-                if path.exists():
-                    new[name] = type(value)(path) if isinstance(value, str) else path
-                elif any(path.is_relative_to(place) for place in built):
-                    builds = True
-                    new[name] = type(value)(path.relative_to(workspace.root.absolute()))
-            changes[group] = values.model_copy(update=new)
+        for leaf in leaves(type(config)).values():
+            group, value = leaf.path[0], leaf.value(config)
+            if group == "run" or not (isinstance(value, Path) or (isinstance(value, str) and "/" in value)):
+                continue
+            path, new = workspace.resolve(value), value
+            if path.exists():
+                new = type(value)(path)
+            elif any(path.is_relative_to(place) for place in built):
+                builds = True
+                new = type(value)(path.relative_to(workspace.root.absolute()))
+            changes[group] = changes.get(group, getattr(config, group)).model_copy(update={leaf.name: new})
         yield config.model_copy(update=changes), Workspace(folder) if builds else workspace, folder
 
 

@@ -7,25 +7,24 @@ what a kernel keeps for its backward pass is seen here without a formula of its 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hrm_engine.config import CoreConfig, PuzzleTrainConfig, TextTrainConfig, TrainConfig
+from hrm_engine.config import Config
 from hrm_engine.config.training import OptimConfig
 from hrm_engine.kernels.device import Precision
-from hrm_engine.models.act import TextBatch, accumulate_gradients
-from hrm_engine.models.core import RecurrentCore
-from hrm_engine.models.slots import Objective, Rows, empty_slots, think
 from hrm_engine.optim import MasterWeights
 from hrm_engine.optim.groups import muon_groups
-from hrm_engine.training.routing import Routers
+from hrm_engine.training.costs import Costs, DryStep
+from hrm_engine.training.task import Task
 
 _BLOCK_8BIT, _SMALLEST_8BIT = 256, 4096
 
@@ -87,32 +86,40 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-def step_memory(
-    config: TrainConfig, core: CoreConfig, *, device: torch.device, precision: Precision, checkpointing: bool
-) -> Memory:
-    """Bytes at the peak of a step of a micro-batch, the gradients of those before it lying there."""
+@contextmanager
+def shapes_only(task: type[Task], network: Config, device: torch.device, precision: Precision) -> Iterator[nn.Module]:
+    """Within it tensors have shapes and no content; yields the model, in the type it computes in."""
     with torch.device("meta"):
-        model = RecurrentCore(core).to(precision.compute)
+        model = task.build(network).to(precision.compute)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _without_content(model, device)
-        weights = MasterWeights(model, precision.master)
-        own = {id(parameter) for parameter in model.parameters()}
-        parameters = list(weights.parameters.values())
-        for name, master in weights.parameters.items():
-            if core.trains_embeddings or not name.startswith("embed_"):
-                master.grad = torch.empty_like(master)
-        work, carry = _work(config, core, model, device, checkpointing)
-        with LiveBytes() as counted:
-            work()
-        return Memory(
-            weights=sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())),
-            masters=sum(master.nbytes for master in parameters if id(master) not in own),
-            gradients=sum(master.grad.nbytes for master in parameters if master.grad is not None),
-            optimizer=_optimizer_bytes(weights.parameters, config.optim),
-            average=sum(max(4, m.itemsize) * m.numel() for m in parameters) if config.optim.ema_decay else 0,
-            carry=carry,
-            activations=counted.peak,
-        )
+        yield model
+
+
+def step_memory(model: nn.Module, dry: DryStep, costs: Costs, precision: Precision) -> Memory:
+    """Bytes at the peak of a step of a micro-batch, the gradients of those before it lying there.
+
+    Args:
+        model: as :func:`shapes_only` yields it, within which this is called.
+    """
+    optim = costs.config.optim
+    weights = MasterWeights(model, precision.master)
+    own = {id(parameter) for parameter in model.parameters()}
+    parameters = list(weights.parameters.values())
+    for name, master in weights.parameters.items():
+        if costs.has_gradient(name):
+            master.grad = torch.empty_like(master)
+    with LiveBytes() as counted:
+        dry.run(torch.autograd.backward)
+    return Memory(
+        weights=sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())),
+        masters=sum(master.nbytes for master in parameters if id(master) not in own),
+        gradients=sum(master.grad.nbytes for master in parameters if master.grad is not None),
+        optimizer=_optimizer_bytes(weights.parameters, optim),
+        average=sum(max(4, m.itemsize) * m.numel() for m in parameters) if optim.ema_decay else 0,
+        carry=dry.carry,
+        activations=counted.peak,
+    )
 
 
 def _without_content(model: torch.nn.Module, device: torch.device) -> None:
@@ -123,63 +130,6 @@ def _without_content(model: torch.nn.Module, device: torch.device) -> None:
             setattr(module, name, torch.nn.Parameter(empty, requires_grad=parameter.requires_grad))
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
-
-
-def _work(
-    config: TrainConfig, core: CoreConfig, model: RecurrentCore, device: torch.device, checkpointing: bool
-) -> tuple[Callable[[], None], int]:
-    """Forward and backward pass of one micro-batch, and the bytes that it keeps from step to step."""
-    rows = config.run.batch_size
-    routers = Routers(config.moe, core, seed=0, total_steps=1)
-
-    def ids(*shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=torch.int64, device=device)
-
-    if isinstance(config, TextTrainConfig):
-        length = config.data.max_seq_len
-        num_segments = min(2, config.network.halt_max_steps)  # the second has the first one's state beside it
-        freezes = num_segments > 1 and config.depth.freeze_positions > 0
-        batch = TextBatch(
-            ids(rows, length),
-            ids(rows, length),
-            ids(rows, length),
-            ids(rows, length),
-            ids(rows, length) if freezes else None,
-        )
-
-        def text() -> None:
-            accumulate_gradients(
-                model,
-                batch,
-                num_segments=num_segments,
-                normaliser=1.0,
-                backward=torch.autograd.backward,
-                checkpointing=checkpointing,
-                dispatch=routers.dispatch(1, 0, device),
-            )
-
-        return text, 0
-    assert isinstance(config, PuzzleTrainConfig)
-    cells = core.max_seq_len - core.prefix_tokens
-    row_type = torch.uint8 if core.vocab_size <= 256 else torch.int32
-    queue = Rows(
-        torch.zeros(1, cells, dtype=row_type, device=device),
-        torch.zeros(1, cells, dtype=row_type, device=device),
-        torch.zeros(1, dtype=torch.int32, device=device),
-    )
-    slots = empty_slots(model, rows, queue)
-    objective = Objective(config.objective.loss, config.objective.label_smoothing, config.objective.halt_loss_weight)
-    kept = sum(tensor.nbytes for tensor in slots.tensors().values()) * config.run.gradient_accumulation_steps
-
-    def puzzle() -> None:
-        embedding = model.puzzle_embedding
-        table = None if embedding is None else embedding(ids(rows)).requires_grad_()
-        positions = torch.arange(core.max_seq_len, device=device)[None]
-        context = model.context(positions, checkpointing=checkpointing, dispatch=routers.dispatch(1, 0, device))
-        thought = think(model, slots, context, objective, num_slots=rows, min_segments=ids(rows), puzzle=table)
-        torch.autograd.backward(thought.loss)
-
-    return puzzle, kept
 
 
 def _optimizer_bytes(parameters: dict[str, torch.nn.Parameter], config: OptimConfig) -> int | None:

@@ -17,20 +17,18 @@ from typing import Any, ClassVar
 import psutil
 import torch
 
-from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, build_config, kinds
+from hrm_engine.config import TrainConfig, build_config, kinds
 from hrm_engine.errors import HRMError
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.estimating.stages import Stage, stages
-from hrm_engine.training.tasks.puzzle import PuzzleTask
-from hrm_engine.training.tasks.text import TextTask
+from hrm_engine.training.task import task_of
 from hrm_engine.training.trainer import Trainer
 
 STEPS_AT_ONCE = 4
 """Between two looks at the clock on a GPU, which would wait for nothing else."""
 WARMUP_STEPS = 2
 MOST_STEPS = 60
-_EVAL_BATCHES = 2
 
 
 @dataclass(frozen=True)
@@ -84,11 +82,11 @@ class Trial:
 def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, began: float) -> Trial:
     """Train a few steps in the run folder that ``config`` names, evaluate, save and finish. Raises what they raise."""
     before = _memory_bytes()
-    with Trainer(_shortened(config), workspace=workspace) as trainer:
+    with Trainer(task_of(config).for_trial(config), workspace=workspace) as trainer:
         start_s = time.time() - began
         wait = waiter(trainer.device)
         wait()
-        plan = stages(trainer.config, trainer.core)
+        plan = stages(trainer.task.costs(trainer.config, trainer.core))
         until = time.perf_counter() + limit_s
         first = _timed(wait, lambda: _make_steps(trainer, plan[0], WARMUP_STEPS))
         step_s, num_steps = [], 0
@@ -120,18 +118,6 @@ def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, bega
         )
 
 
-def _shortened(config: TrainConfig) -> TrainConfig:
-    """The same training with evaluations of a few batches: their time grows with these."""
-    if isinstance(config, TextTrainConfig):
-        changed = {"eval_batches": min(config.evaluation.eval_batches, _EVAL_BATCHES)}
-    else:
-        assert isinstance(config, PuzzleTrainConfig)
-        slots = config.run.batch_size * config.run.gradient_accumulation_steps
-        rows = max(config.run.batch_size, min(256, slots))
-        changed = {"eval_rows": min(config.evaluation.eval_rows, rows), "full_eval": False}
-    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=changed)})
-
-
 def _step_time(
     trainer: Trainer, stage: Stage, wait: Callable[[], None], limit_s: float, *, warm: bool
 ) -> tuple[float, int]:
@@ -159,20 +145,9 @@ def _evaluation_times(trainer: Trainer, config: TrainConfig, wait: Callable[[], 
         return 0.0, 0.0
     short = _timed(wait, lambda: task.evaluate(rows))
     whole = _timed(wait, trainer.evaluate)
-    if isinstance(task, TextTask):
-        assert isinstance(config, TextTrainConfig)
-        there = len(task.held_out_rows)
-        asked, measured = (
-            min(there, batches * config.run.batch_size)
-            for batches in (config.evaluation.eval_batches, task.config.evaluation.eval_batches)
-        )
-        return max(0.0, whole - short) + short * asked / measured, 0.0
-    assert isinstance(task, PuzzleTask)
-    assert isinstance(config, PuzzleTrainConfig)
-    assert task.test_set is not None
-    there, measured = task.test_set.num_rows, len(task.subset)
-    full_s = short * there / measured if config.evaluation.full_eval else 0.0
-    return max(0.0, whole - short) + short * min(there, config.evaluation.eval_rows) / measured, full_s
+    measured, _ = task.evaluation_rows(task.config)
+    periodic, full = task.evaluation_rows(config)
+    return max(0.0, whole - short) + short * periodic / measured, short * full / measured
 
 
 def waiter(device: torch.device) -> Callable[[], None]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from hrm_engine.bundles import StartingPoint
 from hrm_engine.bundles.base_network import BaseNetwork, find_base
 from hrm_engine.bundles.weights import check_shapes, load_tensors
-from hrm_engine.config import ExpertConfig, ExpertTrainConfig
+from hrm_engine.config import CoreConfig, ExpertConfig, ExpertTrainConfig
 from hrm_engine.config.kinds import EXPERT
 from hrm_engine.config.text import DepthConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
@@ -52,6 +52,7 @@ class ExpertTask(TextTask):
     """Rows, losses and evaluation of one expert on one base."""
 
     kind = EXPERT.name
+    core: ExpertConfig  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -111,6 +112,15 @@ class ExpertTask(TextTask):
             base=base.place,
             base_hash=base.digest,
         )
+
+    @classmethod
+    def network_for(cls, config: Any, workspace: Workspace) -> CoreConfig:
+        """Refused: of an expert alone there is no estimate."""
+        raise ConfigError("an estimate is of a whole network; leave out --expert-id")
+
+    def forked_model(self, folder: Path, weights: dict[str, Tensor], saved: Any) -> tuple[Any, list[str]]:
+        """The expert of the checkpoint; its network is the base's."""
+        return self.saved_model(folder, weights), []
 
     def first_model(self, workspace: Workspace) -> tuple[ExpertModel, dict[str, str] | None]:
         """The expert in its base, with the weights that it has already, or first ones."""

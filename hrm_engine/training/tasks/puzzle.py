@@ -11,31 +11,43 @@ import torch
 from torch import Tensor
 
 from hrm_engine.bundles.core_config import read_core_config
-from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.puzzle_card import PuzzleCard
-from hrm_engine.bundles.student import load_student, student_source
+from hrm_engine.bundles.student import student_source
 from hrm_engine.config import CoreConfig, PuzzleTrainConfig, resolve_puzzle_core
 from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.data.puzzles.description import DatasetInfo
-from hrm_engine.data.puzzles.embedded import build_embedded
+from hrm_engine.data.puzzles.embedded import EMBEDDED, build_embedded
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.data.random import stream
-from hrm_engine.errors import CheckpointError, DataError
+from hrm_engine.errors import DataError
 from hrm_engine.inference.puzzles.evaluate import evaluate_puzzles
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.slots import NUMBERS, Objective, Rows, Slots, empty_slots, join, refill, think
 from hrm_engine.optim.sparse_sign import sparse_sign_update
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.attached import as_metadata, biased_columns, look_up, with_attached
-from hrm_engine.training.routing import Routers, with_routing
+from hrm_engine.training.costs import DryStep
 from hrm_engine.training.state import TrainState
-from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
+from hrm_engine.training.task import DataFacts, Evaluated, Measured
+from hrm_engine.training.tasks.attached import look_up, with_attached
+from hrm_engine.training.tasks.core_costs import CoreCosts
+from hrm_engine.training.tasks.core_task import CoreTask
 from hrm_engine.training.tasks.gradient import warmed_fields, warmed_grad_calls
 from hrm_engine.training.tasks.puzzle_report import baselines, describe_evaluation, describe_full_evaluation
 from hrm_engine.training.tasks.puzzle_rows import RowArrays, RowQueue
+from hrm_engine.training.tasks.routing import Routers, with_routing
 
 RECENT_ROWS = 1000
+
+
+class PuzzleCosts(CoreCosts):
+    """Of a training of puzzles."""
+
+    def cycles_at(self, share: float) -> tuple[int, int] | None:
+        """Cycles under the depth curriculum."""
+        config: Any = self.config
+        cycles: tuple[int, int] | None = config.cycles_at(share)
+        return cycles
 
 
 class PuzzleStep:
@@ -96,7 +108,7 @@ class PuzzleStep:
             )
 
 
-class PuzzleTask(Task):
+class PuzzleTask(CoreTask):
     """Rows, slots, losses and evaluation of one puzzle training."""
 
     kind = PUZZLE.name
@@ -111,14 +123,7 @@ class PuzzleTask(Task):
         if config.data.symmetries:
             about.board.check_symmetries(about.height, about.width)
         if core is None:
-            core = resolve_puzzle_core(
-                config.network,
-                vocab_size=info.vocab_size,
-                seq_len=info.seq_len,
-                num_identifiers=info.num_puzzle_identifiers,
-                moe=config.moe,
-            )
-            core = with_attached(core, config.start.student_init, workspace)
+            core = self._core(config, info, workspace)
         else:
             _check_fits(info, core, folder)
         self.core = core
@@ -149,6 +154,11 @@ class PuzzleTask(Task):
         """The configuration with every default written out; epochs become steps by the groups of the dataset."""
         source = student_source(config.start.student_init, workspace, kind=PUZZLE)
         config = config.model_copy(update={"start": config.start.model_copy(update={"student_init": source})})
+        return cls.in_steps(config, workspace)
+
+    @classmethod
+    def in_steps(cls, config: Any, workspace: Workspace) -> Any:
+        """The configuration with epochs as steps, by the groups of the dataset."""
         if config.run.epochs is None:
             return config.resolved()
         folder = workspace.resolve(config.data.data_path)
@@ -170,23 +180,85 @@ class PuzzleTask(Task):
         """The task of a run that goes on."""
         return cls(config, workspace, core=read_core_config(checkpoint, kind=cls.kind)), []
 
-    def first_model(self, workspace: Workspace) -> tuple[RecurrentCore, dict[str, str] | None]:
-        """A model with its first weights."""
-        model = RecurrentCore(self.core)
-        model.initialise(self.config.run.seed)
-        if self.config.start.student_init is None:
-            return model, None
-        return model, load_student(model, self.config.start.student_init, workspace)
+    @classmethod
+    def network_for(cls, config: Any, workspace: Workspace) -> CoreConfig:
+        """The network of a new run on the sizes of its dataset, which is built where the lab can."""
+        folder = workspace.resolve(config.data.data_path)
+        build_embedded(folder, workspace.puzzles)
+        return cls._core(config, open_dataset(folder, "train", check_tokens=False).info, workspace)
 
-    def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> RecurrentCore:
-        """The model of a checkpoint."""
-        self.core = read_core_config(folder, kind=self.kind)
-        return build_model(self.core, weights, where=folder, error=CheckpointError)
+    @classmethod
+    def network_like(cls, config: Any, like: CoreConfig) -> CoreConfig:
+        """The network that a configuration asks for on the boards of another one."""
+        return resolve_puzzle_core(
+            config.network,
+            vocab_size=like.vocab_size,
+            seq_len=like.max_seq_len - like.prefix_tokens,
+            num_identifiers=max(1, like.num_identifiers),
+            moe=config.moe,
+        )
+
+    @classmethod
+    def _core(cls, config: Any, info: DatasetInfo, workspace: Workspace) -> CoreConfig:
+        core = resolve_puzzle_core(
+            config.network,
+            vocab_size=info.vocab_size,
+            seq_len=info.seq_len,
+            num_identifiers=info.num_puzzle_identifiers,
+            moe=config.moe,
+        )
+        return with_attached(core, config.start.student_init, workspace)
+
+    @classmethod
+    def costs(cls, config: Any, network: CoreConfig) -> PuzzleCosts:
+        """Of one segment, in the stages of the depth curriculum."""
+        return PuzzleCosts(config, network)
+
+    @classmethod
+    def built_first(cls, workspace: Workspace) -> list[Path]:
+        """The datasets that the lab can make by itself."""
+        return [workspace.puzzles / name for name in EMBEDDED]
+
+    @classmethod
+    def for_trial(cls, config: Any) -> Any:
+        """The same with one batch in an evaluation, and none of all rows."""
+        slots = config.run.batch_size * config.run.gradient_accumulation_steps
+        rows = min(config.evaluation.eval_rows, max(config.run.batch_size, min(256, slots)))
+        changes = {"eval_rows": rows, "full_eval": False}
+        return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=changes)})
+
+    def evaluation_rows(self, config: Any) -> tuple[int, int]:
+        """The fixed subset of the test split; all of it at the end."""
+        count = 0 if self.test_set is None else self.test_set.num_rows
+        return min(count, config.evaluation.eval_rows), count if config.evaluation.full_eval else 0
+
+    @classmethod
+    def dry_step(cls, config: Any, network: Any, model: Any, device: torch.device, *, checkpointing: bool) -> DryStep:
+        """A segment of the slots of one micro-batch."""
+        rows, cells = config.run.batch_size, network.max_seq_len - network.prefix_tokens
+        row_type = torch.uint8 if network.vocab_size <= 256 else torch.int32
+        queue = Rows(
+            torch.zeros(1, cells, dtype=row_type, device=device),
+            torch.zeros(1, cells, dtype=row_type, device=device),
+            torch.zeros(1, dtype=torch.int32, device=device),
+        )
+        slots = empty_slots(model, rows, queue)
+        settings, routers = config.objective, Routers(config.moe, network, seed=0, total_steps=1)
+        objective = Objective(settings.loss, settings.label_smoothing, settings.halt_loss_weight)
+
+        def run(backward: Backward) -> None:
+            ids = torch.zeros(rows, dtype=torch.int64, device=device)
+            table = None if model.puzzle_embedding is None else model.puzzle_embedding(ids).requires_grad_()
+            positions = torch.arange(network.max_seq_len, device=device)[None]
+            context = model.context(positions, checkpointing=checkpointing, dispatch=routers.dispatch(1, 0, device))
+            backward(think(model, slots, context, objective, num_slots=rows, min_segments=ids, puzzle=table).loss)
+
+        kept = sum(tensor.nbytes for tensor in slots.tensors().values())
+        return DryStep(run, carry=kept * config.run.gradient_accumulation_steps)
 
     def begin(self, model: RecurrentCore, device: torch.device, state: TrainState) -> None:
         """Make the queue of rows and the slots, all of them waiting for a row."""
-        self.model, self.device, self.attached = model, device, state.experts
-        self.routers.biased = biased_columns(state.experts)
+        super().begin(model, device, state)
         self.queue = RowQueue(
             self.train_set,
             num_slots=self.num_slots,
@@ -197,27 +269,18 @@ class PuzzleTask(Task):
         self.slots = empty_slots(model, self.num_slots, self.queue.ring)
         self.cursor = torch.zeros((), dtype=torch.int64, device=device)
         self.positions = torch.arange(self.core.max_seq_len, device=device)[None]
-        self._pending = 0
 
-    def bundle_facts(self) -> dict[str, Any]:
-        """The experts that are attached."""
-        return {"experts": as_metadata(self.attached)} if self.attached else {}
-
-    def must_read(self, state: TrainState, num_pending: int) -> bool:
-        """Whether the ring of rows could run empty before the counter is looked at."""
-        self._pending = 0 if not self.queue.lasts(num_pending) else num_pending
-        return not self.queue.lasts(num_pending)
-
-    def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool) -> PuzzleStep:
+    def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool, num_pending: int = 0) -> PuzzleStep:
         """The next segment of all slots."""
-        self.queue.fill(state.rows, self._pending)
+        if self.queue.lasts(num_pending):
+            self.queue.fill(state.rows, num_pending)
+        else:  # the ring could run empty: ask the device how many rows were taken
+            self.queue.fill(int(self.cursor), 0)
         return PuzzleStep(self, state, micro_batch, checkpointing=checkpointing)
 
     def cycles(self, state: TrainState) -> tuple[int, int] | None:
         """Cycles of the next step under the depth curriculum; None where there is none."""
-        share = state.step / max(1, state.schedule_steps)
-        reached = [cycles for start, cycles in sorted(self.config.curriculum.items()) if share >= start]
-        return reached[-1] if reached else None
+        return self.config.cycles_at(state.step / max(1, state.schedule_steps))
 
     def grad_calls(self, state: TrainState) -> int | None:
         """Module calls with gradient in the next step, where their number is warmed up; at most all of its calls."""
@@ -240,6 +303,19 @@ class PuzzleTask(Task):
         seed = int(stream(self.config.run.seed, "state-noise", step).integers(0, 2**62)) + part
         return torch.Generator(self.device).manual_seed(seed)
 
+    def count(self, numbers: list[float], counts: Mapping[str, int], state: TrainState) -> None:
+        """Rows and tokens that slots have taken; and the results of the last rows, where a stop depends on them."""
+        sums = dict(zip(NUMBERS, numbers[: len(NUMBERS)], strict=True))
+        state.rows += int(sums["fresh_rows"])
+        state.tokens += int(sums["fresh_tokens"])
+        state.token_segments += int(sums["tokens"])
+        if self.config.evaluation.stop_at_train_accuracy is None or not sums["num_halted"]:
+            return
+        recent = [*state.recent_exact, [sums["num_halted"], sums["exact_accuracy"]]]
+        while len(recent) > 1 and sum(count for count, _ in recent[1:]) >= RECENT_ROWS:
+            recent.pop(0)
+        state.recent_exact = recent
+
     def describe(
         self, numbers: list[float], counts: Mapping[str, int], step_time: float, state: TrainState
     ) -> dict[str, Any]:
@@ -247,10 +323,6 @@ class PuzzleTask(Task):
         sums = dict(zip(NUMBERS, numbers[: len(NUMBERS)], strict=True))
         about_routers, _ = self.routers.losses(numbers)
         slots, halted = self.num_slots, sums["num_halted"]
-        state.rows += int(sums["fresh_rows"])
-        state.tokens += int(sums["fresh_tokens"])
-        state.token_segments += int(sums["tokens"])
-        self._remember(state, sums)
         epoch = self.queue.order.epoch_of(state.rows)
         fields: dict[str, Any] = {
             "loss": sums["loss"] / slots,
@@ -280,14 +352,6 @@ class PuzzleTask(Task):
                 "act_steps_mean": sums["segments"] / halted,
             }
         return fields
-
-    def events(self, step: int, numbers: list[float]) -> list[tuple[str, dict[str, Any]]]:
-        """Use of the experts."""
-        return [("expert_usage", fields) for fields in self.routers.usage(step, numbers)]
-
-    def speed(self, fields: Mapping[str, Any]) -> str:
-        """Segments of rows per second."""
-        return f"{fields['row_segments_per_s']:,.0f} row segments/s"
 
     def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
         """Accuracies on a fixed subset of the test split, or on all of it."""
@@ -321,10 +385,8 @@ class PuzzleTask(Task):
         return baselines(self.train_set, inputs, labels)
 
     def stop_reason(self, state: TrainState) -> str | None:
-        """Early stopping, on the evaluations or on the training accuracy."""
-        patience, wanted = self.config.evaluation.early_stopping, self.config.evaluation.stop_at_train_accuracy
-        if patience is not None and state.evals_since_best >= patience:
-            return f"no better evaluation in {patience} (--early-stopping)"
+        """Early stopping on the training accuracy."""
+        wanted = self.config.evaluation.stop_at_train_accuracy
         rows = sum(count for count, _ in state.recent_exact)
         if wanted is not None and rows >= RECENT_ROWS:
             share = sum(exact for _, exact in state.recent_exact) / rows
@@ -357,15 +419,6 @@ class PuzzleTask(Task):
         taken = int(self.cursor)
         self.queue.restart(taken, *((number, start) if is_same_data else (number + 1, taken)))
         return ["all slots begin with fresh rows: they are not as many as in the checkpoint, or of other data"]
-
-    def _remember(self, state: TrainState, sums: Mapping[str, float]) -> None:
-        """Keep the results of the last rows, where a stop depends on them."""
-        if self.config.evaluation.stop_at_train_accuracy is None or not sums["num_halted"]:
-            return
-        recent = [*state.recent_exact, [sums["num_halted"], sums["exact_accuracy"]]]
-        while len(recent) > 1 and sum(count for count, _ in recent[1:]) >= RECENT_ROWS:
-            recent.pop(0)
-        state.recent_exact = recent
 
     def _test_set(self, folder: Path) -> PuzzleDataset | None:
         if not self.config.evaluation.eval_rows:

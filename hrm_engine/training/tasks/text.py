@@ -14,8 +14,7 @@ from torch import Tensor
 from hrm_engine.bundles import Bundle, StartingPoint
 from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.implant import starting_point
-from hrm_engine.bundles.load import build_model
-from hrm_engine.bundles.student import load_student, student_config, student_core, student_notes
+from hrm_engine.bundles.student import student_config, student_core, student_notes
 from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
 from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.ahead import Ahead
@@ -23,7 +22,7 @@ from hrm_engine.data.text.order import RowOrder
 from hrm_engine.data.text.packing import Batch, PackedRows, pack
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
-from hrm_engine.errors import BundleError, CheckpointError, ConfigError
+from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.inference import evaluate, generate
 from hrm_engine.inference.text.evaluate import Evaluation, evaluate_adaptive
 from hrm_engine.inference.text.reading import on_device
@@ -31,11 +30,14 @@ from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accum
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.attached import as_metadata, biased_columns, look_up, with_attached
-from hrm_engine.training.routing import Routers, with_routing
+from hrm_engine.training.costs import DryStep
 from hrm_engine.training.state import TrainState
-from hrm_engine.training.task import DataFacts, Evaluated, Measured, Task
+from hrm_engine.training.task import DataFacts, Evaluated, Measured
+from hrm_engine.training.tasks.attached import look_up, with_attached
+from hrm_engine.training.tasks.core_costs import CoreCosts
+from hrm_engine.training.tasks.core_task import CoreTask
 from hrm_engine.training.tasks.gradient import warmed_fields, warmed_grad_calls, warms_embeddings
+from hrm_engine.training.tasks.routing import Routers, with_routing
 from hrm_engine.training.tasks.text_documents import (
     about_corpus,
     build_embedded_corpus,
@@ -46,25 +48,46 @@ from hrm_engine.training.tasks.text_documents import (
 from hrm_engine.training.tasks.text_rows import StepRows, step_rows
 
 SAMPLE_TOKENS = 60
+_TRIAL_BATCHES = 2
+
+
+class TextCosts(CoreCosts):
+    """Of a training of text, all segments of a step together."""
+
+    @property
+    def num_segments(self) -> int:  # type: ignore[override]
+        """Of a step of full depth."""
+        return self.network.halt_max_steps
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Of full rows."""
+        return self.rows * self.network.max_seq_len
+
+    @property
+    def mean_share(self) -> float:
+        """Of steps whose number of segments is drawn."""
+        most = self.num_segments
+        return (1 + most) / 2 / most if self.config.depth.sample_segments else 1.0  # type: ignore[attr-defined]
 
 
 class TextStep:
     """The next rows of a text training."""
 
     def __init__(self, task: TextTask, state: TrainState, rows: StepRows, *, checkpointing: bool) -> None:
-        self._task, self._state, self._rows, self._checkpointing = task, state, rows, checkpointing
+        self._task, self._step, self._rows, self._checkpointing = task, state.step + 1, rows, checkpointing
 
     def run(self, backward: Backward) -> Measured:
         """Forward and backward passes of all micro-batches."""
         losses = self._task.losses(
-            self._task.model, self._rows, backward, step=self._state.step + 1, checkpointing=self._checkpointing
+            self._task.model, self._rows, backward, step=self._step, checkpointing=self._checkpointing
         )
         self._routing = losses.routing
         token_segments = self._rows.token_segments
         counts = {
             "num_tokens": self._rows.num_tokens,
             "token_segments": token_segments,
-            "rows": self._state.rows + self._task.rows_per_step,
+            "rows": self._task.rows_per_step,
             **({} if self._rows.grad_calls is None else {"grad_calls": self._rows.grad_calls}),
         }
         loss = losses.ce_by_segment.sum() / max(1, token_segments)
@@ -72,12 +95,11 @@ class TextStep:
         return Measured(with_routing(numbers, losses.routing), loss, counts)
 
     def commit(self, stepped: Tensor, schedule_share: float) -> None:
-        """The rows are consumed."""
-        self._state.rows += self._task.rows_per_step
+        """Balance the experts."""
         self._task.routers.commit(self._task.model, self._routing, stepped)
 
 
-class TextTask(Task):
+class TextTask(CoreTask):
     """Rows, losses, evaluation and samples of one text training."""
 
     kind = TEXT.name
@@ -136,22 +158,14 @@ class TextTask(Task):
             return self.core
         # taken-over embeddings bring their own scale
         taken = None if self._start is None else self._start.embeddings
-        core = resolve_core(
-            self.config.network,
-            vocab_size=self.tokenizer.vocab_size,
-            max_seq_len=self.config.data.max_seq_len,
-            embedding_scale=None if taken is None else 1.0 / float(taken.std()),
-            moe=self.config.moe,
-        )
-        core = student_core(core, self.config.start.student_init, self._workspace)
-        self.core = with_attached(core, self.config.start.student_init, self._workspace)
+        scale = None if taken is None else 1.0 / float(taken.std())
+        self.core = self._core(self.config, self.tokenizer, self._workspace, scale)
         return self.core
 
     def bundle_facts(self) -> dict[str, Any]:
         """The goal that the run was given, and the experts that are attached."""
-        goal = self.config.run.default_goal
-        experts = {"experts": as_metadata(self.attached)} if self.attached else {}
-        return experts if goal is None else {**experts, "default_goal": goal}
+        goal, facts = self.config.run.default_goal, super().bundle_facts()
+        return facts if goal is None else {**facts, "default_goal": goal}
 
     @classmethod
     def resolve(cls, config: TextTrainConfig, workspace: Workspace) -> TextTrainConfig:
@@ -183,31 +197,97 @@ class TextTask(Task):
         core = read_core_config(checkpoint, kind=cls.kind)
         return cls(config, Tokenizer.load(checkpoint), workspace, core=core), messages
 
-    def first_model(self, workspace: Workspace) -> tuple[RecurrentCore, dict[str, str] | None]:
-        """A model with its first weights.
+    @classmethod
+    def network_for(cls, config: Any, workspace: Workspace) -> CoreConfig:
+        """The network of a new run; of the base model its tokenizer is read, of the data nothing."""
+        model = workspace.resolve(config.start.model)
+        if (model / "tokenizer.json").is_file():
+            tokenizer = Tokenizer.load(model)
+        else:
+            hidden_size = config.network.hidden_size
+            tokenizer = starting_point(config.start.model, hidden_size=hidden_size, workspace=workspace).tokenizer
+        return cls._core(config, tokenizer, workspace)
 
-        A taken-over head is brought to standard deviation ``1/sqrt(D)``, as a fresh one has: its network fed it states
-        of another size, and directions are what it knows.
+    @classmethod
+    def network_like(cls, config: Any, like: CoreConfig) -> CoreConfig:
+        """The network that a configuration asks for with the tokens of another one."""
+        return resolve_core(
+            config.network, vocab_size=like.vocab_size, max_seq_len=config.data.max_seq_len, moe=config.moe
+        )
+
+    @classmethod
+    def _core(cls, config: Any, tokenizer: Tokenizer, workspace: Workspace, scale: float | None = None) -> CoreConfig:
+        core = resolve_core(
+            config.network,
+            vocab_size=tokenizer.vocab_size,
+            max_seq_len=config.data.max_seq_len,
+            embedding_scale=scale,
+            moe=config.moe,
+        )
+        core = student_core(core, config.start.student_init, workspace)
+        return with_attached(core, config.start.student_init, workspace)
+
+    @classmethod
+    def costs(cls, config: Any, network: CoreConfig) -> TextCosts:
+        """Of all segments of a step."""
+        return TextCosts(config, network)
+
+    @classmethod
+    def built_first(cls, workspace: Workspace) -> list[Path]:
+        """Base model and embedded corpus."""
+        return [workspace.base_model, workspace.embedded_corpus]
+
+    @classmethod
+    def for_trial(cls, config: Any) -> Any:
+        """The same with evaluations of a few batches."""
+        batches = min(config.evaluation.eval_batches, _TRIAL_BATCHES)
+        return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"eval_batches": batches})})
+
+    def evaluation_rows(self, config: Any) -> tuple[int, int]:
+        """The first held-out rows; at the end nothing more."""
+        return min(len(self.held_out_rows), config.evaluation.eval_batches * config.run.batch_size), 0
+
+    @classmethod
+    def dry_step(cls, config: Any, network: Any, model: Any, device: torch.device, *, checkpointing: bool) -> DryStep:
+        """The first two segments of one micro-batch: the second has the first one's state beside it."""
+        num_segments, shape = min(2, config.network.halt_max_steps), (config.run.batch_size, config.data.max_seq_len)
+        ids = [torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(5)]
+        freezes = num_segments > 1 and config.depth.freeze_positions > 0
+        batch = TextBatch(*ids[:4], ids[4] if freezes else None)
+        routers = Routers(config.moe, network, seed=0, total_steps=1)
+
+        def run(backward: Backward) -> None:
+            accumulate_gradients(
+                model,
+                batch,
+                num_segments=num_segments,
+                normaliser=1.0,
+                backward=backward,
+                checkpointing=checkpointing,
+                dispatch=routers.dispatch(1, 0, device),
+            )
+
+        return DryStep(run)
+
+    def other_data(self, saved: Any) -> list[str]:
+        """Nothing where rows are only cut otherwise from what may be the same files; the network tells the length."""
+        files = [(each.data.dataset_file, each.evaluation.eval_file) for each in (self.config, saved)]
+        if files[0] == files[1] and self.config.data.max_seq_len != saved.data.max_seq_len:
+            return []
+        return super().other_data(saved)
+
+    def take_over(self, model: RecurrentCore) -> None:
+        """Embeddings and head of the base model, where they fit.
+
+        The head is brought to standard deviation ``1/sqrt(D)``, as a fresh one has: its network fed it states of
+        another size, and directions are what it knows.
         """
-        model, start = RecurrentCore(self.core), self._start
-        model.initialise(self.config.run.seed)
+        start = self._start
+        if start is None or start.embeddings is None or start.head is None:
+            return
         with torch.no_grad():
-            if start is not None and start.embeddings is not None and start.head is not None:
-                model.embed_tokens.weight.copy_(start.embeddings)
-                model.lm_head.weight.copy_(start.head / (start.head.std() * self.core.hidden_size**0.5))
-        if self.config.start.student_init is None:
-            return model, None
-        return model, load_student(model, self.config.start.student_init, workspace)
-
-    def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> RecurrentCore:
-        """The model of a checkpoint."""
-        self.core = read_core_config(folder, kind=self.kind)
-        return build_model(self.core, weights, where=folder, error=CheckpointError)
-
-    def begin(self, model: RecurrentCore, device: torch.device, state: TrainState) -> None:
-        """Keep the model; a text step needs nothing else beside it."""
-        self.model, self.device, self.attached = model, device, state.experts
-        self.routers.biased = biased_columns(state.experts)
+            model.embed_tokens.weight.copy_(start.embeddings)
+            model.lm_head.weight.copy_(start.head / (start.head.std() * self.core.hidden_size**0.5))
 
     def close(self) -> None:
         """End the thread that prepares rows."""
@@ -218,10 +298,10 @@ class TextTask(Task):
         """Effective batch size: rows of an optimizer step, accumulation included."""
         return self.config.run.batch_size * self.config.run.gradient_accumulation_steps
 
-    def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool) -> TextStep:
+    def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool, num_pending: int = 0) -> TextStep:
         """The next rows."""
-        following = state.rows + self.rows_per_step
-        rows = self._ahead.take((state.rows, micro_batch), then=(following, micro_batch))
+        position = state.rows + num_pending * self.rows_per_step
+        rows = self._ahead.take((position, micro_batch), then=(position + self.rows_per_step, micro_batch))
         warmed = warmed_grad_calls(self.core, self.config.network.grad_calls_warmup, state)
         return TextStep(self, state, replace(rows, grad_calls=warmed), checkpointing=checkpointing)
 
@@ -231,12 +311,10 @@ class TextTask(Task):
         """Losses per token, counters and throughput of a step."""
         *by_segment, halt = numbers[: len(numbers) - self.routers.num_numbers]
         about_routers, added = self.routers.losses(numbers)
-        num_tokens, token_segments, rows = (counts[name] for name in ("num_tokens", "token_segments", "rows"))
+        num_tokens, token_segments, rows = counts["num_tokens"], counts["token_segments"], state.rows
         # as accumulate_gradients weighs them: what is told as the loss is what is minimised
         ce = sum(by_segment) / max(1, token_segments)
         halt_weight = HALT_LOSS_WEIGHT * len(by_segment) / max(1, token_segments)
-        state.tokens += num_tokens
-        state.token_segments += token_segments
         return {
             "loss": ce + halt_weight * halt + added,
             "ce": ce,
@@ -253,14 +331,6 @@ class TextTask(Task):
             "tokens_per_s": num_tokens / step_time,
             "token_segments_per_s": token_segments / step_time,
         }
-
-    def events(self, step: int, numbers: list[float]) -> list[tuple[str, dict[str, Any]]]:
-        """Use of the experts."""
-        return [("expert_usage", fields) for fields in self.routers.usage(step, numbers)]
-
-    def speed(self, fields: Mapping[str, Any]) -> str:
-        """Fresh tokens per second."""
-        return f"{fields['tokens_per_s']:,.0f} tokens/s"
 
     def rows_of_step(self, position: int, micro_batch: int) -> StepRows:
         """The rows of the step after ``position`` consumed ones, in micro-batches."""
