@@ -11,13 +11,15 @@ from dashboard.charts.style import CONFIG
 from dashboard.charts.thinking import maze_board
 from dashboard.formats import count
 from dashboard.queries.filecache import signature
-from dashboard.queries.solvers import Puzzle, Solver, TestSplit
+from dashboard.queries.solvers import Solver, TestSplit
 from dashboard.resources import test_split
 from hrm_engine.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from hrm_engine.data.puzzles.board import Puzzle
 
 TEST, TEXT, GRID, DRAWING = "Test puzzle", "Text", "Grid", "Drawing"
 # What a click puts into a cell of a maze, by its token.
@@ -104,7 +106,7 @@ def from_text(solver: Solver) -> Puzzle:
     if not (text or "").strip():
         cells = solver.height * solver.width
         raise DataError(f"the text is empty: write the puzzle's {cells} cells, or choose a test puzzle")
-    return Puzzle.of(solver.board.read(text or "", solver.height, solver.width))
+    return solver.board.read(text or "", solver.height, solver.width)
 
 
 def from_grid(solver: Solver) -> Puzzle:
@@ -125,7 +127,7 @@ def from_grid(solver: Solver) -> Puzzle:
         alt="The Sudoku to be solved; an empty cell is a blank",
     )
     text = "".join(str(cell).strip() or "." if isinstance(cell, str) else "." for cell in edited.to_numpy().ravel())
-    return Puzzle.of(solver.board.read(text, side, side))
+    return solver.board.read(text, side, side)
 
 
 def from_drawing(solver: Solver) -> Puzzle:
@@ -158,7 +160,7 @@ def from_drawing(solver: Solver) -> Puzzle:
         selection_mode=("points", "box"),
         alt="The maze to be solved",
     )
-    return Puzzle.of(check_maze(tokens.copy(), solver.height, solver.width))
+    return check_maze(tokens.copy(), solver.height, solver.width)
 
 
 def paint(solver: Solver, key: str, brush: str) -> None:

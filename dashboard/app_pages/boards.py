@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from dashboard.queries.solvers import Puzzle, Solver
+from dashboard.queries.solvers import Solver
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from hrm_engine.data.puzzles.board import Region
+    from hrm_engine.data.puzzles.board import Puzzle, Region
 
 LARGE_PX, SMALL_PX = 252, 112
 # The colours of text in .streamlit/config.toml: a picture inherits none from the page.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -15,11 +16,14 @@ from dashboard.charts import puzzles as charts
 from dashboard.queries.filecache import signature
 from dashboard.queries.overview import PuzzleNumbers, kind_of_run
 from dashboard.queries.puzzles import ROWS_FILE, EvaluatedRows, group_names
-from dashboard.queries.solvers import Puzzle, Solver
+from dashboard.queries.solvers import Solver
 from dashboard.queries.workspace import find_run, run_id
 from dashboard.resources import evaluated_rows, parameters, run_index, run_metrics, solvers, test_split, workspace
 from hrm_engine.config import kinds
 from hrm_engine.errors import HRMError
+
+if TYPE_CHECKING:
+    from hrm_engine.data.puzzles.board import Puzzle
 
 _BOARD_PX = 230
 _BASELINES = {"copy": "copying the puzzle", "majority": "most frequent digit", "padding": "padding"}

@@ -10,10 +10,11 @@ import streamlit as st
 from dashboard.app_pages.boards import LARGE_PX, SMALL_PX, Board, boards, region_of
 from dashboard.app_pages.parts import chart, plain
 from dashboard.charts import thinking as charts
-from dashboard.queries.solvers import Puzzle, Solver
+from dashboard.queries.solvers import Solver
 from dashboard.resources import puzzle_bundle
 
 if TYPE_CHECKING:
+    from hrm_engine.data.puzzles.board import Puzzle
     from hrm_engine.inference.puzzles.solve import Solutions
     from hrm_engine.inference.puzzles.trace import Trace
 
@@ -65,7 +66,7 @@ def think(solver: Solver, puzzle: Puzzle, *, segments: int, starts: int = 1) -> 
             solutions = solve(
                 bundle,
                 puzzle.inputs[None],
-                identifiers=np.array([puzzle.identifier]),
+                identifiers=None if puzzle.identifier is None else np.array([puzzle.identifier]),
                 segments=segments,
                 starts=starts,
                 starts_from="symmetries" if solver.board.has_symmetries or solver.board.has_tasks else "noise",

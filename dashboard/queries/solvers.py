@@ -15,10 +15,7 @@ from hrm_engine.store.files import read_json
 from hrm_engine.store.paths import Workspace
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from hrm_engine.data.puzzles.board import Board, CheckedBoard
+    from hrm_engine.data.puzzles.board import Board, Puzzle
     from hrm_engine.data.puzzles.format import PuzzleDataset
 
 _KEPT = 512
@@ -54,31 +51,6 @@ class Solver:
     def solves(self) -> str:
         """Size and kind of its boards, in words."""
         return f"{self.height} x {self.width} {self.board.title}"
-
-
-@dataclass(frozen=True, eq=False)
-class Puzzle:
-    """One board to think about: (C,) tokens, its puzzle identifier, and the solution where it is known."""
-
-    inputs: npt.NDArray[np.int64]
-    identifier: int = 0
-    solution: npt.NDArray[np.int64] | None = None
-    counts: npt.NDArray[np.bool_] | None = None
-    """(C,) cells on which the answer is judged; None is all of them."""
-    rating: float | None = None
-    warning: str = ""
-
-    @classmethod
-    def of(cls, board: CheckedBoard) -> Puzzle:
-        """A board that was typed or drawn."""
-        return cls(board.inputs, solution=board.solution, rating=board.rating, warning=board.warning)
-
-    def wrong(self, prediction: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-        """(C,) cells that differ from the solution; None where there is none."""
-        if self.solution is None:
-            return None
-        differs: npt.NDArray[np.bool_] = self.solution != prediction
-        return differs if self.counts is None else differs & self.counts
 
 
 class Solvers:
@@ -147,20 +119,7 @@ class TestSplit:
 
     def puzzle(self, index: int) -> Puzzle:
         """Row ``index``. Raises DataError if there is no such row."""
-        import numpy as np
-
-        part, row = self._dataset.row(index)
-        labels = np.asarray(part.labels[row], dtype=np.int64)
-        ignored = self._dataset.info.ignore_label_id
-        counts = None if ignored is None else labels != ignored
-        is_known = counts is None or bool(counts.any())
-        return Puzzle(
-            inputs=np.asarray(part.inputs[row], dtype=np.int64),
-            identifier=int(part.puzzle_identifiers[np.searchsorted(part.puzzle_indices, row, side="right") - 1]),
-            solution=labels if is_known else None,
-            counts=counts,
-            rating=None if part.ratings is None else float(part.ratings[row]),
-        )
+        return self._dataset.puzzle(index)
 
     def _tasks(self) -> dict[str, list[int]]:
         """Rows of each task as it is, without its augmentations; empty if the dataset has no names."""

@@ -14,7 +14,7 @@ from lab.cli.steering import Goal, Strength, show_use, steered, use_json
 
 if TYPE_CHECKING:
     from hrm_engine.bundles import PuzzleBundle
-    from hrm_engine.inference.puzzles.questions import Question
+    from hrm_engine.data.puzzles.board import Puzzle
     from hrm_engine.inference.puzzles.solve import Solutions
     from hrm_engine.inference.puzzles.trace import Segment, Trace
 
@@ -127,20 +127,20 @@ def _questions(
     arc: Path | None,
     maze: Path | None,
     index: int | None,
-) -> list[Question]:
-    from hrm_engine.inference.puzzles import questions
+) -> list[Puzzle]:
+    from hrm_engine.inference.puzzles import given
 
     if puzzle is not None:
-        return [questions.typed_sudoku(bundle, puzzle)]
+        return [given.typed_sudoku(bundle, puzzle)]
     if maze is not None:
-        return [questions.drawn_maze(bundle, workspace.resolve(maze))]
+        return [given.drawn_maze(bundle, workspace.resolve(maze))]
     if arc is not None:
-        return questions.arc_task(bundle, workspace.resolve(arc))
-    return [questions.held_out_row(bundle, index or 0, workspace)]
+        return given.arc_task(bundle, workspace.resolve(arc))
+    return [given.held_out_row(bundle, index or 0, workspace)]
 
 
 def _board_json(
-    bundle: PuzzleBundle, question: Question, solutions: Solutions, row: int, traced: Trace | None
+    bundle: PuzzleBundle, question: Puzzle, solutions: Solutions, row: int, traced: Trace | None
 ) -> dict[str, Any]:
     board = bundle.card.board
     content: dict[str, Any] = {
@@ -163,7 +163,7 @@ def _board_json(
     return content if traced is None else {**content, "trace": traced.as_json()}
 
 
-def _show(bundle: PuzzleBundle, question: Question, solutions: Solutions, row: int, traced: Trace | None) -> None:
+def _show(bundle: PuzzleBundle, question: Puzzle, solutions: Solutions, row: int, traced: Trace | None) -> None:
     from hrm_engine.data.puzzles.board import extent
     from lab.cli.board_view import board_lines, side_by_side
 
@@ -175,8 +175,8 @@ def _show(bundle: PuzzleBundle, question: Question, solutions: Solutions, row: i
             _show_segment(traced, segment)
     boards = [question.inputs, answer]
     right = question.is_right(board, answer)
-    if question.expected is not None and right is False and not board.has_rules:
-        boards.append(question.expected)
+    if question.solution is not None and right is False and not board.has_rules:
+        boards.append(question.solution)
     shape = card.height, card.width
     region = extent(boards, *shape)
     side_by_side([board_lines(board, tokens, shape, region, given=question.inputs) for tokens in boards])
@@ -184,7 +184,7 @@ def _show(bundle: PuzzleBundle, question: Question, solutions: Solutions, row: i
 
 
 def _facts(
-    question: Question, solutions: Solutions, row: int, right: bool | None, *, expected_shown: bool
+    question: Puzzle, solutions: Solutions, row: int, right: bool | None, *, expected_shown: bool
 ) -> list[tuple[str, object]]:
     words = {True: "yes", False: "no", None: "not known"}
     facts: list[tuple[str, object]] = [("puzzle", question.source)]

@@ -26,16 +26,33 @@ PAD = 0
 
 
 @dataclass(frozen=True, eq=False)
-class CheckedBoard:
-    """A board that follows the rules, and what a search says of it."""
+class Puzzle:
+    """One board to be solved: typed, drawn, or a row of a dataset."""
 
     inputs: npt.NDArray[np.int64]
     """(S,) tokens."""
     solution: npt.NDArray[np.int64] | None = None
-    """(S,) tokens; None if there are several, or if the search does not know this shape."""
+    """(S,) tokens; None if it is not known, or if there are several."""
     rating: float | None = None
-    """Sudoku: guesses of the search; maze: steps from start to goal; None without a solution."""
+    """Difficulty. Sudoku: guesses of a search; maze: steps from start to goal."""
     warning: str = ""
+    identifier: int | None = None
+    """Puzzle identifier; None for the blank one."""
+    source: str = "typed"
+    """Its origin, in words."""
+    counts: npt.NDArray[np.bool_] | None = None
+    """(S,) cells on which an answer is judged; None is all of them."""
+
+    def wrong(self, answer: Tokens) -> npt.NDArray[np.bool_] | None:
+        """(S,) cells that differ from the solution; None if that is not known."""
+        if self.solution is None:
+            return None
+        differs: npt.NDArray[np.bool_] = self.solution != answer
+        return differs if self.counts is None else differs & self.counts
+
+    def is_right(self, board: Board, answer: Tokens) -> bool | None:
+        """Whether an answer (S,) is the solution, as its board kind compares them; None if that is not known."""
+        return None if self.solution is None else board.is_right(answer, self.solution)
 
 
 class Board:
@@ -91,7 +108,7 @@ class Board:
                 )
         return np.array([meaning[character] for character in text], dtype=np.uint8)
 
-    def read(self, text: str, height: int, width: int) -> CheckedBoard:
+    def read(self, text: str, height: int, width: int) -> Puzzle:
         """A typed board of this size, with its solution if there is exactly one.
 
         Raises:

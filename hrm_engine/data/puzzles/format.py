@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hrm_engine.data.puzzles.board import Puzzle
 from hrm_engine.data.puzzles.description import (
     ABOUT_FILE,
     IDENTIFIERS_FILE,
@@ -104,6 +105,21 @@ class PuzzleDataset:
                 return part, rest
             rest -= part.num_rows
         raise DataError(f"row {index}: {self.folder / self.split} has rows 0 to {self.num_rows - 1}")
+
+    def puzzle(self, index: int) -> Puzzle:
+        """Row ``index`` as a puzzle; without a solution if no label counts. Raises DataError like :meth:`row`."""
+        part, row = self.row(index)
+        labels = np.asarray(part.labels[row], dtype=np.int64)
+        ignored = self.info.ignore_label_id
+        counts = None if ignored is None else labels != ignored
+        return Puzzle(
+            np.asarray(part.inputs[row], dtype=np.int64),
+            labels if counts is None or counts.any() else None,
+            rating=None if part.ratings is None else float(part.ratings[row]),
+            identifier=int(part.puzzle_identifiers[np.searchsorted(part.puzzle_indices, row, side="right") - 1]),
+            source=f"row {index} of {self.folder / self.split}",
+            counts=counts,
+        )
 
 
 def open_dataset(folder: Path, split: str, *, check_tokens: bool = True) -> PuzzleDataset:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.data.puzzles.board import Board, CheckedBoard, Tokens
+from hrm_engine.data.puzzles.board import Board, Puzzle, Tokens
 from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral_cells
 from hrm_engine.data.puzzles.maze.search import SEVERAL, breadth_first, shortest_paths
 from hrm_engine.data.puzzles.symmetries import Numbers, Symmetries
@@ -42,7 +42,7 @@ class Maze(Board):
         """A vocabulary of 6 on a square."""
         return vocab_size == VOCAB_SIZE and math.isqrt(num_cells) ** 2 == num_cells
 
-    def read(self, text: str, height: int, width: int) -> CheckedBoard:
+    def read(self, text: str, height: int, width: int) -> Puzzle:
         """Lines of ``#`` (wall), blank (free), ``S`` and ``G``; blanks at the ends of lines may be left out."""
         lines = text.rstrip("\n").split("\n")
         longest = max(map(len, lines))
@@ -89,7 +89,7 @@ class Maze(Board):
         return Symmetries(dihedral_cells(size)[:count])
 
 
-def check_maze(tokens: npt.NDArray[np.int64], height: int, width: int) -> CheckedBoard:
+def check_maze(tokens: npt.NDArray[np.int64], height: int, width: int) -> Puzzle:
     """A maze given as tokens (S,), with a shortest way. Raises DataError if it has no start, goal or way."""
     starts, goals = np.flatnonzero(tokens == START), np.flatnonzero(tokens == GOAL)
     if len(starts) != 1 or len(goals) != 1:
@@ -97,10 +97,10 @@ def check_maze(tokens: npt.NDArray[np.int64], height: int, width: int) -> Checke
             f"a maze has one start and one goal; this has {len(starts)} S and {len(goals)} G: set or remove them"
         )
     if height != width:
-        return CheckedBoard(tokens)  # the search knows square mazes only
+        return Puzzle(tokens)  # the search knows square mazes only
     search = breadth_first((tokens != WALL).reshape(1, height, width), starts)
     distance = float(search.distance[0, goals[0]])
     if distance < 0:
         raise DataError("no way leads from S to G: open a wall between them")
     solution = np.where(shortest_paths(search, goals, height)[0], PATH, tokens)
-    return CheckedBoard(tokens, solution, distance, "" if search.num_paths[0, goals[0]] < SEVERAL else SEVERAL_WAYS)
+    return Puzzle(tokens, solution, distance, "" if search.num_paths[0, goals[0]] < SEVERAL else SEVERAL_WAYS)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.data.puzzles.board import Board, CheckedBoard, Tokens
+from hrm_engine.data.puzzles.board import Board, Puzzle, Tokens
 from hrm_engine.data.puzzles.sudoku.rules import BLANK, BOX_SHAPES, conflicts, sudoku_size, units
 from hrm_engine.data.puzzles.sudoku.solve import solve
 from hrm_engine.data.puzzles.sudoku.symmetries import draw
@@ -34,7 +34,7 @@ class Sudoku(Board):
         """The boxes of sizes 4, 6 and 9."""
         return BOX_SHAPES.get(height) if height == width else None
 
-    def read(self, text: str, height: int, width: int) -> CheckedBoard:
+    def read(self, text: str, height: int, width: int) -> Puzzle:
         """See :func:`parse_sudoku`; the rating is the number of guesses that the search needs."""
         tokens = parse_sudoku(text)
         size = sudoku_size(len(tokens))
@@ -48,8 +48,8 @@ class Sudoku(Board):
         if not solved.num_solutions[0]:
             raise DataError("this Sudoku has no solution, though no two givens clash: correct one of the givens")
         if solved.num_solutions[0] > 1:
-            return CheckedBoard(inputs, warning=SEVERAL_SOLUTIONS)
-        return CheckedBoard(inputs, solved.solutions[0].astype(np.int64), float(solved.guesses[0]))
+            return Puzzle(inputs, warning=SEVERAL_SOLUTIONS)
+        return Puzzle(inputs, solved.solutions[0].astype(np.int64), float(solved.guesses[0]))
 
     def _are_valid(self, inputs: Tokens, predictions: Tokens) -> npt.NDArray[np.bool_]:
         size = sudoku_size(inputs.shape[1])

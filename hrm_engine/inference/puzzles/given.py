@@ -6,17 +6,16 @@ A puzzle without a solution is refused before a model thinks about it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_engine.bundles import PuzzleBundle
 from hrm_engine.data.puzzles.arc.augment import parse_identifier
 from hrm_engine.data.puzzles.arc.grids import NUM_CELLS, encode
 from hrm_engine.data.puzzles.arc.sources import read_task_file
-from hrm_engine.data.puzzles.board import Board, CheckedBoard
+from hrm_engine.data.puzzles.board import Puzzle
 from hrm_engine.data.puzzles.format import open_dataset
 from hrm_engine.errors import BundleError, DataError, HRMError
 from hrm_engine.store.files import read_json
@@ -25,26 +24,7 @@ from hrm_engine.store.paths import Workspace
 _NAMES_SHOWN = 5
 
 
-@dataclass(frozen=True, eq=False)
-class Question:
-    """One board to be solved."""
-
-    inputs: npt.NDArray[np.int64]
-    """(C,) tokens."""
-    source: str
-    """Its origin, in words."""
-    identifier: int | None = None
-    """Puzzle identifier; None for the blank one."""
-    expected: npt.NDArray[np.int64] | None = None
-    """(C,) the right answer; None if it is not known."""
-    warning: str = ""
-
-    def is_right(self, board: Board, answer: npt.NDArray[np.int64]) -> bool | None:
-        """Whether an answer (C,) is the expected one; None if that is not known."""
-        return None if self.expected is None else board.is_right(answer, self.expected)
-
-
-def typed_sudoku(bundle: PuzzleBundle, text: str) -> Question:
+def typed_sudoku(bundle: PuzzleBundle, text: str) -> Puzzle:
     """A Sudoku of 16, 36 or 81 characters.
 
     Raises:
@@ -52,11 +32,10 @@ def typed_sudoku(bundle: PuzzleBundle, text: str) -> Question:
         DataError: wrong length or characters, another size, a conflict, or no solution.
     """
     _check_kind(bundle, "--puzzle")
-    board = _read(bundle, text)
-    return Question(board.inputs, "typed", expected=board.solution, warning=board.warning)
+    return _read(bundle, text)
 
 
-def drawn_maze(bundle: PuzzleBundle, file: Path) -> Question:
+def drawn_maze(bundle: PuzzleBundle, file: Path) -> Puzzle:
     """A maze from a text file: ``#`` wall, space free, ``S`` start, ``G`` goal. Lines may lack spaces at their end.
 
     Raises:
@@ -69,13 +48,12 @@ def drawn_maze(bundle: PuzzleBundle, file: Path) -> Question:
     except (OSError, UnicodeDecodeError) as problem:
         raise DataError(f"{file} cannot be read as a drawn maze: {problem}") from problem
     try:
-        board = _read(bundle, text)
+        return replace(_read(bundle, text), source=str(file))
     except DataError as problem:
         raise DataError(f"{file}: {problem}") from problem
-    return Question(board.inputs, str(file), expected=board.solution, warning=board.warning)
 
 
-def arc_task(bundle: PuzzleBundle, file: Path) -> list[Question]:
+def arc_task(bundle: PuzzleBundle, file: Path) -> list[Puzzle]:
     """All test pairs of an ARC task file, which is named after the task.
 
     Raises:
@@ -88,17 +66,17 @@ def arc_task(bundle: PuzzleBundle, file: Path) -> list[Question]:
     task = read_task_file(file)
     identifier = _task_identifier(bundle, task.name)
     return [
-        Question(
+        Puzzle(
             encode(pair.input).astype(np.int64),
-            f"{task.name}, test pair {number} of {len(task.tests)}",
-            identifier,
             None if pair.output is None else encode(pair.output).astype(np.int64),
+            identifier=identifier,
+            source=f"{task.name}, test pair {number} of {len(task.tests)}",
         )
         for number, pair in enumerate(task.tests, start=1)
     ]
 
 
-def held_out_row(bundle: PuzzleBundle, index: int, workspace: Workspace) -> Question:
+def held_out_row(bundle: PuzzleBundle, index: int, workspace: Workspace) -> Puzzle:
     """Row ``index`` of the test split of the dataset that the bundle was trained on.
 
     Raises:
@@ -109,20 +87,10 @@ def held_out_row(bundle: PuzzleBundle, index: int, workspace: Workspace) -> Ques
         raise DataError(
             f"the dataset of {bundle.path.name}, {folder}, is not here: give a puzzle with --puzzle, --maze or --arc"
         )
-    dataset = open_dataset(folder, "test", check_tokens=False)
-    part, row = dataset.row(index)
-    puzzle = int(np.searchsorted(part.puzzle_indices, row, side="right")) - 1
-    labels = np.asarray(part.labels[row]).astype(np.int64)
-    ignored = dataset.info.ignore_label_id
-    return Question(
-        np.asarray(part.inputs[row]).astype(np.int64),
-        f"row {index} of {folder / 'test'}",
-        int(part.puzzle_identifiers[puzzle]),
-        None if ignored is not None and bool(np.all(labels == ignored)) else labels,
-    )
+    return open_dataset(folder, "test", check_tokens=False).puzzle(index)
 
 
-def _read(bundle: PuzzleBundle, text: str) -> CheckedBoard:
+def _read(bundle: PuzzleBundle, text: str) -> Puzzle:
     return bundle.card.board.read(text, bundle.card.height, bundle.card.width)
 
 
