@@ -49,8 +49,8 @@ def by_depth(
             rows[metric],
             f"segment {segment}",
             colour,
-            mode="lines+markers",
-            line={"color": colour, "width": 2.5 if deepest else 1.5},
+            markers=True,
+            width=2.5 if deepest else 1.5,
             marker={"size": 6 if deepest else 4},
             hovertemplate=f"%{{y:{hover}}}",
         )
@@ -64,10 +64,8 @@ def curves(evaluation: pd.DataFrame, names: Mapping[str, str], y_title: str, *, 
     axis, unit = axis_for(x, evaluation)
     drawn = style.figure(axis, y_title, height=320)
     for (field, name), colour in zip(names.items(), style.SERIES, strict=False):
-        template = f"%{{y:{hover}}}"
-        style.add_line(
-            drawn, evaluation["x"] / unit, evaluation[field], name, colour, mode="lines+markers", hovertemplate=template
-        )
+        xs, template = evaluation["x"] / unit, f"%{{y:{hover}}}"
+        style.add_line(drawn, xs, evaluation[field], name, colour, markers=True, hovertemplate=template)
     return drawn
 
 
@@ -77,7 +75,7 @@ def depth_gain(depths: pd.DataFrame, metric: str) -> go.Figure:
     Differences in nats per token (``loss``) or percentage points (accuracies).
     """
     title, factor, hover = _GAINS[metric]
-    drawn = style.figure(style.XAxis("segment", "Segment", "segment", "d"), title, height=320)
+    drawn = style.figure(style.SEGMENT, title, height=320)
     steps = sorted(depths["step"].unique())
     chosen = sorted({steps[round(share * (len(steps) - 1))] for share in (0, 1 / 3, 2 / 3, 1)})
     for step, colour in zip(chosen, style.depth_colours(len(chosen)), strict=True):
@@ -90,8 +88,8 @@ def depth_gain(depths: pd.DataFrame, metric: str) -> go.Figure:
             change,
             f"step {int(step):,}",
             colour,
-            mode="lines+markers",
-            line={"color": colour, "width": 2.5 if last else 1.5},
+            markers=True,
+            width=2.5 if last else 1.5,
             hovertemplate=hover,
         )
     drawn.update_xaxes(dtick=1 if depths["segment"].nunique() <= 12 else None)

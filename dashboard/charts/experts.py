@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
@@ -110,7 +110,7 @@ def with_and_without(evaluation: pd.DataFrame) -> go.Figure:
     for name, field, colour in (("with the expert", "loss", style.BLUE), ("without", "loss_without", style.ORANGE)):
         rows = evaluation[evaluation[field].notna()]
         if len(rows):
-            style.add_line(drawn, rows["step"], rows[field], name, colour, mode="lines+markers", hovertemplate=hover)
+            style.add_line(drawn, rows["step"], rows[field], name, colour, markers=True, hovertemplate=hover)
     return style.whole_steps(drawn)
 
 
@@ -136,25 +136,20 @@ def usage_map(
     is_small = number <= _WRITTEN_CELLS
     axis = style.XAxis("expert", "Expert", "expert", "d")
     drawn = style.figure(axis, "layer", height=44 * len(layers) + 110)
-    drawn.add_trace(
-        go.Heatmap(
-            z=shares,
-            x=list(range(number)),
-            y=[escape(layer) for layer in layers],
-            customdata=notes,
-            zmin=0,
-            zmax=highest or 1.0,
-            colorscale=_SCALE,
-            xgap=2,
-            ygap=2,
-            texttemplate="%{z:.0%}" if is_small else None,
-            textfont={"color": _INK},
-            hoverongaps=False,
-            hovertemplate="layer %{y}, expert %{x}: %{z:.1%}<br>%{customdata}<extra></extra>",
-            colorbar=_BAR,
-        )
+    _add_map(
+        drawn,
+        "layer %{y}, expert %{x}: %{z:.1%}<br>%{customdata}",
+        z=shares,
+        x=list(range(number)),
+        y=[escape(layer) for layer in layers],
+        customdata=notes,
+        zmax=highest or 1.0,
+        xgap=2,
+        ygap=2,
+        texttemplate="%{z:.0%}" if is_small else None,
+        textfont={"color": _INK},
+        hoverongaps=False,
     )
-    drawn.update_layout(hovermode="closest", margin={"t": 12})
     drawn.update_xaxes(dtick=1 if number <= 32 else None, showgrid=False)
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return drawn
@@ -171,11 +166,9 @@ def token_shares(cells: pd.DataFrame, names: Mapping[tuple[str, int], str]) -> g
     drawn = style.figure(style.STEP, "share of tokens", height=_HEIGHT, y_format=".1%")
     for expert, colour in zip(experts, style.depth_colours(len(experts)), strict=True):
         rows = cells[cells["expert"] == expert]
-        line = {"color": colour, "width": 1.8}
-        mode = "lines+markers" if len(rows) == 1 else "lines"
         attached = names.get((str(rows["layer"].iloc[0]), expert))
         name = f"expert {expert}" if attached is None else escape(attached)
-        style.add_line(drawn, rows["step"], rows["share"], name, colour, line=line, mode=mode)
+        style.add_line(drawn, rows["step"], rows["share"], name, colour, width=1.8)
     if len(experts) > 1:
         _add_level(drawn, cells, 1 / len(experts), "even")
     drawn.update_yaxes(rangemode="tozero", tickformat=".0%")
@@ -185,20 +178,16 @@ def token_shares(cells: pd.DataFrame, names: Mapping[tuple[str, int], str]) -> g
 def _share_map(cells: pd.DataFrame) -> go.Figure:
     by_step = cells.pivot(index="expert", columns="step", values="share")
     drawn = style.figure(style.STEP, "expert", height=_HEIGHT + 60)
-    drawn.add_trace(
-        go.Heatmap(
-            z=by_step.to_numpy().tolist(),
-            x=[int(step) for step in by_step.columns],
-            y=[int(expert) for expert in by_step.index],
-            zmin=0,
-            colorscale=_SCALE,
-            hovertemplate="step %{x:,}, expert %{y}: %{z:.2%}<extra></extra>",
-            colorbar=_BAR,
-        )
-    )
-    drawn.update_layout(hovermode="closest", margin={"t": 12})
+    steps, experts = ([int(number) for number in numbers] for numbers in (by_step.columns, by_step.index))
+    _add_map(drawn, "step %{x:,}, expert %{y}: %{z:.2%}", z=by_step.to_numpy().tolist(), x=steps, y=experts)
     drawn.update_yaxes(autorange="reversed", tickformat="d")
     return drawn
+
+
+def _add_map(drawn: go.Figure, hover: str, **cells: Any) -> None:
+    look = {"zmin": 0, "colorscale": _SCALE, "colorbar": _BAR, "hovertemplate": f"{hover}<extra></extra>"}
+    drawn.add_trace(go.Heatmap(**look, **cells))
+    drawn.update_layout(hovermode="closest", margin={"t": 12})
 
 
 def entropies(by_layer: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
@@ -219,12 +208,9 @@ def by_layer_lines(
     for layer, colour in zip(layers, style.depth_colours(len(layers)), strict=True):
         rows = by_layer[(by_layer["layer"] == layer) & by_layer[field].notna()]
         if len(rows):
-            mode = "lines+markers" if len(rows) == 1 else "lines"
-            style.add_line(drawn, rows["step"], rows[field], escape(layer), colour, mode=mode)
+            style.add_line(drawn, rows["step"], rows[field], escape(layer), colour)
     return style.whole_steps(drawn)
 
 
 def _add_level(drawn: go.Figure, frame: pd.DataFrame, level: float, name: str) -> None:
-    line = {"color": style.GREY, "width": 1.4, "dash": "dash"}
-    ends = [int(frame["step"].min()), int(frame["step"].max())]
-    style.add_line(drawn, ends, [level, level], name, style.GREY, line=line)
+    style.add_mark(drawn, [int(frame["step"].min()), int(frame["step"].max())], [level, level], name)

@@ -75,15 +75,13 @@ def segments_used(by_segments: pd.DataFrame) -> go.Figure:
 
 def by_segment(exact: Sequence[float], cells: Sequence[float], baselines: Mapping[str, float]) -> go.Figure:
     """Accuracy after each segment; ``baselines`` (name to cell accuracy) as dashed lines."""
-    axis = style.XAxis("segment", "Segment", "segment", "d")
-    drawn = style.figure(axis, "accuracy", height=_HEIGHT, y_format=".1%")
+    drawn = style.figure(style.SEGMENT, "accuracy", height=_HEIGHT, y_format=".1%")
     numbers = list(range(1, max(len(exact), len(cells)) + 1))
     for name, values, colour in (("exact", exact, style.BLUE), ("cells", cells, style.GREEN)):
-        style.add_line(drawn, numbers[: len(values)], values, name, colour, mode="lines+markers")
+        style.add_line(drawn, numbers[: len(values)], values, name, colour, markers=True)
     for (name, level), dash in zip(baselines.items(), ("dash", "dot", "dashdot"), strict=False):
-        line = {"color": style.GREY, "width": 1.4, "dash": dash}
         ends = [numbers[0], numbers[-1]] if len(numbers) > 1 else [0.5, 1.5]
-        style.add_line(drawn, ends, [level, level], f"cells, {name}", style.GREY, line=line)
+        style.add_mark(drawn, ends, [level, level], f"cells, {name}", dash=dash)
     drawn.update_yaxes(range=[0, 1.04], tickformat=".0%")
     drawn.update_xaxes(dtick=1 if len(numbers) <= 24 else None)
     return drawn
@@ -93,8 +91,7 @@ def calibration(bins: pd.DataFrame) -> go.Figure:
     """Halting confidence against the share of right answers; the diagonal is perfect calibration."""
     axis = style.XAxis("confidence", "Confidence", "halting confidence after the last segment", ".0%")
     drawn = style.figure(axis, "exactly solved", height=_HEIGHT, y_format=".1%")
-    line = {"color": style.GREY, "width": 1.4, "dash": "dash"}
-    style.add_line(drawn, [0, 1], [0, 1], "perfectly calibrated", style.GREY, line=line, hoverinfo="skip")
+    style.add_mark(drawn, [0, 1], [0, 1], "perfectly calibrated", hoverinfo="skip")
     largest = max(float(bins["count"].max()), 1.0) if len(bins) else 1.0
     style.add_line(
         drawn,
@@ -102,7 +99,7 @@ def calibration(bins: pd.DataFrame) -> go.Figure:
         bins["exact"],
         "puzzles by confidence",
         style.BLUE,
-        mode="lines+markers",
+        markers=True,
         marker={"size": [7 + 19 * math.sqrt(count / largest) for count in bins["count"]], "opacity": 0.85},
         customdata=bins["count"].tolist(),
         hovertemplate="%{y:.1%} of %{customdata:,} puzzles",
@@ -122,11 +119,11 @@ def accuracies(train: pd.DataFrame, evaluation: pd.DataFrame, series: Mapping[st
     for (metric, name), colour in zip(series.items(), style.SERIES, strict=False):
         curve = train[train["name"] == metric]
         if len(curve):
-            line = {"color": style.faded(colour, 0.55), "width": 1.2}
-            style.add_line(drawn, curve["x"] / unit, curve["last"], f"{name}, training", colour, line=line)
+            xs, faded = curve["x"] / unit, style.faded(colour, 0.55)
+            style.add_line(drawn, xs, curve["last"], f"{name}, training", faded, width=1.2)
         rows = evaluation[evaluation[metric].notna()]
         if len(rows):
-            style.add_line(drawn, rows["x"] / unit, rows[metric], f"{name}, validation", colour, mode="lines+markers")
+            style.add_line(drawn, rows["x"] / unit, rows[metric], f"{name}, validation", colour, markers=True)
     drawn.update_yaxes(range=[0, 1.04], tickformat=".0%")
     return drawn
 

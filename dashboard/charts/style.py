@@ -34,6 +34,7 @@ class XAxis:
     tickformat: str
 
 
+SEGMENT = XAxis("segment", "Segment", "segment", "d")
 STEP = XAxis("step", "Step", "optimizer step", ",d")
 TIME = XAxis("time", "Wall time", "wall time since the start (min)", ",~r")
 TOKENS = XAxis("tokens", "Tokens", "fresh label tokens", "~s")
@@ -101,11 +102,29 @@ def figure(x: XAxis, y_title: str, *, log_y: bool = False, height: int = 380, y_
     return drawn
 
 
-def add_line(drawn: go.Figure, xs: Sequence[Any], ys: Sequence[Any], name: str, colour: str, **extra: Any) -> None:
-    """A plain line; ``extra`` goes to the trace (``mode``, ``opacity``, ``showlegend`` …)."""
-    settings: dict[str, Any] = {"mode": "lines", "line": {"color": colour, "width": 2}, "connectgaps": False}
-    settings.update(extra)
-    drawn.add_trace(go.Scatter(x=list(xs), y=list(ys), name=name, **settings))
+def add_line(
+    drawn: go.Figure,
+    xs: Sequence[Any],
+    ys: Sequence[Any],
+    name: str,
+    colour: str,
+    *,
+    markers: bool = False,
+    width: float = 2,
+    dash: str = "solid",
+    **extra: Any,
+) -> None:
+    """A line; a single point has a marker. ``extra`` goes to the trace (``opacity``, ``hovertemplate`` …)."""
+    mode = "lines+markers" if markers or len(xs) == 1 else "lines"
+    line = {"color": colour, "width": width, "dash": dash}
+    drawn.add_trace(go.Scatter(x=list(xs), y=list(ys), name=name, mode=mode, line=line, connectgaps=False, **extra))
+
+
+def add_mark(
+    drawn: go.Figure, xs: Sequence[Any], ys: Sequence[Any], name: str, colour: str = GREY, **extra: Any
+) -> None:
+    """A dashed line to compare others with: a level, a diagonal, a moment."""
+    add_line(drawn, xs, ys, name, colour, **{"width": 1.4, "dash": "dash", **extra})
 
 
 def whole_steps(drawn: go.Figure) -> go.Figure:

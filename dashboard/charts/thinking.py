@@ -8,32 +8,29 @@ import plotly.graph_objects as go
 
 from dashboard.charts import style
 
-_SEGMENT = style.XAxis("segment", "Segment", "segment", "d")
 _HEIGHT = 300
 
 
 def halting(q_halt: Sequence[float], q_continue: Sequence[float] | None, halted_at: int | None) -> go.Figure:
     """The halting head's probabilities after each segment, and where it stops by itself."""
-    drawn = style.figure(_SEGMENT, "probability", height=_HEIGHT, y_format=".1%")
+    drawn = style.figure(style.SEGMENT, "probability", height=_HEIGHT, y_format=".1%")
     numbers = list(range(1, len(q_halt) + 1))
-    style.add_line(drawn, numbers, q_halt, "halt", style.BLUE, mode="lines+markers")
+    style.add_line(drawn, numbers, q_halt, "halt", style.BLUE, markers=True)
     if q_continue is not None:
-        style.add_line(drawn, numbers, q_continue, "continue", style.ORANGE, mode="lines+markers")
+        style.add_line(drawn, numbers, q_continue, "continue", style.ORANGE, markers=True)
     if halted_at is not None:
-        line = {"color": style.GREEN, "width": 1.6, "dash": "dash"}
-        ends = [halted_at, halted_at]
-        style.add_line(drawn, ends, [0, 1], "halts here", style.GREEN, line=line, hoverinfo="skip")
+        style.add_mark(drawn, [halted_at, halted_at], [0, 1], "halts here", style.GREEN, hoverinfo="skip")
     drawn.update_yaxes(range=[-0.03, 1.05], tickformat=".0%")
     return _spaced(drawn, len(numbers))
 
 
 def cells(changed: Sequence[int], wrong: Sequence[int] | None) -> go.Figure:
     """Number of cells that each segment changes and, if the solution is known, of wrong cells after it."""
-    drawn = style.figure(_SEGMENT, "cells", height=_HEIGHT)
+    drawn = style.figure(style.SEGMENT, "cells", height=_HEIGHT)
     numbers = list(range(1, len(changed) + 1))
     drawn.add_trace(go.Bar(x=numbers, y=list(changed), name="changed", marker={"color": style.faded(style.BLUE, 0.55)}))
     if wrong is not None:
-        style.add_line(drawn, numbers, wrong, "wrong", style.ORANGE, mode="lines+markers")
+        style.add_line(drawn, numbers, wrong, "wrong", style.ORANGE, markers=True)
     drawn.update_yaxes(rangemode="tozero", tickformat=",d")
     return _spaced(drawn, len(numbers))
 
@@ -45,8 +42,7 @@ def latent_path(points: Sequence[Sequence[float]], name: str, shown: int) -> go.
     xs, ys = [float(point[0]) for point in points], [float(point[1]) for point in points]
     numbers = [str(number) for number in range(1, len(points) + 1)]
     colours = style.depth_colours(len(points))
-    style.add_line(drawn, xs, ys, name, style.GREY, line={"color": style.faded(style.GREY, 0.6), "width": 1.4})
-    drawn.data[-1].hoverinfo = "skip"
+    style.add_line(drawn, xs, ys, name, style.faded(style.GREY, 0.6), width=1.4, hoverinfo="skip")
     labelled = _labelled(xs, ys, shown)
     drawn.add_trace(
         go.Scatter(

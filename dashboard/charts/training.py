@@ -49,16 +49,14 @@ def loss_curve(
         if (train["max"] > train["min"]).any():
             style.add_band(drawn, xs, train["min"], train["max"], "range", style.BLUE)
         colour = style.BLUE if smooth is None else style.faded(style.BLUE, 0.5)
-        line = {"color": colour, "width": 2 if smooth is None else 1}
-        mode = "lines+markers" if len(train) == 1 else "lines"
-        style.add_line(drawn, xs, train["last"], "training", colour, mode=mode, line=line, hovertemplate=_LOSS)
+        width = 2 if smooth is None else 1
+        style.add_line(drawn, xs, train["last"], "training", colour, width=width, hovertemplate=_LOSS)
         if smooth is not None:
             name = f"training, smoothed over {smoothing_steps:,} steps"
             style.add_line(drawn, xs, smooth, name, style.BLUE, hovertemplate=_LOSS)
     if len(evaluation):
         xs = evaluation["x"] / unit
-        mode = "lines+markers"
-        style.add_line(drawn, xs, evaluation["loss"], "validation", style.ORANGE, mode=mode, hovertemplate=_LOSS)
+        style.add_line(drawn, xs, evaluation["loss"], "validation", style.ORANGE, markers=True, hovertemplate=_LOSS)
         add_unigram(drawn, evaluation, unit, reach=train)
     return drawn
 
@@ -74,15 +72,7 @@ def add_unigram(drawn: go.Figure, evaluation: pd.DataFrame, unit: float, reach: 
     if reach is not None and len(reach):
         ends = [min(ends[0], reach["x"].min()), max(ends[1], reach["x"].max())]
     level = float(known["unigram_loss"].iloc[-1])
-    style.add_line(
-        drawn,
-        [end / unit for end in ends],
-        [level, level],
-        "unigram model",
-        style.GREY,
-        line={"color": style.GREY, "width": 1.5, "dash": "dash"},
-        hovertemplate=_LOSS,
-    )
+    style.add_mark(drawn, [end / unit for end in ends], [level, level], "unigram model", hovertemplate=_LOSS)
 
 
 def lines(
@@ -107,8 +97,7 @@ def lines(
         xs = curve["x"] / unit
         if (curve["max"] > curve["min"]).any():
             style.add_band(drawn, xs, curve["min"] / divisor, curve["max"] / divisor, f"{name}, range", colour)
-        mode = "lines+markers" if len(curve) == 1 else "lines"
-        style.add_line(drawn, xs, curve["last"] / divisor, name, colour, mode=mode)
+        style.add_line(drawn, xs, curve["last"] / divisor, name, colour)
     if len(shown) == 1:
         drawn.update_layout(showlegend=False, margin={"t": 12})
     return style.whole_steps(drawn) if x == "step" else drawn
