@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import plotly.graph_objects as go
@@ -21,9 +21,9 @@ import torch
 
 from bench.machine import describe, table
 from hrm_engine.bundles import PuzzleBundle, load_puzzle_bundle
+from hrm_engine.config.solving import Choose
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.inference import Solutions, solve
-from hrm_engine.inference.puzzles.starts import CHOICES
 from hrm_engine.kernels.device import keep_freed_memory
 from hrm_engine.store.paths import Workspace
 
@@ -63,7 +63,7 @@ def points(bundle: PuzzleBundle, rows: Any, *, depths: tuple[int, ...], starts: 
             name = f"up to {depth} segments, halting at {bar:g}"
             yield measured(f"halting at {bar:g}", name, segments=depth, halt_confidence=bar)
     for starts_from in _ways(bundle):
-        for choose in CHOICES:
+        for choose in get_args(Choose):
             for count in starts:
                 name = f"{count} starts, up to {most} segments"
                 how = {"starts": count, "starts_from": starts_from, "choose": choose}

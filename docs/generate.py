@@ -10,13 +10,18 @@ import types
 import typing
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic_core import PydanticUndefined
 
-from hrm_engine.config import Leaf, PuzzleTrainConfig, TextTrainConfig, TrainConfig, kinds, leaves
+from hrm_engine.config import Config, Leaf, PuzzleTrainConfig, TextTrainConfig, TrainConfig, kinds, leaves
 from hrm_engine.config.base import presets_of
-from hrm_engine.store.metrics import docs_table
+from hrm_engine.config.datasets import ArcConfig, ImplantConfig, MazeConfig, PythonDocsConfig, SudokuConfig
+from hrm_engine.config.exchange import ExportConfig, ImportConfig
+from hrm_engine.config.solving import SolveConfig
+from hrm_engine.config.writing import EvaluateTextConfig, GenerateConfig
+from hrm_engine.store.metric_table import docs_table
 
 DOCS = Path(__file__).parent
 HEAD = "| flag | values | default | resume | meaning |\n|---|---|---|---|---|\n"
@@ -26,10 +31,12 @@ FLAGS_INTRO = """# Flags of `lab train {kind}`
 
 Every setting is declared once, in [`hrm_engine/config/`](../hrm_engine/config). The same names are keys of the YAML
 files for `--config`, parameters of the library and entries of `training_args.json`; on the command line `--batch-size`
-and `--batch_size` are the same flag, and a switch is turned off with `--no-` before its name.
+and `--batch_size` are the same flag, and a switch is turned off with `--no-` before its name. In a YAML file they stand
+in the groups below (`run: {{batch_size: 8}}`) or flat, by the names of the flags (`batch-size: 8`).
 
 Order of precedence: the default, then `--config NAME|FILE`, then the flags. **R** marks what a run may change when it
-goes on with `--resume`; any other difference is refused, naming both values.
+goes on with `--resume`; any other difference is refused, naming both values. A flag that would do nothing beside the
+others is refused, naming what it goes with.
 
 Flags that are not settings of the training:
 
@@ -55,9 +62,32 @@ def flags_page(config: type[TrainConfig]) -> str:
             model = config.model_fields[group].annotation
             parts.append(f"\n## {group}\n\n{model.__doc__}\n\n{HEAD}")
         resume = "R" if leaf.may_change_on_resume else ""
-        cells = (f"`{leaf.flag}`", _values(leaf), _default(leaf), resume, leaf.description)
-        parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+        parts.append(_row(_flags(leaf), _values(leaf), _default(leaf), resume, _meaning(leaf)))
     return "".join(parts)
+
+
+def text_page() -> str:
+    """flags.md: the flags of the text training, then those of every command that is no training."""
+    parts = [flags_page(TextTrainConfig), "\n# Flags of other commands\n\n"]
+    parts.append("`lab train puzzle` has [a page of its own](puzzle-flags.md); `lab estimate` takes the flags of the\n")
+    parts.append("training that it is about.\n")
+    for command, config in COMMANDS.items():
+        parts.append(f"\n## {command}\n\n| flag | values | default | meaning |\n|---|---|---|---|\n")
+        parts += [_row(_flags(leaf), _values(leaf), _default(leaf), _meaning(leaf)) for leaf in leaves(config).values()]
+    return "".join(parts)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _flags(leaf: Leaf) -> str:
+    return ", ".join(f"`--{name.replace('_', '-')}`" for name in (leaf.name, *leaf.aliases))
+
+
+def _meaning(leaf: Leaf) -> str:
+    needs = [f"{'Not with' if need.but else 'Goes with'} `{need.other}`." for need in leaf.needs]
+    return " ".join([leaf.description, *needs])
 
 
 def metrics_page() -> str:
@@ -81,6 +111,12 @@ def _values(leaf: Leaf) -> str:
 
 
 def _type_words(annotation: object) -> list[str]:
+    if typing.get_origin(annotation) is Annotated:
+        return _type_words(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is tuple:
+        return [f"{word}, several" for word in _type_words(typing.get_args(annotation)[0])]
+    if typing.get_origin(annotation) is dict:
+        return ["JSON or a Python literal"]
     if typing.get_origin(annotation) is typing.Literal:
         return [f"`{value}`" for value in typing.get_args(annotation)]
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
@@ -94,8 +130,10 @@ def _type_words(annotation: object) -> list[str]:
 def _default(leaf: Leaf) -> str:
     if leaf.default is PydanticUndefined:
         return "**required**"
-    if leaf.default is None:
+    if leaf.default is None or leaf.default == ():
         return ""
+    if isinstance(leaf.default, tuple):
+        return ", ".join(f"`{value}`" for value in leaf.default)
     if isinstance(leaf.default, bool):
         return "on" if leaf.default else "off"
     if isinstance(leaf.default, Path):
@@ -103,8 +141,21 @@ def _default(leaf: Leaf) -> str:
     return f"`{leaf.default}`"
 
 
+COMMANDS: dict[str, type[Config]] = {
+    "lab generate": GenerateConfig,
+    "lab eval text": EvaluateTextConfig,
+    "lab solve": SolveConfig,
+    "lab bundle import": ImportConfig,
+    "lab bundle export": ExportConfig,
+    "lab implant": ImplantConfig,
+    "lab data build-python-docs": PythonDocsConfig,
+    "lab data build-sudoku": SudokuConfig,
+    "lab data build-maze": MazeConfig,
+    "lab data build-arc": ArcConfig,
+}
+
 PAGES = {
-    "flags.md": partial(flags_page, TextTrainConfig),
+    "flags.md": text_page,
     "puzzle-flags.md": partial(flags_page, PuzzleTrainConfig),
     "metrics.md": metrics_page,
 }

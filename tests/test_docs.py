@@ -139,6 +139,18 @@ def test_every_flag_of_the_trainers_is_documented(name: str, config: type[TrainC
     assert {flag for flag in flags if f"| `{flag}" not in page} == set()
 
 
+def test_every_flag_of_the_other_commands_is_documented() -> None:
+    page = (ROOT / "docs" / "flags.md").read_text(encoding="utf8")
+    made = runpy.run_path(str(ROOT / "docs" / "generate.py"))["COMMANDS"]
+    commands = {" ".join(("lab", *words)): app for words, app in leaf_commands(build_app())}
+    for name, config in made.items():
+        flags = {flag for argument in commands[name].assemble_argument_collection() for flag in argument.names}
+        section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        for leaf in leaves(config).values():
+            assert leaf.flag in flags, name
+            assert f"| `{leaf.flag}`" in section, name
+
+
 @pytest.mark.parametrize("name", ["flags.md", "puzzle-flags.md", "metrics.md"])
 def test_generated_page_is_up_to_date(name: str) -> None:
     page = runpy.run_path(str(ROOT / "docs" / "generate.py"))["PAGES"][name]()

@@ -9,15 +9,17 @@ import streamlit as st
 
 from dashboard.app_pages.asking import asked
 from dashboard.app_pages.boards import LARGE_PX, Board, boards, region_of
+from dashboard.app_pages.forms import control
 from dashboard.app_pages.parts import nothing_yet, plain, sentence
 from dashboard.app_pages.text import text_section
 from dashboard.app_pages.thinking import Thought, question, show, think
 from dashboard.queries.solvers import Solver
 from dashboard.queries.workspace import find_run, run_id
 from dashboard.resources import brains, run_index, solvers, workspace
+from hrm_engine.config.forms import form_field
+from hrm_engine.config.solving import EffortConfig
 from hrm_engine.errors import HRMError
 
-MAX_SEGMENTS = 64
 STARTS = (1, 2, 4, 8, 16, 32)
 
 
@@ -121,14 +123,13 @@ def choose() -> None:
 
 def effort(solver: Solver) -> tuple[int, int]:
     """How long to think, and from how many starts."""
-    segments = st.slider(
-        "Segments",
-        1,
-        MAX_SEGMENTS,
-        solver.segments,
-        key=f"segments {solver.id}",
+    depth = form_field(
+        EffortConfig,
+        "segments",
+        value=solver.segments,
         help="It thinks so many, also beyond the one at which it would stop by itself",
     )
+    segments = control(depth, key=f"segments {solver.id}")
     starts = st.select_slider(
         "Starts",
         STARTS,

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from dashboard.app_pages.forms import control
 from dashboard.app_pages.parts import plain, sentence
 from dashboard.formats import count, rate
 from dashboard.queries.brains import Brain
 from dashboard.queries.goals import served_goals
 from dashboard.resources import text_bundle, workspace
+from hrm_engine.config.forms import form_field
+from hrm_engine.config.writing import GoalsConfig, WritingConfig
 from hrm_engine.data.text.typed import typed_stop_strings
 from hrm_engine.errors import HRMError
 from hrm_engine.store.goals import Goals
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from hrm_engine.bundles.steering import ExpertUse
     from hrm_engine.inference import Generation
 
-MAX_SEGMENTS = 64
 _REDRAW_S = 0.15
 _ENDS = {
     "stop": "The model ended the text.",
@@ -69,34 +71,25 @@ def writing_section(brain: Brain, left: DeltaGenerator, right: DeltaGenerator) -
 
 def controls(brain: Brain) -> dict[str, Any]:
     """How to write, as keywords of ``hrm_engine.stream``."""
-    how: dict[str, Any] = {}
     most = brain.context - 1
-    how["max_new_tokens"] = st.number_input("Tokens at most", 1, most, min(100, most), key=f"tokens {brain.id}")
-    how["temperature"] = st.slider(
-        "Temperature", 0.0, 2.0, 0.8, 0.05, key="temperature", help="0 always takes the likeliest token"
-    )
+    tokens = form_field(WritingConfig, "max_new_tokens", high=most, label="Tokens at most")
+    how: dict[str, Any] = {"max_new_tokens": control(tokens, key=f"tokens {brain.id}")}
+    how["temperature"] = control(form_field(WritingConfig, "temperature"))
     if brain.segments > 1 and st.toggle(
         "Adaptive depth", key="adaptive", help="A token goes on only while its halting head finds that worth it"
     ):
-        how["halt_threshold"] = st.slider("Go on above a probability of", 0.0, 1.0, 0.5, 0.01, key="threshold")
+        threshold = form_field(WritingConfig, "halt_threshold", value=0.5, label="Go on above a probability of")
+        how["halt_threshold"] = control(threshold, key="threshold")
     with st.expander("More settings"):
-        how["segments"] = st.slider("Segments", 1, MAX_SEGMENTS, brain.segments, key=f"text segments {brain.id}")
-        how["top_k"] = st.number_input("Top k", 0, None, 0, key="top_k", help="0: of all tokens")
-        how["top_p"] = st.slider("Top p", 0.01, 1.0, 1.0, 0.01, key="top_p")
-        how["repetition_penalty"] = st.slider(
-            "Repetition penalty",
-            0.5,
-            2.0,
-            1.0,
-            0.05,
-            key="repetition_penalty",
-            help="Above 1, tokens that the context has become less likely",
-        )
+        depth = form_field(WritingConfig, "segments", value=brain.segments)
+        how["segments"] = control(depth, key=f"text segments {brain.id}")
+        for name in ("top_k", "top_p", "repetition_penalty"):
+            how[name] = control(form_field(WritingConfig, name))
         lines = st.text_area(
             "Stop strings", "", key="stop", height=68, help=r"One a line; \n stands for a line break", max_chars=10_000
         )
         how["stop"] = typed_stop_strings(lines or "")
-        how["seed"] = st.number_input("Seed", 0, 2**53 - 1, 0, key="seed", help="The same seed writes the same text")
+        how["seed"] = control(form_field(WritingConfig, "seed"))
     return how
 
 
@@ -116,7 +109,9 @@ def goal_controls(brain: Brain) -> tuple[list[int] | None, float]:
     goals = st.multiselect(
         "Goals", list(here), format_func=lambda number: f"{number}: {here[number].goal.text}", key=f"goals {brain.id}"
     )
-    strength = st.slider("Strength of the goals", 0.0, 5.0, 1.0, 0.1, key="strength", disabled=not goals)
+    strength = control(
+        form_field(GoalsConfig, "goal_bias_strength", label="Strength of the goals"), key="strength", disabled=not goals
+    )
     return list(goals) or None, float(strength)
 
 

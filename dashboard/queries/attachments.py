@@ -23,8 +23,6 @@ from hrm_engine.store.manifest import METADATA_FILE
 from hrm_engine.store.paths import Workspace
 
 _KEPT_FILES = 4096
-_NO_SETTINGS = ("schema_version", "kind")
-"""Of a ``config.json``."""
 
 Version = tuple[Signature, tuple[str, ...] | None]
 """State of a bundle: changes when it is saved again, and when an expert that is attached to it is switched on or off.

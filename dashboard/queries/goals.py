@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hrm_engine.store.clock import parse_iso
-from hrm_engine.store.goals import Goal, Goals
+from hrm_engine.store.goal_tables import Goal
+from hrm_engine.store.goals import Goals
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hrm_engine.bundles.hub import hub_answers, quiet_transformers, tokenizer_of
+from hrm_engine.config.datasets import TokenizerConfig
+from hrm_engine.config.keywords import takes
 from hrm_engine.data.text.documents import read_documents
 from hrm_engine.data.text.python_docs import build_python_docs
 from hrm_engine.data.text.tokenizer import BOS, EOS, PAD, Tokenizer, train_tokenizer
@@ -43,14 +45,8 @@ class StartingPoint:
     messages: list[str]
 
 
-def create_implant(
-    *,
-    workspace: Workspace,
-    dataset_file: Path | None = None,
-    vocab_size: int = 8192,
-    hidden_size: int = 512,
-    seed: int = 0,
-) -> ImplantReport:
+@takes(TokenizerConfig)
+def create_implant(*, workspace: Workspace, settings: TokenizerConfig) -> ImplantReport:
     """Train a byte-level BPE tokenizer and write a base model (Llama of two layers, random weights) in HF format.
 
     Without ``dataset_file`` the embedded corpus is taken, and built first where it is missing. An existing implant is
@@ -59,14 +55,15 @@ def create_implant(
     Raises:
         ConfigError: the sizes do not fit together. DataError: the text cannot be read. StorageError: cannot write.
     """
+    hidden_size, dataset_file = settings.hidden_size, settings.dataset_file
     if hidden_size % 64:
         raise ConfigError(f"--hidden-size {hidden_size}: the base model has heads of 64, choose a multiple of 64")
     if dataset_file is None:
         dataset_file = embedded_corpus(workspace) / "train.jsonl"
     documents = read_documents(workspace.resolve(dataset_file)).documents
-    tokenizer = train_tokenizer(documents, vocab_size=vocab_size)
+    tokenizer = train_tokenizer(documents, vocab_size=settings.vocab_size)
     with new_folder(workspace.base_model, replace=True) as folder:
-        _write_base_model(folder, tokenizer, hidden_size, seed)
+        _write_base_model(folder, tokenizer, hidden_size, settings.seed)
     workspace.tokenizer_file.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(workspace.tokenizer_file)
     return ImplantReport(workspace.tokenizer_file, workspace.base_model, tokenizer.vocab_size, len(documents))

@@ -8,7 +8,7 @@ notebook parameters all go through :func:`build_config`, so a value means the sa
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -32,6 +32,55 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Another leaf's value without which a leaf does nothing; stands in ``Annotated``.
+
+    ``Needs("use_moe")`` asks for anything but off, zero or nothing; ``Needs("balance", "bias")`` for that value. With
+    ``but=True`` it is the other way round: ``Needs("lr_scheduler", "constant", but=True)``. Where the leaf ``unless``
+    is set, there is no need.
+    """
+
+    name: str
+    value: Any = None
+    but: bool = False
+    unless: str | None = None
+
+    def is_met(self, config: Config, known: Mapping[str, Leaf]) -> bool:
+        """Whether the other leaf has such a value; so is the need of a leaf that this configuration has not."""
+        waived = known.get(self.unless or "")
+        if self.name not in known or (waived is not None and waived.value(config)):
+            return True
+        value = known[self.name].value(config)
+        is_such = value not in (None, 0, ()) if self.value is None else value == self.value
+        return is_such is not self.but
+
+    @property
+    def other(self) -> str:
+        """The other leaf as it is written on the command line, with the value that is asked for or excluded."""
+        flag = "--" + self.name.replace("_", "-")
+        return flag if self.value is None or self.value is True else f"{flag} {self.value}"
+
+    @property
+    def sentence(self) -> str:
+        """What a message says behind the flags that would do nothing."""
+        if self.but:
+            return f"cannot be used with {self.other}: leave out one or the other"
+        return f"goes with {self.other}"
+
+
+@dataclass(frozen=True)
+class Alias:
+    """Another name of a leaf, as a flag and in YAML; stands in ``Annotated``."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class FreeText:
+    """Marks a leaf whose value may begin with a hyphen on the command line; stands in ``Annotated``."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +122,21 @@ class Leaf:
         return value
 
     @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names of the setting."""
+        return tuple(item.name for item in self.field.metadata if isinstance(item, Alias))
+
+    @property
+    def needs(self) -> tuple[Needs, ...]:
+        """Values of other leaves without which the setting does nothing."""
+        return tuple(item for item in self.field.metadata if isinstance(item, Needs))
+
+    @property
+    def is_free_text(self) -> bool:
+        """Whether a value may begin with a hyphen."""
+        return any(isinstance(item, FreeText) for item in self.field.metadata)
+
+    @property
     def may_change_on_resume(self) -> bool:
         """Whether a resumed run accepts another value than the one it was started with."""
         extra = self.field.json_schema_extra
@@ -83,30 +147,44 @@ def leaves(model: type[Config]) -> dict[str, Leaf]:
     """All settings of a configuration model by leaf name, in the order of declaration.
 
     Raises:
-        ValueError: two leaves have the same name (a mistake in the declaration).
+        ValueError: two leaves share a name or an alias (a mistake in the declaration).
     """
-    found: dict[str, Leaf] = {}
+    declared: dict[str, Leaf] = {}
+    names: set[str] = set()
 
     def walk(current: type[Config], path: tuple[str, ...]) -> None:
         for name, field in current.model_fields.items():
             if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
                 walk(field.annotation, (*path, name))
-            elif name in found:
-                raise ValueError(f"{model.__name__} declares the leaf {name!r} twice: flags must be unique")
-            else:
-                found[name] = Leaf(name, (*path, name), field)
+                continue
+            leaf = Leaf(name, (*path, name), field)
+            for own in (name, *leaf.aliases):
+                if own in names:
+                    raise ValueError(f"{model.__name__} declares the leaf {own!r} twice: flags must be unique")
+                names.add(own)
+            declared[name] = leaf
 
     walk(model, ())
-    return found
+    return declared
+
+
+def leaf_named(known: Mapping[str, Leaf], name: str) -> Leaf | None:
+    """The leaf of that name, alias or flag; None where there is none."""
+    plain = name.removeprefix("--").replace("-", "_")
+    return known.get(plain) or next((leaf for leaf in known.values() if plain in leaf.aliases), None)
 
 
 def given_leaves(model: type[Config], content: Mapping[str, Any]) -> dict[str, Any]:
-    """What the content of a preset says, by leaf name."""
-    values: dict[str, Any] = {}
-    for leaf in leaves(model).values():
-        branch: Any = content.get(leaf.path[0])
-        if isinstance(branch, Mapping) and leaf.name in branch:
-            values[leaf.name] = branch[leaf.name]
+    """What the content of a preset says, by leaf name; it has groups of leaves, or leaves by their flag names.
+
+    Keys that are neither stay out: :func:`build_config` refuses them.
+    """
+    known, values = leaves(model), dict[str, Any]()
+    for key, value in content.items():
+        inner = value.items() if key in model.model_fields and isinstance(value, Mapping) else [(key, value)]
+        for name, setting in inner:
+            if leaf := leaf_named(known, str(name)):
+                values[leaf.name] = setting
     return values
 
 
@@ -152,14 +230,21 @@ def build_config(
     *,
     preset: str | Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    typed: bool = False,
 ) -> C:
     """Build a configuration from a preset (name, file or nested mapping) with leaf values on top.
 
+    A preset has groups of leaves, or leaves by their flag names (``batch-size: 8``), or both.
+
+    Args:
+        typed: somebody typed each of the overrides; else one with its default is as good as not given.
+
     Raises:
         ConfigError: unknown names (near matches are listed), wrong types, values out of bounds, fields that do not fit
-            together. All problems are named at once, each by its flag.
+            together. All problems are named at once, each by its flag. An override that would do nothing beside the
+            other settings.
     """
-    tree: dict[str, Any] = {}
+    known, tree, given = leaves(model), dict[str, Any](), dict[str, Any]()
     if preset is not None:
         nested = dict(preset) if isinstance(preset, Mapping) else load_preset(preset, model)
         if not is_preset_for(model, nested):
@@ -169,13 +254,14 @@ def build_config(
                 f"presets for it are {', '.join(presets_of(model)) or 'not shipped'}"
             )
         nested.pop("kind", None)
-        tree = {key: dict(value) if isinstance(value, Mapping) else value for key, value in nested.items()}
-    known = leaves(model)
-    for name, value in (overrides or {}).items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = f" Did you mean {', '.join(near)}?" if near else ""
-            raise ConfigError(f"unknown setting {name!r}.{hint}")
+        for key, value in nested.items():
+            leaf = None if key in model.model_fields else leaf_named(known, str(key))
+            if leaf is None:
+                tree[key] = dict(value) if isinstance(value, Mapping) else value
+            else:
+                given[leaf.name] = value
+    overrides = {_known_leaf(known, name).name: value for name, value in (overrides or {}).items()}
+    for name, value in {**given, **overrides}.items():
         branch = tree
         for part in known[name].path[:-1]:
             branch = branch.setdefault(part, {})
@@ -186,9 +272,29 @@ def build_config(
         if len(leaf.path) > 1:
             tree.setdefault(leaf.path[0], {})
     try:
-        return model.model_validate(tree)
+        config = model.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error, known)) from error
+    check_needs(config, [name for name in overrides if typed or known[name].value(config) != known[name].default])
+    return config
+
+
+def check_needs(config: Config, given: Iterable[str]) -> None:
+    """Raise ConfigError where one of the given leaves does nothing beside the other settings."""
+    known, problems = leaves(type(config)), dict[str, list[str]]()
+    for leaf in (known[name] for name in given):
+        if need := next((need for need in leaf.needs if not need.is_met(config, known)), None):
+            problems.setdefault(need.sentence, []).append(leaf.flag)
+    if problems:
+        raise ConfigError("; ".join(f"{' and '.join(flags)} {sentence}" for sentence, flags in problems.items()))
+
+
+def _known_leaf(known: Mapping[str, Leaf], name: str) -> Leaf:
+    if leaf := leaf_named(known, name):
+        return leaf
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f" Did you mean {', '.join(near)}?" if near else ""
+    raise ConfigError(f"unknown setting {name!r}.{hint}")
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -210,7 +316,8 @@ def _explain(error: ValidationError, known: Mapping[str, Leaf]) -> str:
             continue
         where = [str(part) for part in problem["loc"]]
         name = next((part for part in where if part in known), None)
-        label = known[name].flag if name else ".".join(where)
+        # a check of a whole group names the flags that it is about
+        label = known[name].flag if name else "" if problem["type"] == "value_error" else ".".join(where)
         message = problem["msg"].removeprefix("Value error, ")
         given = "" if problem["type"] in {"missing", "value_error"} else f" (given: {problem['input']!r})"
         line = f"{label}: {message}{given}" if label else f"{message}{given}"

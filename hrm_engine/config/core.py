@@ -14,6 +14,9 @@ from hrm_engine.config.base import Config
 
 PositionEncoding = Literal["rope", "learned", "none"]
 
+MAX_SEGMENTS = 64
+"""ACT segments that a model may be trained for, or asked for, at most."""
+
 
 class CoreConfig(Config):
     """Everything that rebuilds the model; written as ``config.json``."""
@@ -34,7 +37,7 @@ class CoreConfig(Config):
         ge=0, le=64, description="Low-level calls in each high-level cycle; 0 leaves one stack, a transformer."
     )
     grad_calls: int = Field(ge=1, description="Last module calls of a segment that carry gradient.")
-    halt_max_steps: int = Field(ge=1, le=64, description="ACT segments the model was trained for.")
+    halt_max_steps: int = Field(ge=1, le=MAX_SEGMENTS, description="ACT segments the model was trained for.")
     norm: Literal["pre", "post"] = Field(description="Where the RMS norm stands in a layer.")
     norm_eps: float = Field(gt=0, description="Added to the mean square inside the RMS norm.")
     exit_norm: bool = Field(description="Whether a module ends with a norm of its own.")

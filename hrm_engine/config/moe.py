@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config
+from hrm_engine.config.base import Config, Needs
 from hrm_engine.config.training import OptimConfig, TrainConfig
+
+# A bundle to start from may have attached experts, whose routers a dense network has too.
+HasRouters = Needs("use_moe", unless="student_init")
 
 
 class MoEConfig(Config):
     """Experts in the place of the feed-forward layers, and the router that chooses among them."""
 
     use_moe: bool = Field(True, description="Experts in the place of each feed-forward layer; --no-moe: dense layers.")
-    num_experts: int = Field(8, ge=1, le=1024, description="Experts of each layer.")
-    num_experts_per_tok: int = Field(2, ge=1, le=64, description="Experts that a token is sent to (top-k).")
-    moe_capacity_factor: float = Field(
+    num_experts: Annotated[int, Needs("use_moe")] = Field(8, ge=1, le=1024, description="Experts of each layer.")
+    num_experts_per_tok: Annotated[int, Needs("use_moe")] = Field(
+        2, ge=1, le=64, description="Experts that a token is sent to (top-k)."
+    )
+    moe_capacity_factor: Annotated[float, HasRouters] = Field(
         1.25,
         ge=0,
         le=64,
         description="In training an expert takes this times the even share of tokens and drops the rest, which keep "
         "their residual path; 0 = drops none. Evaluation and generation never drop.",
     )
-    balance: Literal["loss", "bias", "none"] = Field(
+    balance: Annotated[Literal["loss", "bias", "none"], HasRouters] = Field(
         "loss", description="What evens out the experts: a loss, a bias in the choice that follows the load, nothing."
     )
-    load_balance_coef: float = Field(0.01, ge=0, le=10, description="Weight of the load-balancing loss.")
-    balance_rate: float = Field(1e-3, ge=0, le=1, description="Step of the balancing bias (--balance bias).")
-    router_z_coef: float = Field(1e-3, ge=0, le=10, description="Weight of the router's z-loss.")
-    router_noise: float = Field(
+    load_balance_coef: Annotated[float, HasRouters, Needs("balance", "loss")] = Field(
+        0.01, ge=0, le=10, description="Weight of the load-balancing loss."
+    )
+    balance_rate: Annotated[float, HasRouters, Needs("balance", "bias")] = Field(
+        1e-3, ge=0, le=1, description="Step of the balancing bias (--balance bias)."
+    )
+    router_z_coef: Annotated[float, HasRouters] = Field(1e-3, ge=0, le=10, description="Weight of the router's z-loss.")
+    router_noise: Annotated[float, HasRouters] = Field(
         0.0, ge=0, le=10, description="Standard deviation of noise on the scores in the choice, in training."
     )
     goal: str | None = Field(
@@ -37,8 +46,10 @@ class MoEConfig(Config):
         pattern=r"^(active|\d{1,18}(,\d{1,18})*)$",
         description="Send more tokens to attached experts that serve these goals: numbers with commas, or active.",
     )
-    goal_bias_strength: float = Field(1.0, ge=0, le=5, description="What --goal adds to the scores of these experts.")
-    auto_adjust_lr: bool = Field(
+    goal_bias_strength: Annotated[float, Needs("goal")] = Field(
+        1.0, ge=0, le=5, description="What --goal adds to the scores of these experts."
+    )
+    auto_adjust_lr: Annotated[bool, Needs("use_moe")] = Field(
         True,
         description="Multiply the learning rate by sqrt(experts per token / experts) where there are experts: each "
         "sees that share of the tokens. The change is logged.",

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from hrm_engine.config.architectures import ARCHITECTURES, divisor_near
 from hrm_engine.config.base import Config
-from hrm_engine.config.core import CoreConfig, PositionEncoding, inner_width
+from hrm_engine.config.core import MAX_SEGMENTS, CoreConfig, PositionEncoding, inner_width
 from hrm_engine.config.moe import MoEConfig
 
 Architecture = Literal["hrm-text", "hrm", "transformer"]
@@ -91,7 +91,7 @@ class NetworkConfig(Config):
     halt_max_steps: int = Field(
         default_factory=_as_the_architecture("halt_max_steps"),
         ge=1,
-        le=64,
+        le=MAX_SEGMENTS,
         description="ACT segments at most; transformer by default 1, with more its stack runs again on its own result.",
     )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config, build_config
+from hrm_engine.config.base import Config, Needs, build_config
+from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.config.moe import MoETrainConfig, PuzzleMoEConfig
 from hrm_engine.config.puzzle_network import PuzzleNetworkConfig
 from hrm_engine.config.training import MAY_CHANGE, ComputeConfig, EvaluationConfig, NamedRunConfig, OptimConfig
@@ -59,8 +60,12 @@ class PuzzleOptimConfig(OptimConfig):
     )
     lr: float = Field(1e-4, gt=0, le=10, description="Peak learning rate.")
     weight_decay: float = Field(1.0, ge=0, le=10, description="Decoupled weight decay on all weights.")
-    puzzle_lr: float = Field(1e-4, gt=0, le=10, description="Peak learning rate of the puzzle embedding (sign-SGD).")
-    puzzle_weight_decay: float = Field(1.0, ge=0, le=10, description="Weight decay of the puzzle embedding.")
+    puzzle_lr: Annotated[float, Needs("puzzle_tokens", 0, but=True)] = Field(
+        1e-4, gt=0, le=10, description="Peak learning rate of the puzzle embedding (sign-SGD)."
+    )
+    puzzle_weight_decay: Annotated[float, Needs("puzzle_tokens", 0, but=True)] = Field(
+        1.0, ge=0, le=10, description="Weight decay of the puzzle embedding."
+    )
     lr_scheduler: Literal["constant", "linear", "cosine"] = Field("constant", description="Decay after the warm-up.")
     grad_clip: float = Field(0.0, ge=0, description="Largest gradient norm; 0 = no clipping.")
 
@@ -72,10 +77,10 @@ class PuzzleEvaluationConfig(EvaluationConfig):
         512, ge=0, description="Rows of the periodic evaluation, a fixed subset; 0 = no evaluation at all."
     )
     full_eval: bool = Field(True, description="Evaluate all test rows at the end.")
-    eval_segments: int | None = Field(
-        None, ge=1, le=64, description="Segments of an evaluation. Default: --halt-max-steps."
+    eval_segments: Annotated[int | None, Needs("eval_rows")] = Field(
+        None, ge=1, le=MAX_SEGMENTS, description="Segments of an evaluation. Default: --halt-max-steps."
     )
-    early_stopping: int | None = Field(
+    early_stopping: Annotated[int | None, Needs("eval_rows")] = Field(
         None, ge=1, description="Stop after so many evaluations in a row without a better one."
     )
     stop_at_train_accuracy: float | None = Field(

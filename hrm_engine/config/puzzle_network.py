@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from hrm_engine.config.architectures import ARCHITECTURES, divisor_near
 from hrm_engine.config.base import Config
-from hrm_engine.config.core import CoreConfig, PositionEncoding, inner_width
+from hrm_engine.config.core import MAX_SEGMENTS, CoreConfig, PositionEncoding, inner_width
 from hrm_engine.config.moe import MoEConfig
 from hrm_engine.config.network import GradCalls, GradCallsWarmup, check_warmup
 
@@ -123,7 +123,7 @@ class PuzzleNetworkConfig(Config):
         "logit alone. Default: on for hrm.",
     )
     halt_max_steps: int | None = Field(
-        None, ge=1, le=64, description="ACT segments at most. Default: 16; transformer 1."
+        None, ge=1, le=MAX_SEGMENTS, description="ACT segments at most. Default: 16; transformer 1."
     )
 
     @model_validator(mode="after")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
-from hrm_engine.config.base import Config
+from hrm_engine.config.base import Config, Needs
 
 MAY_CHANGE: JsonDict = {"resume": True}
+
+Device = Annotated[
+    str,
+    Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?)$", description="auto, cpu, cuda, cuda:N, mps or xpu."),
+]
 
 
 class OptimConfig(Config):
@@ -38,7 +43,9 @@ class OptimConfig(Config):
     )
     warmup_steps: int | None = Field(None, ge=0, description="Linear warm-up. Default: 5 % of the steps, at most 200.")
     lr_scheduler: Literal["constant", "linear", "cosine"] = Field("cosine", description="Decay after the warm-up.")
-    lr_min_ratio: float = Field(0.1, ge=0, le=1, description="Final learning rate as a share of the peak.")
+    lr_min_ratio: Annotated[float, Needs("lr_scheduler", "constant", but=True)] = Field(
+        0.1, ge=0, le=1, description="Final learning rate as a share of the peak."
+    )
     grad_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 = no clipping.")
     ema_decay: float = Field(
         0.0, ge=0, lt=1, description="Exponential moving average of the weights, which is evaluated and kept; 0 = off."
@@ -49,9 +56,7 @@ class OptimConfig(Config):
 class ComputeConfig(Config):
     """Where and how exactly the arithmetic runs."""
 
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?)$", description="auto, cpu, cuda, cuda:N, mps or xpu."
-    )
+    device: Device = "auto"
     strict: bool = Field(False, description="Refuse to run on another device than the one named.")
     amp: bool = Field(True, description="Compute in bf16 (fp16 with loss scaling where a GPU has no bf16).")
     model_dtype: Literal["fp32", "bf16", "fp16"] = Field(
@@ -62,7 +67,9 @@ class ComputeConfig(Config):
     gradient_checkpointing: bool | None = Field(
         None, description="Recompute activations in the backward pass. Default: on, except on CPU."
     )
-    compile: bool | None = Field(None, description="torch.compile of the modules. Default: on CUDA.")
+    compile: Annotated[bool | None, Needs("expert_id", but=True)] = Field(
+        None, description="torch.compile of the modules. Default: on CUDA."
+    )
 
 
 class RunConfig(Config):
@@ -91,7 +98,9 @@ class RunConfig(Config):
         "off",
         description="Also log to Weights & Biases, in wandb/ of the run folder (extra wandb).",
     )
-    wandb_project: str = Field("hrm-lab", min_length=1, description="Project of Weights & Biases.")
+    wandb_project: Annotated[str, Needs("wandb", "off", but=True)] = Field(
+        "hrm-lab", min_length=1, description="Project of Weights & Biases."
+    )
     bundle_dir: Path = Field(Path("artifacts/runs"), description="Folder that holds the run folders.")
 
     name_leaf: ClassVar[str] = "run_name"

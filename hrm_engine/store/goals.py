@@ -15,8 +15,6 @@ from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.goal_tables import Goal, GoalTables
 from hrm_engine.store.paths import Workspace
 
-__all__ = ["Goal", "Goals"]
-
 
 class Goals:
     """The goals of one workspace.

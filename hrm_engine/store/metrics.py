@@ -18,9 +18,7 @@ from filelock import FileLock, Timeout
 from hrm_engine.errors import ConfigError, LockedError
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import storage_error
-from hrm_engine.store.metric_table import ENVELOPE, EVENTS, METRICS, Metric, docs_table
-
-__all__ = ["ENVELOPE", "EVENTS", "METRICS", "Metric", "MetricsWriter", "docs_table"]
+from hrm_engine.store.metric_table import ENVELOPE
 
 _COPY_LOCK_TIMEOUT_S = 30.0
 _BLOCK_BYTES = 1 << 16

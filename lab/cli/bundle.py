@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from hrm_engine.errors import ConfigError
+from hrm_engine.config import build_config
+from hrm_engine.config.exchange import ExportConfig, ImportConfig
 from hrm_engine.store.files import read_json
 from hrm_engine.store.paths import Workspace
 from lab.cli import bundle_changes
 from lab.cli.console import console, human_bytes, human_count, printable, show_facts, show_json, show_table
+from lab.cli.flags import config_flags
+from lab.cli.parameters import Json
 from lab.cli.places import relative
 
 if TYPE_CHECKING:
@@ -26,15 +29,7 @@ app.command(bundle_changes.copy)
 app.command(bundle_changes.rename)
 app.command(bundle_changes.delete)
 
-Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
 Name = Annotated[str, Parameter(help="Name of a brain, or the path of its folder.")]
-Format = Annotated[
-    Literal["sapient-hrm", "trm", "hf"],
-    Parameter(
-        name="--format",
-        help="Whose: sapientinc/HRM or TRM (SamsungSAILMontreal), solvers; hf: hrm_text in transformers.",
-    ),
-]
 
 
 @app.command(name="list")
@@ -114,103 +109,66 @@ def verify(name: Name, /, *, json: Json = False) -> int:
 
 
 @app.command(name="import")
+@config_flags(ImportConfig)
 def import_(
     path: Annotated[
         str, Parameter(help="Checkpoint, a state dict written by torch.save; with --format hf a folder or hub id.")
     ],
     /,
     *,
-    kind: Format,
-    name: Annotated[
-        str, Parameter(help="Name of the new brain: in artifacts/runs, a text brain in artifacts/brains/actv1.")
-    ],
-    data_path: Annotated[Path | None, Parameter(help="Dataset that it was trained on.")] = None,
-    model_config: Annotated[
-        Path | None, Parameter(help="Its configuration. Default: all_config.yaml beside the checkpoint.")
-    ] = None,
-    seq_len: Annotated[int | None, Parameter(help="Cells of a row, where there is no dataset.")] = None,
-    num_heads: Annotated[int | None, Parameter(help="Attention heads. Default: its configuration, else 8.")] = None,
-    h_cycles: Annotated[
-        int | None, Parameter(help="High-level cycles. Default: its configuration, else 2; trm 3.")
-    ] = None,
-    l_cycles: Annotated[
-        int | None, Parameter(help="Low-level calls in a cycle. Default: its configuration, else 2; trm 6.")
-    ] = None,
-    halt_max_steps: Annotated[int | None, Parameter(help="Segments. Default: its configuration, else 16.")] = None,
-    puzzle_tokens: Annotated[
-        int | None, Parameter(help="Positions of trm's puzzle embedding. Default: its configuration, else 16.")
-    ] = None,
-    pos_encodings: Annotated[
-        Literal["rope", "learned", "none"] | None,
-        Parameter(help="Position encoding. Default: its weights or configuration, else rope."),
-    ] = None,
     json: Json = False,
+    **given: Any,
 ) -> int:
     """Make a brain of a model of transformers, or of a checkpoint of a reference implementation, with equal logits."""
+    settings = build_config(ImportConfig, overrides=given, typed=True)
+
     from hrm_engine.bundles.exchange import Told, import_checkpoint, import_model
 
-    workspace = Workspace.find()
-    sizes = {
-        "seq_len": seq_len,
-        "num_heads": num_heads,
-        "h_cycles": h_cycles,
-        "l_cycles": l_cycles,
-        "halt_max_steps": halt_max_steps,
-        "puzzle_tokens": puzzle_tokens,
-        "pos_encodings": pos_encodings,
-    }
-    if kind == "hf":
-        _refuse({"data_path": data_path, "model_config": model_config, **sizes}, "hf: its folder says that itself")
-        return _report(import_model(path, name=name, workspace=workspace, command_line=sys.argv), workspace, json)
+    workspace, source = Workspace.find(), settings.source
+    if source.format == "hf":
+        return _report(
+            import_model(path, name=source.name, workspace=workspace, command_line=sys.argv), workspace, json
+        )
     report = import_checkpoint(
         Path(path),
-        kind,
-        name=name,
+        source.format,
+        name=source.name,
         workspace=workspace,
-        data_path=data_path,
-        model_config=model_config,
-        told=Told(**sizes),
+        data_path=source.data_path,
+        model_config=source.config_file,
+        told=Told(**dict(settings.sizes)),
         command_line=sys.argv,
     )
     return _report(report, workspace, json)
 
 
 @app.command
+@config_flags(ExportConfig)
 def export(
     name: Name,
     path: Annotated[Path, Parameter(help="Checkpoint to write; with --format hf a new folder.")],
     /,
     *,
-    kind: Format,
-    forward_dtype: Annotated[
-        Literal["bfloat16", "float16", "float32"] | None,
-        Parameter(help="What theirs computes in. Default: as it was when imported, else bfloat16."),
-    ] = None,
-    compiled: Annotated[
-        bool | None, Parameter(help="Names as of a compiled network. Default: as they were when imported, else yes.")
-    ] = None,
-    segments: Annotated[
-        int | None, Parameter(help="hf: depth at which the brain is read. Needed where it has more than one.")
-    ] = None,
     json: Json = False,
+    **given: Any,
 ) -> int:
     """Write a text brain as a folder for transformers, or a solver as a checkpoint of a reference implementation."""
+    target = build_config(ExportConfig, overrides=given, typed=True).target
+
     from hrm_engine.bundles.exchange import export_checkpoint, export_folder
 
     workspace = Workspace.find()
-    if kind == "hf":
-        _refuse({"forward_dtype": forward_dtype, "compiled": compiled}, "hf: transformers decides that when it loads")
-        return _report(export_folder(name, path, workspace=workspace, segments=segments), workspace, json)
-    _refuse({"segments": segments}, f"{kind}, which knows segments itself")
-    report = export_checkpoint(name, kind, path, workspace=workspace, forward_dtype=forward_dtype, is_compiled=compiled)
+    if target.format == "hf":
+        return _report(export_folder(name, path, workspace=workspace, segments=target.segments), workspace, json)
+    report = export_checkpoint(
+        name,
+        target.format,
+        path,
+        workspace=workspace,
+        forward_dtype=target.forward_dtype,
+        is_compiled=target.compiled,
+    )
     return _report(report, workspace, json)
-
-
-def _refuse(options: dict[str, object], kind: str) -> None:
-    """Options that mean nothing for a format are no silent extra."""
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
-    if given:
-        raise ConfigError(f"{', '.join(given)}: not with --format {kind}")
 
 
 def _report(report: DataclassInstance, workspace: Workspace, as_json: bool) -> int:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import confirmed, console, human_bytes, printable
+from lab.cli.parameters import Yes
 from lab.cli.places import relative
 
 Run = Annotated[str, Parameter(name="NAME", help="Name of a run, or the path of its folder in this workspace.")]
@@ -57,7 +58,7 @@ def delete(
         bool,
         Parameter(negative="", show_default=False, help="Only its checkpoints, the newest whole one excepted."),
     ] = False,
-    yes: Annotated[bool, Parameter(negative="", show_default=False, help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> int:
     """Delete a run folder with all that is in it, for good. A running training refuses."""
     from hrm_engine.bundles.changing import delete_bundle, delete_old_checkpoints, find_changeable, made_of

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_bytes, show_facts, show_json, show_table
+from lab.cli.parameters import Json
 from lab.cli.places import relative
 
 _PARTS = ("total", "weights", "checkpoints", "best", "metrics", "other")
@@ -19,7 +20,7 @@ _PARTS = ("total", "weights", "checkpoints", "best", "metrics", "other")
 def disk(
     *,
     lines: Annotated[int, Parameter(name=["--lines", "-n"], help="How many of the largest runs; 0 = all.")] = 20,
-    json: Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")] = False,
+    json: Json = False,
 ) -> int:
     """Show what takes the space: runs by weights, checkpoints and metrics, then data, notebooks and the rest."""
     from hrm_engine.store.disk_usage import disk_usage

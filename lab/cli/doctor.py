@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import psutil
-from cyclopts import Parameter
 from rich.text import Text
 
 from hrm_engine.errors import HRMError
 from hrm_engine.store.files import ensure_writable
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_bytes, show_json
+from lab.cli.parameters import Json
 
 OLDEST_PYTHON = (3, 11)
 LITTLE_DISK_BYTES = 2e9
@@ -43,9 +43,7 @@ class Check:
     advice: str = ""
 
 
-def doctor(
-    *, json: Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")] = False
-) -> int:
+def doctor(*, json: Json = False) -> int:
     """Check this machine and installation; exit code 2 if something keeps the lab from working."""
     checks = list(examine())
     ok = not any(check.state == "problem" for check in checks)

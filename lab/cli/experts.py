@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import confirmed, console, printable, show_facts, show_json, show_table
+from lab.cli.parameters import Expert, Json, Yes
 from lab.cli.places import relative
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 app = App(name="experts", help="List, freeze, arrange, attach and delete experts.")
 
-Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
-Yes = Annotated[bool, Parameter(negative="", show_default=False, help="Do not ask.")]
 Brain = Annotated[str, Parameter(help="Name of a brain, or the path of its folder.")]
 Layer = Annotated[
     str | None,
@@ -32,7 +31,6 @@ Layer = Annotated[
 Name = Annotated[
     str | None, Parameter(help="Name of the new brain, beside the old one. Default: the old one's and the expert's.")
 ]
-Expert = Annotated[str, Parameter(name="EXPERT", help="Id of the expert, as 'lab experts list' shows it.")]
 
 
 @app.command(name="list")

@@ -10,16 +10,15 @@ from cyclopts import App, Parameter
 
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import confirmed, console, printable, show_json, show_table
+from lab.cli.parameters import Expert, Json, Yes
 
 if TYPE_CHECKING:
-    from hrm_engine.store.goals import Goal, Goals
+    from hrm_engine.store.goal_tables import Goal
+    from hrm_engine.store.goals import Goals
 
 app = App(name="goals", help="Goals, and the experts that serve them.")
 
-Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
-Yes = Annotated[bool, Parameter(negative="", show_default=False, help="Do not ask.")]
 GoalId = Annotated[int, Parameter(name="ID", help="Number of the goal, as 'lab goals list' shows it.")]
-Expert = Annotated[str, Parameter(name="EXPERT", help="Id of the expert, as 'lab experts list' shows it.")]
 
 
 @app.command

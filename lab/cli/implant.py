@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from cyclopts import Parameter
-
+from hrm_engine.config import build_config
+from hrm_engine.config.datasets import ImplantConfig
 from hrm_engine.store.paths import Workspace
+from lab.cli.flags import config_flags
 
 
-def implant(
-    *,
-    dataset_file: Annotated[
-        Path | None,
-        Parameter(help="Text to train the tokenizer on. Default: the corpus of 'lab data build-python-docs'."),
-    ] = None,
-    vocab_size: Annotated[int, Parameter(help="Tokens in the vocabulary.")] = 8192,
-    hidden_size: Annotated[int, Parameter(help="Width of the base model; a brain of this width takes it over.")] = 512,
-    seed: Annotated[int, Parameter(help="Seed of the base model's weights.")] = 0,
-) -> int:
+@config_flags(ImplantConfig)
+def implant(**given: Any) -> int:
     """Train a byte-level BPE tokenizer and write the base model folder, the default of --model."""
+    settings = build_config(ImplantConfig, overrides=given, typed=True)
+
     from hrm_engine.bundles import create_implant
     from lab.cli.reports import show_report
 
     workspace = Workspace.find()
-    report = create_implant(
-        workspace=workspace,
-        dataset_file=None if dataset_file is None else workspace.resolve(dataset_file),
-        vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        seed=seed,
-    )
-    show_report(report, workspace)
+    show_report(create_implant(workspace=workspace, settings=settings.implant), workspace)
     return 0

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from lab.cli.console import show_json, show_table
+from lab.cli.parameters import Json
 
 app = App(name="optim", help="List the optimizers.")
 
 
 @app.command(name="list")
-def list_(
-    *, json: Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")] = False
-) -> int:
+def list_(*, json: Json = False) -> int:
     """All names for --optimizer, what each takes, and why some cannot be used."""
     from hrm_engine.optim import list_rules
 

@@ -9,12 +9,11 @@ from rich.text import Text
 
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, printable, show_json, show_table
+from lab.cli.parameters import Json
 from lab.cli.places import relative
 from lab.runner.recipes import find_recipe, list_recipes
 
 app = App(name="recipes", help="List and show recipes.")
-
-Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
 
 
 @app.command(name="list")

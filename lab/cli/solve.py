@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Group, Parameter
-
-from hrm_engine.errors import ConfigError
+from hrm_engine.config import build_config
+from hrm_engine.config.solving import PuzzleConfig, SolveConfig
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_count, show_facts, show_json
-from lab.cli.steering import Goal, Strength, show_use, steered, use_json
+from lab.cli.flags import config_flags
+from lab.cli.parameters import Json
+from lab.cli.steering import show_use, steered, use_json
 
 if TYPE_CHECKING:
     from hrm_engine.bundles import PuzzleBundle
@@ -18,89 +18,34 @@ if TYPE_CHECKING:
     from hrm_engine.inference.puzzles.solve import Solutions
     from hrm_engine.inference.puzzles.trace import Segment, Trace
 
-_PUZZLE = Group("Puzzle", sort_key=2)
-_EFFORT = Group("Effort", sort_key=3)
-_OUTPUT = Group("Output", sort_key=5)
 
-
-def solve(
-    *,
-    bundle: Annotated[str, Parameter(help="Name of a solver, or the path of a run, best or checkpoint folder.")],
-    puzzle: Annotated[
-        str | None,
-        Parameter(
-            group=_PUZZLE, help="A Sudoku of 81, 36 or 16 characters, '.' or 0 for a blank.", allow_leading_hyphen=True
-        ),
-    ] = None,
-    arc: Annotated[
-        Path | None, Parameter(group=_PUZZLE, help="An ARC task file, named after a task that the solver knows.")
-    ] = None,
-    maze: Annotated[Path | None, Parameter(group=_PUZZLE, help="A maze drawn in a text file with # S G.")] = None,
-    index: Annotated[
-        int | None,
-        Parameter(group=_PUZZLE, help="Row of the test split of the solver's dataset. Default: 0, without a puzzle."),
-    ] = None,
-    segments: Annotated[
-        int | None,
-        Parameter(group=_EFFORT, help="ACT segments at most, up to 64. Default: as many as it was trained for."),
-    ] = None,
-    starts: Annotated[int, Parameter(group=_EFFORT, help="Starts of each puzzle, up to 64.")] = 1,
-    starts_from: Annotated[
-        Literal["symmetries", "noise"],
-        Parameter(group=_EFFORT, help="Further starts see the board under symmetries, or begin with random states."),
-    ] = "symmetries",
-    choose: Annotated[
-        Literal["first_to_halt", "majority", "lowest_residual", "q_weighted"],
-        Parameter(group=_EFFORT, help="Which of several starts answers."),
-    ] = "first_to_halt",
-    halt_confidence: Annotated[
-        float, Parameter(group=_EFFORT, help="Halting probability that a start needs to halt, beside wanting to.")
-    ] = 0.0,
-    until_valid: Annotated[
-        int, Parameter(group=_EFFORT, help="Restarts at most while the rules refuse the answer; reported apart.")
-    ] = 0,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
-    goal: Goal = None,
-    goal_bias_strength: Strength = None,
-    trace: Annotated[
-        bool,
-        Parameter(
-            group=_OUTPUT, negative="", show_default=False, help="Show what it would answer after every segment."
-        ),
-    ] = False,
-    json: Annotated[
-        bool, Parameter(group=_OUTPUT, negative="", show_default=False, help="Write one JSON object instead.")
-    ] = False,
-) -> int:
+@config_flags(SolveConfig)
+def solve(*, json: Json = False, **given: Any) -> int:
     """Solve a puzzle: the board beside the answer, and whether it is valid. * marks cells that a segment changed."""
+    settings = build_config(SolveConfig, overrides=given, typed=True)
+
     import numpy as np
 
     from hrm_engine import inference
     from hrm_engine.bundles import load_puzzle_bundle
     from hrm_engine.bundles.steering import watch_experts
 
-    given = [flag for flag, value in _ways(puzzle, arc, maze, index).items() if value is not None]
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} each name a puzzle: give one of them")
     workspace = Workspace.find()
-    loaded = load_puzzle_bundle(bundle, device=device, workspace=workspace)
-    steered(loaded, goal, goal_bias_strength, workspace)
-    questions = _questions(loaded, workspace, puzzle, arc, maze, index)
+    loaded = load_puzzle_bundle(settings.solver.bundle, device=settings.solver.device, workspace=workspace)
+    steered(loaded, settings.goals, workspace)
+    questions = _questions(loaded, workspace, settings.board)
     has_names = any(question.identifier is not None for question in questions)
     with watch_experts(loaded) as used:
         solutions = inference.solve(
             loaded,
             np.stack([question.inputs for question in questions]),
             identifiers=np.array([question.identifier for question in questions]) if has_names else None,
-            segments=segments,
-            starts=starts,
-            starts_from=starts_from,
-            choose=choose,
-            halt_confidence=halt_confidence,
-            until_valid=until_valid,
+            settings=settings.effort,
         )
     traces = [
-        inference.trace(loaded, question.inputs, identifier=question.identifier, segments=segments) if trace else None
+        inference.trace(loaded, question.inputs, identifier=question.identifier, segments=settings.effort.segments)
+        if settings.output.trace
+        else None
         for question in questions
     ]
     if json:
@@ -112,31 +57,20 @@ def solve(
         if row:
             console().print()
         _show(loaded, question, solutions, row, traces[row])
-    show_use(used, goal)
+    show_use(used, settings.goals)
     return 0
 
 
-def _ways(puzzle: str | None, arc: Path | None, maze: Path | None, index: int | None) -> dict[str, object]:
-    return {"--puzzle": puzzle, "--arc": arc, "--maze": maze, "--index": index}
-
-
-def _questions(
-    bundle: PuzzleBundle,
-    workspace: Workspace,
-    puzzle: str | None,
-    arc: Path | None,
-    maze: Path | None,
-    index: int | None,
-) -> list[Puzzle]:
+def _questions(bundle: PuzzleBundle, workspace: Workspace, chosen: PuzzleConfig) -> list[Puzzle]:
     from hrm_engine.inference.puzzles import given
 
-    if puzzle is not None:
-        return [given.typed_sudoku(bundle, puzzle)]
-    if maze is not None:
-        return [given.drawn_maze(bundle, workspace.resolve(maze))]
-    if arc is not None:
-        return given.arc_task(bundle, workspace.resolve(arc))
-    return [given.held_out_row(bundle, index or 0, workspace)]
+    if chosen.puzzle is not None:
+        return [given.typed_sudoku(bundle, chosen.puzzle)]
+    if chosen.maze is not None:
+        return [given.drawn_maze(bundle, workspace.resolve(chosen.maze))]
+    if chosen.arc is not None:
+        return given.arc_task(bundle, workspace.resolve(chosen.arc))
+    return [given.held_out_row(bundle, chosen.index or 0, workspace)]
 
 
 def _board_json(

@@ -109,7 +109,7 @@ def _train(kind: type[TrainConfig], preset_name: str | None, how: Beginning, giv
     workspace = Workspace.find()
     preset = {} if preset_name is None else load_preset(preset_place(preset_name, workspace), kind)
     if not how.has_saved_settings:
-        build_config(kind, preset=preset, overrides=given)  # a wrong setting should not wait for torch
+        build_config(kind, preset=preset, overrides=given, typed=True)  # a wrong setting should not wait for torch
 
     from hrm_engine.training import Trainer, drive, settle
     from lab.cli.train_view import train_view

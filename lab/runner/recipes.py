@@ -60,7 +60,8 @@ class Recipe:
             model = _training_of(self.preset)
             known = leaves(model)
             settings = {name: value for name, value in values.items() if name in known and value is not None}
-            build_config(model, preset=self._chosen_preset(values), overrides=settings)
+            # as of a preset: a notebook hands over all its parameters, also those that do nothing beside the others
+            build_config(model, preset={**load_preset(self._chosen_preset(values), model), **settings})
         except ConfigError as error:
             raise NotebookError(f"recipe {self.name}: {error}") from error
 

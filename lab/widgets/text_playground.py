@@ -9,10 +9,14 @@ from typing import Any
 import ipywidgets
 
 from hrm_engine.bundles import Bundle
+from hrm_engine.config import leaves
+from hrm_engine.config.core import MAX_SEGMENTS
+from hrm_engine.config.forms import form_field
+from hrm_engine.config.writing import WritingConfig
 from hrm_engine.data.text.typed import typed_stop_strings
 from hrm_engine.errors import HRMError
 from hrm_engine.inference import stream
-from hrm_engine.inference.text.generate import MAX_SEGMENTS
+from lab.widgets.forms import STYLE, wide, widget
 from lab.widgets.text_view import TextView
 
 _REDRAW_S = 0.15
@@ -32,35 +36,26 @@ class TextPlayground(ipywidgets.VBox):  # type: ignore[misc]
     def __init__(self, bundle: Bundle, prompt: str = "The list", *, write: bool = True) -> None:
         self.bundle = bundle
         self.view: TextView | None = None
-        wide, style = ipywidgets.Layout(width="330px"), {"description_width": "130px"}
-
-        def slider(kind: Any, low: float, high: float, value: float, step: float, name: str) -> Any:
-            return kind(value=value, min=low, max=high, step=step, description=name, layout=wide, style=style)
-
-        whole, real = ipywidgets.IntSlider, ipywidgets.FloatSlider
-        segments = bundle.config.halt_max_steps
         self.prompt = ipywidgets.Textarea(prompt, layout=ipywidgets.Layout(width="670px", height="70px"))
-        self.settings: dict[str, Any] = {
-            "max_new_tokens": slider(
-                whole, 1, bundle.config.max_seq_len - 1, min(60, bundle.config.max_seq_len - 1), 1, "tokens"
-            ),
-            "temperature": slider(real, 0, 2, 0.8, 0.05, "temperature"),
-            "segments": slider(whole, 1, max(segments, min(2 * segments, MAX_SEGMENTS)), segments, 1, "segments"),
-            "top_k": ipywidgets.IntText(0, description="top k, 0: all", layout=wide, style=style),
-            "top_p": slider(real, 0.05, 1, 1, 0.05, "top p"),
-            "repetition_penalty": slider(real, 0.5, 2, 1, 0.05, "repetition penalty"),
-            "seed": ipywidgets.IntText(0, description="seed", layout=wide, style=style),
+        most, segments = bundle.config.max_seq_len - 1, bundle.config.halt_max_steps
+        narrower: dict[str, dict[str, Any]] = {
+            "max_new_tokens": {"high": most, "value": 60, "label": "tokens"},
+            "segments": {"high": max(segments, min(2 * segments, MAX_SEGMENTS)), "value": segments},
+            "halt_threshold": {"value": 0.5},
         }
-        if bundle.model.halt_head is not None:
-            self.settings["halt_threshold"] = slider(real, 0, 1, 0.5, 0.01, "halt threshold")
-            self.adaptive = ipywidgets.Checkbox(False, description="adaptive depth", layout=wide, style=style)
-        else:
-            self.adaptive = None
+        has_head = bundle.model.halt_head is not None
+        names = [name for name in leaves(WritingConfig) if name != "stop" and (has_head or name != "halt_threshold")]
+        self.settings: dict[str, Any] = {
+            name: widget(form_field(WritingConfig, name, **narrower.get(name, {}))) for name in names
+        }
+        self.adaptive = None
+        if has_head:
+            self.adaptive = ipywidgets.Checkbox(False, description="adaptive depth", layout=wide(), style=STYLE)
         self.stop = ipywidgets.Textarea(
             placeholder=r"one a line; \n stands for a line break",
             description="stop strings",
             layout=ipywidgets.Layout(width="670px", height="50px"),
-            style=style,
+            style=STYLE,
         )
         self.button = ipywidgets.Button(description="Write", button_style="primary")
         self.shown = ipywidgets.HTML()

@@ -164,8 +164,8 @@ def test_what_an_import_refuses(workspace: Workspace, theirs: Path, complaint: C
     assert "is a file: name the folder" in complaint("import", "file", *hf, "x")
     assert "no such folder, and it is no hub id" in complaint("import", "nowhere", *hf, "x")
     assert "not allowed" in complaint("import", "theirs", *hf, "../up")
-    for words in (("--seq-len", "9"), ("--model-config", "x"), ("--pos-encodings", "rope"), ("--h-cycles", "2")):
-        assert f"{words[0]}: not with --format hf" in complaint("import", "theirs", *hf, "x", *words)
+    for words in (("--seq-len", "9"), ("--config-file", "x"), ("--pos-encodings", "rope"), ("--h-cycles", "2")):
+        assert f"{words[0]} cannot be used with --format hf" in complaint("import", "theirs", *hf, "x", *words)
 
 
 def test_names_and_folders_that_are_taken(workspace: Workspace, sound: Path, complaint: Callable[..., str]) -> None:
@@ -192,11 +192,11 @@ def test_what_an_export_refuses(workspace: Workspace, complaint: Callable[..., s
     assert "window_size is 8" in complaint("export", "windowed", "out", *hf)
     assert "norm is post" in complaint("export", "other", "out", *hf, "--segments", "1")
     assert "of kind 'puzzle'" in complaint("export", "solver", "out", *hf)
-    assert "--forward-dtype: not with --format hf" in complaint(
+    assert "--forward-dtype cannot be used with --format hf" in complaint(
         "export", "plain", "out", *hf, "--forward-dtype", "float32"
     )
-    assert "--compiled: not with --format hf" in complaint("export", "plain", "out", *hf, "--no-compiled")
-    assert "--segments: not with --format trm" in complaint(
+    assert "--compiled cannot be used with --format hf" in complaint("export", "plain", "out", *hf, "--no-compiled")
+    assert "--segments goes with --format hf" in complaint(
         "export", "solver", "o", "--format", "trm", "--segments", "1"
     )
     assert not (workspace.root / "out").exists()

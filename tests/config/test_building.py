@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +14,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from hrm_engine.config import NetworkConfig, PuzzleTrainConfig, TextTrainConfig, build_config, flat, leaves, load_preset
-from hrm_engine.config.base import PRESETS, Config, presets_of
+from hrm_engine.config import (
+    ExpertTrainConfig,
+    NetworkConfig,
+    PuzzleTrainConfig,
+    TextTrainConfig,
+    build_config,
+    flat,
+    leaves,
+    load_preset,
+)
+from hrm_engine.config.base import PRESETS, Alias, Config, given_leaves, presets_of
 from hrm_engine.config.text import load_config
 from hrm_engine.errors import ConfigError
 
@@ -105,9 +114,9 @@ def test_a_name_far_from_all_others_gets_no_advice() -> None:
     assert "Did you mean" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [{"network": {"hidden_sise": 3}}, {"netwrok": {}}, {"steps": 3}], ids=str)
+@pytest.mark.parametrize("content", [{"network": {"hidden_sise": 3}}, {"netwrok": {}}, {"stepz": 3}], ids=str)
 def test_an_unknown_key_in_a_file_is_refused(content: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"hidden_sise|netwrok|steps"):
+    with pytest.raises(ConfigError, match=r"hidden_sise|netwrok|stepz"):
         built(content)
 
 
@@ -281,3 +290,69 @@ def test_network_defaults_are_valid_for_every_architecture() -> None:
 def test_configuration_needs_no_torch() -> None:
     code = "import sys, hrm_engine.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_flat_names_of_flags_work_in_a_file(tmp_path: Path) -> None:
+    """Groups, leaves by name, and leaves as the command line writes them, side by side."""
+    file = tmp_path / "flat.yaml"
+    file.write_text("batch-size: 3\nsteps: 7\n--hidden-size: 64\nnetwork: {h_layers: 1}\ndata: {dataset_file: t.txt}\n")
+    config = build_config(TextTrainConfig, preset=file, overrides={"steps": 9})
+    assert (config.run.batch_size, config.run.steps, config.network.hidden_size) == (3, 9, 64)
+    assert (config.network.h_layers, config.data.dataset_file) == (1, Path("t.txt"))
+    assert given_leaves(TextTrainConfig, load_preset(file)) == {
+        "batch_size": 3,
+        "steps": 7,
+        "hidden_size": 64,
+        "h_layers": 1,
+        "dataset_file": "t.txt",
+    }
+    with pytest.raises(ConfigError, match="--steps"):
+        built({"steps": 0})
+
+
+def test_a_name_that_is_an_alias_elsewhere_is_a_mistake() -> None:
+    class Both(Config):
+        num_rows: Annotated[int, Alias("rows")] = 1
+        rows: int = 2
+
+    with pytest.raises(ValueError, match="'rows' twice"):
+        leaves(Both)
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "told"),
+    [
+        (PuzzleTrainConfig, {"num_experts": 4}, "--num-experts goes with --use-moe"),
+        (TextTrainConfig, {"use_moe": False, "balance": "bias"}, "--balance goes with --use-moe"),
+        (TextTrainConfig, {"balance_rate": 0.1}, "--balance-rate goes with --balance bias"),
+        (TextTrainConfig, {"balance": "none", "load_balance_coef": 0.5}, "goes with --balance loss"),
+        (PuzzleTrainConfig, {"lr_min_ratio": 0.2}, "--lr-min-ratio cannot be used with --lr-scheduler constant"),
+        (
+            PuzzleTrainConfig,
+            {"puzzle_lr": 0.1, "puzzle_tokens": 0},
+            "--puzzle-lr cannot be used with --puzzle-tokens 0",
+        ),
+        (ExpertTrainConfig, {"expert_id": "poems", "compile": True}, "--compile cannot be used with --expert-id"),
+        (TextTrainConfig, {"goal_bias_strength": 2.0}, "--goal-bias-strength goes with --goal"),
+        (
+            PuzzleTrainConfig,
+            {"num_experts": 4, "router_noise": 0.1, "lr_min_ratio": 0.2},
+            "--num-experts and --router-noise goes with --use-moe; --lr-min-ratio cannot be used",
+        ),
+    ],
+    ids=str,
+)
+def test_a_setting_that_would_do_nothing_is_refused(model: type[Config], overrides: dict[str, Any], told: str) -> None:
+    source = {"data_path": "d"} if model is PuzzleTrainConfig else {"dataset_file": "t.txt"}
+    with pytest.raises(ConfigError) as caught:
+        build_config(model, overrides={**source, **overrides})
+    assert told in str(caught.value)
+
+
+def test_a_need_that_is_met_or_waived() -> None:
+    """A preset says what holds where it applies; of a bundle to start from nobody knows the experts yet."""
+    puzzles = {"preset": {"moe": {"num_experts": 4}}, "overrides": {"data_path": "d"}}
+    assert build_config(PuzzleTrainConfig, **puzzles).moe.num_experts == 4
+    dense = {"use_moe": False, "router_noise": 0.1}
+    assert built(**dense, student_init="x").moe.router_noise == 0.1
+    assert built(lr_min_ratio=0.2, balance="bias", balance_rate=0.1).moe.balance_rate == 0.1

@@ -76,14 +76,14 @@ def test_a_csv_file_through_the_command(workspace: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--size", "5"], "Choose from: 4, 6, 9"),
+        (["--size", "5"], "4, 6 or 9"),
         (["--count", "0"], "--count"),
         (["--blanks", "65"], "--blanks 65: a 9x9 Sudoku with one solution has 1 to 64"),
         (["--csv", "a.csv"], "add --test-csv FILE or --test-count M"),
         (["--csv", "a.csv", "--count", "3", "--blanks", "4"], "--count and --blanks cannot be used with --csv"),
         (["--csv", "a.csv", "--hard-proxy"], "--hard-proxy cannot be used with --csv"),
         (["--csv", "none.csv", "--test-count", "1"], "none.csv does not exist"),
-        (["--subsample-size", "3"], "--subsample-size cannot be used with generated puzzles"),
+        (["--subsample-size", "3"], "--subsample-size goes with --csv"),
         (["--hard-proxy", "--size", "9"], "--size cannot be used with --hard-proxy"),
         (["--hard-proxy", "--seed", "1"], "--seed cannot be used with --hard-proxy"),
     ],

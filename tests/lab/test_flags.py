@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from cyclopts import App, CycloptsError
+from pydantic import Field
 from pydantic_core import PydanticUndefined
 
-from hrm_engine.config import TextTrainConfig, leaves
+from hrm_engine.config import Config, TextTrainConfig, leaves
+from hrm_engine.config.base import Alias
 from lab.cli.flags import config_flags
 
-GROUPS = {name: name for name in TextTrainConfig.model_fields}
+
+class Inner(Config):
+    """One group."""
+
+    num_rows: Annotated[int, Alias("rows"), Alias("lines_read")] = Field(1, ge=1, description="Rows.")
+    kwargs: dict[str, Any] | None = Field(None, description="Keywords.")
 
 
-def given(*words: str) -> dict[str, Any]:
+class Toy(Config):
+    """A configuration with what the trainings have not."""
+
+    inner: Inner = Inner()
+
+
+def given(*words: str, model: type[Config] = TextTrainConfig) -> dict[str, Any]:
     """What a command with these flags receives."""
     received: list[dict[str, Any]] = []
     app = App(result_action="return_value")
 
     @app.default
-    @config_flags(TextTrainConfig, GROUPS)
-    def command(*, resume: bool = False, **values: Any) -> int:
+    @config_flags(model)
+    def command(*, resume: bool = False, config: str | None = None, **values: Any) -> int:
         received.append(values)
         return 0
 
@@ -103,3 +116,29 @@ def test_every_default_can_be_given_back(leaf: Any) -> None:
         assert given(leaf.flag if leaf.default else leaf.flag.replace("--", "--no-", 1)) == {leaf.name: leaf.default}
     else:
         assert given(leaf.flag, str(leaf.default)) == {leaf.name: leaf.default}
+
+
+@pytest.mark.parametrize("flag", ["--num-rows", "--rows", "--lines-read", "--lines_read", "--num_rows"])
+def test_an_alias_is_the_same_flag(flag: str) -> None:
+    assert given(flag, "3", model=Toy) == {"num_rows": 3}
+    with pytest.raises(CycloptsError, match="greater than or equal to 1"):
+        given(flag, "0", model=Toy)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"betas": [0.9, 0.5], "on": true}', {"betas": [0.9, 0.5], "on": True}),
+        ("{'betas': (0.9, 0.5), 'on': True}", {"betas": (0.9, 0.5), "on": True}),
+        ("{}", {}),
+        ("none", None),
+    ],
+)
+def test_a_dict_is_json_or_a_python_literal(text: str, value: dict[str, Any] | None) -> None:
+    assert given("--kwargs", text, model=Toy) == {"kwargs": value}
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "3", "__import__('os')", "{'a': open('x')}", "(" * 9999])
+def test_what_is_no_dict_is_refused(text: str) -> None:
+    with pytest.raises(CycloptsError, match="Invalid value for --kwargs: .*(literal|dictionary)"):
+        given("--kwargs", text, model=Toy)

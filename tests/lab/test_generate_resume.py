@@ -86,7 +86,7 @@ def test_what_cannot_be_resumed(interrupted: Path, brain: Bundle, workspace: Pat
     (workspace / "p.jsonl").write_text(prompts)
 
     other = json.loads(settings)
-    other["writer"] = {"pid": os.getppid(), "process_started": None}
+    other["writer"] = os.getppid()
     record.write_text(json.dumps(other))
     assert f"process {os.getppid()} is writing" in refused()
     written(*FILE, "--overwrite", code=2)

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrm_engine.errors import StorageError
-from hrm_engine.store.metrics import ENVELOPE, EVENTS, METRICS, MetricsWriter, docs_table
+from hrm_engine.store.metric_table import ENVELOPE, EVENTS, METRICS, docs_table
+from hrm_engine.store.metrics import MetricsWriter
 from tests.store.conftest import Spawn
 
 

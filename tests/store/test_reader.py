@@ -13,7 +13,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from hrm_engine.errors import ConfigError
-from hrm_engine.store.metrics import ENVELOPE, MetricsWriter
+from hrm_engine.store.metric_table import ENVELOPE
+from hrm_engine.store.metrics import MetricsWriter
 from hrm_engine.store.reader import MetricsReader, MetricsStore
 from tests.store.conftest import Spawn
 from tests.store.rows import line, points, read, steps

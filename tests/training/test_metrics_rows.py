@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hrm_engine.config import PuzzleTrainConfig, build_config
 from hrm_engine.data.puzzles.arc.build import build_arc
-from hrm_engine.store.metrics import ENVELOPE, EVENTS, METRICS
+from hrm_engine.store.metric_table import ENVELOPE, EVENTS, METRICS
 from hrm_engine.store.reader import MetricsReader
 from hrm_engine.training import Trainer, train
 from hrm_engine.training.monitor import system_figures

@@ -21,22 +21,21 @@ import numpy.typing as npt
 import torch
 
 from hrm_engine.bundles import PuzzleBundle
+from hrm_engine.config.keywords import takes
+from hrm_engine.config.solving import EffortConfig
 from hrm_engine.data.puzzles.symmetries import Numbers, Views
 from hrm_engine.errors import ConfigError
-from hrm_engine.inference.puzzles.starts import CHOICES, Attempts, Choose, StartsFrom, board_views, chosen_starts
+from hrm_engine.inference.puzzles.starts import Attempts, board_views, chosen_starts
 from hrm_engine.inference.puzzles.thinking import (
     Boards,
     FirstStates,
     Thinker,
     check_boards,
     check_identifiers,
-    check_segments,
 )
 from hrm_engine.models.core import Carry
 from hrm_engine.models.flops import flops_per_segment
 
-MAX_STARTS = 64
-MAX_RESTARTS = 1000
 # Positions in a batch: enough to keep the device busy, few enough for the attention of 900-cell boards.
 CPU_POSITIONS, OTHER_POSITIONS = 1 << 14, 1 << 17
 
@@ -72,36 +71,28 @@ class Solutions:
     """Matrix products of all segments, restarts included, in FLOPs (:mod:`hrm_engine.models.flops`)."""
 
 
+@takes(EffortConfig)
 @torch.no_grad()
 def solve(
     bundle: PuzzleBundle,
     inputs: Boards,
     *,
     identifiers: Boards | None = None,
-    segments: int | None = None,
-    starts: int = 1,
-    starts_from: StartsFrom = "symmetries",
-    choose: Choose = "first_to_halt",
     halting: bool = True,
-    halt_confidence: float = 0.0,
     batch_size: int | None = None,
-    until_valid: int = 0,
+    settings: EffortConfig,
 ) -> Solutions:
     """Solve puzzles (N, C).
 
+    Of ARC tasks the symmetries are their augmentations. With ``first_to_halt`` the other starts are dropped once they
+    have thought as long as the one that has halted; otherwise each goes on until it halts by itself. The first of many
+    starts to halt is often one that is wrongly sure: a high ``halt_confidence`` (0.9) costs some segments and keeps
+    those out.
+
     Args:
         identifiers: puzzle identifiers (N,); by default the blank one, which ARC solvers do not have.
-        segments: a start thinks at most so long, 1 to 64; by default as long as the model was trained for.
-        starts: looks at each puzzle, 1 to 64; the first is at the board as it is.
-        starts_from: views of the other starts: the board under symmetries (of an ARC task: its augmentations), or
-            the same board from random first states.
-        choose: which start answers, see :func:`chosen_starts`. With ``first_to_halt`` the others are dropped once they
-            have thought as long as the one that has halted; otherwise each goes on until it halts by itself.
         halting: without it every start thinks all ``segments``.
-        halt_confidence: halting probability that a start must have to halt, beside wanting to. The first of many starts
-            to halt is often one that is wrongly sure: a high bar (0.9) costs some segments and keeps those out.
         batch_size: B; by default what suits board and device.
-        until_valid: restarts at most of a puzzle whose answer the verifier refuses, each as one start more.
 
     Raises:
         DataError: boards that the solver cannot take.
@@ -110,17 +101,15 @@ def solve(
     """
     boards = check_boards(bundle, np.asarray(inputs))
     numbers = check_identifiers(bundle, identifiers, len(boards))
-    num_segments = check_segments(bundle, segments)
-    _check_effort(bundle, starts, choose, halting, batch_size, until_valid)
-    if not 0 <= halt_confidence <= 1:
-        raise ConfigError(f"--halt-confidence {halt_confidence}: a probability, 0 to 1, is expected")
+    starts, choose, until_valid = settings.starts, settings.choose, settings.until_valid
+    _check_effort(bundle, settings, halting, batch_size)
     pool = _Pool(
         bundle,
-        board_views(bundle, numbers, starts_from, starts + until_valid),
-        num_segments=num_segments,
+        board_views(bundle, numbers, settings.starts_from, starts + until_valid),
+        num_segments=settings.segments or bundle.config.halt_max_steps,
         halting=halting,
-        halt_confidence=halt_confidence,
-        drawn=starts_from == "noise",
+        halt_confidence=settings.halt_confidence,
+        drawn=settings.starts_from == "noise",
         batch_size=batch_size,
     )
     attempts = pool.run(boards, numbers, range(starts), race=choose == "first_to_halt" and halting)
@@ -281,18 +270,10 @@ class _Pool:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.thinker.device)
 
 
-def _check_effort(
-    bundle: PuzzleBundle, starts: int, choose: str, halting: bool, batch_size: int | None, until_valid: int
-) -> None:
-    if not 1 <= starts <= MAX_STARTS:
-        raise ConfigError(f"--starts {starts}: 1 to {MAX_STARTS} are possible")
-    if choose not in CHOICES:
-        raise ConfigError(f"--choose {choose}: known are {', '.join(CHOICES)}")
-    if choose == "first_to_halt" and not halting and starts > 1:
+def _check_effort(bundle: PuzzleBundle, settings: EffortConfig, halting: bool, batch_size: int | None) -> None:
+    if settings.choose == "first_to_halt" and not halting and settings.starts > 1:
         raise ConfigError("first_to_halt chooses by halting: without it use majority, lowest_residual or q_weighted")
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size {batch_size}: at least 1")
-    if not 0 <= until_valid <= MAX_RESTARTS:
-        raise ConfigError(f"--until-valid {until_valid}: 0 to {MAX_RESTARTS} restarts are possible")
-    if until_valid and not bundle.card.board.has_rules:
+    if settings.until_valid and not bundle.card.board.has_rules:
         raise ConfigError(f"--until-valid needs rules to check an answer by, and {bundle.card.puzzle} boards have none")

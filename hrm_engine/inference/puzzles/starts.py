@@ -6,18 +6,14 @@ Shapes: N boards, K starts each, C cells.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from hrm_engine.bundles import PuzzleBundle
+from hrm_engine.config.solving import Choose, StartsFrom
 from hrm_engine.data.puzzles.symmetries import Numbers, SameBoard, Views
 from hrm_engine.errors import ConfigError
-
-StartsFrom = Literal["symmetries", "noise"]
-Choose = Literal["first_to_halt", "majority", "lowest_residual", "q_weighted"]
-CHOICES: tuple[Choose, ...] = get_args(Choose)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from hrm_engine.bundles import PuzzleBundle
+from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.models.core import Carry, RecurrentCore
 from hrm_engine.models.slots import embed_rows, repeat_latents, wants_to_halt
 
 Boards = npt.NDArray[np.integer[Any]]
-
-MAX_SEGMENTS = 64
 
 
 @dataclass(frozen=True)

@@ -14,72 +14,39 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from hrm_engine.bundles import Bundle
+from hrm_engine.config.keywords import takes
+from hrm_engine.config.writing import MAX_BATCH_SIZE, WritingConfig
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.inference.text.row import FinishReason, Generation, TextRow
-from hrm_engine.inference.text.sampling import Sampling, draw
-from hrm_engine.inference.text.stop_strings import check_stop_strings
+from hrm_engine.inference.text.sampling import draw, row_generator
 from hrm_engine.models.act import check_threshold
 
-MAX_SEGMENTS = 64
-MAX_BATCH_SIZE = 4096
 
-
-def generate(
-    bundle: Bundle,
-    prompt: str,
-    *,
-    max_new_tokens: int = 100,
-    segments: int | None = None,
-    halt_threshold: float | None = None,
-    temperature: float = 0.8,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    repetition_penalty: float = 1.0,
-    stop: str | Sequence[str] = (),
-    seed: int = 0,
-) -> Generation:
+@takes(WritingConfig)
+def generate(bundle: Bundle, prompt: str, *, settings: WritingConfig) -> Generation:
     """Continue a prompt; the same seed gives the same text. An empty prompt begins a document.
-
-    Args:
-        segments: depth at which a token is read, at most; by default the one that the model was trained for.
-        halt_threshold: 0 to 1. A token goes on to the next segment while the halting head gives more than this for the
-            probability that it is worth it. By default every token runs all segments.
-        stop: the text ends before the first of these strings.
 
     Raises:
         ConfigError: values out of range, a prompt that fills the context, a threshold for a model without halting head.
         BundleError: the model gives NaN, as damaged weights do.
     """
-    sampling = Sampling(temperature, top_k, top_p, seed, repetition_penalty)
-    writing = Writing(bundle, prompt, max_new_tokens, segments, halt_threshold, sampling, stop)
+    writing = Writing(bundle, prompt, settings)
     for _ in writing:
         pass
     return writing.result()
 
 
-def stream(
-    bundle: Bundle,
-    prompt: str,
-    *,
-    max_new_tokens: int = 100,
-    segments: int | None = None,
-    halt_threshold: float | None = None,
-    temperature: float = 0.8,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    repetition_penalty: float = 1.0,
-    stop: str | Sequence[str] = (),
-    seed: int = 0,
-) -> Writing:
+@takes(WritingConfig)
+def stream(bundle: Bundle, prompt: str, *, settings: WritingConfig) -> Writing:
     """Like :func:`generate`, piece by piece.
 
     Held back are characters whose bytes are not complete yet, and what may be the beginning of a stop string.
     """
-    sampling = Sampling(temperature, top_k, top_p, seed, repetition_penalty)
-    return Writing(bundle, prompt, max_new_tokens, segments, halt_threshold, sampling, stop)
+    return Writing(bundle, prompt, settings)
 
 
+@takes(WritingConfig)
 def generate_batch(
     bundle: Bundle,
     prompts: Sequence[str],
@@ -87,15 +54,7 @@ def generate_batch(
     batch_size: int = 8,
     where: Sequence[str] | None = None,
     first: int = 0,
-    max_new_tokens: int = 100,
-    segments: int | None = None,
-    halt_threshold: float | None = None,
-    temperature: float = 0.8,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    repetition_penalty: float = 1.0,
-    stop: str | Sequence[str] = (),
-    seed: int = 0,
+    settings: WritingConfig,
 ) -> Iterator[Generation]:
     """Continue many prompts, ``batch_size`` at a time; yields their texts in order, as batches are finished.
 
@@ -112,8 +71,7 @@ def generate_batch(
     """
     if not 1 <= batch_size <= MAX_BATCH_SIZE:
         raise ConfigError(f"--batch-size {batch_size}: use 1 to {MAX_BATCH_SIZE} prompts at a time")
-    sampling = Sampling(temperature, top_k, top_p, seed, repetition_penalty)
-    group = _Group(bundle, max_new_tokens, segments, halt_threshold, sampling, stop)
+    group = _Group(bundle, settings)
     names = [f"prompt {number}" for number in range(len(prompts))] if where is None else where
     ids = group.encoded(prompts, [f"{name}: " for name in names])
     return _in_batches(group, prompts, ids, batch_size, first)
@@ -135,17 +93,8 @@ def _in_batches(
 class Writing:
     """A text while it is written: an iterator over its pieces. Also raises what :func:`generate` raises."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        prompt: str,
-        max_new_tokens: int,
-        segments: int | None,
-        halt_threshold: float | None,
-        sampling: Sampling,
-        stop: str | Sequence[str],
-    ) -> None:
-        group = _Group(bundle, max_new_tokens, segments, halt_threshold, sampling, stop)
+    def __init__(self, bundle: Bundle, prompt: str, settings: WritingConfig) -> None:
+        group = _Group(bundle, settings)
         self.num_segments = group.num_segments
         self._row = group.row(prompt, group.encoded([prompt], [""])[0], 0)
         self._steps = group.write([self._row])
@@ -177,50 +126,34 @@ class Writing:
 class _Group:
     """What the rows of a generation have in common, and the loop that continues some of them."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        max_new_tokens: int,
-        segments: int | None,
-        halt_threshold: float | None,
-        sampling: Sampling,
-        stop: str | Sequence[str],
-    ) -> None:
-        config = bundle.config
-        if max_new_tokens < 1:
-            raise ConfigError(f"--max-new-tokens {max_new_tokens}: at least 1")
-        self.num_segments = config.halt_max_steps if segments is None else segments
-        if not 1 <= self.num_segments <= MAX_SEGMENTS:
-            raise ConfigError(
-                f"--segments {segments}: use 1 to {MAX_SEGMENTS}; the model was trained for {config.halt_max_steps}"
-            )
-        if halt_threshold is not None:
-            check_threshold(bundle.model, halt_threshold)
-        self.bundle, self.max_new_tokens, self.sampling = bundle, max_new_tokens, sampling
-        self.halt_threshold = halt_threshold
-        self.stop = check_stop_strings(stop)
+    def __init__(self, bundle: Bundle, settings: WritingConfig) -> None:
+        self.bundle, self.settings = bundle, settings
+        self.num_segments = settings.segments or bundle.config.halt_max_steps
+        if settings.halt_threshold is not None:
+            check_threshold(bundle.model, settings.halt_threshold)
 
     def encoded(self, prompts: Sequence[str], where: Sequence[str]) -> list[list[int]]:
         """Token ids of prompts, after the begin token. Raises ConfigError if one leaves no room for a text."""
         size, tokenizer = self.bundle.config.max_seq_len, self.bundle.tokenizer
         begin = [tokenizer.bos_id]
         first = begin if self.bundle.begins_with_bos else []
-        found = [[*first, *ids.tolist()] or begin for ids in tokenizer.encode_batch(prompts)]
-        for name, ids in zip(where, found, strict=True):
+        rows = [[*first, *ids.tolist()] or begin for ids in tokenizer.encode_batch(prompts)]
+        for name, ids in zip(where, rows, strict=True):
             if len(ids) >= size:
                 raise ConfigError(f"{name}the prompt has {len(ids)} tokens and the model's context {size}; shorten it")
-        return found
+        return rows
 
     def row(self, prompt: str, ids: list[int], number: int) -> TextRow:
         """The text of a prompt, not begun yet; its number decides what it draws."""
-        limit = min(self.max_new_tokens, self.bundle.config.max_seq_len - len(ids))
-        at_limit: FinishReason = "length" if limit == self.max_new_tokens else "context"
-        generator = self.sampling.generator(number)
-        return TextRow(self.bundle.tokenizer, prompt, ids, limit, at_limit, self.stop, generator, self.num_segments)
+        most, sampling = self.settings.max_new_tokens, self.settings.sampling
+        limit = min(most, self.bundle.config.max_seq_len - len(ids))
+        at_limit: FinishReason = "length" if limit == most else "context"
+        generator = row_generator(sampling.seed, number)
+        return TextRow(self.bundle.tokenizer, prompt, ids, limit, at_limit, sampling.stop, generator, self.num_segments)
 
     def write(self, rows: list[TextRow]) -> Iterator[None]:
         """Continue rows until all are finished; yields after every token."""
-        core, sampling = self.bundle.model, self.sampling
+        core, sampling = self.bundle.model, self.settings.sampling
         device = core.lm_head.weight.device
         longest = max(len(row.ids) for row in rows)
         pads = [longest - len(row.ids) for row in rows]
@@ -237,7 +170,7 @@ class _Group:
             num_segments=self.num_segments,
             batch=len(rows),
             capacity=longest + max(row.limit for row in rows),
-            halt_threshold=self.halt_threshold,
+            halt_threshold=self.settings.halt_threshold,
         )
         generators = [row.generator for row in rows]
         while True:

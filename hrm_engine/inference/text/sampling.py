@@ -6,53 +6,25 @@ Shapes: B rows, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hrm_engine.config.writing import SamplingConfig
 from hrm_engine.data.random import row_words
-from hrm_engine.errors import BundleError, ConfigError
+from hrm_engine.errors import BundleError
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn from the logits; temperature 0 takes the most likely one.
-
-    ``repetition_penalty`` is the one of CTRL (Keskar et al. 2019, arXiv 1909.05858); 1 is none, above 1 the tokens of
-    the context become less likely, below 1 more.
-    """
-
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    repetition_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= 100:
-            raise ConfigError(f"--temperature {self.temperature}: use a value from 0 (greedy) to 100")
-        if self.top_k < 0:
-            raise ConfigError(f"--top-k {self.top_k}: use 0 (off) or a positive number of tokens")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"--top-p {self.top_p}: use a share above 0 and up to 1 (off)")
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"--seed {self.seed}: use a whole number from 0 to 2^63 - 1")
-        if not 0 < self.repetition_penalty <= 100:
-            raise ConfigError(
-                f"--repetition-penalty {self.repetition_penalty}: use a factor above 0 and up to 100; 1 is off"
-            )
-
-    def generator(self, row: int) -> torch.Generator:
-        """The random numbers of a row, which are those of no other; row 0 has the seed itself."""
-        seed = self.seed if row == 0 else int(row_words(self.seed, "generate", np.array([row]), 1)[0, 0]) >> 1
-        return torch.Generator().manual_seed(seed)
+def row_generator(seed: int, row: int) -> torch.Generator:
+    """The random numbers of a row, which are those of no other; row 0 has the seed itself."""
+    own = seed if row == 0 else int(row_words(seed, "generate", np.array([row]), 1)[0, 0]) >> 1
+    return torch.Generator().manual_seed(own)
 
 
 def draw(
     logits: Tensor,
-    sampling: Sampling,
+    sampling: SamplingConfig,
     generators: Sequence[torch.Generator],
     context: Tensor | None = None,
     *,
@@ -91,7 +63,7 @@ def penalised(logits: Tensor, context: Tensor, penalty: float) -> Tensor:
     return torch.where(context, changed.clamp(max=torch.finfo(changed.dtype).max), logits)
 
 
-def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+def probabilities(logits: Tensor, sampling: SamplingConfig) -> Tensor:
     """Probabilities (B, V) of the next token: temperature (above 0), then the top_k largest, then top_p."""
     # Measured from the largest, which stays 0 however small the temperature is; what overflows is -inf.
     logits = (logits - logits.amax(-1, keepdim=True)) / max(sampling.temperature, 1e-30)

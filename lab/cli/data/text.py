@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from cyclopts import Parameter
-
+from hrm_engine.config import build_config
+from hrm_engine.config.datasets import PythonDocsConfig
 from hrm_engine.store.paths import Workspace
+from lab.cli.flags import config_flags
 
-PYTHON_DOCS = Path("training_data/curated_datasets/python_docs")
 
-
-def build_python_docs(
-    *,
-    output_dir: Annotated[Path, Parameter(help="Folder for train.jsonl and validation.jsonl.")] = PYTHON_DOCS,
-) -> int:
+@config_flags(PythonDocsConfig)
+def build_python_docs(**given: Any) -> int:
     """Build a corpus from the documentation inside this Python installation; needs no network."""
+    settings = build_config(PythonDocsConfig, overrides=given, typed=True)
+
     from hrm_engine.data.text.python_docs import build_python_docs as build
     from lab.cli.reports import show_report
 
     workspace = Workspace.find()
-    show_report(build(workspace.resolve(output_dir)), workspace)
+    show_report(build(workspace.resolve(settings.corpus.output_dir)), workspace)
     return 0

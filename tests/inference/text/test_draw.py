@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
+from hrm_engine.config import build_config
+from hrm_engine.config.writing import SamplingConfig
 from hrm_engine.errors import BundleError, ConfigError
-from hrm_engine.inference.text.sampling import Sampling, draw, penalised, probabilities
+from hrm_engine.inference.text.sampling import draw, penalised, probabilities, row_generator
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 1.5, 0.0, -3.0], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]])
 
@@ -21,7 +23,7 @@ def generators(number: int, seed: int = 0) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed)] * number
 
 
-def shares(logits: list[float], sampling: Sampling) -> list[float]:
+def shares(logits: list[float], sampling: SamplingConfig) -> list[float]:
     """Probabilities by definition: temperature, then the top_k largest, then the fewest tokens that reach top_p."""
     weights = [math.exp((logit - max(logits)) / sampling.temperature) for logit in logits]
     if 0 < sampling.top_k < len(logits):
@@ -42,20 +44,20 @@ def shares(logits: list[float], sampling: Sampling) -> list[float]:
 @pytest.mark.parametrize(
     "sampling",
     [
-        Sampling(temperature=1.0),
-        Sampling(temperature=0.5),
-        Sampling(temperature=3.0),
-        Sampling(temperature=1.0, top_k=1),
-        Sampling(temperature=1.0, top_k=3),
-        Sampling(temperature=1.0, top_k=600),
-        Sampling(temperature=1.0, top_p=0.7),
-        Sampling(temperature=1.0, top_p=0.01),
-        Sampling(temperature=2.0, top_p=0.95),
-        Sampling(temperature=1.5, top_k=4, top_p=0.8),
+        SamplingConfig(temperature=1.0),
+        SamplingConfig(temperature=0.5),
+        SamplingConfig(temperature=3.0),
+        SamplingConfig(temperature=1.0, top_k=1),
+        SamplingConfig(temperature=1.0, top_k=3),
+        SamplingConfig(temperature=1.0, top_k=600),
+        SamplingConfig(temperature=1.0, top_p=0.7),
+        SamplingConfig(temperature=1.0, top_p=0.01),
+        SamplingConfig(temperature=2.0, top_p=0.95),
+        SamplingConfig(temperature=1.5, top_k=4, top_p=0.8),
     ],
     ids=str,
 )
-def test_probabilities_are_the_defined_ones(sampling: Sampling) -> None:
+def test_probabilities_are_the_defined_ones(sampling: SamplingConfig) -> None:
     found = probabilities(LOGITS, sampling)
     for row, logits in zip(found.tolist(), LOGITS.tolist(), strict=True):
         wanted = shares(logits, sampling)
@@ -63,8 +65,10 @@ def test_probabilities_are_the_defined_ones(sampling: Sampling) -> None:
         assert [share / sum(row) for share in row] == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize("sampling", [Sampling(temperature=1.0), Sampling(1.5, 4, 0.8)], ids=str)
-def test_frequencies_are_the_probabilities(sampling: Sampling) -> None:
+@pytest.mark.parametrize(
+    "sampling", [SamplingConfig(temperature=1.0), SamplingConfig(temperature=1.5, top_k=4, top_p=0.8)], ids=str
+)
+def test_frequencies_are_the_probabilities(sampling: SamplingConfig) -> None:
     number = 4000
     drawn = draw(LOGITS[:1].expand(number, -1), sampling, generators(number))
     frequencies = drawn.bincount(minlength=LOGITS.shape[-1]) / number
@@ -83,41 +87,41 @@ def test_frequencies_are_the_probabilities(sampling: Sampling) -> None:
 def test_nothing_outside_top_k_and_top_p_is_drawn(
     logits: list[float], top_k: int, top_p: float, temperature: float
 ) -> None:
-    sampling = Sampling(temperature, top_k, top_p)
+    sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     allowed = {index for index, share in enumerate(shares(logits, sampling)) if share > 0}
     drawn = draw(torch.tensor([logits]).expand(60, -1), sampling, generators(60))
     assert set(drawn.tolist()) <= allowed
 
 
 def test_temperature_0_takes_the_most_likely() -> None:
-    for sampling in (Sampling(temperature=0.0), Sampling(temperature=0.0, top_k=2, top_p=0.1, seed=9)):
+    for sampling in (SamplingConfig(temperature=0.0), SamplingConfig(temperature=0.0, top_k=2, top_p=0.1, seed=9)):
         assert draw(LOGITS, sampling, generators(2, 3)).tolist() == [0, 5]
-    assert draw(LOGITS.bfloat16(), Sampling(temperature=0.0), generators(2)).tolist() == [0, 5]
+    assert draw(LOGITS.bfloat16(), SamplingConfig(temperature=0.0), generators(2)).tolist() == [0, 5]
 
 
 def test_the_first_token_is_always_allowed() -> None:
     sure = torch.tensor([[50.0, 0.0, 0.0]])
-    assert set(draw(sure.expand(50, -1), Sampling(1.0, 0, 1e-9), generators(50)).tolist()) == {0}
+    assert set(draw(sure.expand(50, -1), SamplingConfig(temperature=1.0, top_p=1e-9), generators(50)).tolist()) == {0}
 
 
 def test_the_same_seed_draws_the_same() -> None:
     logits = LOGITS[1:].expand(40, -1)
-    first = draw(logits, Sampling(), generators(40, 5))
-    assert torch.equal(first, draw(logits, Sampling(), generators(40, 5)))
-    assert not torch.equal(first, draw(logits, Sampling(), generators(40, 6)))
+    first = draw(logits, SamplingConfig(), generators(40, 5))
+    assert torch.equal(first, draw(logits, SamplingConfig(), generators(40, 5)))
+    assert not torch.equal(first, draw(logits, SamplingConfig(), generators(40, 6)))
 
 
 def test_a_row_draws_what_it_draws_alone() -> None:
     logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
-    sampling = Sampling(1.3, 20, 0.95, seed=8)
-    together, alone = ([sampling.generator(row) for row in range(5)] for _ in range(2))
+    sampling = SamplingConfig(temperature=1.3, top_k=20, top_p=0.95, seed=8)
+    together, alone = ([row_generator(sampling.seed, row) for row in range(5)] for _ in range(2))
     for _ in range(10):
         drawn = draw(logits, sampling, together)
         assert drawn.tolist() == [int(draw(logits[row : row + 1], sampling, alone[row : row + 1])) for row in range(5)]
 
 
 def test_rows_have_random_numbers_of_their_own_and_row_0_those_of_the_seed() -> None:
-    firsts = {(seed, row): float(torch.rand(1, generator=Sampling(seed=seed).generator(row), dtype=torch.float64))
+    firsts = {(seed, row): float(torch.rand(1, generator=row_generator(seed, row), dtype=torch.float64))
               for seed in (0, 1, 2**63 - 1) for row in (0, 1, 2, 10**9)}  # fmt: skip
     assert len(set(firsts.values())) == len(firsts)
     again = torch.rand(1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -137,13 +141,13 @@ def test_the_repetition_penalty_is_that_of_transformers(seed: int, penalty: floa
     theirs = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits.clone())
     context = torch.zeros(2, 20, dtype=torch.bool).scatter(1, ids, True)
     assert torch.equal(penalised(logits, context, penalty), theirs)
-    greedy = Sampling(temperature=0.0, repetition_penalty=penalty)
+    greedy = SamplingConfig(temperature=0.0, repetition_penalty=penalty)
     assert torch.equal(draw(logits, greedy, generators(2), context), theirs.argmax(-1))
 
 
 def test_the_repetition_penalty_comes_before_the_temperature() -> None:
     context = torch.tensor([[True, False, False, True, False, False]])
-    sampling = Sampling(temperature=0.5, top_k=2, repetition_penalty=10.0)
+    sampling = SamplingConfig(temperature=0.5, top_k=2, repetition_penalty=10.0)
     # 2.0 and 1.5 are divided: 0.5 and 0.2 are the two largest that are left
     drawn = draw(LOGITS[:1].expand(80, -1), sampling, generators(80), context.expand(80, -1))
     assert set(drawn.tolist()) == {0, 2}
@@ -151,7 +155,7 @@ def test_the_repetition_penalty_comes_before_the_temperature() -> None:
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-45, 1e-320])
 def test_a_tiny_temperature_is_nearly_greedy(temperature: float) -> None:
-    assert draw(LOGITS, Sampling(temperature=temperature), generators(2)).tolist() == [0, 5]
+    assert draw(LOGITS, SamplingConfig(temperature=temperature), generators(2)).tolist() == [0, 5]
 
 
 NAN, INF = math.nan, math.inf
@@ -162,18 +166,18 @@ NAN, INF = math.nan, math.inf
 def test_a_row_that_no_sound_network_gives_is_refused(row: list[float], temperature: float) -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0], row])
     with pytest.raises(BundleError, match=r"brains/torn: what it gives .* NaN or infinite"):
-        draw(logits, Sampling(temperature), generators(2), where="brains/torn")
+        draw(logits, SamplingConfig(temperature=temperature), generators(2), where="brains/torn")
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_tokens_that_cannot_be_are_never_drawn(temperature: float) -> None:
     logits = torch.tensor([[-INF, 1.0, -INF]]).expand(20, -1)
-    assert set(draw(logits, Sampling(temperature), generators(20)).tolist()) == {1}
+    assert set(draw(logits, SamplingConfig(temperature=temperature), generators(20)).tolist()) == {1}
 
 
 def test_a_tiny_repetition_penalty_overflows_to_the_largest_number() -> None:
     context = torch.tensor([[False, False, False, True, False, False]])
-    sampling = Sampling(1.0, repetition_penalty=1e-40)
+    sampling = SamplingConfig(temperature=1.0, repetition_penalty=1e-40)
     assert draw(LOGITS[:1], sampling, generators(1), context).tolist() == [3]
 
 
@@ -200,4 +204,4 @@ def test_a_tiny_repetition_penalty_overflows_to_the_largest_number() -> None:
 )
 def test_values_out_of_range_are_refused(wrong: dict[str, float], flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
-        Sampling(**wrong)
+        build_config(SamplingConfig, overrides=wrong)

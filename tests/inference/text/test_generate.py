@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from hrm_engine.bundles import Bundle
+from hrm_engine.config.writing import SamplingConfig
 from hrm_engine.data.text.tokenizer import MIN_VOCAB_SIZE, Tokenizer, train_tokenizer
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference import generate, stream
-from hrm_engine.inference.text.sampling import Sampling, draw
+from hrm_engine.inference.text.sampling import draw
 from hrm_engine.models.act import TextBatch, run_segments
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import tiny_core
@@ -56,7 +57,7 @@ def reciting_bundle(tokenizer: Tokenizer, text: str, *, max_seq_len: int = 60) -
 
 
 @torch.no_grad()
-def written_again(bundle: Bundle, prompt: str, number: int, sampling: Sampling, segments: int) -> list[int]:
+def written_again(bundle: Bundle, prompt: str, number: int, sampling: SamplingConfig, segments: int) -> list[int]:
     """The same text without a cache: everything is computed anew for each token."""
     tokenizer = bundle.tokenizer
     ids = [tokenizer.bos_id, *tokenizer.encode(prompt).tolist()]
@@ -73,11 +74,18 @@ def written_again(bundle: Bundle, prompt: str, number: int, sampling: Sampling, 
     return written
 
 
+SAMPLINGS = [
+    SamplingConfig(temperature=0.0),
+    SamplingConfig(temperature=1.0, seed=4),
+    SamplingConfig(temperature=2.0, top_k=20, top_p=0.9, seed=7),
+]
+
+
 @every_architecture
 @pytest.mark.parametrize("segments", [None, 1, 3])
-@pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(1.0, seed=4), Sampling(2.0, 20, 0.9, 7)], ids=str)
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_equals_computing_everything_again(
-    tokenizer: Tokenizer, arch: str, segments: int | None, sampling: Sampling
+    tokenizer: Tokenizer, arch: str, segments: int | None, sampling: SamplingConfig
 ) -> None:
     bundle = random_bundle(tokenizer, arch)
     options = {

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hrm_engine.config import build_config
+from hrm_engine.config.writing import SamplingConfig
 from hrm_engine.errors import ConfigError
-from hrm_engine.inference.text.stop_strings import StopFinder, check_stop_strings
+from hrm_engine.inference.text.stop_strings import StopFinder
 
 LETTERS = st.text("abc", min_size=1, max_size=4)
 
@@ -46,7 +48,7 @@ def test_only_the_beginning_of_a_stop_string_is_held_back(strings: list[str], te
 
 
 def test_one_string_is_one_string() -> None:
-    assert check_stop_strings("END") == ("END",)
-    assert check_stop_strings(["a", "b"]) == ("a", "b")
+    assert build_config(SamplingConfig, overrides={"stop": "END"}).stop == ("END",)
+    assert build_config(SamplingConfig, overrides={"stop": ["a", "b"]}).stop == ("a", "b")
     with pytest.raises(ConfigError, match="empty"):
-        check_stop_strings(["a", ""])
+        build_config(SamplingConfig, overrides={"stop": ["a", ""]})

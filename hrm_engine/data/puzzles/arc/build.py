@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hrm_engine.config.datasets import ArcTasksConfig
 from hrm_engine.data.puzzles.arc.augment import Augmentation, augmented, draw_augmentations
 from hrm_engine.data.puzzles.arc.board import ArcGrid
 from hrm_engine.data.puzzles.arc.grids import FIRST_COLOUR, NUM_CELLS, SIDE, VOCAB_SIZE, Grid, encode_many
@@ -57,8 +58,8 @@ def build_arc(
     folder: Path,
     sources: Sequence[str],
     *,
-    num_aug: int = 500,
-    seed: int = 42,
+    num_aug: int = ArcTasksConfig().num_aug,
+    seed: int = ArcTasksConfig().seed,
     order_variants: bool = False,
     replace: bool = False,
     root: Path | None = None,

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hrm_engine.config.datasets import MAZE_SIZE, MAZE_TESTS, MazeChoiceConfig, MazeConfig, MazeGeneratedConfig
 from hrm_engine.data.puzzles.description import About
 from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral_cells
 from hrm_engine.data.puzzles.maze.board import VOCAB_SIZE, Maze
@@ -24,8 +25,8 @@ from hrm_engine.data.puzzles.rated import Progress, Puzzles
 from hrm_engine.data.puzzles.writer import DatasetWriter, SplitWriter
 from hrm_engine.data.random import permutation, stream
 from hrm_engine.errors import ConfigError, DataError
+from hrm_engine.store.paths import Workspace
 
-DEFAULT_LOOPS = 0.02
 # The side of the published mazes: generated ones of that size stand in for them.
 _PUBLISHED_SIZE = 30
 _CHUNK_MAZES = 1024
@@ -54,15 +55,46 @@ class MazeReport:
     seconds: float
 
 
+def build_mazes(settings: MazeConfig, workspace: Workspace, *, progress: Progress | None = None) -> MazeReport:
+    """What the settings describe: mazes of their CSV files, else generated ones. Raises what those raise."""
+    mazes, generated, files = settings.mazes, settings.generated, settings.files
+    folder = workspace.resolve(settings.dataset.output_dir)
+    if files.csv:
+        return build_from_csv(
+            folder,
+            csv=[workspace.resolve(file) for file in files.csv],
+            test_csv=[workspace.resolve(file) for file in files.test_csv],
+            test_count=mazes.test_count or 0,
+            subsample_size=files.subsample_size,
+            size=mazes.size,
+            seed=mazes.seed,
+            num_aug=mazes.num_orientations,
+            skip_bad=files.skip_bad_records,
+            replace=settings.dataset.replace,
+        )
+    return build_generated(
+        folder,
+        size=MAZE_SIZE if mazes.size is None else mazes.size,
+        count=generated.count,
+        test_count=MAZE_TESTS if mazes.test_count is None else mazes.test_count,
+        seed=mazes.seed,
+        min_path=generated.min_path,
+        loops=generated.loops,
+        num_aug=mazes.num_orientations,
+        replace=settings.dataset.replace,
+        progress=progress,
+    )
+
+
 def build_generated(
     folder: Path,
     *,
-    size: int = 30,
-    count: int = 1000,
-    test_count: int = 1000,
-    seed: int = 42,
+    size: int = MAZE_SIZE,
+    count: int = MazeGeneratedConfig().count,
+    test_count: int = MAZE_TESTS,
+    seed: int = MazeChoiceConfig().seed,
     min_path: int | None = None,
-    loops: float = DEFAULT_LOOPS,
+    loops: float = MazeGeneratedConfig().loops,
     num_aug: int = 1,
     replace: bool = False,
     progress: Progress | None = None,
@@ -107,7 +139,7 @@ def build_from_csv(
     test_count: int = 0,
     subsample_size: int | None = None,
     size: int | None = None,
-    seed: int = 42,
+    seed: int = MazeChoiceConfig().seed,
     num_aug: int = 1,
     skip_bad: bool = False,
     replace: bool = False,

@@ -7,6 +7,7 @@ at 4x4 there are so few puzzles that most test puzzles are a relabelled or permu
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from hrm_engine.config.datasets import SUDOKU_SIZE, SUDOKU_TESTS, SudokuConfig
 from hrm_engine.data.puzzles.description import SPLITS, About
 from hrm_engine.data.puzzles.rated import Progress, Puzzles
 from hrm_engine.data.puzzles.sudoku.board import Sudoku
@@ -24,6 +26,7 @@ from hrm_engine.data.puzzles.sudoku.hard import HARD_PROXY, NAME, HardSet, make_
 from hrm_engine.data.puzzles.sudoku.symmetries import augment
 from hrm_engine.data.puzzles.writer import DatasetWriter
 from hrm_engine.errors import ConfigError, DataError
+from hrm_engine.store.paths import Workspace
 
 Tokens = npt.NDArray[np.uint8]
 _VARIANT_ROWS = 1 << 16
@@ -47,6 +50,42 @@ class BuildReport:
     train_ratings: tuple[int, int, int]
     test_ratings: tuple[int, int, int]
     seconds: float
+
+
+def build_sudokus(settings: SudokuConfig, workspace: Workspace, *, progress: Progress | None = None) -> BuildReport:
+    """What the settings describe: the puzzles of a CSV file, the hard proxy, or generated ones; raises as those do."""
+    puzzles, generated, files = settings.puzzles, settings.generated, settings.files
+    folder, replace = workspace.resolve(settings.dataset.output_dir), settings.dataset.replace
+    seed, num_aug, workers = puzzles.seed, puzzles.num_aug, os.cpu_count() or 1
+    if files.csv is not None:
+        return build_from_csv(
+            folder,
+            workspace.resolve(files.csv),
+            test_csv=None if files.test_csv is None else workspace.resolve(files.test_csv),
+            test_count=puzzles.test_count,
+            size=puzzles.size,
+            subsample_size=files.subsample_size,
+            min_difficulty=puzzles.min_difficulty,
+            seed=seed,
+            num_aug=num_aug,
+            replace=replace,
+            progress=progress,
+        )
+    if generated.hard_proxy:
+        return build_hard_proxy(folder, seed=seed, num_aug=num_aug, replace=replace, workers=workers, progress=progress)
+    return build_generated(
+        folder,
+        size=puzzles.size or SUDOKU_SIZE,
+        count=generated.count,
+        test_count=puzzles.test_count or SUDOKU_TESTS,
+        blanks=generated.blanks,
+        seed=seed,
+        min_difficulty=puzzles.min_difficulty,
+        num_aug=num_aug,
+        replace=replace,
+        workers=workers,
+        progress=progress,
+    )
 
 
 def build_generated(

@@ -1,0 +1,80 @@
+"""How a leaf looks in a form, for widgets of notebooks and pages of the dashboard alike; made from its declaration."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from annotated_types import Ge, Le
+
+from hrm_engine.config.base import Config, Leaf, leaves
+
+MOST = 2**53 - 1
+"""Largest whole number that a browser holds exactly."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A leaf in a form: a choice, a slider where both ends are known, else a number or a text."""
+
+    name: str
+    label: str
+    help: str
+    value: Any
+    is_whole: bool
+    low: float | None
+    high: float | None
+    step: float
+    is_slider: bool
+    choices: tuple[Any, ...] = ()
+
+
+def form_field(
+    model: type[Config],
+    name: str,
+    *,
+    high: float | None = None,
+    value: Any = None,
+    label: str | None = None,
+    help: str | None = None,
+) -> Field:
+    """The field of a leaf.
+
+    Args:
+        high: a smaller end than the declared one, such as the context of a model.
+        value: what stands in it at first, where that is not the default.
+        label, help: what it is called and what it says, where that is not its name and description.
+    """
+    leaf = leaves(model)[name]
+    low, declared, step = _ends(leaf)
+    value = leaf.default if value is None else value
+    if high is not None and value is not None:
+        value = min(value, high)
+    kinds = (leaf.annotation, *typing.get_args(leaf.annotation))
+    is_whole = int in kinds
+    return Field(
+        name=name,
+        label=label or name.replace("_", " ").capitalize(),
+        help=help or leaf.description.rstrip("."),
+        value=value,
+        is_whole=is_whole,
+        low=low,
+        high=declared if high is None else high,
+        step=step or (1 if is_whole else 0.01),
+        is_slider=low is not None and declared is not None,
+        choices=next((typing.get_args(kind) for kind in kinds if typing.get_origin(kind) is typing.Literal), ()),
+    )
+
+
+def _ends(leaf: Leaf) -> tuple[float | None, float | None, float | None]:
+    """Lowest and highest value and the step; a declaration may give narrower ones for forms alone."""
+    extra = leaf.field.json_schema_extra
+    if isinstance(extra, dict) and isinstance(form := extra.get("form"), list):
+        low, high, step = (typing.cast(float, number) for number in form)
+        return low, high, step
+    return _bound(leaf, Ge, "ge"), _bound(leaf, Le, "le"), None
+
+
+def _bound(leaf: Leaf, kind: type, name: str) -> float | None:
+    return next((getattr(bound, name) for bound in leaf.field.metadata if isinstance(bound, kind)), None)
