@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -93,6 +94,11 @@ class MoETrainConfig(TrainConfig):
 
     if TYPE_CHECKING:
         moe: MoEConfig
+
+    @classmethod
+    def as_of_now(cls, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs from before there were experts say nothing of them, and had none."""
+        return {"moe": {"use_moe": False}, **saved}
 
     @property
     def optim_used(self) -> OptimConfig:

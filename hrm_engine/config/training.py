@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic.config import JsonDict
@@ -150,6 +151,11 @@ class TrainConfig(Config):
         compute: ComputeConfig
         evaluation: EvaluationConfig
         run: RunConfig
+
+    @classmethod
+    def as_of_now(cls, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """The nested settings of a run of an older version with what it did not know yet."""
+        return dict(saved)
 
     @property
     def optim_used(self) -> OptimConfig:

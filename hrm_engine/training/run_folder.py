@@ -156,8 +156,7 @@ def saved_config(path: Path, kind: type[C]) -> C:
         known = kinds.named(recorded)
         command = f"lab train {recorded}" if known is None else known.command_line
         raise CheckpointError(f"{path} is a run of `{command}`; go on with it by that command")
-    # Runs from before there were experts say nothing of them, and had none.
-    return build_config(kind, preset={"moe": {"use_moe": False}, **parameters})
+    return build_config(kind, preset=kind.as_of_now(parameters))
 
 
 def resumed_config(kind: type[C], given: Mapping[str, Any], *, workspace: Workspace | None = None) -> C:

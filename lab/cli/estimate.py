@@ -13,12 +13,10 @@ from hrm_engine.config.kinds import Kind
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_bytes, human_count, human_seconds, show_facts, show_json
-from lab.cli.train import add_commands, preset_place
+from lab.cli.train import app_of_kinds, preset_place
 
 if TYPE_CHECKING:
     from hrm_engine.training.estimating.estimate import Estimate
-
-app = App(name="estimate", help="Parameters, memory, FLOPs and time of a training before it begins.")
 
 _BUSY = 0.75
 """Share of its processors' time below which an estimate says that others had the rest."""
@@ -160,4 +158,7 @@ def _flops(number: float) -> str:
     return f"{number / 1e6:.1f} MFLOP"
 
 
-add_commands(app, _command)
+def __getattr__(name: str) -> App:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return app_of_kinds("estimate", "Parameters, memory, FLOPs and time of a training before it begins.", _command)

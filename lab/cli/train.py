@@ -15,8 +15,6 @@ from hrm_engine.config.kinds import Kind
 from hrm_engine.store.paths import Workspace
 from lab.cli.flags import config_flags
 
-app = App(name="train", help="Train a brain or a puzzle solver.")
-
 _START = Group("Run", help="Which configuration, and whether a run begins, goes on or is forked.", sort_key=1)
 
 # Titles of the configurations' groups, in the order of the help page.
@@ -75,10 +73,15 @@ def titles(model: type[TrainConfig]) -> dict[str, str]:
     return {**TITLES, **others}
 
 
-def add_commands(app: App, command_of: Callable[[Kind], Callable[..., int]]) -> None:
-    """Give an app a command for each kind of training, in the order of the table."""
+def app_of_kinds(name: str, text: str, command_of: Callable[[Kind], Callable[..., int]]) -> App:
+    """An app with a command for each kind of training, in the order of the table.
+
+    It is made when it is asked for, so that kinds that have been registered since this module was imported are in it.
+    """
+    app = App(name=name, help=text)
     for kind in kinds.commands():
         app.command(config_flags(kind.config, titles(kind.config))(command_of(kind)), name=kind.name)
+    return app
 
 
 def _command(kind: Kind) -> Callable[..., int]:
@@ -128,4 +131,7 @@ def preset_place(name_or_file: str, workspace: Workspace) -> str | Path:
     return name_or_file
 
 
-add_commands(app, _command)
+def __getattr__(name: str) -> App:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return app_of_kinds("train", "Train a brain or a puzzle solver.", _command)

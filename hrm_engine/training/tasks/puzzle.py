@@ -13,10 +13,10 @@ from torch import Tensor
 from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.student import student_source
-from hrm_engine.config import CoreConfig, PuzzleTrainConfig, resolve_puzzle_core
+from hrm_engine.config import CoreConfig, PuzzleTrainConfig
 from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.data.puzzles.description import DatasetInfo
-from hrm_engine.data.puzzles.embedded import EMBEDDED, build_embedded
+from hrm_engine.data.puzzles.embedded import build_embedded
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.data.random import stream
 from hrm_engine.errors import DataError
@@ -26,28 +26,16 @@ from hrm_engine.models.slots import NUMBERS, Objective, Rows, Slots, empty_slots
 from hrm_engine.optim.sparse_sign import sparse_sign_update
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.costs import DryStep
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured
-from hrm_engine.training.tasks.attached import look_up, with_attached
-from hrm_engine.training.tasks.core_costs import CoreCosts
-from hrm_engine.training.tasks.core_task import CoreTask
+from hrm_engine.training.tasks.attached import look_up
 from hrm_engine.training.tasks.gradient import warmed_fields, warmed_grad_calls
+from hrm_engine.training.tasks.puzzle_plan import PuzzlePlan
 from hrm_engine.training.tasks.puzzle_report import baselines, describe_evaluation, describe_full_evaluation
 from hrm_engine.training.tasks.puzzle_rows import RowArrays, RowQueue
 from hrm_engine.training.tasks.routing import Routers, with_routing
 
 RECENT_ROWS = 1000
-
-
-class PuzzleCosts(CoreCosts):
-    """Of a training of puzzles."""
-
-    def cycles_at(self, share: float) -> tuple[int, int] | None:
-        """Cycles under the depth curriculum."""
-        config: Any = self.config
-        cycles: tuple[int, int] | None = config.cycles_at(share)
-        return cycles
 
 
 class PuzzleStep:
@@ -108,7 +96,7 @@ class PuzzleStep:
             )
 
 
-class PuzzleTask(CoreTask):
+class PuzzleTask(PuzzlePlan):
     """Rows, slots, losses and evaluation of one puzzle training."""
 
     kind = PUZZLE.name
@@ -123,7 +111,7 @@ class PuzzleTask(CoreTask):
         if config.data.symmetries:
             about.board.check_symmetries(about.height, about.width)
         if core is None:
-            core = self._core(config, info, workspace)
+            core = self.core_of(config, info, workspace)
         else:
             _check_fits(info, core, folder)
         self.core = core
@@ -180,81 +168,10 @@ class PuzzleTask(CoreTask):
         """The task of a run that goes on."""
         return cls(config, workspace, core=read_core_config(checkpoint, kind=cls.kind)), []
 
-    @classmethod
-    def network_for(cls, config: Any, workspace: Workspace) -> CoreConfig:
-        """The network of a new run on the sizes of its dataset, which is built where the lab can."""
-        folder = workspace.resolve(config.data.data_path)
-        build_embedded(folder, workspace.puzzles)
-        return cls._core(config, open_dataset(folder, "train", check_tokens=False).info, workspace)
-
-    @classmethod
-    def network_like(cls, config: Any, like: CoreConfig) -> CoreConfig:
-        """The network that a configuration asks for on the boards of another one."""
-        return resolve_puzzle_core(
-            config.network,
-            vocab_size=like.vocab_size,
-            seq_len=like.max_seq_len - like.prefix_tokens,
-            num_identifiers=max(1, like.num_identifiers),
-            moe=config.moe,
-        )
-
-    @classmethod
-    def _core(cls, config: Any, info: DatasetInfo, workspace: Workspace) -> CoreConfig:
-        core = resolve_puzzle_core(
-            config.network,
-            vocab_size=info.vocab_size,
-            seq_len=info.seq_len,
-            num_identifiers=info.num_puzzle_identifiers,
-            moe=config.moe,
-        )
-        return with_attached(core, config.start.student_init, workspace)
-
-    @classmethod
-    def costs(cls, config: Any, network: CoreConfig) -> PuzzleCosts:
-        """Of one segment, in the stages of the depth curriculum."""
-        return PuzzleCosts(config, network)
-
-    @classmethod
-    def built_first(cls, workspace: Workspace) -> list[Path]:
-        """The datasets that the lab can make by itself."""
-        return [workspace.puzzles / name for name in EMBEDDED]
-
-    @classmethod
-    def for_trial(cls, config: Any) -> Any:
-        """The same with one batch in an evaluation, and none of all rows."""
-        slots = config.run.batch_size * config.run.gradient_accumulation_steps
-        rows = min(config.evaluation.eval_rows, max(config.run.batch_size, min(256, slots)))
-        changes = {"eval_rows": rows, "full_eval": False}
-        return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=changes)})
-
     def evaluation_rows(self, config: Any) -> tuple[int, int]:
         """The fixed subset of the test split; all of it at the end."""
         count = 0 if self.test_set is None else self.test_set.num_rows
         return min(count, config.evaluation.eval_rows), count if config.evaluation.full_eval else 0
-
-    @classmethod
-    def dry_step(cls, config: Any, network: Any, model: Any, device: torch.device, *, checkpointing: bool) -> DryStep:
-        """A segment of the slots of one micro-batch."""
-        rows, cells = config.run.batch_size, network.max_seq_len - network.prefix_tokens
-        row_type = torch.uint8 if network.vocab_size <= 256 else torch.int32
-        queue = Rows(
-            torch.zeros(1, cells, dtype=row_type, device=device),
-            torch.zeros(1, cells, dtype=row_type, device=device),
-            torch.zeros(1, dtype=torch.int32, device=device),
-        )
-        slots = empty_slots(model, rows, queue)
-        settings, routers = config.objective, Routers(config.moe, network, seed=0, total_steps=1)
-        objective = Objective(settings.loss, settings.label_smoothing, settings.halt_loss_weight)
-
-        def run(backward: Backward) -> None:
-            ids = torch.zeros(rows, dtype=torch.int64, device=device)
-            table = None if model.puzzle_embedding is None else model.puzzle_embedding(ids).requires_grad_()
-            positions = torch.arange(network.max_seq_len, device=device)[None]
-            context = model.context(positions, checkpointing=checkpointing, dispatch=routers.dispatch(1, 0, device))
-            backward(think(model, slots, context, objective, num_slots=rows, min_segments=ids, puzzle=table).loss)
-
-        kept = sum(tensor.nbytes for tensor in slots.tensors().values())
-        return DryStep(run, carry=kept * config.run.gradient_accumulation_steps)
 
     def begin(self, model: RecurrentCore, device: torch.device, state: TrainState) -> None:
         """Make the queue of rows and the slots, all of them waiting for a row."""

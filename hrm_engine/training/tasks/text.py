@@ -14,8 +14,8 @@ from torch import Tensor
 from hrm_engine.bundles import Bundle, StartingPoint
 from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.implant import starting_point
-from hrm_engine.bundles.student import student_config, student_core, student_notes
-from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
+from hrm_engine.bundles.student import student_config, student_notes
+from hrm_engine.config import CoreConfig, TextTrainConfig
 from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.ahead import Ahead
 from hrm_engine.data.text.order import RowOrder
@@ -30,12 +30,9 @@ from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accum
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.costs import DryStep
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured
-from hrm_engine.training.tasks.attached import look_up, with_attached
-from hrm_engine.training.tasks.core_costs import CoreCosts
-from hrm_engine.training.tasks.core_task import CoreTask
+from hrm_engine.training.tasks.attached import look_up
 from hrm_engine.training.tasks.gradient import warmed_fields, warmed_grad_calls, warms_embeddings
 from hrm_engine.training.tasks.routing import Routers, with_routing
 from hrm_engine.training.tasks.text_documents import (
@@ -45,30 +42,10 @@ from hrm_engine.training.tasks.text_documents import (
     sample_prompt,
     split_documents,
 )
+from hrm_engine.training.tasks.text_plan import TextPlan
 from hrm_engine.training.tasks.text_rows import StepRows, step_rows
 
 SAMPLE_TOKENS = 60
-_TRIAL_BATCHES = 2
-
-
-class TextCosts(CoreCosts):
-    """Of a training of text, all segments of a step together."""
-
-    @property
-    def num_segments(self) -> int:  # type: ignore[override]
-        """Of a step of full depth."""
-        return self.network.halt_max_steps
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Of full rows."""
-        return self.rows * self.network.max_seq_len
-
-    @property
-    def mean_share(self) -> float:
-        """Of steps whose number of segments is drawn."""
-        most = self.num_segments
-        return (1 + most) / 2 / most if self.config.depth.sample_segments else 1.0  # type: ignore[attr-defined]
 
 
 class TextStep:
@@ -99,7 +76,7 @@ class TextStep:
         self._task.routers.commit(self._task.model, self._routing, stepped)
 
 
-class TextTask(CoreTask):
+class TextTask(TextPlan):
     """Rows, losses, evaluation and samples of one text training."""
 
     kind = TEXT.name
@@ -159,7 +136,7 @@ class TextTask(CoreTask):
         # taken-over embeddings bring their own scale
         taken = None if self._start is None else self._start.embeddings
         scale = None if taken is None else 1.0 / float(taken.std())
-        self.core = self._core(self.config, self.tokenizer, self._workspace, scale)
+        self.core = self.core_of(self.config, self.tokenizer, self._workspace, scale)
         return self.core
 
     def bundle_facts(self) -> dict[str, Any]:
@@ -197,77 +174,9 @@ class TextTask(CoreTask):
         core = read_core_config(checkpoint, kind=cls.kind)
         return cls(config, Tokenizer.load(checkpoint), workspace, core=core), messages
 
-    @classmethod
-    def network_for(cls, config: Any, workspace: Workspace) -> CoreConfig:
-        """The network of a new run; of the base model its tokenizer is read, of the data nothing."""
-        model = workspace.resolve(config.start.model)
-        if (model / "tokenizer.json").is_file():
-            tokenizer = Tokenizer.load(model)
-        else:
-            hidden_size = config.network.hidden_size
-            tokenizer = starting_point(config.start.model, hidden_size=hidden_size, workspace=workspace).tokenizer
-        return cls._core(config, tokenizer, workspace)
-
-    @classmethod
-    def network_like(cls, config: Any, like: CoreConfig) -> CoreConfig:
-        """The network that a configuration asks for with the tokens of another one."""
-        return resolve_core(
-            config.network, vocab_size=like.vocab_size, max_seq_len=config.data.max_seq_len, moe=config.moe
-        )
-
-    @classmethod
-    def _core(cls, config: Any, tokenizer: Tokenizer, workspace: Workspace, scale: float | None = None) -> CoreConfig:
-        core = resolve_core(
-            config.network,
-            vocab_size=tokenizer.vocab_size,
-            max_seq_len=config.data.max_seq_len,
-            embedding_scale=scale,
-            moe=config.moe,
-        )
-        core = student_core(core, config.start.student_init, workspace)
-        return with_attached(core, config.start.student_init, workspace)
-
-    @classmethod
-    def costs(cls, config: Any, network: CoreConfig) -> TextCosts:
-        """Of all segments of a step."""
-        return TextCosts(config, network)
-
-    @classmethod
-    def built_first(cls, workspace: Workspace) -> list[Path]:
-        """Base model and embedded corpus."""
-        return [workspace.base_model, workspace.embedded_corpus]
-
-    @classmethod
-    def for_trial(cls, config: Any) -> Any:
-        """The same with evaluations of a few batches."""
-        batches = min(config.evaluation.eval_batches, _TRIAL_BATCHES)
-        return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"eval_batches": batches})})
-
     def evaluation_rows(self, config: Any) -> tuple[int, int]:
         """The first held-out rows; at the end nothing more."""
         return min(len(self.held_out_rows), config.evaluation.eval_batches * config.run.batch_size), 0
-
-    @classmethod
-    def dry_step(cls, config: Any, network: Any, model: Any, device: torch.device, *, checkpointing: bool) -> DryStep:
-        """The first two segments of one micro-batch: the second has the first one's state beside it."""
-        num_segments, shape = min(2, config.network.halt_max_steps), (config.run.batch_size, config.data.max_seq_len)
-        ids = [torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(5)]
-        freezes = num_segments > 1 and config.depth.freeze_positions > 0
-        batch = TextBatch(*ids[:4], ids[4] if freezes else None)
-        routers = Routers(config.moe, network, seed=0, total_steps=1)
-
-        def run(backward: Backward) -> None:
-            accumulate_gradients(
-                model,
-                batch,
-                num_segments=num_segments,
-                normaliser=1.0,
-                backward=backward,
-                checkpointing=checkpointing,
-                dispatch=routers.dispatch(1, 0, device),
-            )
-
-        return DryStep(run)
 
     def other_data(self, saved: Any) -> list[str]:
         """Nothing where rows are only cut otherwise from what may be the same files; the network tells the length."""
