@@ -31,7 +31,9 @@ class Subject:
 
 SUBJECTS = {
     "text_step": Subject(text_step.report, {"size": TINY, "steps": 2, "warmup": 1, "side": SIDE}),
-    "text_peer": Subject(text_peer.report, {"size": TINY, "turns": 1, "warmup": 1, "side": SIDE}),
+    "text_peer": Subject(
+        text_peer.report, {"size": TINY, "turns": 1, "warmup": 1, "side": SIDE, "forms": text_peer.FORMS[:2]}
+    ),
     "text_gpu": Subject(text_gpu.report, {"size": TINY, "turns": 1, "warmup": 1, "side": SIDE}),
     "adaptive_depth": Subject(adaptive_depth.report, {"steps": 1, "width": 64, "eval_rows": 2}),
     "generation": Subject(

@@ -4,6 +4,7 @@ Vocabulary 8192, H 2 / L 3 cycles, gated attention, one segment, no halting loss
 intermediate 768, 4 layers a stack and 8 x 256 tokens, or another :class:`Size`. Theirs runs under bf16 autocast where
 the machine has bf16, in fp32 where not; both compute in the same type. Ours is the whole step of the trainer, data and
 metrics included; theirs is given rows that are ready and one document each, which needs no mask but the causal one.
+Both run as they are and compiled: theirs as one ``torch.compile`` of the whole model, ours as ``--compile`` does it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from hrm_engine.training import Trainer
 
 VOCABULARY, GRAD_CALLS, H_CYCLES, L_CYCLES, EXPANSION = 8192, 5, 2, 3, 4.0
 TURNS, WARMUP = 12, 3
+FORMS = ("theirs", "ours", "theirs, compiled", "ours, compiled")
 
 Step = Callable[[], None]
 
@@ -61,17 +63,21 @@ def report(
     turns: int = TURNS,
     warmup: int = WARMUP,
     side: int | None = None,
+    forms: Sequence[str] = FORMS,
 ) -> str:
     """Markdown: tokens/s, share of the matmul rate, and the ratio of steps taken in turn; memory of each alone."""
     size = size or Size()
-    times: dict[str, list[float]] = {"theirs": [], "ours": []}
+    times: dict[str, list[float]] = {form: [] for form in forms}
     rates = []
-    with their_step(device, size) as (theirs, _), our_trainer(device, size) as trainer:
-        flops = step_flops(trainer.core, rows=size.rows).total
-        ours = trainer.step
+    with contextlib.ExitStack() as stack:
+        steps: dict[str, Callable[[], object]] = {}
+        flops = 0.0
+        for form in forms:
+            steps[form], of_step = stack.enter_context(_step(form, device, size))
+            flops = max(flops, of_step)
         for _ in range(turns + warmup):
             rates.append(matmul_rate(device, runs=3, side=side))
-            for name, step in (("theirs", theirs), ("ours", ours)):
+            for name, step in steps.items():
                 wait(device)
                 start = time.perf_counter()
                 step()
@@ -82,11 +88,12 @@ def report(
     for name, measured in times.items():
         kept = measured[warmup:]
         share = statistics.median(flops / s / rate for s, rate in zip(kept, rates[warmup:], strict=True))
-        ratio = statistics.median(peer / mine for peer, mine in zip(times["theirs"][warmup:], kept, strict=True))
+        peers = times["theirs, compiled" if "compiled" in name else "theirs"][warmup:]
+        ratio = statistics.median(peer / mine for peer, mine in zip(peers, kept, strict=True))
         step = statistics.median(kept)
         rows.append(
             [
-                {"theirs": "HrmTextForCausalLM", "ours": "lab train actv1"}[name],
+                name.replace("theirs", "HrmTextForCausalLM").replace("ours", "lab train actv1"),
                 f"{size.rows * size.length / step:,.0f}",
                 f"{step * 1e3:,.0f} ms",
                 f"{share:.1%}",
@@ -94,7 +101,7 @@ def report(
                 f"{ratio:.2f} x",
             ]
         )
-    header = ["text step", "tokens/s", "step", "of the matmul rate", "peak memory, alone", "speed to theirs"]
+    header = ["text step", "tokens/s", "step", "of the matmul rate", "peak memory, alone", "speed to theirs likewise"]
     limit, dtype = statistics.median(rates), dtype_name(compute_dtype(device))
     return (
         f"## Text training step beside transformers, {dtype}, {GRAD_CALLS} gradient calls\n\n"
@@ -105,7 +112,19 @@ def report(
 
 
 @contextlib.contextmanager
-def our_trainer(device: torch.device, size: Size) -> Iterator[Trainer]:
+def _step(form: str, device: torch.device, size: Size) -> Iterator[tuple[Callable[[], object], float]]:
+    """A step of one of the :data:`FORMS`, and its FLOPs, which are those of ours for all."""
+    compiled = "compiled" in form
+    if form.startswith("ours"):
+        with our_trainer(device, size, compiled=compiled) as trainer:
+            yield trainer.step, step_flops(trainer.core, rows=size.rows).total
+    else:
+        with their_step(device, size, compiled=compiled) as (step, _):
+            yield step, 0.0
+
+
+@contextlib.contextmanager
+def our_trainer(device: torch.device, size: Size, *, compiled: bool | None = None) -> Iterator[Trainer]:
     """The trainer of ours, with a run of its own in a workspace of its own."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         workspace = Workspace(Path(folder))
@@ -121,6 +140,7 @@ def our_trainer(device: torch.device, size: Size) -> Iterator[Trainer]:
             eval_batches=0,
             save_every=10_000,
             device=str(device),
+            compile=compiled,
             gradient_checkpointing=False,
         )
         with Trainer(config, workspace=workspace) as trainer:
@@ -129,7 +149,7 @@ def our_trainer(device: torch.device, size: Size) -> Iterator[Trainer]:
 
 
 @contextlib.contextmanager
-def their_step(device: torch.device, size: Size) -> Iterator[tuple[Step, int]]:
+def their_step(device: torch.device, size: Size, *, compiled: bool = False) -> Iterator[tuple[Step, int]]:
     """The same step as the library's users write it, and the model's parameters."""
     from transformers import HrmTextConfig, HrmTextForCausalLM
 
@@ -149,6 +169,8 @@ def their_step(device: torch.device, size: Size) -> Iterator[tuple[Step, int]]:
         prefix_lm=False,
     )
     model = HrmTextForCausalLM(config).to(device).train()
+    if compiled:
+        model.compile(dynamic=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     generator = torch.Generator().manual_seed(0)
     dtype = compute_dtype(device)
@@ -174,10 +196,7 @@ def _peak(name: str, device_name: str, size: Size) -> int:
     keep_freed_memory()
     device = torch.device(device_name)
     with contextlib.ExitStack() as stack:
-        if name == "ours":
-            step: Callable[[], object] = stack.enter_context(our_trainer(device, size)).step
-        else:
-            step, _ = stack.enter_context(their_step(device, size))
+        step, _ = stack.enter_context(_step(name, device, size))
         for _ in range(3):
             step()
         restart_peak(device)

@@ -68,7 +68,7 @@ def choose_precision(device: torch.device, *, amp: bool, model_dtype: str) -> tu
         return Precision(master, torch.bfloat16, stored, False), None
     if not amp:
         return Precision(master, torch.float32, stored, False), None
-    if _has_bf16(device):
+    if has_bf16(device):
         return Precision(master, torch.bfloat16, stored, False), None
     if device.type == "cuda":
         return Precision(master, torch.float16, stored, True), "no bf16 on this GPU: fp16 with loss scaling"
@@ -123,7 +123,8 @@ def _available(kind: str) -> bool:
     return hasattr(torch, "xpu") and torch.xpu.is_available()
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device has bf16 products of its own."""
     if device.type == "cuda":
         # torch's own question counts emulation, which is slower than fp16
         return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)

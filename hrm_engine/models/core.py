@@ -130,10 +130,10 @@ class RecurrentCore(nn.Module):
             prefix=prefix,
             starts=starts,
         )
-        cos = sin = None
+        angles = None
         if config.pos_encodings == "rope":
-            cos, sin = rope_tables(positions, config.head_size, config.rope_theta, dtype)
-        return Context(plan, cos, sin, checkpointing, dispatch)
+            angles = rope_tables(positions, config.head_size, config.rope_theta, dtype)
+        return Context(plan, angles, checkpointing, dispatch)
 
     def embed(self, tokens: Tensor, positions: Tensor, *, puzzle: Tensor | None = None) -> Tensor:
         """Input x (B, S, D) from token ids: scaled to unit variance; learned positions as in HRM.

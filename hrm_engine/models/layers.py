@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from hrm_engine.config import CoreConfig
 from hrm_engine.config.core import inner_width
 from hrm_engine.errors import ConfigError
-from hrm_engine.kernels.attention import AttentionPlan, attention, of_first_query
+from hrm_engine.kernels.attention import AttentionPlan, gated_attention, of_first_query
 from hrm_engine.kernels.norm import rms_norm
 from hrm_engine.kernels.rope import rotate
 from hrm_engine.kernels.swiglu import swiglu
@@ -36,9 +36,8 @@ class Context:
     """What every layer of every call of one batch shares."""
 
     plan: AttentionPlan
-    cos: Tensor | None
-    sin: Tensor | None
-    """Rotary tables (B or 1, S, 1, K); None without rotary positions."""
+    angles: tuple[Tensor, Tensor] | None
+    """Rotary tables, cosine and sine (B or 1, S, 1, K); None without rotary positions."""
     checkpointing: bool = False
     """Recompute layers in the backward pass instead of keeping their activations."""
     dispatch: Dispatch | None = None
@@ -66,15 +65,13 @@ class Attention(nn.Module):
         asking = x[:, :1] if first_only else x
         plan = of_first_query(context.plan) if first_only else context.plan
         q, k, v = self._heads(self.q_proj(asking)), self._heads(self.k_proj(x)), self._heads(self.v_proj(x))
-        if context.cos is not None and context.sin is not None:
-            q = rotate(q, context.cos[:, : q.shape[1]], context.sin[:, : q.shape[1]])
-            k = rotate(k, context.cos, context.sin)
-        if cache is not None:
+        gate = None if self.gate_proj is None else self._heads(self.gate_proj(asking))
+        angles = context.angles
+        if cache is not None:  # it keeps keys that are turned already
+            if angles is not None:
+                q, k, angles = rotate(q, *angles), rotate(k, *angles), None
             k, v = cache.append(k, v)
-        out = attention(q, k, v, plan).flatten(-2)
-        if self.gate_proj is not None:
-            out = torch.sigmoid(self.gate_proj(asking)) * out
-        return self.o_proj(out)
+        return self.o_proj(gated_attention(q, k, v, gate, angles, plan).flatten(-2))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))

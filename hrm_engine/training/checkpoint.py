@@ -19,6 +19,7 @@ from hrm_engine.bundles.save import Companions, write_model
 from hrm_engine.bundles.weights import load_tensors, save_tensors
 from hrm_engine.config import Config, TrainConfig
 from hrm_engine.errors import CheckpointError
+from hrm_engine.kernels import native
 from hrm_engine.store.files import new_folder, read_json, write_json
 from hrm_engine.store.manifest import (
     CHECKPOINTS_FOLDER,
@@ -137,6 +138,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": platform.machine(),
+        "compiled kernels": device.type == "cpu" and native.load() is None,
     }
 
 
@@ -146,5 +148,5 @@ def environment_changes(then: dict[str, Any], device: torch.device) -> list[str]
     return [
         f"{name} was {then.get(name)} before and is {value} now: the continuation may differ in the last bits"
         for name, value in now.items()
-        if then.get(name) != value
+        if then.get(name, False) != value
     ]

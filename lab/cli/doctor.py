@@ -92,6 +92,7 @@ def _device() -> Iterator[Check]:
     except (ImportError, OSError) as error:  # OSError: one of its native libraries does not load
         yield Check("device", "problem", f"torch does not load: {error}", "install torch again, see README.md")
         return
+    from hrm_engine.kernels import native
     from hrm_engine.kernels.device import choose_device, choose_precision
 
     device, _ = choose_device("auto")
@@ -107,6 +108,9 @@ def _device() -> Iterator[Check]:
         yield Check("device", "ok", f"{device.type}: {_processor()}" if device.type == "cpu" else device.type)
     precision, message = choose_precision(device, amp=True, model_dtype="fp32")
     yield Check("arithmetic", "note" if message else "ok", str(precision.compute).removeprefix("torch."), message or "")
+    if device.type == "cpu":
+        missing = native.load()
+        yield Check("kernels in C++", "note" if missing else "ok", "none" if missing else "compiled", missing or "")
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
     advice = thread_advice(threads, cores, busy=psutil.cpu_percent(interval=0.3) / 100 * cores)
     yield Check("threads", "note" if advice else "ok", f"{threads} on {cores} cores", advice)

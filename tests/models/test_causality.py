@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hrm_engine.kernels import attention as kernels
-from hrm_engine.models import layers
 from hrm_engine.models.act import TextBatch, continue_logits, run_segments
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import VOCAB, packed_rows, tiny_core, whole_rows
@@ -20,10 +19,11 @@ Form = Callable[[Tensor, Tensor, Tensor, kernels.AttentionPlan], Tensor]
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, plan: kernels.AttentionPlan) -> Tensor:
     """What devices other than the CPU run."""
-    return kernels.attention(q, k, v, replace(plan, blocks=None))
+    return BY_BLOCKS(q, k, v, replace(plan, blocks=None))
 
 
-FORMS: dict[str, Form] = {"blocks": kernels.attention, "sdpa": sdpa, "reference": kernels.attention_reference}
+BY_BLOCKS = kernels.attention
+FORMS: dict[str, Form] = {"blocks": BY_BLOCKS, "sdpa": sdpa, "reference": kernels.attention_reference}
 
 every_form = pytest.mark.parametrize("form", FORMS)
 every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text", "transformer"])
@@ -34,7 +34,7 @@ every_window = pytest.mark.parametrize("window", [None, 1, 3, 30])
 def use(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # blocks of 5 queries: rows of a few tokens then have several, the last one not full
     monkeypatch.setattr(kernels, "QUERY_BLOCK", 5)
-    monkeypatch.setattr(layers, "attention", FORMS[form])
+    monkeypatch.setattr(kernels, "attention", FORMS[form])
 
 
 @torch.no_grad()
