@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from bench.machine import table
-from hrm_engine.bundles import create_implant, load_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config.text import load_config
 from hrm_engine.inference.text.evaluate import evaluate, evaluate_adaptive
 from hrm_engine.inference.text.reading import held_out_documents, text_batches
+from hrm_engine.starting.implant import create_implant
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import train
 

@@ -20,7 +20,8 @@ import plotly.graph_objects as go
 import torch
 
 from bench.machine import describe, table
-from hrm_engine.bundles import PuzzleBundle, load_puzzle_bundle
+from hrm_engine.bundles.bundle import PuzzleBundle
+from hrm_engine.bundles.load import load_puzzle_bundle
 from hrm_engine.config.solving import Choose
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.inference import Solutions, solve

@@ -24,11 +24,11 @@ from typing import Any
 import torch
 
 from bench.machine import compute_dtype, dtype_name, matmul_rate, peak_memory_bytes, restart_peak, table, wait
-from hrm_engine.bundles import create_implant
 from hrm_engine.config.core import inner_width
 from hrm_engine.config.text import load_config
 from hrm_engine.kernels.device import choose_device, keep_freed_memory
 from hrm_engine.models.flops import step_flops
+from hrm_engine.starting.implant import create_implant
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
 

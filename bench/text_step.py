@@ -16,9 +16,9 @@ import torch
 
 from bench.machine import matmul_rate, peak_memory_bytes, restart_peak, table, wait
 from bench.text_peer import Size
-from hrm_engine.bundles import create_implant
 from hrm_engine.config.text import TextTrainConfig, load_config
 from hrm_engine.models.flops import step_flops
+from hrm_engine.starting.implant import create_implant
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
 

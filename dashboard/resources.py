@@ -23,7 +23,7 @@ from dashboard.queries.workspace import workspace_of
 from hrm_engine.store.paths import Workspace
 
 if TYPE_CHECKING:
-    from hrm_engine.bundles import Bundle, PuzzleBundle
+    from hrm_engine.bundles.bundle import Bundle, PuzzleBundle
 
 # Each holds the rows of one run in memory: about 10 MB for 10,000 training steps.
 _OPEN_RUNS = 12
@@ -97,7 +97,7 @@ def test_split(solver: Solver, dataset_version: Signature | None) -> TestSplit:
 @st.cache_resource(max_entries=3, show_spinner=False)
 def puzzle_bundle(path: Path, version: Version) -> PuzzleBundle:
     """The solver in a folder, as it is and routes in the state ``version``. Raises BundleError, RegistryError."""
-    from hrm_engine.bundles import load_puzzle_bundle
+    from hrm_engine.bundles.load import load_puzzle_bundle
 
     return load_puzzle_bundle(path, workspace=workspace())
 
@@ -113,6 +113,6 @@ class SharedBundle:
 @st.cache_resource(max_entries=3, show_spinner=False)
 def text_bundle(path: Path, version: Signature) -> SharedBundle:
     """The text model in a folder as it was saved in the state ``version``. Raises BundleError, RegistryError."""
-    from hrm_engine.bundles import load_bundle
+    from hrm_engine.bundles.load import load_bundle
 
     return SharedBundle(load_bundle(path, workspace=workspace()), Lock())

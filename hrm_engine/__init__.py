@@ -20,14 +20,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hrm_engine.bundles import (
-        Bundle,
-        PuzzleBundle,
-        list_bundles,
-        load_bundle,
-        load_puzzle_bundle,
-        verify_bundle,
-    )
+    from hrm_engine.bundles.bundle import Bundle, PuzzleBundle
+    from hrm_engine.bundles.listing import list_bundles, verify_bundle
+    from hrm_engine.bundles.load import load_bundle, load_puzzle_bundle
     from hrm_engine.config.puzzle import PuzzleTrainConfig, load_puzzle_config
     from hrm_engine.config.text import TextTrainConfig, load_config
     from hrm_engine.errors import HRMError
@@ -36,11 +31,11 @@ if TYPE_CHECKING:
     from hrm_engine.training.estimating.estimate import Estimate, estimate
 
 _HOMES = {
-    "Bundle": "hrm_engine.bundles",
+    "Bundle": "hrm_engine.bundles.bundle",
     "Estimate": "hrm_engine.training.estimating.estimate",
     "Generation": "hrm_engine.inference",
     "HRMError": "hrm_engine.errors",
-    "PuzzleBundle": "hrm_engine.bundles",
+    "PuzzleBundle": "hrm_engine.bundles.bundle",
     "PuzzleTrainConfig": "hrm_engine.config.puzzle",
     "Solutions": "hrm_engine.inference",
     "StepReport": "hrm_engine.training",
@@ -50,16 +45,16 @@ _HOMES = {
     "Trainer": "hrm_engine.training",
     "estimate": "hrm_engine.training.estimating.estimate",
     "generate": "hrm_engine.inference",
-    "list_bundles": "hrm_engine.bundles",
-    "load_bundle": "hrm_engine.bundles",
+    "list_bundles": "hrm_engine.bundles.listing",
+    "load_bundle": "hrm_engine.bundles.load",
     "load_config": "hrm_engine.config.text",
-    "load_puzzle_bundle": "hrm_engine.bundles",
+    "load_puzzle_bundle": "hrm_engine.bundles.load",
     "load_puzzle_config": "hrm_engine.config.puzzle",
     "solve": "hrm_engine.inference",
     "stream": "hrm_engine.inference",
     "trace": "hrm_engine.inference",
     "train": "hrm_engine.training",
-    "verify_bundle": "hrm_engine.bundles",
+    "verify_bundle": "hrm_engine.bundles.listing",
 }
 
 __all__ = [

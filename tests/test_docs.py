@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from cyclopts import App, CycloptsError, MissingArgumentError
 
-from hrm_engine.bundles import create_implant
 from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, leaves
 from hrm_engine.data.text.python_docs import build_python_docs
+from hrm_engine.starting.implant import create_implant
 from hrm_engine.store.paths import Workspace
 from lab.cli.aios import translated
 from lab.cli.app import build_app

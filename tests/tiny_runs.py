@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import torch
 
-from hrm_engine.bundles import create_implant
 from hrm_engine.config import TextTrainConfig, build_config
+from hrm_engine.starting.implant import create_implant
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import TrainResult, train
 

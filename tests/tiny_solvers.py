@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hrm_engine.bundles import PuzzleBundle
+from hrm_engine.bundles.bundle import PuzzleBundle
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.config import PuzzleNetworkConfig, resolve_puzzle_core
@@ -57,7 +57,7 @@ def tiny_solver(
         for name, parameter in core.named_parameters():
             if "q_proj" in name or "k_proj" in name:
                 parameter.mul_(2)
-    return PuzzleBundle(Path("tiny"), config, core.to(dtype).eval(), card, {})
+    return PuzzleBundle(path=Path("tiny"), config=config, model=core.to(dtype).eval(), metadata={}, card=card)
 
 
 def copying_solver(*, halt_value: float = 1.0) -> PuzzleBundle:

@@ -6,11 +6,11 @@ import streamlit as st
 
 from dashboard.app_pages.changing import Dialogs, answer
 from dashboard.app_pages.parts import plain, sentence
-from dashboard.queries.workspace import find_run
 from dashboard.resources import attachments, run_index, workspace
 from hrm_engine.errors import HRMError
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.experts import ExpertRegistry
+from hrm_engine.store.runs import pick_run
 
 
 def attach(expert_id: str) -> None:
@@ -54,7 +54,7 @@ def detach(subject: str) -> None:
     """Take it out of one brain; ``subject`` is the expert's id and the id of the run."""
     expert_id, _, brain = subject.partition(" ")
     here = workspace()
-    run_dir = find_run(here, brain, run_index(here.root).run_dirs())
+    run_dir = pick_run(brain, run_index(here.root).run_dirs(), here)
     layers = [] if run_dir is None else attachments(here.root).layers(run_dir, expert_id)
     if run_dir is None or not layers:
         sentence(f"{expert_id} is not attached to {brain} any more", key="sentence_dialog")

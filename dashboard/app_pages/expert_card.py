@@ -12,11 +12,12 @@ from dashboard.app_pages.parts import chart, plain
 from dashboard.charts import experts as charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.experts import card_fields, losses
-from dashboard.queries.workspace import printable, run_id
 from dashboard.resources import run_metrics, workspace
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.goals import Goals
+from hrm_engine.store.paths import ARGS_FILE, METRICS_FILE
+from hrm_engine.store.runs import printable, run_id
 
 MAX_LISTED = 20
 ACTIVATIONS = "Tokens that routers sent to it in the evaluations of its trainings, once for each call of its layer"
@@ -95,7 +96,7 @@ def numbers(expert: ExpertCard) -> None:
 def training(expert: ExpertCard, registry: ExpertRegistry) -> None:
     """The curves of its training, if there was one. Raises ConfigError: its folder is a link."""
     folder = registry.folder(expert.expert_id)
-    if not (folder / "metrics.jsonl").is_file():
+    if not (folder / METRICS_FILE).is_file():
         if expert.checkpoint_path is None:
             plain(f"It has no weights yet: lab train actv1 --expert-id {expert.expert_id} --dataset-file FILE")
         return
@@ -111,8 +112,8 @@ def training(expert: ExpertCard, registry: ExpertRegistry) -> None:
         chart(figure, "expert_training", "Training loss of the expert")
     for note in metrics.notes():
         st.warning(note)
-    if (folder / "training_args.json").is_file():
-        link = {"run": run_id(workspace(), folder)}
+    if (folder / ARGS_FILE).is_file():
+        link = {"run": run_id(folder, workspace())}
         st.page_link("app_pages/run.py", label="All of its last training", query_params=link)
 
 

@@ -9,12 +9,12 @@ import streamlit as st
 from dashboard.app_pages.changing import Dialogs, answer
 from dashboard.app_pages.parts import plain, sentence
 from dashboard.queries.goals import ServedGoal, served_goals
-from dashboard.queries.workspace import printable
 from dashboard.resources import workspace
 from hrm_engine.errors import HRMError
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.goals import Goals
+from hrm_engine.store.runs import printable
 
 _SHOWN = 90
 

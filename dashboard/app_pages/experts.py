@@ -17,11 +17,11 @@ from dashboard.app_pages.routing import routing_view
 from dashboard.charts import experts as charts
 from dashboard.charts.style import CONFIG
 from dashboard.queries.experts import STATES, ExpertTable
-from dashboard.queries.workspace import printable
 from dashboard.resources import attachments, expert_table, run_index, workspace
 from hrm_engine.errors import HRMError
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.goals import Goals
+from hrm_engine.store.runs import printable
 
 VIEWS = ("Registry", "Routing")
 MAX_TREE = 300

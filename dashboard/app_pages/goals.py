@@ -23,10 +23,10 @@ from dashboard.app_pages.expert_dialogs import unlink
 from dashboard.app_pages.parts import USE_CHIPS, nothing_yet, plain, sentence
 from dashboard.formats import DASH
 from dashboard.queries.goals import ServedGoal, goal_frame, matching, served_goals
-from dashboard.queries.workspace import printable
 from dashboard.resources import workspace
 from hrm_engine.errors import HRMError
 from hrm_engine.store.goals import Goals
+from hrm_engine.store.runs import printable
 
 _TABLE_ROWS = 12
 _ROW_PIXELS = 36

@@ -14,11 +14,11 @@ from dashboard.app_pages.parts import nothing_yet, plain, sentence
 from dashboard.app_pages.text import text_section
 from dashboard.app_pages.thinking import Thought, question, show, think
 from dashboard.queries.solvers import Solver
-from dashboard.queries.workspace import find_run, run_id
 from dashboard.resources import brains, run_index, solvers, workspace
 from hrm_engine.config.forms import form_field
 from hrm_engine.config.solving import EffortConfig
 from hrm_engine.errors import HRMError
+from hrm_engine.store.runs import pick_run, run_id, shared_name
 
 STARTS = (1, 2, 4, 8, 16, 32)
 
@@ -32,9 +32,9 @@ def page() -> None:
     run_dirs = run_index(workspace().root).run_dirs()
     of_puzzles = {solver.id: solver for solver in solvers(workspace().root).all(run_dirs)}
     of_text = {brain.id: brain for brain in brains(workspace().root).all(run_dirs)}
-    wanted = find_run(workspace(), st.query_params.get("bundle", ""), run_dirs)
-    if wanted is not None and run_id(workspace(), wanted) in {**of_puzzles, **of_text}:
-        play = TEXT if run_id(workspace(), wanted) in of_text else PUZZLES
+    wanted = pick_run(st.query_params.get("bundle", ""), run_dirs, workspace())
+    if wanted is not None and run_id(wanted, workspace()) in {**of_puzzles, **of_text}:
+        play = TEXT if run_id(wanted, workspace()) in of_text else PUZZLES
     elif (play := st.query_params.get("play", "")) not in (PUZZLES, TEXT):
         play = TEXT if of_text and not of_puzzles else PUZZLES
     st.session_state["play"] = play
@@ -99,12 +99,13 @@ def puzzle_section(found: dict[str, Solver], run_dirs: list[Path]) -> None:
 def chosen_solver(found: dict[str, Solver], run_dirs: list[Path]) -> Solver | None:
     """The solver of the link, else the one saved last; says so and gives None if the link names no solver."""
     wanted = st.query_params.get("bundle", "")
-    named = find_run(workspace(), wanted, run_dirs) if wanted else None
-    solver = found.get(run_id(workspace(), named)) if named is not None else None
+    named = pick_run(wanted, run_dirs, workspace()) if wanted else None
+    solver = found.get(run_id(named, workspace())) if named is not None else None
     if not wanted:
         solver = next(iter(found.values()))
     elif named is None:
-        sentence(f"The bundle {wanted[:200]} is not in the workspace (any more): choose a solver below")
+        gone = f"The bundle {wanted[:200]} is not in the workspace (any more): choose a solver below"
+        sentence(shared_name(wanted, run_dirs, workspace()) or gone)
     elif solver is None:
         sentence(f"The bundle {wanted[:200]} solves no puzzles, or is not saved yet: choose a solver below")
     st.session_state["bundle_choice"] = None if solver is None else solver.id

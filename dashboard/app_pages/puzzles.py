@@ -17,10 +17,11 @@ from dashboard.queries.filecache import signature
 from dashboard.queries.overview import PuzzleNumbers, kind_of_run
 from dashboard.queries.puzzles import ROWS_FILE, EvaluatedRows, group_names
 from dashboard.queries.solvers import Solver
-from dashboard.queries.workspace import find_run, run_id
 from dashboard.resources import evaluated_rows, parameters, run_index, run_metrics, solvers, test_split, workspace
 from hrm_engine.config import kinds
 from hrm_engine.errors import HRMError
+from hrm_engine.store.paths import ARGS_FILE, METRICS_FILE
+from hrm_engine.store.runs import pick_run, run_id
 
 if TYPE_CHECKING:
     from hrm_engine.data.puzzles.board import Puzzle
@@ -60,9 +61,9 @@ def chosen_run() -> Path | None:
     here = workspace()
     index = run_index(here.root)
     found = {
-        run_id(here, path): path
+        run_id(path, here): path
         for path in index.run_dirs()
-        if (path / ROWS_FILE).is_file() or kind_of_run(parameters().get(path / "training_args.json")) is kinds.PUZZLE
+        if (path / ROWS_FILE).is_file() or kind_of_run(parameters().get(path / ARGS_FILE)) is kinds.PUZZLE
     }
     if not found:
         nothing_yet(
@@ -71,12 +72,12 @@ def chosen_run() -> Path | None:
         )
         return None
     wanted = st.query_params.get("run", "")
-    named = find_run(here, wanted, list(found.values())) if wanted else None
+    named = pick_run(wanted, list(found.values()), here) if wanted else None
     if wanted and named is None:
         sentence(f"The run {wanted[:200]} is no puzzle run of this workspace (any more): choose one of those below")
     # Finished ones first: they have what this page is about.
     ids = sorted(found, key=lambda name: (not (found[name] / ROWS_FILE).is_file(), -_changed(found[name])))
-    chosen = run_id(here, named) if named is not None else None if wanted else ids[0]
+    chosen = run_id(named, here) if named is not None else None if wanted else ids[0]
     st.session_state["puzzle_run"] = chosen
     st.selectbox("Run", ids, key="puzzle_run", on_change=choose, placeholder="Choose a run", width=420)
     return None if chosen is None else found[chosen]
@@ -221,7 +222,7 @@ def _shares(values: object) -> list[float]:
 
 
 def _changed(run_dir: Path) -> int:
-    found = signature(run_dir / "metrics.jsonl")
+    found = signature(run_dir / METRICS_FILE)
     return 0 if found is None else found[1]
 
 

@@ -16,8 +16,9 @@ from dashboard.queries.metrics import RunMetrics
 from dashboard.queries.overview import has_experts
 from dashboard.queries.routing import MAX_STEPS, Routing
 from dashboard.queries.scan import finite
-from dashboard.queries.workspace import find_run, printable, run_id
 from dashboard.resources import attachments, parameters, run_index, run_metrics, workspace
+from hrm_engine.store.paths import ARGS_FILE, METRICS_FILE
+from hrm_engine.store.runs import pick_run, printable, run_id
 from hrm_engine.store.status import live_state
 
 REFRESH_S = 5.0
@@ -37,9 +38,9 @@ def chosen_run() -> Path | None:
     """The run of the link, else the latest one; says what to do where there is none and gives None."""
     here = workspace()
     found = {
-        run_id(here, path): path
+        run_id(path, here): path
         for path in run_index(here.root).run_dirs()
-        if has_experts(parameters().get(path / "training_args.json"))
+        if has_experts(parameters().get(path / ARGS_FILE))
     }
     if not found:
         nothing_yet(
@@ -48,11 +49,11 @@ def chosen_run() -> Path | None:
         )
         return None
     wanted = st.query_params.get("run", "")
-    named = find_run(here, wanted, list(found.values())) if wanted else None
+    named = pick_run(wanted, list(found.values()), here) if wanted else None
     if wanted and named is None:
         sentence(f"The run {wanted[:200]} is no run with experts of this workspace (any more): choose one below")
     ids = sorted(found, key=lambda name: -changed_ns(found[name]))
-    chosen = run_id(here, named) if named is not None else None if wanted else ids[0]
+    chosen = run_id(named, here) if named is not None else None if wanted else ids[0]
     st.session_state["routing_run"] = chosen
     st.selectbox("Run", ids, key="routing_run", on_change=choose_run, placeholder="Choose a run", width=420)
     return None if chosen is None else found[chosen]
@@ -60,7 +61,7 @@ def chosen_run() -> Path | None:
 
 def changed_ns(run_dir: Path) -> int:
     """When its metrics changed last."""
-    found = signature(run_dir / "metrics.jsonl")
+    found = signature(run_dir / METRICS_FILE)
     return 0 if found is None else found[1]
 
 

@@ -14,9 +14,10 @@ from dashboard.app_pages import generic_sections, puzzle_sections, sections, tex
 from dashboard.app_pages.parts import STATE_COLOURS, plain
 from dashboard.charts.style import ROWS, STEP, TIME, TOKENS, XAxis
 from dashboard.queries.overview import Overview, has_experts, kind_of_run, overview
-from dashboard.queries.workspace import find_run, printable, run_id
 from dashboard.resources import parameters, run_index, run_metrics, workspace
 from hrm_engine.config import kinds
+from hrm_engine.store.paths import ARGS_FILE
+from hrm_engine.store.runs import pick_run, printable, run_id, shared_name
 from hrm_engine.store.status import live_state
 
 REFRESH_S = 2.0
@@ -67,7 +68,7 @@ def page() -> None:
     every = REFRESH_S if live_state(run_dir) == "running" else None
     st.fragment(headline, run_every=every)(run_dir, every is not None)
     metrics = run_metrics(run_dir)
-    arguments = parameters().get(run_dir / "training_args.json")
+    arguments = parameters().get(run_dir / ARGS_FILE)
     kind = kind_of_run(arguments, metrics.latest("start"), metrics.latest("eval"))
     panels = PANELS[kinds.words_of(kind).panels]
     name = section_choice(list(panels.sections))
@@ -79,7 +80,7 @@ def page() -> None:
     steady = held or name == "Parameters"
     st.fragment(partial(section, panels.sections[name]), run_every=None if steady else every)(run_dir, view)
     if name == "Curves" and has_experts(arguments):
-        link = {"view": "Routing", "run": run_id(workspace(), run_dir)}
+        link = {"view": "Routing", "run": run_id(run_dir, workspace())}
         st.page_link("app_pages/experts.py", label="Which expert gets which tokens: Experts", query_params=link)
 
 
@@ -91,12 +92,12 @@ def chosen_run(run_dirs: list[Path]) -> Path | None:
         latest = run_index(here.root).refresh().rows
         wanted = latest[0].id if latest else ""
         st.query_params["run"] = wanted
-    found = find_run(here, wanted, run_dirs)
+    found = pick_run(wanted, run_dirs, here)
     if found is None:
-        gone(wanted)
+        gone(wanted, shared_name(wanted, run_dirs, here))
         return None
-    ids = [run_id(here, path) for path in run_dirs]
-    st.session_state["run_choice"] = run_id(here, found)
+    ids = [run_id(path, here) for path in run_dirs]
+    st.session_state["run_choice"] = run_id(found, here)
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container(key="run_title", width="stretch"):
             st.text(printable(found.name))
@@ -109,9 +110,9 @@ def choose() -> None:
     st.query_params["run"] = st.session_state["run_choice"]
 
 
-def gone(wanted: str) -> None:
-    """There is no such run, or not any more."""
-    st.warning("This run is not in the workspace (any more). It may have been renamed, archived or deleted.")
+def gone(wanted: str, problem: str | None = None) -> None:
+    """There is no such run, or not any more, or ``problem`` says why it is not shown."""
+    st.warning(problem or "This run is not in the workspace (any more). It may have been renamed, archived or deleted.")
     st.code(wanted[:300], language=None, wrap_lines=True)
     st.page_link("app_pages/runs.py", label="All runs")
 
@@ -120,7 +121,7 @@ def headline(run_dir: Path, was_running: bool) -> None:
     """State, message and the numbers one looks at first."""
     if not run_dir.is_dir():
         st.rerun()
-    now = overview(run_dir, run_metrics(run_dir), parameters().get(run_dir / "training_args.json"))
+    now = overview(run_dir, run_metrics(run_dir), parameters().get(run_dir / ARGS_FILE))
     if was_running and now.state != "running":
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -199,7 +200,7 @@ def view_choice(name: str, panels: Panels) -> sections.View:
 def section(draw: sections.Section, run_dir: Path, view: sections.View) -> None:
     """One section, unless the run has gone since the page was opened."""
     if not run_dir.is_dir():
-        gone(run_id(workspace(), run_dir))
+        gone(run_id(run_dir, workspace()))
         return
     draw(run_dir, view)
 

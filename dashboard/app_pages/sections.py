@@ -17,6 +17,7 @@ from dashboard.queries.metrics import RunMetrics, density
 from dashboard.queries.overview import Overview
 from dashboard.queries.smoothing import smoothed
 from dashboard.resources import checkpoints, parameters, run_metrics
+from hrm_engine.store.paths import ARGS_FILE, LOG_FILE
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def system(run_dir: Path, view: View) -> None:
 
 def parameter_table(run_dir: Path, view: View) -> None:
     """Every parameter of the run, resolved."""
-    found = parameters().get(run_dir / "training_args.json")
+    found = parameters().get(run_dir / ARGS_FILE)
     if found is None or found.problem is not None:
         problem_box("The parameters cannot be read.", "" if found is None else found.problem or "")
         return
@@ -242,7 +243,7 @@ def validity(hashed: bool, problems: tuple[str, ...]) -> str:
 
 def log(run_dir: Path, view: View) -> None:
     """The end of run.log."""
-    tail = log_tail(run_dir / "run.log")
+    tail = log_tail(run_dir / LOG_FILE)
     if tail is None or not tail.text.strip():
         nothing_yet("The log is empty.", "The trainer writes `run.log` as soon as it starts.")
         return

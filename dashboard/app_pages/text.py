@@ -12,8 +12,8 @@ from dashboard.app_pages.reading import reading_section
 from dashboard.app_pages.writing import writing_section
 from dashboard.formats import count
 from dashboard.queries.brains import Brain
-from dashboard.queries.workspace import find_run, run_id
 from dashboard.resources import workspace
+from hrm_engine.store.runs import pick_run, run_id, shared_name
 
 WRITE, READ = "Write", "Read"
 
@@ -43,12 +43,13 @@ def text_section(found: dict[str, Brain], run_dirs: list[Path]) -> None:
 def chosen_brain(found: dict[str, Brain], run_dirs: list[Path]) -> Brain | None:
     """The brain of the link, else the one saved last; says so and gives None if the link names none."""
     wanted = st.query_params.get("bundle", "")
-    named = find_run(workspace(), wanted, run_dirs) if wanted else None
-    brain = found.get(run_id(workspace(), named)) if named is not None else None
+    named = pick_run(wanted, run_dirs, workspace()) if wanted else None
+    brain = found.get(run_id(named, workspace())) if named is not None else None
     if not wanted:
         brain = next(iter(found.values()))
     elif brain is None:
-        sentence(f"The bundle {wanted[:200]} is no text model of the workspace (any more): choose a brain below")
+        gone = f"The bundle {wanted[:200]} is no text model of the workspace (any more): choose a brain below"
+        sentence(shared_name(wanted, run_dirs, workspace()) or gone)
     st.session_state["brain_choice"] = None if brain is None else brain.id
     st.selectbox("Brain", list(found), key="brain_choice", on_change=choose, placeholder="Choose a brain")
     if brain is not None:

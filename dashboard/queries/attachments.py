@@ -8,19 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from dashboard.queries.filecache import FileCache, Signature, signature
-from dashboard.queries.workspace import run_id
 from hrm_engine.config import CoreConfig
-from hrm_engine.errors import BundleError, HRMError, RegistryError
+from hrm_engine.errors import HRMError, RegistryError
+from hrm_engine.store.attached import Attached, listed_experts
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.files import read_json
-from hrm_engine.store.manifest import METADATA_FILE
-from hrm_engine.store.paths import Workspace
+from hrm_engine.store.paths import CONFIG_FILE, METADATA_FILE, Workspace
+from hrm_engine.store.runs import run_id
 
 _KEPT_FILES = 4096
 
@@ -40,20 +39,12 @@ class Taker:
     """Where it is attached if nobody chooses."""
 
 
-class Entry(NamedTuple):
-    """One expert in one layer: a column of its router; -1 if the bundle does not say which."""
-
-    expert_id: str
-    layer: str
-    column: int
-
-
 class Attachments:
     """Experts and brains of one workspace. Safe to share among threads."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._entries: FileCache[tuple[Entry, ...]] = FileCache(_entries, _KEPT_FILES)
+        self._entries: FileCache[tuple[Attached, ...]] = FileCache(listed_experts, _KEPT_FILES)
         self._configs: FileCache[CoreConfig | None] = FileCache(_core_config, _KEPT_FILES)
         self._inactive: FileCache[frozenset[str] | None] = FileCache(_inactive, 1)
 
@@ -62,7 +53,7 @@ class Attachments:
         found: dict[str, list[str]] = {}
         for run_dir in run_dirs:
             for expert_id in dict.fromkeys(entry.expert_id for entry in self._attached(run_dir)):
-                found.setdefault(expert_id, []).append(run_id(self._workspace, run_dir))
+                found.setdefault(expert_id, []).append(run_id(run_dir, self._workspace))
         return found
 
     def layers(self, run_dir: Path, expert_id: str) -> list[str]:
@@ -78,7 +69,7 @@ class Attachments:
         found = []
         for run_dir in run_dirs:
             metadata = run_dir / METADATA_FILE
-            config = self._configs.get(run_dir / "config.json") if metadata.is_file() else None
+            config = self._configs.get(run_dir / CONFIG_FILE) if metadata.is_file() else None
             if config is None or not _fits(card, config):
                 continue
             taken = self.layers(run_dir, card.expert_id)
@@ -88,7 +79,7 @@ class Attachments:
             if free := tuple(name for name in names if name not in taken):
                 found.append((metadata.stat().st_mtime, run_dir, Taker(run_dir, free, default)))
         found.sort(key=lambda entry: (-entry[0], entry[1]))
-        return {run_id(self._workspace, run_dir): taker for _, run_dir, taker in found}
+        return {run_id(run_dir, self._workspace): taker for _, run_dir, taker in found}
 
     def version(self, run_dir: Path) -> Version | None:
         """The state of a bundle; None while it has not been saved."""
@@ -104,7 +95,7 @@ class Attachments:
         inactive = self._inactive.get(registry)
         return None if inactive is None else tuple(sorted(attached & inactive))
 
-    def _attached(self, run_dir: Path) -> tuple[Entry, ...]:
+    def _attached(self, run_dir: Path) -> tuple[Attached, ...]:
         return self._entries.get(run_dir / METADATA_FILE) or ()
 
 
@@ -112,20 +103,6 @@ def _fits(card: ExpertCard, config: CoreConfig) -> bool:
     sizes = {"hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size}
     return config.activation == "swiglu" and all(
         card.training_config.get(name, size) == size for name, size in sizes.items()
-    )
-
-
-def _entries(metadata: Path) -> tuple[Entry, ...]:
-    """What a bundle's metadata says is attached; nothing if it is damaged."""
-    try:
-        found = read_json(metadata, BundleError).get("experts")
-    except BundleError:
-        return ()
-    entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
-    return tuple(
-        Entry(str(entry.get("expert_id")), str(entry.get("layer")), column if isinstance(column, int) else -1)
-        for entry in entries
-        for column in [entry.get("column")]
     )
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dashboard.queries.filecache import FileCache, Signature, signature
-from dashboard.queries.workspace import printable, run_id
 from hrm_engine.config import kinds
 from hrm_engine.errors import HRMError
 from hrm_engine.store.files import read_json
-from hrm_engine.store.manifest import METADATA_FILE
-from hrm_engine.store.paths import Workspace
+from hrm_engine.store.paths import CONFIG_FILE, METADATA_FILE, Workspace
+from hrm_engine.store.runs import printable, run_id
 
 _KEPT = 512
 _MOST_SEGMENTS = 64
@@ -51,7 +50,7 @@ class Brains:
     def of(self, run_dir: Path) -> Brain | None:
         """The text model in a run folder; None if it is another kind of run, or has not been saved yet."""
         version = signature(run_dir / METADATA_FILE)
-        config = self._files.get(run_dir / "config.json") or {}
+        config = self._files.get(run_dir / CONFIG_FILE) or {}
         segments, context = _count(config.get("halt_max_steps")), _count(config.get("max_seq_len"))
         if version is None or kinds.named(config.get("kind")) is not kinds.TEXT or context is None or context < 2:
             return None
@@ -60,7 +59,7 @@ class Brains:
         entries = (self._files.get(run_dir / METADATA_FILE) or {}).get("experts")
         experts = [entry.get("expert_id") for entry in entries or () if isinstance(entry, dict)]
         return Brain(
-            id=run_id(self.workspace, run_dir),
+            id=run_id(run_dir, self.workspace),
             path=run_dir,
             arch=printable(str(config.get("arch")))[:40],
             segments=segments,

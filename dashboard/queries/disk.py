@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from dashboard.queries.workspace import printable, run_id
 from hrm_engine.store.disk_usage import DiskUsage, RunUsage, disk_usage
 from hrm_engine.store.paths import Workspace
+from hrm_engine.store.runs import printable, run_id
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ def space_taken(workspace: Workspace) -> SpaceTaken:
 
 def _used(run: RunUsage, workspace: Workspace) -> UsedRun:
     return UsedRun(
-        id=run_id(workspace, run.path),
+        id=run_id(run.path, workspace),
         archived=run.archived,
         total=run.total,
         weights=run.weights,

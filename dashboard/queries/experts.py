@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.scan import finite
-from dashboard.queries.workspace import printable
+from hrm_engine.store.runs import printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboard.queries.scan import finite
-from dashboard.queries.workspace import printable
 from hrm_engine.store.clock import parse_iso
+from hrm_engine.store.runs import printable
 
 if TYPE_CHECKING:
     import pandas as pd

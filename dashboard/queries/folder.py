@@ -13,10 +13,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.filecache import FileCache
-from dashboard.queries.workspace import printable
 from hrm_engine.errors import BundleError
 from hrm_engine.store.files import read_json
 from hrm_engine.store.manifest import CheckpointInfo, check_manifest, list_checkpoints
+from hrm_engine.store.runs import printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,6 +16,7 @@ from dashboard.queries.fields import column, text_of, times
 from dashboard.queries.incidents import incidents
 from dashboard.queries.routing import Routing, routing
 from dashboard.queries.scan import finite
+from hrm_engine.store.paths import METRICS_FILE
 from hrm_engine.store.reader import MetricsReader
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class RunMetrics:
     """One run's ``metrics.jsonl``. Safe to share among sessions; frames are made again only when rows have come."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._reader = MetricsReader(run_dir / "metrics.jsonl")
+        self._reader = MetricsReader(run_dir / METRICS_FILE)
         self._lock = RLock()
         self._frames: dict[tuple[object, ...], Any] = {}
         self._missing = False

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.runs import read_metadata
 from dashboard.queries.scan import finite
-from dashboard.queries.workspace import printable
 from hrm_engine.config import kinds
 from hrm_engine.config.kinds import Kind
-from hrm_engine.store.manifest import METADATA_FILE, check_entries
+from hrm_engine.store.manifest import check_entries
+from hrm_engine.store.paths import METADATA_FILE
+from hrm_engine.store.runs import printable
 from hrm_engine.store.status import live_state, read_status
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dashboard.queries.workspace import printable
 from hrm_engine.store.reader import MetricsReader
+from hrm_engine.store.runs import printable
 
 if TYPE_CHECKING:
     import pandas as pd

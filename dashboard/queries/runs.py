@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.filecache import FileCache, signature
 from dashboard.queries.scan import MetricsScan, finite
-from dashboard.queries.workspace import printable, run_id
 from hrm_engine.errors import BundleError
 from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.files import read_json
-from hrm_engine.store.manifest import METADATA_FILE
-from hrm_engine.store.paths import Workspace
+from hrm_engine.store.paths import METADATA_FILE, METRICS_FILE, STATUS_FILE, Workspace
+from hrm_engine.store.runs import printable, run_id
 from hrm_engine.store.status import LiveState, RunStatus, live_state, read_status
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class RunIndex:
         """
         with self._lock:
             folders = self.run_dirs()
-            known = {path: self._scans.get(path) or MetricsScan(path / "metrics.jsonl") for path in folders}
+            known = {path: self._scans.get(path) or MetricsScan(path / METRICS_FILE) for path in folders}
             self._scans = known
             unread = sorted((scan for scan in known.values() if scan.look()), key=lambda scan: -scan.changed_ns)
             until = time.monotonic() + budget_s
@@ -120,14 +119,14 @@ class RunIndex:
         return RunTable(running + rest, num_read)
 
     def _row(self, path: Path, scan: MetricsScan) -> RunRow:
-        status = self._status.get(path / "status.json")
+        status = self._status.get(path / STATUS_FILE)
         state: LiveState = "unknown" if status is None else status.state
         if state == LIVE:
             state = live_state(path)
         train = scan.last_train or {}
         step = status.step if status is not None else finite(train.get("step"))
         return RunRow(
-            id=run_id(self.workspace, path),
+            id=run_id(path, self.workspace),
             name=printable(path.name),
             kind=printable(self._kind(path)),
             state=state,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.attachments import Attachments, Version
 from dashboard.queries.filecache import FileCache
-from dashboard.queries.workspace import printable, run_id
 from hrm_engine.errors import DataError, HRMError
 from hrm_engine.store.files import read_json
-from hrm_engine.store.paths import Workspace
+from hrm_engine.store.paths import ARGS_FILE, CONFIG_FILE, Workspace
+from hrm_engine.store.runs import printable, run_id
 
 if TYPE_CHECKING:
     from hrm_engine.data.puzzles.board import Board, Puzzle
@@ -77,9 +77,9 @@ class Solvers:
         height, width = _count(card.get("height"), _LARGEST_SIDE), _count(card.get("width"), _LARGEST_SIDE)
         if version is None or height is None or width is None or card.get("puzzle") not in BOARDS:
             return None
-        config = self._configs.get(run_dir / "config.json") or {}
+        config = self._configs.get(run_dir / CONFIG_FILE) or {}
         return Solver(
-            id=run_id(self.workspace, run_dir),
+            id=run_id(run_dir, self.workspace),
             path=run_dir,
             kind=card["puzzle"],
             height=height,
@@ -91,7 +91,7 @@ class Solvers:
         )
 
     def _dataset(self, run_dir: Path) -> Path | None:
-        parameters = (self._arguments.get(run_dir / "training_args.json") or {}).get("parameters")
+        parameters = (self._arguments.get(run_dir / ARGS_FILE) or {}).get("parameters")
         data = parameters.get("data") if isinstance(parameters, dict) else None
         named = data.get("data_path") if isinstance(data, dict) else None
         if not isinstance(named, str) or not named:

@@ -1,4 +1,4 @@
-"""Which workspace the dashboard looks at, and which run folders it has."""
+"""Which workspace the dashboard looks at."""
 
 from __future__ import annotations
 
@@ -17,26 +17,3 @@ def workspace_of(arguments: Sequence[str]) -> Workspace:
         if option == ROOT_OPTION:
             return Workspace(Path(value).absolute())
     return Workspace.find()
-
-
-def run_id(workspace: Workspace, run_dir: Path) -> str:
-    """How a run is called in tables and links: its path below ``artifacts/``, with ``/``, as valid Unicode."""
-    return printable(run_dir.relative_to(workspace.artifacts).as_posix())
-
-
-def printable(text: str) -> str:
-    """``text`` as valid Unicode: half surrogates, as a damaged name holds, become their escaped form."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def find_run(workspace: Workspace, wanted: str, run_dirs: Sequence[Path]) -> Path | None:
-    """The run folder that ``wanted`` names: its id, or its folder name if only one run has it.
-
-    ``wanted`` comes from a link anyone can write, so it is compared with what is there and never made into a path.
-    """
-    by_id = [path for path in run_dirs if run_id(workspace, path) == wanted]
-    by_name = [path for path in run_dirs if path.name == wanted]
-    for found in (by_id, by_name):
-        if len(found) == 1:
-            return found[0]
-    return None

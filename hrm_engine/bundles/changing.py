@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.bundles.child import ARGS_FILE, Origin, child_facts, free_target, home_of, read_origin, write_beside
-from hrm_engine.bundles.listing import no_bundle, parent_record
+from hrm_engine.bundles.child import Origin, child_facts, free_target, home_of, read_origin, write_beside
+from hrm_engine.bundles.listing import parent_record
 from hrm_engine.bundles.save import TOP_LEVEL, seal_bundle
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.disk_usage import folder_bytes
@@ -30,9 +30,19 @@ from hrm_engine.store.files import (
     write_json,
 )
 from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
-from hrm_engine.store.manifest import CHECKPOINTS_FOLDER, MANIFEST_FILE, METADATA_FILE, list_checkpoints, write_manifest
-from hrm_engine.store.paths import Workspace, check_name, inside
-from hrm_engine.store.status import STATUS_FILE, RunStatus, write_status
+from hrm_engine.store.manifest import list_checkpoints, write_manifest
+from hrm_engine.store.paths import (
+    ARGS_FILE,
+    CHECKPOINTS_FOLDER,
+    MANIFEST_FILE,
+    METADATA_FILE,
+    STATUS_FILE,
+    Workspace,
+    check_name,
+    inside,
+)
+from hrm_engine.store.runs import find_run
+from hrm_engine.store.status import RunStatus, write_status
 
 _METRICS_FILE = "metrics.jsonl"
 _STATE_FILE = "state.json"
@@ -139,17 +149,14 @@ def made_of(path: Path, workspace: Workspace) -> list[Path]:
 
 
 def find_changeable(bundle: str | Path, workspace: Workspace) -> Path:
-    """The run folder that a user means by a name, or by a path inside the workspace; archived ones only by path.
+    """The run folder inside the workspace that a user means; archived ones only by path.
 
     Raises:
         BundleError: there is none, or it is an expert, a checkpoint, no run folder at all, or holds other runs.
-        ConfigError: several have that name, or the path leads out of the workspace.
+        ConfigError: several have that name, or it leads out of the workspace.
     """
-    text = str(bundle)
-    if isinstance(bundle, Path) or "/" in text or os.sep in text:
-        path = inside(workspace.root, Path(text))
-    else:
-        path = _named(check_name(text, "bundle name"), workspace)
+    inside(workspace.root, Path(bundle))
+    path = inside(workspace.root, find_run(bundle, workspace))
     if path.is_relative_to(workspace.experts.resolve()):
         raise BundleError(f"{path} is an expert: 'lab experts' has the commands for these")
     if (path / MANIFEST_FILE).is_file():
@@ -159,18 +166,6 @@ def find_changeable(bundle: str | Path, workspace: Workspace) -> Path:
     if inner := [folder for folder in workspace.run_dirs() if path in folder.resolve().parents]:
         raise BundleError(f"{path} holds other runs, such as {inner[0]}: change these first")
     return path
-
-
-def _named(name: str, workspace: Workspace) -> Path:
-    runs = workspace.run_dirs()
-    usual = [home / name for home in (workspace.brains, workspace.runs) if (home / name).is_dir()]
-    found = sorted({inside(workspace.root, path) for path in (*usual, *(run for run in runs if run.name == name))})
-    if len(found) > 1:
-        paths = ", ".join(path.relative_to(workspace.root.resolve()).as_posix() for path in found)
-        raise ConfigError(f"several runs are called {name}: name one by its path. They are {paths}")
-    if not found:
-        raise no_bundle(name, workspace)
-    return found[0]
 
 
 @contextmanager

@@ -13,22 +13,21 @@ from typing import Any
 
 from torch import Tensor
 
-from hrm_engine.bundles.attached import AttachedExpert, parse_attached
 from hrm_engine.bundles.core_config import read_core_config, read_kind, write_core_config
-from hrm_engine.bundles.listing import METADATA_FILE, find_run, folder_problems, parent_record
+from hrm_engine.bundles.listing import folder_problems, parent_record
 from hrm_engine.bundles.save import TOP_LEVEL, seal_bundle
 from hrm_engine.bundles.weights import load_tensors, save_tensors
 from hrm_engine.config import CoreConfig, kinds
 from hrm_engine.errors import BundleError, ConfigError, HRMError
+from hrm_engine.store.attached import Attached, parse_attached
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import clean_temporaries, new_folder, read_json, write_json
-from hrm_engine.store.manifest import MANIFEST_FILE
-from hrm_engine.store.paths import Workspace, check_name, inside
+from hrm_engine.store.paths import ARGS_FILE, MANIFEST_FILE, METADATA_FILE, Workspace, check_name, inside
+from hrm_engine.store.runs import find_run
 from hrm_engine.store.status import RunStatus, write_status
 
-ARGS_FILE = "training_args.json"
 _LONGEST_NAME = 64
 # What was measured of the parent is not so of a child with another network; the rest of its history is.
 _NOT_OF_ANOTHER_NETWORK = ("last_metrics", "first_metrics", "full_evaluation", "trained_s")
@@ -50,7 +49,7 @@ class Parent(Origin):
 
     config: CoreConfig
     tensors: dict[str, Tensor]
-    attached: list[AttachedExpert]
+    attached: list[Attached]
 
 
 class _TakenError(HRMError):
@@ -90,7 +89,7 @@ def write_child(
     parent: Parent,
     config: CoreConfig,
     tensors: dict[str, Tensor],
-    attached: Sequence[AttachedExpert],
+    attached: Sequence[Attached],
     suffix: str,
     name: str | None,
     workspace: Workspace,
@@ -189,7 +188,7 @@ def _targets(parent: Origin, suffix: str, name: str | None, workspace: Workspace
 
 
 def _fill(
-    folder: Path, parent: Parent, config: CoreConfig, tensors: dict[str, Tensor], attached: Sequence[AttachedExpert]
+    folder: Path, parent: Parent, config: CoreConfig, tensors: dict[str, Tensor], attached: Sequence[Attached]
 ) -> None:
     """Everything that makes the bundle; ``metadata.json`` last."""
     write_core_config(folder, config, parent.kind)

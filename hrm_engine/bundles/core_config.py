@@ -11,6 +11,7 @@ from hrm_engine.config import Config, CoreConfig, kinds
 from hrm_engine.errors import CheckpointError, HRMError
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.manifest import schema_problem
+from hrm_engine.store.paths import CONFIG_FILE
 
 CONFIG_SCHEMA = 1
 
@@ -19,12 +20,12 @@ C = TypeVar("C", bound=Config)
 
 def write_core_config(folder: Path, config: Config, kind: str) -> None:
     """Write ``config.json``. Raises StorageError."""
-    write_json(folder / "config.json", {"schema_version": CONFIG_SCHEMA, "kind": kind, **config.model_dump()})
+    write_json(folder / CONFIG_FILE, {"schema_version": CONFIG_SCHEMA, "kind": kind, **config.model_dump()})
 
 
 def read_kind(folder: Path, *, error: type[HRMError] = CheckpointError) -> str | None:
     """The kind of bundle that ``config.json`` describes, if it does. Raises ``error`` where it cannot be read."""
-    kind = read_json(folder / "config.json", error).get("kind")
+    kind = read_json(folder / CONFIG_FILE, error).get("kind")
     return kind if isinstance(kind, str) else None
 
 
@@ -44,10 +45,10 @@ def read_config(
     folder: Path, network: type[C], *, kind: str | None = None, error: type[HRMError] = CheckpointError
 ) -> C:
     """Read ``config.json`` as a network of this sort; else as :func:`read_core_config`."""
-    path = folder / "config.json"
+    path = folder / CONFIG_FILE
     content = read_json(path, error)
-    if problem := schema_problem(content.pop("schema_version", None), known=CONFIG_SCHEMA, where=path):
-        raise error(f"{folder}: {problem}")
+    if too_new := schema_problem(content.pop("schema_version", None), known=CONFIG_SCHEMA, where=path):
+        raise error(f"{folder}: {too_new}")
     recorded, known = content.pop("kind", None), kinds.table()
     fitting = [row.name for row in known.values() if row.network is network] if kind is None else [kind]
     if recorded not in fitting:

@@ -20,17 +20,14 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from hrm_engine.bundles.attached import AttachedExpert, attached_experts, own_columns
 from hrm_engine.bundles.child import Parent, load_parent, write_child
-from hrm_engine.bundles.steering import steer
 from hrm_engine.config import CoreConfig
 from hrm_engine.errors import BundleError, ConfigError, RegistryError
+from hrm_engine.store.attached import Attached, own_columns
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.experts import EXPERT_METADATA_FILE, ExpertRegistry
 from hrm_engine.store.files import read_json
 from hrm_engine.store.paths import Workspace
-
-__all__ = ["AttachedExpert", "attach_expert", "attached_experts", "detach_expert", "steer"]
 
 EXPERTS_OF_DENSE = 2
 """Experts of a token in a model that had none: a layer's own network and the attached one."""
@@ -70,7 +67,7 @@ def attach_expert(
         raise BundleError(f"expert {expert_id!r} is attached to layer {layer} of {parent.path.name} already")
     tensors, config = _with_expert(parent, layer, expert, expert_id)
     column = config.experts_in(layer) - 1
-    entry = AttachedExpert(expert_id, layer.partition(".")[0], layer, column, sha256)
+    entry = Attached(expert_id, layer.partition(".")[0], layer, column, sha256)
 
     def still_there(content: RegistryContent) -> None:
         if content.get(expert_id).sha256 != sha256:
@@ -216,7 +213,7 @@ def _prefix(layer: str) -> str:
     return f"{module}_module.layers.{number}.mlp"
 
 
-def _moved_up(entry: AttachedExpert, gone: AttachedExpert) -> AttachedExpert:
+def _moved_up(entry: Attached, gone: Attached) -> Attached:
     """Columns behind one that goes away move up."""
     if entry.layer != gone.layer or entry.column < gone.column:
         return entry

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +29,26 @@ def roles_of(fast: Any) -> dict[str, str]:
     return {role: token for role, token in roles.items() if token}
 
 
+def load_causal_model(source: str, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A causal model of transformers, and what its loading reports. Nothing but safetensors is read."""
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    options |= {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
+    network, report = loader.from_pretrained(source, **options)
+    return network, report
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, **settings: Any) -> None:
+    """Write a tokenizer with these settings as transformers reads it."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer.save(folder / "tokenizer.json")
+    library: Any = PreTrainedTokenizerFast
+    with quiet_transformers():
+        library(tokenizer_file=str(folder / "tokenizer.json"), **settings).save_pretrained(folder)
+
+
 def hub_answers() -> bool:
     """Whether the hub's server can be reached; taken for granted behind a proxy, which only the library knows."""
     from huggingface_hub.constants import ENDPOINT
@@ -45,13 +66,14 @@ def hub_answers() -> bool:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Its progress bars and advice would tear the trainer's own display."""
-    from transformers.utils import logging as library_logging
+    from transformers.utils import logging
 
-    level = library_logging.get_verbosity()
-    library_logging.set_verbosity_error()
-    library_logging.disable_progress_bar()
+    library: Any = logging  # which has no types
+    level = library.get_verbosity()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
     try:
         yield
     finally:
-        library_logging.set_verbosity(level)
-        library_logging.enable_progress_bar()
+        library.set_verbosity(level)
+        library.enable_progress_bar()

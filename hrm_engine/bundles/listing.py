@@ -7,22 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.config.kinds import Kind, table
 from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.store.files import read_json, sha256_file
-from hrm_engine.store.manifest import (
-    MANIFEST_FILE,
-    METADATA_FILE,
-    check_entries,
-    check_manifest,
-    list_checkpoints,
-    schema_problem,
-)
-from hrm_engine.store.paths import Workspace, check_name, inside
+from hrm_engine.store.manifest import check_entries, check_manifest, list_checkpoints, schema_problem
+from hrm_engine.store.paths import CONFIG_FILE, MANIFEST_FILE, METADATA_FILE, Workspace
 from hrm_engine.store.status import live_state
 
 METADATA_SCHEMA = 1
-_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -40,58 +31,6 @@ class BundleInfo:
     created: str | None
     parent: str | None
     problems: list[str]
-
-
-def find_run(path_or_name: str | Path, workspace: Workspace, *, kind: Kind | None = None) -> Path:
-    """The run or checkpoint folder that a user means by a name or a path.
-
-    Of runs that share a name it is that of ``kind``, else the one whose kind stands first in the table.
-
-    Raises:
-        BundleError: there is none (names that exist are listed), or a model of transformers, which is imported first.
-        ConfigError: the name or path is not acceptable, or a name that is a link out of its folder.
-    """
-    text = str(path_or_name)
-    if "/" not in text and "\\" not in text and not isinstance(path_or_name, Path):
-        name = check_name(text, "bundle name")
-        rows = [row for row in table().values() if row.chosen_by is None]
-        for row in sorted(rows, key=lambda row: row is not kind):
-            home = workspace.resolve(row.home)
-            if (home / name).is_dir():
-                inside(home, home / name)
-                _check_is_ours(home / name)
-                return home / name
-    candidate = workspace.resolve(path_or_name)
-    if candidate.is_dir() and ((candidate / "config.json").is_file() or (candidate / "training_args.json").is_file()):
-        _check_is_ours(candidate)
-        return candidate
-    raise no_bundle(text, workspace)
-
-
-def _check_is_ours(folder: Path) -> None:
-    content = _read(folder / "config.json")
-    if "model_type" not in content or "kind" in content:
-        return
-    from hrm_engine.bundles.exchange.hf_config import MODEL_TYPE  # with torch, which a list of bundles does without
-
-    found = content["model_type"]
-    cure = (
-        f"import it first: lab bundle import {folder} --format hf --name NAME"
-        if found == MODEL_TYPE
-        else f"only models of type {MODEL_TYPE!r} can be imported"
-    )
-    raise BundleError(f"{folder} is a model of transformers, of type {found!r}, and no bundle of this lab; {cure}")
-
-
-def no_bundle(text: str, workspace: Workspace) -> BundleError:
-    """The error for a name that no run has: it tells the names that there are, a shared one as its paths."""
-    runs = [path for path in workspace.run_dirs() if not path.is_relative_to(workspace.experts)]
-    names = [path.name for path in runs]
-    known = sorted(
-        path.name if names.count(path.name) == 1 else path.relative_to(workspace.root).as_posix() for path in runs
-    )
-    told = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
-    return BundleError(f"no bundle {text!r} in {workspace.root}. Runs here: {told or 'none; train one first'}")
 
 
 def list_bundles(workspace: Workspace) -> list[BundleInfo]:
@@ -140,8 +79,8 @@ def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> 
         metadata = read_json(path / METADATA_FILE, BundleError)
     except BundleError as problem:
         return [str(problem)]
-    if problem := schema_problem(metadata.get("schema_version"), known=METADATA_SCHEMA, where=path / METADATA_FILE):
-        return [problem]
+    if too_new := schema_problem(metadata.get("schema_version"), known=METADATA_SCHEMA, where=path / METADATA_FILE):
+        return [too_new]
     files = metadata.get("files")
     if not best and isinstance(files, dict):
         files = {name: entry for name, entry in files.items() if not name.startswith("best/")}
@@ -153,7 +92,7 @@ def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> 
 
 def _info(path: Path) -> BundleInfo:
     metadata = _read(path / METADATA_FILE)
-    config = _read(path / "config.json")
+    config = _read(path / CONFIG_FILE)
     parent = metadata.get("parent")
     created = metadata.get("created")
     return BundleInfo(

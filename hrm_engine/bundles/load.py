@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from hrm_engine.bundles.attached import snapshot_metadata
+from hrm_engine.bundles.bundle import AnyBundle, Bundle, PuzzleBundle
 from hrm_engine.bundles.core_config import read_core_config
-from hrm_engine.bundles.listing import METADATA_FILE, find_run, folder_problems
+from hrm_engine.bundles.listing import folder_problems
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.steering import steer
 from hrm_engine.bundles.weights import check_shapes, load_tensors
@@ -20,46 +20,12 @@ from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.kernels.device import choose_device
 from hrm_engine.models.core import RecurrentCore
+from hrm_engine.store.attached import snapshot_metadata
 from hrm_engine.store.files import read_json
-from hrm_engine.store.manifest import MANIFEST_FILE
-from hrm_engine.store.paths import Workspace
+from hrm_engine.store.paths import MANIFEST_FILE, METADATA_FILE, Workspace
+from hrm_engine.store.runs import find_run
 
-
-@dataclass(frozen=True)
-class Bundle:
-    """A trained text model ready to use: its folder, configuration, weights, tokenizer and history."""
-
-    path: Path
-    config: CoreConfig
-    model: RecurrentCore
-    tokenizer: Tokenizer
-    metadata: dict[str, Any]
-    messages: list[str] = field(default_factory=list)
-    """What a user should know of its attached experts."""
-
-    @property
-    def imported_from_transformers(self) -> dict[str, Any]:
-        """What is known of a model that was imported with ``--format hf`` and not trained since; else empty."""
-        origin = self.metadata.get("imported")
-        return origin if isinstance(origin, dict) and origin.get("format") == "hf" else {}
-
-    @property
-    def begins_with_bos(self) -> bool:
-        """Whether a prompt follows the begin token, as in all training here."""
-        return bool(self.imported_from_transformers.get("adds_bos", True))
-
-
-@dataclass(frozen=True)
-class PuzzleBundle:
-    """A trained solver ready to use: its folder, configuration, weights, what its boards are, and history."""
-
-    path: Path
-    config: CoreConfig
-    model: RecurrentCore
-    card: PuzzleCard
-    metadata: dict[str, Any]
-    messages: list[str] = field(default_factory=list)
-    """What a user should know of its attached experts."""
+B = TypeVar("B", bound=AnyBundle)
 
 
 def load_bundle(
@@ -80,11 +46,15 @@ def load_bundle(
         BundleError: missing, unfinished, damaged, of another kind or version. The message names the file and the cure.
         RegistryError: experts are attached, and the registry is damaged.
     """
-    workspace = workspace or Workspace.find()
-    folder, config, model, metadata = _load(path_or_name, TEXT, device, dtype, workspace)
-    bundle = Bundle(folder, config, model, Tokenizer.load(folder), metadata)
-    bundle.messages.extend(steer(bundle, workspace=workspace))
-    return bundle
+    return _load(
+        Bundle,
+        TEXT,
+        lambda folder: {"tokenizer": Tokenizer.load(folder)},
+        path_or_name,
+        device=device,
+        dtype=dtype,
+        workspace=workspace or Workspace.find(),
+    )
 
 
 def load_puzzle_bundle(
@@ -95,25 +65,39 @@ def load_puzzle_bundle(
     workspace: Workspace | None = None,
 ) -> PuzzleBundle:
     """Load a solver as :func:`load_bundle` loads a text model. Raises BundleError, RegistryError."""
-    workspace = workspace or Workspace.find()
-    folder, config, model, metadata = _load(path_or_name, PUZZLE, device, dtype, workspace)
-    bundle = PuzzleBundle(folder, config, model, PuzzleCard.load(folder), metadata)
-    bundle.messages.extend(steer(bundle, workspace=workspace))
-    return bundle
+    return _load(
+        PuzzleBundle,
+        PUZZLE,
+        lambda folder: {"card": PuzzleCard.load(folder)},
+        path_or_name,
+        device=device,
+        dtype=dtype,
+        workspace=workspace or Workspace.find(),
+    )
 
 
 def _load(
-    path_or_name: str | Path, kind: Kind, device: str, dtype: torch.dtype | None, workspace: Workspace
-) -> tuple[Path, CoreConfig, RecurrentCore, dict[str, Any]]:
-    folder = find_run(path_or_name, workspace, kind=kind)
+    bundle_type: type[B],
+    kind: Kind,
+    companions: Callable[[Path], dict[str, Any]],
+    path_or_name: str | Path,
+    *,
+    device: str,
+    dtype: torch.dtype | None,
+    workspace: Workspace,
+) -> B:
+    folder = find_run(path_or_name, workspace)
     if problems := folder_problems(folder):
         raise BundleError(f"{folder} cannot be loaded: {'; '.join(problems)}")
     is_checkpoint = (folder / MANIFEST_FILE).is_file()
-    metadata = snapshot_metadata(folder) if is_checkpoint else read_json(folder / METADATA_FILE, BundleError)
+    metadata = snapshot_metadata(folder) if is_checkpoint else read_json(folder / METADATA_FILE)
     config = read_core_config(folder, kind=kind.name, error=BundleError)
     model = build_model(config, load_tensors(folder, "model"), where=folder, dtype=dtype)
     target, _ = choose_device(device, strict=device != "auto")
-    return folder, config, model.to(target).eval(), metadata
+    model = model.to(target).eval()
+    bundle = bundle_type(path=folder, config=config, model=model, metadata=metadata, **companions(folder))
+    bundle.messages.extend(steer(bundle, workspace=workspace))
+    return bundle
 
 
 def build_model(

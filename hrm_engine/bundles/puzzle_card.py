@@ -79,8 +79,8 @@ class PuzzleCard(BaseModel):
         """Read it from a bundle. Raises ``error``: missing, of a newer version, or not a card."""
         path = folder / CARD_FILE
         content = read_json(path, error)
-        if problem := schema_problem(content.get("schema_version"), known=CARD_SCHEMA, where=path):
-            raise error(f"{folder}: {problem}")
+        if too_new := schema_problem(content.get("schema_version"), known=CARD_SCHEMA, where=path):
+            raise error(f"{folder}: {too_new}")
         try:
             card = cls.model_validate(content)
         except ValidationError as problem:

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from hrm_engine.bundles.core_config import write_core_config
-from hrm_engine.bundles.listing import METADATA_FILE, METADATA_SCHEMA
+from hrm_engine.bundles.listing import METADATA_SCHEMA
 from hrm_engine.bundles.weights import save_tensors
 from hrm_engine.config import Config
 from hrm_engine.store.files import write_json
 from hrm_engine.store.manifest import file_entries
+from hrm_engine.store.paths import BEST_FOLDER, METADATA_FILE
 
 TOP_LEVEL = (
     "config.json",
@@ -52,7 +53,7 @@ def write_model(
 def seal_bundle(folder: Path, kind: str, weight_files: list[str], facts: Mapping[str, Any]) -> None:
     """Write ``metadata.json`` last: with sizes and hashes of everything that makes the bundle, ``best/*`` included."""
     names = [name for name in TOP_LEVEL if (folder / name).is_file()] + weight_files
-    if (folder / "best").is_dir():
-        names += sorted(f"best/{path.name}" for path in (folder / "best").iterdir() if path.is_file())
+    if (folder / BEST_FOLDER).is_dir():
+        names += sorted(f"best/{path.name}" for path in (folder / BEST_FOLDER).iterdir() if path.is_file())
     content = {"schema_version": METADATA_SCHEMA, "kind": kind, **facts, "files": file_entries(folder, names)}
     write_json(folder / METADATA_FILE, content)

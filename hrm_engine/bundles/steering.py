@@ -10,20 +10,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from hrm_engine.bundles.attached import AttachedExpert, attached_experts
+from hrm_engine.bundles.bundle import AnyBundle
 from hrm_engine.errors import ConfigError
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.moe import MoE, Routing
+from hrm_engine.store.attached import Attached
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
-
-if TYPE_CHECKING:
-    from hrm_engine.bundles.load import Bundle, PuzzleBundle
 
 MAX_STRENGTH = 5.0
 
@@ -44,7 +42,7 @@ class ExpertUse:
 
 
 def steer(
-    bundle: Bundle | PuzzleBundle,
+    bundle: AnyBundle,
     *,
     goals: Sequence[int] | Literal["active"] | None = None,
     strength: float = 1.0,
@@ -68,7 +66,7 @@ def steer(
     if not 0 <= strength <= MAX_STRENGTH:
         raise ConfigError(f"--goal-bias-strength {strength}: use a value from 0 (off) to {MAX_STRENGTH:g}")
     workspace = workspace or Workspace.find()
-    attached = attached_experts(bundle)
+    attached = bundle.attached
     ids = {entry.expert_id for entry in attached}
     inactive, told = _inactive(ids, workspace)
     serving: set[str] = set()
@@ -102,9 +100,9 @@ def bias_routers(model: RecurrentCore, biases: Mapping[tuple[str, int], float]) 
 
 
 @contextmanager
-def watch_experts(bundle: Bundle | PuzzleBundle) -> Iterator[list[ExpertUse]]:
+def watch_experts(bundle: AnyBundle) -> Iterator[list[ExpertUse]]:
     """Count what is sent to attached experts within the block; the list that it yields is filled when it ends."""
-    attached = attached_experts(bundle)
+    attached = bundle.attached
     experts, sums = bundle.model.experts, dict[str, Tensor]()
     handles, found = [], list[ExpertUse]()
 
@@ -128,7 +126,7 @@ def watch_experts(bundle: Bundle | PuzzleBundle) -> Iterator[list[ExpertUse]]:
     found += [_use(entry, experts[entry.layer], sums.get(entry.layer)) for entry in attached]
 
 
-def _use(entry: AttachedExpert, moe: MoE, numbers: Tensor | None) -> ExpertUse:
+def _use(entry: Attached, moe: MoE, numbers: Tensor | None) -> ExpertUse:
     bias = float(moe.router.steering[entry.column])
     share = probability = None
     if numbers is not None:

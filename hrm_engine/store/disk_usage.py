@@ -13,11 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from hrm_engine.store.files import is_temporary
-from hrm_engine.store.manifest import CHECKPOINTS_FOLDER
-from hrm_engine.store.paths import RUN_MARKER, Workspace
+from hrm_engine.store.paths import ARCHIVE_FOLDER, ARGS_FILE, BEST_FOLDER, CHECKPOINTS_FOLDER, Workspace
 
-ARCHIVE_FOLDER = ".archive"
-BEST_FOLDER = "best"
 _LOGS = frozenset({"metrics.jsonl", "run.log", "wandb"})
 _WEIGHTS = ".safetensors"
 
@@ -86,7 +83,7 @@ def disk_usage(workspace: Workspace) -> DiskUsage:
     while pending:
         folder, place, archived = pending.pop()
         entries = list(_entries(folder))
-        if any(entry.name == RUN_MARKER for entry in entries):
+        if any(entry.name == ARGS_FILE for entry in entries):
             runs.append(_run_usage(folder, entries, archived))
             continue
         for entry in entries:

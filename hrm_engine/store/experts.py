@@ -20,13 +20,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hrm_engine.errors import BundleError, ConfigError, LockedError, RegistryError
+from hrm_engine.errors import ConfigError, LockedError, RegistryError
+from hrm_engine.store.attached import listed_experts
 from hrm_engine.store.expert_cards import ExpertCard, GoalLink, check_expert_id
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.files import clean_temporaries, new_folder, read_json, sha256_file, storage_error, write_bytes
 from hrm_engine.store.goal_tables import GoalTables
 from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
-from hrm_engine.store.paths import Workspace, inside
+from hrm_engine.store.paths import METADATA_FILE, Workspace, inside
 
 WEIGHTS_FILE = "expert.safetensors"
 EXPERT_METADATA_FILE = "metadata.json"
@@ -225,18 +226,11 @@ def attached_to(expert_id: str, workspace: Workspace) -> list[Path]:
 
     A bundle whose metadata cannot be read cannot be loaded either, and does not count.
     """
-    return [folder for folder in workspace.run_dirs() if expert_id in experts_in(folder)]
-
-
-def experts_in(bundle: Path) -> set[str]:
-    """Ids of the experts that are attached to a bundle; none if its metadata cannot be read."""
-    try:
-        entries = read_json(bundle / EXPERT_METADATA_FILE, BundleError).get("experts")
-    except BundleError:
-        return set()
-    if not isinstance(entries, list):
-        return set()
-    return {str(entry.get("expert_id")) for entry in entries if isinstance(entry, dict)}
+    return [
+        folder
+        for folder in workspace.run_dirs()
+        if any(entry.expert_id == expert_id for entry in listed_experts(folder / METADATA_FILE))
+    ]
 
 
 @contextmanager

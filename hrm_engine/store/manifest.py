@@ -11,13 +11,9 @@ from typing import Any
 
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.store.files import is_temporary, read_json, sha256_file, storage_error, write_json
-from hrm_engine.store.paths import inside
+from hrm_engine.store.paths import CHECKPOINTS_FOLDER, MANIFEST_FILE, inside
 
-MANIFEST_FILE = "MANIFEST.json"
 SCHEMA_VERSION = 1
-CHECKPOINTS_FOLDER = "checkpoints"
-METADATA_FILE = "metadata.json"
-"""Says what a finished bundle is."""
 
 _CHECKPOINT_NAME = re.compile(r"step_([0-9]{1,18})")
 # File managers leave these in any folder that is looked at.

@@ -12,10 +12,25 @@ from hrm_engine.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_PART_BYTES = 255
-RUN_MARKER = "training_args.json"
+
+# What lies in a run folder. The first is what makes a folder one.
+ARGS_FILE = "training_args.json"
+CONFIG_FILE = "config.json"
+METADATA_FILE = "metadata.json"
+STATUS_FILE = "status.json"
+METRICS_FILE = "metrics.jsonl"
+LOG_FILE = "run.log"
+CHECKPOINTS_FOLDER = "checkpoints"
+BEST_FOLDER = "best"
+# In a checkpoint; the second in best/ too.
+STATE_FILE = "state.json"
+MANIFEST_FILE = "MANIFEST.json"
+
+ARCHIVE_FOLDER = ".archive"
+"""Beside run folders: what ``--fresh`` has moved away."""
+
 # Present in a run folder even before its first session has ended.
-_RUN_FILES = frozenset({RUN_MARKER, "status.json", "metrics.jsonl", "metadata.json"})
-_INNER_FOLDERS = frozenset({"checkpoints", "best"})
+_RUN_FILES = frozenset({ARGS_FILE, STATUS_FILE, METRICS_FILE, METADATA_FILE})
 
 
 def check_name(name: str, what: str = "name") -> str:
@@ -146,14 +161,14 @@ def _find_runs(folder: Path) -> Iterator[Path]:
     while pending:
         current = pending.pop()
         try:
-            with os.scandir(current) as found:
-                entries = list(found)
+            with os.scandir(current) as listing:
+                entries = list(listing)
         except OSError:
             continue
         files = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
-        if RUN_MARKER in files:
+        if ARGS_FILE in files:
             yield current
-        skipped = _INNER_FOLDERS if files & _RUN_FILES else frozenset()
+        skipped = (CHECKPOINTS_FOLDER, BEST_FOLDER) if files & _RUN_FILES else ()
         pending.extend(
             Path(entry.path)
             for entry in entries

@@ -10,12 +10,12 @@ from typing import Any, Literal, get_args
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.clock import now_iso, parse_iso
 from hrm_engine.store.files import read_json, write_json
+from hrm_engine.store.paths import STATUS_FILE
 from hrm_engine.store.processes import host_name, is_alive, own_pid
 
 State = Literal["running", "finished", "stopped", "failed"]
 LiveState = Literal["running", "finished", "stopped", "failed", "dead", "unknown"]
 
-STATUS_FILE = "status.json"
 HEARTBEAT_LIMIT_S = 120.0
 """A run of another machine counts as dead when its heartbeat is older than this."""
 

@@ -21,17 +21,11 @@ from hrm_engine.config import Config, TrainConfig
 from hrm_engine.errors import CheckpointError
 from hrm_engine.kernels import native
 from hrm_engine.store.files import new_folder, read_json, write_json
-from hrm_engine.store.manifest import (
-    CHECKPOINTS_FOLDER,
-    check_manifest,
-    list_checkpoints,
-    schema_problem,
-    write_manifest,
-)
+from hrm_engine.store.manifest import check_manifest, list_checkpoints, schema_problem, write_manifest
+from hrm_engine.store.paths import CHECKPOINTS_FOLDER, STATE_FILE
 from hrm_engine.training.run_folder import write_args
 from hrm_engine.training.state import TrainState
 
-STATE_FILE = "state.json"
 STATE_SCHEMA = 1
 EMA_PREFIX = "ema/"
 """Of the moving average's tensors in the file of the optimizer."""

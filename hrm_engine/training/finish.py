@@ -17,10 +17,10 @@ from hrm_engine.config import Config, TrainConfig
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import new_folder, read_json, write_json
 from hrm_engine.store.manifest import check_manifest, write_manifest
+from hrm_engine.store.paths import BEST_FOLDER
 from hrm_engine.training.run_folder import write_args
 from hrm_engine.training.state import TrainState
 
-BEST_FOLDER = "best"
 EVALUATION_FILE = "evaluation.json"
 LIBRARIES = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "bitsandbytes")
 

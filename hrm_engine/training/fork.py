@@ -12,15 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hrm_engine.bundles.listing import find_run, parent_record
+from hrm_engine.bundles.listing import parent_record
 from hrm_engine.config import Config, TrainConfig, build_config, flat, kinds, leaves
-from hrm_engine.config.kinds import Kind
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.optim.updater import SCALE_NAMES
 from hrm_engine.store.clock import now_iso
-from hrm_engine.store.manifest import MANIFEST_FILE, check_manifest
-from hrm_engine.store.paths import Workspace
-from hrm_engine.training.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint, read_checkpoint
+from hrm_engine.store.manifest import check_manifest
+from hrm_engine.store.paths import MANIFEST_FILE, STATE_FILE, Workspace
+from hrm_engine.store.runs import find_run
+from hrm_engine.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from hrm_engine.training.run_folder import saved_config
 from hrm_engine.training.setup import Setup, dataset_record, hardware, make_setup
 from hrm_engine.training.state import TrainState
@@ -32,13 +32,13 @@ OF_THE_RULE = ("optimizer", "use_8bit_optimizer", "model_dtype")
 """Settings by which the optimizer's state is another one."""
 
 
-def parent_checkpoint(source: Path, workspace: Workspace, kind: Kind) -> tuple[Path, list[str]]:
+def parent_checkpoint(source: Path, workspace: Workspace) -> tuple[Path, list[str]]:
     """The checkpoint that ``--from-checkpoint`` means: the folder of a whole one, or the newest of a run; and warnings.
 
     Raises:
         BundleError: there is no such folder. CheckpointError: it has no exact state, or a damaged one.
     """
-    path = find_run(str(source), workspace, kind=kind)
+    path = find_run(str(source), workspace)
     if (path / STATE_FILE).is_file():
         if problems := check_manifest(path):
             raise CheckpointError(
@@ -66,7 +66,7 @@ def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, *, work
         ConfigError: values that are wrong, or that a fork cannot have.
     """
     workspace = workspace or Workspace.find()
-    checkpoint, _ = parent_checkpoint(source, workspace, kinds.of(kind))
+    checkpoint, _ = parent_checkpoint(source, workspace)
     saved = saved_config(checkpoint, kind)
     known = leaves(kind)
     run = kinds.of(kind).run
@@ -89,7 +89,7 @@ def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Set
         ConfigError, DataError: the network or the data that is asked for does not fit its weights; nothing is left to
             train; or what every start raises.
     """
-    folder, warnings = parent_checkpoint(source, workspace, kinds.of(config))
+    folder, warnings = parent_checkpoint(source, workspace)
     checkpoint, saved = read_checkpoint(folder), saved_config(folder, type(config))
     step = checkpoint.state.step
     if config.run.steps <= step:

@@ -24,6 +24,7 @@ from hrm_engine.config import kinds
 from hrm_engine.kernels.device import allocated_bytes
 from hrm_engine.store.files import storage_error
 from hrm_engine.store.metrics import MetricsWriter
+from hrm_engine.store.paths import LOG_FILE, METRICS_FILE
 from hrm_engine.training.state import SPIKE_WINDOW, TrainState
 from hrm_engine.training.task import Measured, Task
 from hrm_engine.training.tracker import Tracker
@@ -63,7 +64,7 @@ class Journal:
         loss_scaling: bool,
         log_every: int,
     ) -> None:
-        self.metrics = MetricsWriter(run_dir / "metrics.jsonl", run_id, copies)
+        self.metrics = MetricsWriter(run_dir / METRICS_FILE, run_id, copies)
         self.run_id = run_id
         self._task = task
         self.device = device
@@ -75,7 +76,7 @@ class Journal:
         self._pending: list[PendingStep] = []
         self._since = time.perf_counter()
         self._process = psutil.Process()
-        self._log_file = run_dir / "run.log"
+        self._log_file = run_dir / LOG_FILE
 
     def write(self, event: str, step: int, **fields: Any) -> None:
         """Write a row to the metrics and hand it to the observer."""

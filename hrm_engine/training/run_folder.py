@@ -21,9 +21,16 @@ from hrm_engine.store.files import (
 )
 from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 from hrm_engine.store.manifest import list_checkpoints, schema_problem
-from hrm_engine.store.paths import Workspace, check_name, inside
+from hrm_engine.store.paths import (
+    ARCHIVE_FOLDER,
+    ARGS_FILE,
+    CHECKPOINTS_FOLDER,
+    METRICS_FILE,
+    Workspace,
+    check_name,
+    inside,
+)
 
-ARGS_FILE = "training_args.json"
 ARGS_SCHEMA = 1
 DEFAULT_NAME = "default"
 
@@ -124,7 +131,7 @@ def saved_origin(run_dir: Path) -> dict[str, Any] | None:
 def saved_run_id(run_dir: Path) -> str | None:
     """The id under which the rows of a run stand; None where it has none yet."""
     try:
-        with (run_dir / "metrics.jsonl").open(encoding="utf8") as file:
+        with (run_dir / METRICS_FILE).open(encoding="utf8") as file:
             row = json.loads(file.readline())
     except (OSError, ValueError):
         return None
@@ -242,7 +249,7 @@ def _archive(path: Path) -> Path:
     with FolderLock(path):  # refuses while a trainer is at work there
         pass
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    target = path.parent / ".archive" / f"{path.name}-{stamp}"
+    target = path.parent / ARCHIVE_FOLDER / f"{path.name}-{stamp}"
     number = 2
     while target.exists():
         target = target.with_name(f"{path.name}-{stamp}-{number}")
@@ -263,7 +270,7 @@ def _lock(path: Path, messages: list[str]) -> RunFolder:
     except LockedError as problem:
         raise LockedError(f"{problem}. Two trainers cannot share a run folder") from problem
     messages = messages + ([lock.taken_over] if lock.taken_over else [])
-    for folder in (path, path / "checkpoints"):
+    for folder in (path, path / CHECKPOINTS_FOLDER):
         if folder.is_dir():
             messages += clean_temporaries(folder)
     return RunFolder(path, lock, messages)

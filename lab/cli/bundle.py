@@ -35,7 +35,7 @@ Name = Annotated[str, Parameter(help="Name of a brain, or the path of its folder
 @app.command(name="list")
 def list_(*, json: Json = False) -> int:
     """All brains of the workspace, with their state and whether their files are whole."""
-    from hrm_engine.bundles import list_bundles
+    from hrm_engine.bundles.listing import list_bundles
 
     workspace = Workspace.find()
     found = list_bundles(workspace)
@@ -66,8 +66,8 @@ def list_(*, json: Json = False) -> int:
 @app.command
 def show(name: Name, /, *, json: Json = False) -> int:
     """One brain: configuration, origin, last measurements."""
-    from hrm_engine.bundles import find_run
-    from hrm_engine.bundles.experts import attached_experts
+    from hrm_engine.bundles.attached import attached_experts
+    from hrm_engine.store.runs import find_run
 
     workspace = Workspace.find()
     folder = find_run(name, workspace)
@@ -93,7 +93,8 @@ def show(name: Name, /, *, json: Json = False) -> int:
 @app.command
 def verify(name: Name, /, *, json: Json = False) -> int:
     """Compare every file of a brain with its recorded hash; exit code 2 if something is wrong."""
-    from hrm_engine.bundles import find_run, verify_bundle
+    from hrm_engine.bundles.listing import verify_bundle
+    from hrm_engine.store.runs import find_run
 
     workspace = Workspace.find()
     folder = find_run(name, workspace)

@@ -27,7 +27,7 @@ def text(*, json: Json = False, **given: Any) -> int:
     """Loss and accuracy of a text brain after every segment, and where it halts by itself, with the mean depth."""
     settings = build_config(EvaluateTextConfig, overrides=given, typed=True)
 
-    from hrm_engine.bundles import load_bundle
+    from hrm_engine.bundles.load import load_bundle
     from hrm_engine.inference.text.evaluate import evaluate, evaluate_adaptive
     from hrm_engine.inference.text.reading import held_out_documents, text_batches
     from hrm_engine.models.act import check_threshold

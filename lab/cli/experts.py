@@ -189,7 +189,7 @@ def _registry(workspace: Workspace) -> ExpertRegistry:
 def _show_made(folder: Path, words: str, workspace: Workspace, *, json: bool) -> None:
     from dataclasses import asdict
 
-    from hrm_engine.bundles.experts import attached_experts
+    from hrm_engine.bundles.attached import attached_experts
 
     attached = attached_experts(folder)
     if json:

@@ -19,7 +19,7 @@ from lab.cli.parameters import Json
 from lab.cli.steering import show_use, steered, use_json
 
 if TYPE_CHECKING:
-    from hrm_engine.bundles import Bundle
+    from hrm_engine.bundles.bundle import Bundle
     from hrm_engine.inference import Generation
     from hrm_engine.inference.text.prompts import Prompt
 
@@ -33,7 +33,7 @@ def generate(*, json: Json = False, **given: Any) -> int:
     if json and settings.text.prompt is None:
         raise ConfigError("--json goes with --prompt")
 
-    from hrm_engine.bundles import load_bundle
+    from hrm_engine.bundles.load import load_bundle
     from hrm_engine.bundles.steering import watch_experts
     from hrm_engine.inference.text.prompts import read_prompts
 

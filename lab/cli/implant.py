@@ -15,7 +15,7 @@ def implant(**given: Any) -> int:
     """Train a byte-level BPE tokenizer and write the base model folder, the default of --model."""
     settings = build_config(ImplantConfig, overrides=given, typed=True)
 
-    from hrm_engine.bundles import create_implant
+    from hrm_engine.starting.implant import create_implant
     from lab.cli.reports import show_report
 
     workspace = Workspace.find()

@@ -13,12 +13,11 @@ from typing import Annotated, BinaryIO
 from cyclopts import Parameter
 
 from hrm_engine.errors import BundleError, ConfigError
-from hrm_engine.store.paths import Workspace
+from hrm_engine.store.paths import LOG_FILE, Workspace
+from hrm_engine.store.runs import find_run
 from hrm_engine.store.status import live_state
 from lab.cli.console import console, printable
-from lab.cli.places import find_run
 
-LOG_FILE = "run.log"
 _POLL_S = 0.3
 
 

@@ -13,7 +13,7 @@ from lab.cli.parameters import Json
 from lab.cli.steering import show_use, steered, use_json
 
 if TYPE_CHECKING:
-    from hrm_engine.bundles import PuzzleBundle
+    from hrm_engine.bundles.bundle import PuzzleBundle
     from hrm_engine.data.puzzles.board import Puzzle
     from hrm_engine.inference.puzzles.solve import Solutions
     from hrm_engine.inference.puzzles.trace import Segment, Trace
@@ -27,7 +27,7 @@ def solve(*, json: Json = False, **given: Any) -> int:
     import numpy as np
 
     from hrm_engine import inference
-    from hrm_engine.bundles import load_puzzle_bundle
+    from hrm_engine.bundles.load import load_puzzle_bundle
     from hrm_engine.bundles.steering import watch_experts
 
     workspace = Workspace.find()

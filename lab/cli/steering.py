@@ -12,13 +12,13 @@ from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, printable
 
 if TYPE_CHECKING:
-    from hrm_engine.bundles import Bundle, PuzzleBundle
+    from hrm_engine.bundles.bundle import Bundle, PuzzleBundle
     from hrm_engine.bundles.steering import ExpertUse
 
 
 def steered(bundle: Bundle | PuzzleBundle, goals: GoalsConfig, workspace: Workspace) -> None:
     """Steer a loaded bundle as the flags say, and write to stderr what a user should know."""
-    from hrm_engine.bundles.experts import steer
+    from hrm_engine.bundles.steering import steer
 
     notes = bundle.messages
     if goals.goal is not None:

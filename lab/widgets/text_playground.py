@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets
 
-from hrm_engine.bundles import Bundle
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.config import leaves
 from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.config.forms import form_field

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hrm_engine.bundles import Bundle
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.data.text.drawing import depth_html, depth_legend, depth_text
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference import Generation

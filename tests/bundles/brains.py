@@ -11,10 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles import (
-    Bundle,
-    load_bundle,
-)
+from hrm_engine.bundles.bundle import Bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.models.act import TextBatch, run_segments
 from tests.tiny_experts import make_expert
 from tests.tiny_runs import Lab

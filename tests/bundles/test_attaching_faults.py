@@ -12,17 +12,11 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.bundles import (
-    verify_bundle,
-)
-from hrm_engine.bundles.experts import attach_expert, attached_experts
+from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.bundles.experts import attach_expert
+from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.bundles.save import seal_bundle
-from hrm_engine.errors import (
-    BundleError,
-    ConfigError,
-    HRMError,
-    RegistryError,
-)
+from hrm_engine.errors import BundleError, ConfigError, HRMError, RegistryError
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.experts import ExpertRegistry, attached_to
 from hrm_engine.store.files import sha256_file
@@ -58,7 +52,7 @@ def test_what_cannot_be_attached(lab: Lab, brain: Callable[..., Path]) -> None:
         ({"expert_id": "prose", "layer": "H.5"}, ConfigError, "no layer 'H.5': use one of H.0, L.0"),
         ({"expert_id": "prose", "name": "base"}, ConfigError, "exists: choose another --name"),
         ({"expert_id": "prose", "name": "../up"}, ConfigError, "--name"),
-        ({"expert_id": "prose", "bundle": "nothing"}, BundleError, "no bundle 'nothing'"),
+        ({"expert_id": "prose", "bundle": "nothing"}, BundleError, "no run 'nothing'"),
         ({"expert_id": "prose", "bundle": parent / "best"}, BundleError, "name the finished bundle"),
         ({"expert_id": "poems", "bundle": child}, BundleError, "attached to layer H.0 of base-poems already"),
         ({"expert_id": "Poems!"}, ConfigError, "not allowed"),

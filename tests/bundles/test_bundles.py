@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from hrm_engine.bundles import find_run, list_bundles, load_bundle, verify_bundle
+from hrm_engine.bundles.listing import list_bundles, verify_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.bundles.weights import load_tensors, save_tensors
-from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.inference import generate
 from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.manifest import file_entries
-from hrm_engine.store.paths import Workspace
+from hrm_engine.store.runs import find_run
 from tests.tiny_runs import TEXT, Lab, flags, row_of, rows
 
 
@@ -193,7 +193,7 @@ def test_a_bundle_stays_usable_while_its_run_goes_on(lab: Lab, run_dir: Path) ->
 def test_an_unfinished_run_says_what_to_do(lab: Lab) -> None:
     (lab.root / "STOP").touch()
     lab.train("run", stop_file="STOP")
-    with pytest.raises(BundleError, match=r"no bundle|metadata\.json is missing: .*--resume"):
+    with pytest.raises(BundleError, match=r"no run|metadata\.json is missing: .*--resume"):
         load_bundle("run", workspace=lab.workspace)
 
 
@@ -271,24 +271,20 @@ def test_an_empty_workspace_has_no_bundles(lab: Lab) -> None:
 
 
 def test_bundles_are_found_by_name_and_by_path(lab: Lab, run_dir: Path) -> None:
-    for way in ("run", run_dir, str(run_dir), "artifacts/brains/actv1/run", Path("artifacts/brains/actv1/run")):
+    for way in (
+        "run",
+        run_dir,
+        str(run_dir),
+        "artifacts/brains/actv1/run",
+        Path("artifacts/brains/actv1/run"),
+        "brains/actv1/run",
+    ):
         assert find_run(way, lab.workspace) == run_dir
     other = lab.train("other", bundle_dir="artifacts/runs", steps=1, eval_batches=0).run_dir
     assert find_run("other", lab.workspace) == other
     lab.train("other", steps=1, eval_batches=0)
-    shared = "artifacts/brains/actv1/other, artifacts/runs/other, run$"
-    with pytest.raises(BundleError, match=f"no bundle 'rum'.*Runs here: {shared}"):
+    shared = "brains/actv1/other, run, runs/other$"
+    with pytest.raises(BundleError, match=f"no run 'rum'.*Runs here: {shared}"):
         find_run("rum", lab.workspace)
-    with pytest.raises(ConfigError, match="bundle name"):
+    with pytest.raises(ConfigError, match="run name"):
         find_run("rum!", lab.workspace)
-
-
-def test_a_name_that_a_brain_and_a_solver_share(workspace: Path) -> None:
-    lab = Workspace(workspace)
-    brain, solver = (home / "default" for home in (lab.brains, lab.runs))
-    for folder in (brain, solver):
-        folder.mkdir(parents=True)
-    assert find_run("default", lab) == brain
-    assert find_run("default", lab, kind=PUZZLE) == solver
-    brain.rmdir()
-    assert find_run("default", lab) == solver

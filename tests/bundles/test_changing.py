@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.bundles import list_bundles, load_bundle, verify_bundle
+from hrm_engine.bundles.attached import attached_experts
 from hrm_engine.bundles.changing import (
     copy_bundle,
     delete_bundle,
@@ -18,7 +18,9 @@ from hrm_engine.bundles.changing import (
     made_of,
     rename_bundle,
 )
-from hrm_engine.bundles.experts import attach_expert, attached_experts
+from hrm_engine.bundles.experts import attach_expert
+from hrm_engine.bundles.listing import list_bundles, verify_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError, HRMError, LockedError
 from hrm_engine.store.disk_usage import folder_bytes
 from hrm_engine.store.experts import ExpertRegistry
@@ -110,7 +112,7 @@ def test_an_archived_bundle_is_copied_back(lab: Lab, base: Path) -> None:
     archived = base.parent / ".archive" / "base-20260101T000000Z"
     archived.parent.mkdir()
     base.rename(archived)
-    with pytest.raises(BundleError, match="no bundle 'base'"):
+    with pytest.raises(BundleError, match="no run 'base'"):
         copy_bundle("base", "again", workspace=lab.workspace)
     assert copy_bundle(archived, "again", workspace=lab.workspace) == lab.run_dir("again")
 
@@ -191,8 +193,8 @@ def test_what_is_refused(lab: Lab, base: Path, tmp_path: Path) -> None:
     before = sorted(path.relative_to(lab.root) for path in lab.root.rglob("*"))
     path = Path("artifacts/brains/actv1/base")
     cases: list[tuple[Any, str, type[HRMError], str]] = [
-        ("base", "x", ConfigError, "several runs are called base: name one by its path"),
-        ("nobody", "x", BundleError, "no bundle 'nobody'.*Runs here: artifacts/brains/actv1/base, artifacts/runs/base"),
+        ("base", "x", ConfigError, "several runs are called base: name one by its id"),
+        ("nobody", "x", BundleError, "no run 'nobody'.*Runs here: brains/actv1/base, runs/base"),
         ("../base", "x", ConfigError, "leads out of"),
         ("/etc", "x", ConfigError, "leads out of"),
         ("-rf", "x", ConfigError, "is not allowed"),

@@ -13,8 +13,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from hrm_engine.bundles import list_bundles, load_puzzle_bundle, verify_bundle
 from hrm_engine.bundles.exchange import FORMATS, Told, export_checkpoint, import_checkpoint, inexpressible
+from hrm_engine.bundles.listing import list_bundles, verify_bundle
+from hrm_engine.bundles.load import load_puzzle_bundle
 from hrm_engine.bundles.save import seal_bundle
 from hrm_engine.config import PuzzleNetworkConfig, resolve_puzzle_core
 from hrm_engine.errors import BundleError, ConfigError, DataError

@@ -148,7 +148,7 @@ def test_what_the_command_line_says_of_bad_input(workspace: Workspace, capsys: p
     assert "num_heads is 'many'" in complaint(*hrm[:6], "--name", "x", "--model-config", "heads.yaml")
     assert "has 1" in complaint(*hrm, "x", "--puzzle-tokens", "4")
     assert "embed_pos.embedding_weight is missing" in complaint(*hrm, "x", "--pos-encodings", "learned")
-    assert "no bundle" in complaint("export", "nobody", "out", "--format", "trm")
+    assert "no run" in complaint("export", "nobody", "out", "--format", "trm")
     assert "exists: choose another path" in complaint("export", "taken", "list", "--format", "sapient-hrm")
     assert "shared_modules is False" in complaint("export", "taken", "out", "--format", "trm")
     assert not (root / "out").exists()

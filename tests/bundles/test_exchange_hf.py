@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles import list_bundles, load_bundle, verify_bundle
 from hrm_engine.bundles.exchange import export_folder, hf_problems, import_model
+from hrm_engine.bundles.listing import list_bundles, verify_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config import TextTrainConfig, build_config
 from hrm_engine.inference import generate
 from hrm_engine.inference.text.decoding import Decoder

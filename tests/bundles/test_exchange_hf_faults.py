@@ -185,7 +185,7 @@ def test_what_an_export_refuses(workspace: Workspace, complaint: Callable[..., s
     own_brain(workspace, "other", arch="hrm")
     their_checkpoints.own_bundle(workspace, "solver")
     hf = ("--format", "hf")
-    assert "no bundle 'nobody'" in complaint("export", "nobody", "out", *hf)
+    assert "no run 'nobody'" in complaint("export", "nobody", "out", *hf)
     assert "trained for 3 segments, with a halting head" in complaint("export", "deep", "out", *hf)
     assert "--segments 3, the deepest" in complaint("export", "deep", "out", *hf)
     assert "--segments 0: use 1 to 64" in complaint("export", "deep", "out", *hf, "--segments", "0")

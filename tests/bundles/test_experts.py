@@ -10,26 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from hrm_engine.bundles import (
-    PuzzleBundle,
-    find_run,
-    list_bundles,
-    load_puzzle_bundle,
-    verify_bundle,
-)
+from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.bundles.bundle import PuzzleBundle
 from hrm_engine.bundles.exchange import export_checkpoint
-from hrm_engine.bundles.experts import attach_expert, attached_experts, detach_expert
+from hrm_engine.bundles.experts import attach_expert, detach_expert
+from hrm_engine.bundles.listing import list_bundles, verify_bundle
+from hrm_engine.bundles.load import load_puzzle_bundle
 from hrm_engine.bundles.steering import watch_experts
 from hrm_engine.bundles.weights import load_tensors, save_tensors
-from hrm_engine.errors import (
-    BundleError,
-    CheckpointError,
-    ConfigError,
-)
+from hrm_engine.errors import BundleError, CheckpointError, ConfigError
 from hrm_engine.inference import solve
 from hrm_engine.store.experts import ExpertRegistry, attached_to
 from hrm_engine.store.files import sha256_file
 from hrm_engine.store.manifest import file_entries
+from hrm_engine.store.runs import find_run
 from hrm_engine.training.run_folder import saved_config
 from tests.bundles.brains import both_kinds, load, logits
 from tests.tiny_experts import make_expert

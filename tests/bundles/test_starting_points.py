@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hrm_engine.bundles import create_implant, starting_point
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.config import TextTrainConfig, resolve_core
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.models.core import RecurrentCore
+from hrm_engine.starting.implant import create_implant, starting_point
 from hrm_engine.training import Trainer
 from hrm_engine.training.run_folder import saved_config
 from tests.tiny_runs import TEXT, VOCABULARY, Lab, assert_same_end, flags, row_of
@@ -217,7 +217,7 @@ def test_a_damaged_student_is_refused(lab: Lab) -> None:
     (parent / "model.safetensors").write_bytes(content)
     with pytest.raises(BundleError, match=r"--student-init .*parent cannot be loaded: model\.safetensors has changed"):
         lab.train("child", student_init=str(parent))
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="no run"):
         lab.train("child", student_init="artifacts/brains/actv1/nobody")
 
 

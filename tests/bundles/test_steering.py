@@ -9,15 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from hrm_engine.bundles import (
-    Bundle,
-)
-from hrm_engine.bundles.experts import attach_expert, steer
-from hrm_engine.bundles.steering import watch_experts
-from hrm_engine.errors import (
-    ConfigError,
-    RegistryError,
-)
+from hrm_engine.bundles.bundle import Bundle
+from hrm_engine.bundles.experts import attach_expert
+from hrm_engine.bundles.steering import steer, watch_experts
+from hrm_engine.errors import ConfigError, RegistryError
 from hrm_engine.inference import generate
 from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.store.experts import ExpertRegistry

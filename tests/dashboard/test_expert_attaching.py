@@ -12,9 +12,9 @@ from streamlit.testing.v1 import AppTest
 from dashboard.queries.attachments import Attachments, Taker
 from dashboard.queries.solvers import Solvers
 from dashboard.resources import puzzle_bundle
-from hrm_engine.bundles import verify_bundle
 from hrm_engine.bundles.attached import attached_experts
 from hrm_engine.bundles.experts import attach_expert
+from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import write_json
 from hrm_engine.store.paths import Workspace

@@ -12,8 +12,9 @@ import pytest
 
 from dashboard.queries.runs import RunIndex, RunRow
 from dashboard.queries.scan import MetricsScan
-from dashboard.queries.workspace import find_run, run_id, workspace_of
+from dashboard.queries.workspace import workspace_of
 from hrm_engine.store.paths import Workspace
+from hrm_engine.store.runs import pick_run, run_id
 from hrm_engine.store.status import RunStatus, write_status
 from tests.dashboard.run_folders import append_events, eval_fields, train_fields, write_checkpoint, write_run
 
@@ -206,7 +207,7 @@ def test_a_name_that_is_not_unicode_can_be_shown_and_found(lab: Workspace) -> No
         pytest.skip("this file system refuses names that are not Unicode")
     row = RunIndex(lab).refresh().rows[0]
     assert row.id.encode("utf-8") == b"brains/actv1/caf\\udce9"
-    assert find_run(lab, row.id, lab.run_dirs()) == run
+    assert pick_run(row.id, lab.run_dirs(), lab) == run
 
 
 def test_a_run_is_found_by_id_or_by_a_name_that_only_one_has(lab: Workspace) -> None:
@@ -214,11 +215,11 @@ def test_a_run_is_found_by_id_or_by_a_name_that_only_one_has(lab: Workspace) -> 
     two = write_run(lab.root, "same", last=5, folder="artifacts/runs")
     lone = write_run(lab.root, "lone", last=5)
     runs = lab.run_dirs()
-    assert find_run(lab, run_id(lab, one), runs) == one
-    assert find_run(lab, "runs/same", runs) == two
-    assert find_run(lab, "lone", runs) == lone
-    assert find_run(lab, "same", runs) is None
-    assert find_run(lab, "../artifacts/runs/same", runs) is None
+    assert pick_run(run_id(one, lab), runs, lab) == one
+    assert pick_run("runs/same", runs, lab) == two
+    assert pick_run("lone", runs, lab) == lone
+    assert pick_run("same", runs, lab) is None
+    assert pick_run("../artifacts/runs/same", runs, lab) is None
 
 
 def test_root_is_taken_from_the_arguments_first(lab: Workspace, tmp_path: Path) -> None:

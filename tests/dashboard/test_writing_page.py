@@ -12,7 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.queries.brains import Brains
-from hrm_engine.bundles import load_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.inference import generate
 from hrm_engine.inference.text.reading import read_tokens
 from hrm_engine.store.files import read_json, write_json

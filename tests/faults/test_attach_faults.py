@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from hrm_engine.bundles import verify_bundle
-from hrm_engine.bundles.experts import attached_experts
+from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.store.experts import ExpertRegistry
 from tests.tiny_experts import make_expert
 from tests.tiny_runs import Forks, Lab

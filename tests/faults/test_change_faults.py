@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_engine.bundles import verify_bundle
+from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.store.files import is_temporary
 from tests.tiny_experts import make_expert
 from tests.tiny_runs import Forks, Lab

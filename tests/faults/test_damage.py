@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hrm_engine.bundles import list_bundles, load_bundle, verify_bundle
+from hrm_engine.bundles.listing import list_bundles, verify_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.errors import BundleError, CheckpointError
 from tests.tiny_runs import Forks, Lab, assert_same_end, lasting_rows, row_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_engine.bundles import verify_bundle
+from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.errors import StorageError
 from hrm_engine.store.manifest import list_checkpoints
 from hrm_engine.training import train

@@ -16,9 +16,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hrm_engine.bundles import list_bundles, load_bundle, starting_point, verify_bundle
+from hrm_engine.bundles.listing import list_bundles, verify_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config import load_preset
 from hrm_engine.errors import BundleError, ConfigError, HRMError
+from hrm_engine.starting.implant import starting_point
 from hrm_engine.store.manifest import file_entries
 from tests.tiny_runs import TEXT, Forks, Lab
 
@@ -189,7 +191,7 @@ def test_names_and_paths_of_bundles(lab: Lab, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="not allowed|leads out of"):
             load_bundle(name, workspace=lab.workspace)
     for path in ("../inside", "..\\inside", "/nowhere/at/all", "artifacts/brains/actv1/nobody", "a/../../b"):
-        with pytest.raises(BundleError, match="no bundle"):
+        with pytest.raises(BundleError, match="no run"):
             load_bundle(path, workspace=lab.workspace)
     # links are not listed either, and a path that somebody gives on purpose is followed
     assert list_bundles(lab.workspace) == []
@@ -270,7 +272,7 @@ def test_a_base_model_that_needs_code_or_pickle(lab: Lab, source: Path) -> None:
 def test_an_archive_is_no_bundle(lab: Lab) -> None:
     with zipfile.ZipFile(lab.root / "bundle.zip", "w") as archive:
         archive.writestr("../escaped.txt", "outside")
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="no run"):
         load_bundle(lab.root / "bundle.zip", workspace=lab.workspace)
     with pytest.raises(BundleError, match="is not a safetensors file"):
         lab.train("run", student_init="bundle.zip")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_engine.bundles import verify_bundle
+from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.store.manifest import list_checkpoints
 from hrm_engine.store.status import live_state, read_status
 from tests.tiny_runs import REPOSITORY, Child, Forks, Lab, assert_same_end, flags, row_of, rows

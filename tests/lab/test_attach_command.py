@@ -80,7 +80,7 @@ def test_attach_show_detach(brain: Lab, capsys: pytest.CaptureFixture[str]) -> N
     ("words", "told"),
     [
         (("attach", "poem", "--bundle", "base"), "Did you mean poems?"),
-        (("attach", "poems", "--bundle", "bass"), "no bundle 'bass'"),
+        (("attach", "poems", "--bundle", "bass"), "no run 'bass'"),
         (("attach", "poems", "--bundle", "base", "--layer", "M.1"), "no layer 'M.1': use one of H.0, L.0"),
         (("attach", "poems", "--bundle", "base", "--name", "base"), "choose another --name"),
         (("detach", "poems", "--bundle", "base"), "not attached to base. Attached: none"),

@@ -70,7 +70,7 @@ def test_old_checkpoints_alone(workspace: Path, capsys: pytest.CaptureFixture[st
         (("copy", "a", "../b"), "new name '../b' is not allowed"),
         (("rename", "a", "b"), "b exists: choose another new name"),
         (("rename", "../../etc", "c"), "leads out of"),
-        (("delete", "nobody", "--yes"), "no bundle 'nobody'"),
+        (("delete", "nobody", "--yes"), "no run 'nobody'"),
         (("copy", "a", "c"), "cannot be loaded"),
     ],
 )

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from hrm_engine.bundles import Bundle, load_bundle
+from hrm_engine.bundles.bundle import Bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.bundles.weights import save_tensors
 from hrm_engine.inference import generate
 from hrm_engine.store.files import read_json, write_json

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.bundles import Bundle
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.inference import Generation, generate_batch
 from hrm_engine.store.files import read_json, write_json
 from tests.lab.test_generate_command import Capture, answers, brain, trained, written

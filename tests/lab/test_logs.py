@@ -13,9 +13,9 @@ import pytest
 
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.paths import Workspace
+from hrm_engine.store.runs import find_run
 from hrm_engine.store.status import RunStatus, write_status
 from lab.cli.app import main
-from lab.cli.places import find_run
 
 HOSTILE = ["../x", "/etc", "a\0b", "a" * 300, "..", ".", "", "%252e%252e%2fx", "a b", "-rf", "~root/x"]
 
@@ -76,7 +76,7 @@ def test_what_is_not_there_is_said(workspace: Path, capsys: pytest.CaptureFixtur
     run = make_run(workspace)
     make_run(workspace, folder="runs")
     assert main(["logs", "none"]) == 2
-    assert "no run is called none" in capsys.readouterr().err
+    assert "no run 'none'" in capsys.readouterr().err
     assert main(["logs", "a"]) == 2
     assert "several runs are called a" in capsys.readouterr().err
     (run / "run.log").unlink()

@@ -44,7 +44,7 @@ def test_a_fork_needs_only_its_checkpoint(lab: Lab, parent: Path, capsys: pytest
         (["--from-checkpoint", "parent", "--resume"], "--resume and --from-checkpoint exclude each other"),
         (["--from-checkpoint", "parent", "--extend-schedule", "--steps", "9"], "--extend-schedule is for --resume"),
         (["--from-checkpoint", "parent"], "--steps 6 leaves nothing to train"),
-        (["--from-checkpoint", "nowhere"], "no bundle 'nowhere'"),
+        (["--from-checkpoint", "nowhere"], "no run 'nowhere'"),
         (["--from-checkpoint", "parent", "--steps", "9", "--hidden-size", "32"], "hidden_size is 64 there, 32 was"),
     ],
 )

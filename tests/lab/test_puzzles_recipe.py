@@ -11,7 +11,7 @@ import nbformat
 import pytest
 import yaml
 
-from hrm_engine.bundles import verify_bundle
+from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.config.base import PRESETS
 from lab.cli.app import main
 from tests.tiny_puzzles import PUZZLE_SETTINGS, make_puzzles

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_engine.bundles import verify_bundle
+from hrm_engine.bundles.listing import verify_bundle
 from lab.cli.app import main
 
 

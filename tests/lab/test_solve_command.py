@@ -230,7 +230,7 @@ def test_bundles_that_are_none(solvers: Path, capsys: pytest.CaptureFixture[str]
     assert "is not here: give a puzzle with --puzzle, --maze or --arc" in err
     code, _, err = run(capsys, "--bundle", "nobody")
     assert code == 2
-    assert "no bundle 'nobody'" in err
+    assert "no run 'nobody'" in err
     text = solvers / "artifacts" / "brains" / "actv1" / "text"
     text.mkdir(parents=True)
     content = json.loads((solvers / "artifacts" / "runs" / "four" / "config.json").read_text())

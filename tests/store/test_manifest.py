@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hrm_engine.errors import StorageError
 from hrm_engine.store.files import new_folder
 from hrm_engine.store.manifest import (
-    MANIFEST_FILE,
     check_entries,
     check_manifest,
     file_entries,
@@ -19,6 +18,7 @@ from hrm_engine.store.manifest import (
     schema_problem,
     write_manifest,
 )
+from hrm_engine.store.paths import MANIFEST_FILE
 
 
 def make_checkpoint(run: Path, step: int) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from hrm_engine.bundles import verify_bundle
+from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.config import build_config, kinds
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.bundles import list_bundles, load_bundle, verify_bundle
-from hrm_engine.bundles.experts import attach_expert, attached_experts, detach_expert
+from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.bundles.experts import attach_expert, detach_expert
+from hrm_engine.bundles.listing import list_bundles, verify_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.errors import BundleError
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import sha256_file

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles import load_bundle
 from hrm_engine.bundles.attached import attached_experts
 from hrm_engine.bundles.experts import attach_expert
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.errors import ConfigError, RegistryError
 from hrm_engine.store.experts import ExpertRegistry, attached_to
 from hrm_engine.store.goals import Goals

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hrm_engine.bundles import load_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.errors import NonFiniteLossError
 from hrm_engine.store.manifest import list_checkpoints
 from hrm_engine.store.status import read_status

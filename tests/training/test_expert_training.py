@@ -188,7 +188,7 @@ def test_what_cannot_be_trained(lab: Lab) -> None:
     assert files(registry.folder("helper")) == before
     with pytest.raises(ConfigError, match="Bad Id"):
         train_expert(lab, "Bad Id", **base)
-    with pytest.raises(BundleError, match="no bundle 'nowhere'"):
+    with pytest.raises(BundleError, match="no run 'nowhere'"):
         train_expert(lab, "other", brain_name="nowhere")
     with pytest.raises(BundleError, match="expert"):
         train_expert(lab, "other", student_init=str(registry.folder("helper")))

@@ -177,7 +177,7 @@ def test_without_a_checkpoint_of_its_own_it_begins_again_with_its_parent(lab: La
     assert last_state(lab.run_dir("killed")) == last_state(lab.run_dir("straight"))
     assert lasting_rows(lab.run_dir("killed")) == lasting_rows(lab.run_dir("straight"))
     shutil.rmtree(parent / STEP)
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="no run"):
         lab.resume("orphan")
 
 
@@ -295,9 +295,9 @@ def refused(lab: Lab, source: str | Path, error: type[Exception], match: str, **
 
 def test_what_is_no_checkpoint(lab: Lab, parent: Path) -> None:
     (lab.root / "empty").mkdir()
-    refused(lab, "empty", BundleError, "no bundle 'empty'")
-    refused(lab, "nobody", BundleError, "no bundle 'nobody'.*Runs here: parent")
-    refused(lab, lab.text, BundleError, "no bundle")
+    refused(lab, "empty", BundleError, "no run 'empty'")
+    refused(lab, "nobody", BundleError, "no run 'nobody'.*Runs here: parent")
+    refused(lab, lab.text, BundleError, "no run")
     shutil.copytree(parent, lab.run_dir("bare"))
     shutil.rmtree(lab.run_dir("bare") / "checkpoints")
     refused(lab, "bare", CheckpointError, "bare has no checkpoint; weights alone are what --student-init begins with")

@@ -145,7 +145,7 @@ def test_the_observer_sees_what_is_written(lab: Lab) -> None:
 
 
 def parameters(lab: Lab) -> Any:
-    from hrm_engine.bundles import load_bundle
+    from hrm_engine.bundles.load import load_bundle
 
     return load_bundle("run", workspace=lab.workspace).model.parameters()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hrm_engine.bundles import load_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config import TextTrainConfig, build_config
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.inference import generate

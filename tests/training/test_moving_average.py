@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hrm_engine.bundles import load_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.training import Trainer
 from tests.tiny_runs import Lab
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrm_engine.bundles import load_bundle, load_puzzle_bundle, verify_bundle
+from hrm_engine.bundles.listing import verify_bundle
+from hrm_engine.bundles.load import load_bundle, load_puzzle_bundle
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.data.puzzles.arc.build import build_arc
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataError

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.bundles import load_bundle, verify_bundle
+from hrm_engine.bundles.listing import verify_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference import generate
 from lab.cli.app import main

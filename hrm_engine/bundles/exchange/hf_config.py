@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from hrm_engine.bundles.exchange.names import differences
 from hrm_engine.config import ARCHITECTURES, CoreConfig
 from hrm_engine.errors import BundleError
+from hrm_engine.store.runs import TRANSFORMERS_TYPE
 
-MODEL_TYPE = "hrm_text"
 _ACTIVATIONS = ("silu", "swish")
 
 
@@ -49,7 +49,7 @@ def their_settings(config: CoreConfig, *, segments: int) -> dict[str, Any]:
     """A network read after so many segments, in their words."""
     layers, cycles = config.h_layers, segments * config.h_cycles
     return {
-        "model_type": MODEL_TYPE,
+        "model_type": TRANSFORMERS_TYPE,
         "architectures": ["HrmTextForCausalLM"],
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.bundles.exchange.hf_config import gradient_calls, hf_problems, their_settings
-from hrm_engine.bundles.hub import quiet_transformers
-from hrm_engine.bundles.load import Bundle, load_bundle
+from hrm_engine.bundles.hub import quiet_transformers, save_tokenizer
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config import CoreConfig
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.files import new_folder
@@ -130,8 +131,6 @@ def _write_model(target: Path, loaded: Bundle, tensors: dict[str, Tensor], depth
 
 def _write_tokenizer(target: Path, loaded: Bundle) -> None:
     """The tokenizer; one of ours puts the begin token before a text, as its training and ``lab generate`` do."""
-    from transformers import PreTrainedTokenizerFast
-
     tokenizer, origin = loaded.tokenizer, loaded.imported_from_transformers
     name = tokenizer.name_of
     roles = {"bos_token": name(tokenizer.bos_id), "eos_token": name(tokenizer.eos_id)}
@@ -144,9 +143,4 @@ def _write_tokenizer(target: Path, loaded: Bundle) -> None:
         "padding_side": "left",
         "model_max_length": loaded.config.max_seq_len,
     }
-    tokenizer.save(target / "tokenizer.json")
-    with quiet_transformers():
-        fast = PreTrainedTokenizerFast(
-            tokenizer_file=str(target / "tokenizer.json"), **(origin.get("tokenizer") or own)
-        )
-        fast.save_pretrained(target)
+    save_tokenizer(tokenizer, target, **(origin.get("tokenizer") or own))

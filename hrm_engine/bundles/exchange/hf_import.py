@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.bundles.exchange.hf_config import MODEL_TYPE, core_of_theirs
+from hrm_engine.bundles.exchange.hf_config import core_of_theirs
 from hrm_engine.bundles.exchange.history import write_history
-from hrm_engine.bundles.hub import hub_answers, quiet_transformers, roles_of, tokenizer_of
+from hrm_engine.bundles.hub import hub_answers, load_causal_model, quiet_transformers, roles_of, tokenizer_of
 from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.save import write_model
 from hrm_engine.bundles.weights import check_finite
@@ -18,6 +18,7 @@ from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import BundleError, ConfigError, HRMError
 from hrm_engine.store.files import new_folder, read_json, sha256_file
 from hrm_engine.store.paths import Workspace, check_name, inside
+from hrm_engine.store.runs import TRANSFORMERS_TYPE
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LONGEST = 400
@@ -101,14 +102,16 @@ def _place(source: str, workspace: Workspace) -> str:
 
 
 def _check_type(found: object, where: str) -> None:
-    if found != MODEL_TYPE:
-        raise BundleError(f"{where} is of model type {found!r}, and only {MODEL_TYPE!r} is a network of this lab")
+    if found != TRANSFORMERS_TYPE:
+        raise BundleError(
+            f"{where} is of model type {found!r}, and only {TRANSFORMERS_TYPE!r} is a network of this lab"
+        )
 
 
 def _load(place: str) -> _Loaded:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     part = "configuration"
     try:
@@ -122,12 +125,10 @@ def _load(place: str) -> _Loaded:
             _check_type(config.model_type, place)
             core_of_theirs(config, where=place)  # what cannot be had is said before gigabytes are read
             part = "weights"
-            network, report = AutoModelForCausalLM.from_pretrained(
+            network, report = load_causal_model(
                 place,
                 config=config,
                 dtype="auto",
-                use_safetensors=True,
-                output_loading_info=True,
                 ignore_mismatched_sizes=True,  # its own refusal names none; they are refused below
                 **options,
             )

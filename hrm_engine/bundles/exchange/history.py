@@ -12,6 +12,7 @@ import torch
 from hrm_engine.bundles.save import seal_bundle
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import sha256_file, write_json
+from hrm_engine.store.paths import ARGS_FILE
 from hrm_engine.store.status import RunStatus, write_status
 
 ARGS_SCHEMA = 1
@@ -36,7 +37,7 @@ def write_history(
     number = Path(source["path"]).name.removeprefix("step_")
     step = int(number) if number.isdecimal() else 0
     write_json(
-        folder / "training_args.json",
+        folder / ARGS_FILE,
         {
             "schema_version": ARGS_SCHEMA,
             "kind": kind,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hrm_engine.bundles import PuzzleBundle
+from hrm_engine.bundles.bundle import PuzzleBundle
 from hrm_engine.data.puzzles.arc.augment import parse_identifier
 from hrm_engine.data.puzzles.arc.grids import NUM_CELLS, encode
 from hrm_engine.data.puzzles.arc.sources import read_task_file
@@ -19,7 +19,7 @@ from hrm_engine.data.puzzles.board import Puzzle
 from hrm_engine.data.puzzles.format import open_dataset
 from hrm_engine.errors import BundleError, DataError, HRMError
 from hrm_engine.store.files import read_json
-from hrm_engine.store.paths import Workspace
+from hrm_engine.store.paths import ARGS_FILE, Workspace
 
 _NAMES_SHOWN = 5
 
@@ -131,7 +131,7 @@ def _dataset_folder(bundle: PuzzleBundle, workspace: Workspace) -> Path:
         return workspace.resolve(str(history[-1]["dataset"]))
     for folder in (bundle.path, *bundle.path.parents[:2]):
         try:
-            parameters = read_json(folder / "training_args.json", HRMError)["parameters"]
+            parameters = read_json(folder / ARGS_FILE, HRMError)["parameters"]
             return workspace.resolve(str(parameters["data"]["data_path"]))
         except (HRMError, KeyError, TypeError):
             continue

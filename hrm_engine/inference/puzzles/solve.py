@@ -20,19 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hrm_engine.bundles import PuzzleBundle
+from hrm_engine.bundles.bundle import PuzzleBundle
 from hrm_engine.config.keywords import takes
 from hrm_engine.config.solving import EffortConfig
 from hrm_engine.data.puzzles.symmetries import Numbers, Views
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference.puzzles.starts import Attempts, board_views, chosen_starts
-from hrm_engine.inference.puzzles.thinking import (
-    Boards,
-    FirstStates,
-    Thinker,
-    check_boards,
-    check_identifiers,
-)
+from hrm_engine.inference.puzzles.thinking import Boards, FirstStates, Thinker, check_boards, check_identifiers
 from hrm_engine.models.core import Carry
 from hrm_engine.models.flops import flops_per_segment
 

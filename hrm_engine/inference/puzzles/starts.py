@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.bundles import PuzzleBundle
+from hrm_engine.bundles.bundle import PuzzleBundle
 from hrm_engine.config.solving import Choose, StartsFrom
 from hrm_engine.data.puzzles.symmetries import Numbers, SameBoard, Views
 from hrm_engine.errors import ConfigError

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles import PuzzleBundle
+from hrm_engine.bundles.bundle import PuzzleBundle
 from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.models.core import Carry, RecurrentCore

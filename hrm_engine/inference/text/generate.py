@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from hrm_engine.bundles import Bundle
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.config.keywords import takes
 from hrm_engine.config.writing import MAX_BATCH_SIZE, WritingConfig
 from hrm_engine.errors import ConfigError

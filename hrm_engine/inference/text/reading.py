@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles import Bundle
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.data.text.documents import read_documents, split_holdout
 from hrm_engine.data.text.packing import Batch, PackedRows, pack
 from hrm_engine.errors import ConfigError
@@ -18,7 +18,7 @@ from hrm_engine.kernels.losses import head_statistics
 from hrm_engine.models.act import TextBatch, check_threshold, run_segments
 from hrm_engine.models.core import Carry
 from hrm_engine.store.files import read_json
-from hrm_engine.store.paths import Workspace
+from hrm_engine.store.paths import ARGS_FILE, Workspace
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def held_out_documents(bundle: Bundle, file: Path | None, workspace: Workspace) 
     """
     if file is not None:
         return read_documents(workspace.resolve(file)).documents, str(file)
-    saved = bundle.path / "training_args.json"
+    saved = bundle.path / ARGS_FILE
     told = read_json(saved).get("parameters") or {} if saved.is_file() else {}
     data, eval_file = told.get("data"), told.get("evaluation", {}).get("eval_file")
     if data is None:

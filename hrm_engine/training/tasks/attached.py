@@ -12,19 +12,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.bundles.attached import AttachedExpert, attached_experts
+from hrm_engine.bundles.attached import attached_experts
 from hrm_engine.bundles.core_config import read_core_config
-from hrm_engine.bundles.listing import find_run
 from hrm_engine.bundles.steering import bias_routers, serving_experts
 from hrm_engine.config import CoreConfig
 from hrm_engine.config.moe import MoEConfig
 from hrm_engine.errors import ConfigError
 from hrm_engine.models.core import RecurrentCore
+from hrm_engine.store.attached import Attached
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.paths import Workspace
+from hrm_engine.store.runs import find_run
 
 Entry = dict[str, Any]
-"""An :class:`AttachedExpert` as JSON, with ``is_frozen``, ``is_active`` and ``bias``, which goals add to its score."""
+"""An :class:`Attached` as JSON, with ``is_frozen``, ``is_active`` and ``bias``, which goals add to its score."""
 
 
 def with_attached(core: CoreConfig, source: Path | None, workspace: Workspace) -> CoreConfig:
@@ -105,7 +106,7 @@ def biased_columns(entries: list[Entry]) -> dict[str, list[int]]:
 
 def as_metadata(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """What the bundle of the run says of them."""
-    names = AttachedExpert.__dataclass_fields__
+    names = Attached.__dataclass_fields__
     return [{name: entry[name] for name in names} for entry in entries]
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.load import build_model
-from hrm_engine.bundles.student import load_student
 from hrm_engine.config import CoreConfig
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.models.core import RecurrentCore
+from hrm_engine.starting.student import load_student
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import Task

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles import StartingPoint
-from hrm_engine.bundles.base_network import BaseNetwork, find_base
 from hrm_engine.bundles.weights import check_shapes, load_tensors
 from hrm_engine.config import CoreConfig, ExpertConfig, ExpertTrainConfig
 from hrm_engine.config.kinds import EXPERT
@@ -36,12 +34,14 @@ from hrm_engine.models.expert import (
     without_expert,
 )
 from hrm_engine.optim.updater import Backward
+from hrm_engine.starting.base_network import BaseNetwork, find_base
+from hrm_engine.starting.implant import StartingPoint
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.expert_cards import ExpertCard, check_expert_id
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import read_json, sha256_file, write_bytes
 from hrm_engine.store.goals import Goals
-from hrm_engine.store.paths import Workspace
+from hrm_engine.store.paths import BEST_FOLDER, CONFIG_FILE, METADATA_FILE, Workspace
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import Evaluated, Task
 from hrm_engine.training.tasks.text import TextTask
@@ -137,7 +137,7 @@ class ExpertTask(TextTask):
         if problems := check_shapes({name: tuple(t.shape) for name, t in found.items()}, wanted, where=weights):
             raise ConfigError(f"expert {expert_id} does not fit this base: {'; '.join(problems)}")
         model.load_state_dict(found)
-        kept = (weights, weights.with_name("metadata.json"), weights.with_name("config.json"))
+        kept = (weights, weights.with_name(METADATA_FILE), weights.with_name(CONFIG_FILE))
         self._learned = {file.name: file.read_bytes() for file in kept if file.is_file()}
         return model, parent
 
@@ -148,7 +148,7 @@ class ExpertTask(TextTask):
 
     def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> ExpertModel:
         """The expert of a checkpoint in its base."""
-        before = read_json(folder / "config.json", CheckpointError).get("base_hash")
+        before = read_json(folder / CONFIG_FILE, CheckpointError).get("base_hash")
         if before != self.core.base_hash:
             raise CheckpointError(
                 f"{folder}: the base {self.core.base} is not the one this training began on; bring that one back, or "
@@ -214,7 +214,7 @@ class ExpertTask(TextTask):
         old = self._card()
         dataset = str(self.config.data.dataset_file)
         datasets = list(old.training_datasets) if old is not None else []
-        best = run_dir / "best" / "evaluation.json"  # of the weights that were kept
+        best = run_dir / BEST_FOLDER / "evaluation.json"  # of the weights that were kept
         last = read_json(best) if state.best_step is not None and best.is_file() else state.last_eval or {}
         measured = {name: last[field] for name, field in _MEASURED.items() if field in last}
         fields: dict[str, Any] = {

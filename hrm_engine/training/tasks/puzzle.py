@@ -12,7 +12,6 @@ from torch import Tensor
 
 from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.puzzle_card import PuzzleCard
-from hrm_engine.bundles.student import student_source
 from hrm_engine.config import CoreConfig, PuzzleTrainConfig
 from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.data.puzzles.description import DatasetInfo
@@ -25,6 +24,7 @@ from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.slots import NUMBERS, Objective, Rows, Slots, empty_slots, join, refill, think
 from hrm_engine.optim.sparse_sign import sparse_sign_update
 from hrm_engine.optim.updater import Backward
+from hrm_engine.starting.student import student_source
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured
@@ -140,7 +140,7 @@ class PuzzleTask(PuzzlePlan):
     @classmethod
     def resolve(cls, config: PuzzleTrainConfig, workspace: Workspace) -> PuzzleTrainConfig:
         """The configuration with every default written out; epochs become steps by the groups of the dataset."""
-        source = student_source(config.start.student_init, workspace, kind=PUZZLE)
+        source = student_source(config.start.student_init, workspace)
         config = config.model_copy(update={"start": config.start.model_copy(update={"student_init": source})})
         return cls.in_steps(config, workspace)
 

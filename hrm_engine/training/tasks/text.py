@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles import Bundle, StartingPoint
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.bundles.core_config import read_core_config
-from hrm_engine.bundles.implant import starting_point
-from hrm_engine.bundles.student import student_config, student_notes
 from hrm_engine.config import CoreConfig, TextTrainConfig
 from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.ahead import Ahead
@@ -29,6 +27,8 @@ from hrm_engine.inference.text.reading import on_device
 from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accumulate_gradients
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim.updater import Backward
+from hrm_engine.starting.implant import StartingPoint, starting_point
+from hrm_engine.starting.student import student_config, student_notes
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured
@@ -316,7 +316,7 @@ class TextTask(TextPlan):
         """Greedy continuation of the beginning of a held-out document; None where there is none to be had."""
         if self.prompt is None:
             return None
-        bundle = Bundle(Path(), self.core, self.model, self.tokenizer, {})
+        bundle = Bundle(path=Path(), config=self.core, model=self.model, metadata={}, tokenizer=self.tokenizer)
         try:
             sample = generate(bundle, self.prompt, max_new_tokens=SAMPLE_TOKENS, temperature=0.0)
         except BundleError:  # NaN, of which the losses tell, with all the patience that is asked for

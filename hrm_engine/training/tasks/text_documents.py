@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hrm_engine.bundles.implant import embedded_corpus
 from hrm_engine.config import TextTrainConfig
 from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
 from hrm_engine.data.text.packing import dataset_fingerprint
 from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.starting.implant import embedded_corpus
 from hrm_engine.store.paths import Workspace
 
 PROMPT_TOKENS = 8

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from hrm_engine.bundles.implant import starting_point
-from hrm_engine.bundles.student import student_core
 from hrm_engine.config import CoreConfig, resolve_core
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.models.act import TextBatch, accumulate_gradients
 from hrm_engine.optim.updater import Backward
+from hrm_engine.starting.implant import starting_point
+from hrm_engine.starting.student import student_core
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.costs import DryStep
 from hrm_engine.training.tasks.attached import with_attached

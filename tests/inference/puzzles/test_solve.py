@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hrm_engine.bundles import PuzzleBundle
+from hrm_engine.bundles.bundle import PuzzleBundle
 from hrm_engine.data.puzzles.arc.augment import Augmentation, parse_identifier
 from hrm_engine.data.puzzles.arc.grids import crop, encode
 from hrm_engine.data.puzzles.kinds import BOARDS
@@ -147,7 +147,7 @@ def test_choosing(choose: Any, changes: dict[str, Any], winner: int) -> None:
 @given(st.sampled_from([("sudoku", 4), ("sudoku", 6), ("sudoku", 9), ("maze", 7)]), st.integers(0, 2**32 - 1))
 def test_symmetries_are_undone_exactly(board: tuple[str, int], seed: int) -> None:
     kind, side = board
-    bundle = PuzzleBundle(*[None] * 3, tiny_card(kind, side), {})  # type: ignore[arg-type]
+    bundle = PuzzleBundle(path=None, config=None, model=None, metadata={}, card=tiny_card(kind, side))  # type: ignore[arg-type]
     drawn = np.random.default_rng(seed).integers(0, bundle.card.vocab_size, (8, side * side))
     starts, ids = np.arange(8), np.zeros(8, dtype=np.int64)
     views = board_views(bundle, ids, "symmetries", 8)

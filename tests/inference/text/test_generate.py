@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrm_engine.bundles import Bundle
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.config.writing import SamplingConfig
 from hrm_engine.data.text.tokenizer import MIN_VOCAB_SIZE, Tokenizer, train_tokenizer
 from hrm_engine.errors import ConfigError
@@ -31,7 +31,7 @@ def tokenizer() -> Tokenizer:
 
 
 def bundle_of(core: RecurrentCore, tokenizer: Tokenizer) -> Bundle:
-    return Bundle(Path(), core.config, core, tokenizer, {})
+    return Bundle(path=Path(), config=core.config, model=core, metadata={}, tokenizer=tokenizer)
 
 
 def random_bundle(tokenizer: Tokenizer, arch: str = "hrm-text", **changes: object) -> Bundle:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hrm_engine.bundles import Bundle
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.data.text.tokenizer import MIN_VOCAB_SIZE, Tokenizer, train_tokenizer
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference import Generation, generate, generate_batch

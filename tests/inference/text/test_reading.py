@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrm_engine.bundles import Bundle, load_bundle
+from hrm_engine.bundles.bundle import Bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.data.text.documents import split_holdout
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference.text.evaluate import evaluate, evaluate_adaptive

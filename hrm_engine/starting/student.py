@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.bundles.core_config import read_core_config
-from hrm_engine.bundles.listing import find_run, folder_problems, parent_record
+from hrm_engine.bundles.listing import folder_problems, parent_record
 from hrm_engine.bundles.weights import check_shapes, load_file, load_tensors
 from hrm_engine.config import CoreConfig, TextTrainConfig
 from hrm_engine.config.core import inner_width
-from hrm_engine.config.kinds import TEXT, Kind
+from hrm_engine.config.kinds import TEXT
 from hrm_engine.errors import BundleError
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.paths import Workspace
+from hrm_engine.store.runs import find_run
 
 _NO_FLAG = (
     "intermediate_size",
@@ -36,14 +37,14 @@ _TOLD = 4
 """Tensors that do not fit, in a message."""
 
 
-def student_source(source: Path | None, workspace: Workspace, *, kind: Kind) -> Path | None:
+def student_source(source: Path | None, workspace: Workspace) -> Path | None:
     """The weights file or folder that ``--student-init`` means: a path as it is, the name of a run as its folder.
 
     Raises BundleError where there is nothing.
     """
     if source is None or workspace.resolve(source).exists():
         return source
-    folder = find_run(str(source), workspace, kind=kind)
+    folder = find_run(str(source), workspace)
     return folder.relative_to(workspace.root) if folder.is_relative_to(workspace.root) else folder
 
 
@@ -63,7 +64,7 @@ def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainCo
     Raises:
         BundleError: no such bundle, or of another kind; or something was given with which its weights mean nothing.
     """
-    source = student_source(config.start.student_init, workspace, kind=TEXT)
+    source = student_source(config.start.student_init, workspace)
     folder = student_bundle(source, workspace)
     if folder is None:
         return config

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from hrm_engine.bundles.implant import load_network
-from hrm_engine.bundles.listing import find_run, parent_record
+from hrm_engine.bundles.listing import parent_record
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config import ExpertTrainConfig
 from hrm_engine.config.core import inner_width
 from hrm_engine.data.text.tokenizer import Tokenizer
-from hrm_engine.store.paths import Workspace
+from hrm_engine.starting.implant import load_network
+from hrm_engine.store.paths import CONFIG_FILE, Workspace
+from hrm_engine.store.runs import find_run
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _folder(config: ExpertTrainConfig, workspace: Workspace) -> tuple[BaseNetwor
         network=network.float(),
         tokenizer=tokenizer,
         place=config.start.model if folder is None else _place(folder, workspace),
-        digest=None if folder is None else parent_record(folder / "config.json")["sha256"],
+        digest=None if folder is None else parent_record(folder / CONFIG_FILE)["sha256"],
         width=width,
         inner=inner_width(width, config.network.expansion),
         layer=None,

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from hrm_engine.bundles.hub import hub_answers, quiet_transformers, tokenizer_of
+from hrm_engine.bundles.hub import hub_answers, load_causal_model, quiet_transformers, save_tokenizer, tokenizer_of
 from hrm_engine.config.datasets import TokenizerConfig
 from hrm_engine.config.keywords import takes
 from hrm_engine.data.text.documents import read_documents
@@ -133,20 +133,14 @@ def _folder(model: str, workspace: Workspace) -> tuple[Path, list[str]]:
 
 def _load(source: str) -> tuple[Tokenizer, Any, list[str]]:
     """Tokenizer, causal model, and the names of the parameters that its files do not hold."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     try:
         with quiet_transformers():
             # Without a network the library tries for a minute before it says so.
             local = Path(source).is_dir() or not hub_answers()
             fast = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
-            network, report = AutoModelForCausalLM.from_pretrained(
-                source,
-                trust_remote_code=False,
-                local_files_only=local,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
+            network, report = load_causal_model(source, local_files_only=local)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
         first_line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
         if Path(source).is_dir():
@@ -171,9 +165,9 @@ def _embeddings(network: Any, absent: list[str], model: str) -> tuple[Tensor, Te
 
 
 def _write_base_model(folder: Path, tokenizer: Tokenizer, hidden_size: int, seed: int) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer.save(folder / "tokenizer.json")
+    save_tokenizer(tokenizer, folder, bos_token=BOS, eos_token=EOS, pad_token=PAD)
     config = LlamaConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=hidden_size,
@@ -187,8 +181,4 @@ def _write_base_model(folder: Path, tokenizer: Tokenizer, hidden_size: int, seed
     )
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
-        fast = PreTrainedTokenizerFast(
-            tokenizer_file=str(folder / "tokenizer.json"), bos_token=BOS, eos_token=EOS, pad_token=PAD
-        )
-        fast.save_pretrained(folder)
         LlamaForCausalLM(config).save_pretrained(folder)
