@@ -96,7 +96,9 @@ class PuzzleRunConfig(NamedRunConfig):
     """How long, in which steps, and what is kept."""
 
     not_inherited: ClassVar[tuple[str, ...]] = (*NamedRunConfig.not_inherited, "epochs")  # they have become steps
+    default_name: ClassVar[str] = "solver"
 
+    run_name: str | None = Field(None, description="Name of the run folder. Default: solver, solver-2, ...")
     steps: int = Field(2000, ge=1, description="Optimizer steps, one segment each.", json_schema_extra=MAY_CHANGE)
     epochs: float | None = Field(
         None,

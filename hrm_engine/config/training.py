@@ -104,6 +104,8 @@ class RunConfig(Config):
     )
     bundle_dir: Path = Field(Path("artifacts/runs"), description="Folder that holds the run folders.")
 
+    default_name: ClassVar[str] = "default"
+    """Of a run folder that nobody names; a number follows where that is taken."""
     name_leaf: ClassVar[str] = "run_name"
     """The setting that names the run folder."""
     not_inherited: ClassVar[tuple[str, ...]] = ("bundle_dir", "log_file", "stop_file", "max_minutes")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hrm_engine.config import TrainConfig, build_config, flat, kinds, leaves
+from hrm_engine.config.training import RunConfig
 from hrm_engine.errors import CheckpointError, ConfigError, HRMError, LockedError
 from hrm_engine.store.files import (
     clean_temporaries,
@@ -32,7 +33,6 @@ from hrm_engine.store.paths import (
 )
 
 ARGS_SCHEMA = 1
-DEFAULT_NAME = "default"
 
 C = TypeVar("C", bound=TrainConfig)
 
@@ -71,7 +71,7 @@ def claim_folder(config: TrainConfig, workspace: Workspace, *, resume: bool, fre
 
 
 def planned_folder(config: TrainConfig, workspace: Workspace, *, resume: bool, fresh: bool) -> Path:
-    """The folder that a run will claim (without a name: the first of ``default``, ``default-2``, ... it will try).
+    """The folder that a run will claim (without a name: the first that it will try).
 
     Raises what :func:`claim_folder` raises for a name that cannot be used, before anything expensive is done.
     """
@@ -79,10 +79,10 @@ def planned_folder(config: TrainConfig, workspace: Workspace, *, resume: bool, f
     if resume and fresh:
         raise ConfigError("--resume and --fresh exclude each other")
     if resume:
-        return existing_run(config.run.name, parent, name_flag=config.run.name_flag)
+        return existing_run(config.run.name, parent, config.run)
     ensure_writable(parent)
     name, flag = config.run.name, config.run.name_flag
-    path = _named(parent, DEFAULT_NAME if name is None else name, flag)
+    path = _named(parent, config.run.default_name if name is None else name, flag)
     if name is not None and not fresh and path.exists() and not _is_unused(path):
         raise ConfigError(
             f"{path} exists: continue it with --resume, move it away with --fresh, or choose another {flag}"
@@ -90,14 +90,17 @@ def planned_folder(config: TrainConfig, workspace: Workspace, *, resume: bool, f
     return path
 
 
-def existing_run(name: str | None, parent: Path, *, name_flag: str) -> Path:
+def existing_run(name: str | None, parent: Path, run: RunConfig) -> Path:
     """The folder that ``--resume`` continues. Raises ConfigError where there is none, or more than one fits."""
     if name is None:
-        found = sorted(path.name for path in parent.glob(f"{DEFAULT_NAME}*") if (path / ARGS_FILE).is_file())
-        if len(found) > 1:
-            raise ConfigError(f"--resume: say which run with {name_flag}: {', '.join(found)}")
-        name = found[0] if found else DEFAULT_NAME
-    path = _named(parent, name, name_flag)
+        # Up to version 0.1 the unnamed runs of every kind were called default.
+        starts = (run.default_name, RunConfig.default_name)
+        names = (path.parent.name for path in parent.glob(f"*/{ARGS_FILE}"))
+        unnamed = sorted(name for name in names if name.startswith(starts))
+        if len(unnamed) > 1:
+            raise ConfigError(f"--resume: say which run with {run.name_flag}: {', '.join(unnamed)}")
+        name = unnamed[0] if unnamed else run.default_name
+    path = _named(parent, name, run.name_flag)
     if not (path / ARGS_FILE).is_file():
         raise ConfigError(f"--resume: there is no run {name!r} in {parent}; start it without --resume")
     return path
@@ -179,7 +182,7 @@ def resumed_config(kind: type[C], given: Mapping[str, Any], *, workspace: Worksp
     workspace = workspace or Workspace.find()
     run = kinds.of(kind).run
     bundle_dir = Path(given.get("bundle_dir") or run.bundle_dir)
-    path = existing_run(given.get(run.name_leaf), workspace.resolve(bundle_dir), name_flag=run.name_flag)
+    path = existing_run(given.get(run.name_leaf), workspace.resolve(bundle_dir), run)
     saved = _last_config(path, kind)
     known = leaves(kind)
     before = flat(saved)

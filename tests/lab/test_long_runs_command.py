@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hrm_engine.config.kinds import TEXT
 from hrm_engine.training.run_folder import existing_run
 from lab.cli.app import main
 from tests.tiny_runs import Lab, flags, row_of, rows
@@ -35,7 +36,7 @@ def test_a_fork_needs_only_its_checkpoint(lab: Lab, parent: Path, capsys: pytest
     said = capsys.readouterr().out
     assert "resumed from" in said
     assert "from step 8 on the schedule is that of a run of 9 steps; it was of 7" in " ".join(said.split())
-    assert row_of(existing_run("child", parent.parent, name_flag=""), "train")["step"] == 9
+    assert row_of(existing_run("child", parent.parent, TEXT.run), "train")["step"] == 9
 
 
 @pytest.mark.parametrize(

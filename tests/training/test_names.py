@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.errors import BundleError, ConfigError, DataError, HRMError, LockedError, StorageError
 from hrm_engine.store.locks import FolderLock
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer, train
-from hrm_engine.training.run_folder import claim_folder
+from hrm_engine.training.run_folder import claim_folder, existing_run
+from tests.tiny_puzzles import PuzzleLab
 from tests.tiny_runs import Lab, row_of
 
 
@@ -213,3 +216,15 @@ def test_the_workspace_is_found_by_itself(lab: Lab) -> None:
         trainer.step()
         trainer.finish()
     assert json.loads((lab.run_dir("brain") / "status.json").read_text())["state"] == "finished"
+
+
+def test_an_unnamed_solver_has_a_name_of_its_own(puzzle_lab: PuzzleLab) -> None:
+    config = puzzle_lab.config(run_name=None, steps=2, eval_every=2)
+    first, second = (train(config, workspace=puzzle_lab.workspace).run_dir for _ in range(2))
+    assert (first.name, second.name) == ("solver", "solver-2")
+    with pytest.raises(ConfigError, match="say which run with --run-name: solver, solver-2"):
+        existing_run(None, first.parent, PUZZLE.run)
+    # unnamed solvers of version 0.1
+    shutil.rmtree(second)
+    first.rename(first.with_name("default"))
+    assert existing_run(None, first.parent, PUZZLE.run) == first.with_name("default")
