@@ -12,7 +12,6 @@ import streamlit as st
 
 from dashboard.queries.attachments import Attachments, Version
 from dashboard.queries.brains import Brains
-from dashboard.queries.experts import ExpertTable
 from dashboard.queries.filecache import FileCache, Signature
 from dashboard.queries.folder import Checkpoints, Parameters, parameter_cache
 from dashboard.queries.metrics import RunMetrics
@@ -74,12 +73,6 @@ def brains(root: Path) -> Brains:
 def evaluated_rows() -> FileCache[EvaluatedRows]:
     """Full evaluations of puzzle runs."""
     return evaluated_rows_cache()
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def expert_table(registry_json: bytes) -> ExpertTable:
-    """The experts of one state of a registry."""
-    return ExpertTable(registry_json)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

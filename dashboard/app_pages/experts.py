@@ -17,7 +17,7 @@ from dashboard.app_pages.routing import routing_view
 from dashboard.charts import experts as charts
 from dashboard.charts.style import CONFIG
 from dashboard.queries.experts import STATES, ExpertTable
-from dashboard.resources import attachments, expert_table, run_index, workspace
+from dashboard.resources import attachments, run_index, workspace
 from hrm_engine.errors import HRMError
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.goals import Goals
@@ -73,7 +73,7 @@ def registry() -> Registry:
     goals = Goals(here)
     content = goals.registry.read()
     attached = attachments(here.root).by_expert(run_index(here.root).run_dirs())
-    return Registry(content, expert_table(content.to_json()), goals, attached)
+    return Registry(content, ExpertTable(content.cards), goals, attached)
 
 
 def show(found: Registry) -> None:

@@ -29,7 +29,7 @@ def goals(lab: Workspace) -> Goals:
 
 @pytest.fixture
 def experts(goals: Goals) -> ExpertTable:
-    return ExpertTable(goals.registry.read().to_json())
+    return ExpertTable(goals.registry.read().cards)
 
 
 def found(experts: ExpertTable, **asked: object) -> list[str]:
@@ -86,7 +86,7 @@ def test_children_may_stand_before_their_parents(lab: Workspace) -> None:
     registry.set_parent("c", "b")
     registry.set_parent("b", "a")
     registry.set_parent("d", "a")
-    tree = ExpertTable(registry.read().to_json()).tree()
+    tree = ExpertTable(registry.read().cards).tree()
     assert tree["expert_id"].tolist() == ["a", "b", "c", "d"]
     assert tree["depth"].tolist() == [0, 1, 2, 1]
 
@@ -97,23 +97,16 @@ def test_any_text_is_only_text(names: list[str]) -> None:
     content = RegistryContent.empty(Path("registry.json"))
     for at, name in enumerate(names):
         content.add(ExpertCard(expert_id=f"x{at}", name=name, category=name))
-    rows = ExpertTable(content.to_json()).find()
+    rows = ExpertTable(content.cards).find()
     assert rows["name"].tolist() == names
 
 
 def test_an_empty_registry_has_empty_tables(lab: Workspace) -> None:
-    empty = ExpertTable(Goals(lab).registry.read().to_json())
+    empty = ExpertTable(Goals(lab).registry.read().cards)
     assert empty.counts([]).total == 0
     assert empty.find().empty
     assert empty.tree().empty
     assert empty.categories() == []
-
-
-def test_the_database_reaches_no_file(experts: ExpertTable, lab: Workspace) -> None:
-    secret = lab.root / "secret.csv"
-    secret.write_text("a\n1\n")
-    with pytest.raises(Exception, match="disabled"):
-        experts._database.execute(f"SELECT * FROM '{secret}'")
 
 
 def test_bundles_of_an_expert(lab: Workspace, goals: Goals) -> None:
@@ -157,7 +150,7 @@ def test_goals_with_their_experts(goals: Goals) -> None:
 def test_the_tree_is_drawn_with_escaped_names(lab: Workspace) -> None:
     add_expert(lab, "top", name=HOSTILE)
     add_expert(lab, "low", parent_expert_id="top", is_frozen=True, is_active=False)
-    figure = charts.family_tree(ExpertTable(Goals(lab).registry.read().to_json()).tree(), "low")
+    figure = charts.family_tree(ExpertTable(Goals(lab).registry.read().cards).tree(), "low")
     edges, active, both = figure.data
     assert list(edges.x) == [0, 0, 1, None]
     assert active.name == "active"
