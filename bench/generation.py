@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bench.machine import median_s, table, wait
-from hrm_engine.bundles.exchange import export_folder
+from hrm_engine.bundles.exchange.hf_export import export_folder
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.config import CoreConfig, NetworkConfig, resolve_core
 from hrm_engine.config.kinds import TEXT

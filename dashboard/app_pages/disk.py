@@ -13,8 +13,9 @@ import streamlit as st
 from dashboard import formats
 from dashboard.app_pages.changing import Dialogs, answer, ask_button, open_dialog, tell
 from dashboard.app_pages.parts import nothing_yet, plain, sentence
-from dashboard.queries.disk import SpaceTaken, UsedRun, space_taken
+from dashboard.queries.disk import SpaceTaken, space_taken
 from dashboard.resources import workspace
+from hrm_engine.store.disk_usage import RunUsage
 from hrm_engine.store.paths import Workspace
 
 # A look at thousands of folders for each click of each session would be too much; a deletion looks anew.
@@ -43,7 +44,7 @@ def page() -> None:
     card = partial(row.metric, border=True, height="stretch", delta_color="off", delta_arrow="off")
     card("This workspace", formats.size(taken.total))
     card("Runs", formats.count(len(taken.runs)), help="Archived ones included")
-    checkpoints = sum(run.checkpoints for run in taken.runs)
+    checkpoints = sum(run.checkpoints for run in taken.runs.values())
     card("In checkpoints", formats.size(checkpoints), help="Only resuming and forking need them")
     card("Free on the disk", formats.size(taken.disk_free), delta=f"of {formats.size(taken.disk_total)}")
     if not taken.total:
@@ -109,8 +110,7 @@ def runs(taken: SpaceTaken) -> None:
     )
     rows = chosen["selection"]["rows"]
     if rows and 0 <= rows[0] < len(ids):
-        by_id = {run.id: run for run in taken.runs}
-        remedies(by_id[ids[rows[0]]])
+        remedies(ids[rows[0]], taken.runs[ids[rows[0]]])
 
 
 def columns(largest: float) -> dict[str, Any]:
@@ -127,15 +127,15 @@ def columns(largest: float) -> dict[str, Any]:
     }
 
 
-def remedies(run: UsedRun) -> None:
+def remedies(name: str, run: RunUsage) -> None:
     """The commands that give space back, and the same as buttons."""
     with st.container(border=True):
-        st.text(f"{run.id}: {formats.size(run.total)}")
-        command = f"lab bundle delete {shlex.quote(f'artifacts/{run.id}')}"
+        st.text(f"{name}: {formats.size(run.total)}")
+        command = f"lab bundle delete {shlex.quote(f'artifacts/{name}')}"
         with st.container(horizontal=True):
             if run.num_checkpoints > 1:
-                ask_button("Delete old checkpoints", "checkpoints", run.id, key="ask_checkpoints")
-            ask_button("Delete run", "run", run.id, key="ask_run")
+                ask_button("Delete old checkpoints", "checkpoints", name, key="ask_checkpoints")
+            ask_button("Delete run", "run", name, key="ask_run")
         old = f"{command} --old-checkpoints\n" if run.num_checkpoints > 1 else ""
         st.code(f"{old}{command}", language=None)
 

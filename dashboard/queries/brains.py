@@ -9,8 +9,7 @@ from typing import Any
 
 from dashboard.queries.filecache import FileCache, Signature, signature
 from hrm_engine.config import kinds
-from hrm_engine.errors import HRMError
-from hrm_engine.store.files import read_json
+from hrm_engine.store.files import readable_json
 from hrm_engine.store.paths import CONFIG_FILE, METADATA_FILE, Workspace
 from hrm_engine.store.runs import printable, run_id
 
@@ -40,7 +39,7 @@ class Brains:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self._files: FileCache[dict[str, Any]] = FileCache(_read, _KEPT)
+        self._files: FileCache[dict[str, Any]] = FileCache(readable_json, _KEPT)
 
     def all(self, run_dirs: Sequence[Path]) -> list[Brain]:
         """Every complete bundle of text, the one saved last first."""
@@ -67,13 +66,6 @@ class Brains:
             experts=tuple(sorted({name for name in experts if isinstance(name, str)})),
             version=version,
         )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except HRMError:
-        return {}
 
 
 def _count(value: object) -> int | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from hrm_engine.store.disk_usage import DiskUsage, RunUsage, disk_usage
+from hrm_engine.store.disk_usage import RunUsage, disk_usage
 from hrm_engine.store.paths import Workspace
-from hrm_engine.store.runs import printable, run_id
+from hrm_engine.store.runs import run_id
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,26 +26,11 @@ PLACES = {
 
 
 @dataclass(frozen=True)
-class UsedRun:
-    """One line of the table: bytes of a run. ``id`` is its path below ``artifacts/``."""
-
-    id: str
-    archived: bool
-    total: int
-    weights: int
-    checkpoints: int
-    best: int
-    metrics: int
-    other: int
-    num_checkpoints: int
-
-
-@dataclass(frozen=True)
 class SpaceTaken:
     """One look at the disk."""
 
-    runs: list[UsedRun]
-    """Largest first."""
+    runs: dict[str, RunUsage]
+    """By id, largest first."""
     places: dict[str, int]
     """By title, those that take anything, largest first."""
     total: int
@@ -53,41 +38,27 @@ class SpaceTaken:
     disk_total: int
 
     def frame(self, search: str = "") -> pd.DataFrame:
-        """Runs of which the path holds every word of ``search``, columns named as the fields of :class:`UsedRun`."""
+        """Runs whose id holds every word of ``search``: columns ``id``, ``total`` and the fields of ``RunUsage``."""
         import pandas as pd
 
-        names = [field.name for field in fields(UsedRun)]
+        names = ("total", *(field.name for field in fields(RunUsage) if field.name != "path"))
         words = search.casefold().split()
-        rows = [run for run in self.runs if all(word in run.id.casefold() for word in words)]
-        return pd.DataFrame([[getattr(run, name) for name in names] for run in rows], columns=names)
+        rows = [
+            [name, *(getattr(run, field) for field in names)]
+            for name, run in self.runs.items()
+            if all(word in name.casefold() for word in words)
+        ]
+        return pd.DataFrame(rows, columns=["id", *names])
 
 
 def space_taken(workspace: Workspace) -> SpaceTaken:
     """Look through the workspace now."""
     usage = disk_usage(workspace)
+    places = sorted(usage.places.items(), key=lambda item: -item[1])
     return SpaceTaken(
-        runs=[_used(run, workspace) for run in usage.runs],
-        places=_titled(usage),
+        runs={run_id(run.path, workspace): run for run in usage.runs},
+        places={PLACES[name]: size for name, size in places if size},
         total=usage.total,
         disk_free=usage.disk_free,
         disk_total=usage.disk_total,
     )
-
-
-def _used(run: RunUsage, workspace: Workspace) -> UsedRun:
-    return UsedRun(
-        id=run_id(run.path, workspace),
-        archived=run.archived,
-        total=run.total,
-        weights=run.weights,
-        checkpoints=run.checkpoints,
-        best=run.best,
-        metrics=run.metrics,
-        other=run.other,
-        num_checkpoints=run.num_checkpoints,
-    )
-
-
-def _titled(usage: DiskUsage) -> dict[str, int]:
-    found = sorted(usage.places.items(), key=lambda item: -item[1])
-    return {printable(PLACES[name]): size for name, size in found if size}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dashboard.queries.runs import read_metadata
 from dashboard.queries.scan import finite
 from hrm_engine.config import kinds
 from hrm_engine.config.kinds import Kind
+from hrm_engine.store.files import readable_json
 from hrm_engine.store.manifest import check_entries
 from hrm_engine.store.paths import METADATA_FILE
 from hrm_engine.store.runs import printable
@@ -128,7 +128,7 @@ def _bundle_notes(run_dir: Path, state: str) -> tuple[str, ...]:
     path = run_dir / METADATA_FILE
     if state == "running" or not path.is_file():
         return ()
-    entries = read_metadata(path).get("files")
+    entries = readable_json(path).get("files")
     if not check_entries(run_dir, entries, hashes=False):
         return ()
     return (

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.filecache import FileCache, signature
 from dashboard.queries.scan import MetricsScan, finite
-from hrm_engine.errors import BundleError
 from hrm_engine.store.clock import parse_iso
-from hrm_engine.store.files import read_json
+from hrm_engine.store.files import readable_json
 from hrm_engine.store.paths import METADATA_FILE, METRICS_FILE, STATUS_FILE, Workspace
 from hrm_engine.store.runs import printable, run_id
 from hrm_engine.store.status import LiveState, RunStatus, live_state, read_status
@@ -87,7 +86,7 @@ class RunIndex:
         self._lock = Lock()
         self._scans: dict[Path, MetricsScan] = {}
         self._status: FileCache[RunStatus | None] = FileCache(lambda path: read_status(path.parent), _KEPT_FILES)
-        self._metadata: FileCache[dict[str, Any]] = FileCache(read_metadata, _KEPT_FILES)
+        self._metadata: FileCache[dict[str, Any]] = FileCache(readable_json, _KEPT_FILES)
 
     def run_dirs(self) -> list[Path]:
         """Every run folder there is now."""
@@ -146,14 +145,6 @@ class RunIndex:
             return kind
         # metadata.json comes with the end of the first session; until then the folder says what it is.
         return path.relative_to(self.workspace.artifacts).parent.name or "run"
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What a ``metadata.json`` says, or an empty dict if it is damaged."""
-    try:
-        return read_json(path)
-    except BundleError:
-        return {}
 
 
 def _updated(path: Path, status: RunStatus | None) -> datetime | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dashboard.queries.attachments import Attachments, Version
 from dashboard.queries.filecache import FileCache
 from hrm_engine.errors import DataError, HRMError
-from hrm_engine.store.files import read_json
+from hrm_engine.store.files import readable_json
 from hrm_engine.store.paths import ARGS_FILE, CONFIG_FILE, Workspace
 from hrm_engine.store.runs import printable, run_id
 
@@ -59,9 +59,9 @@ class Solvers:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._attachments = Attachments(workspace)
-        self._cards: FileCache[dict[str, Any]] = FileCache(_read, _KEPT)
-        self._configs: FileCache[dict[str, Any]] = FileCache(_read, _KEPT)
-        self._arguments: FileCache[dict[str, Any]] = FileCache(_read, _KEPT)
+        self._cards: FileCache[dict[str, Any]] = FileCache(readable_json, _KEPT)
+        self._configs: FileCache[dict[str, Any]] = FileCache(readable_json, _KEPT)
+        self._arguments: FileCache[dict[str, Any]] = FileCache(readable_json, _KEPT)
 
     def all(self, run_dirs: Sequence[Path]) -> list[Solver]:
         """Every complete bundle with a puzzle card, the one saved last first."""
@@ -147,13 +147,6 @@ def open_test_split(solver: Solver) -> TestSplit:
             f"solver takes {solver.height} x {solver.width} ({solver.kind})"
         )
     return split
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except HRMError:
-        return {}
 
 
 def _count(value: object, limit: int) -> int | None:

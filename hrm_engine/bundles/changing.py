@@ -25,6 +25,7 @@ from hrm_engine.store.files import (
     is_temporary,
     move_folder,
     read_json,
+    readable_json,
     remove_folder,
     write_bytes,
     write_json,
@@ -228,8 +229,8 @@ def _adopt_checkpoints(folder: Path, origin: Origin) -> bool:
 
 def _origins(folder: Path) -> list[dict[str, Any]]:
     """What a run folder says it came from; nothing where it cannot be read."""
-    arguments = _read(folder / ARGS_FILE)
-    found: list[Any] = [_read(folder / METADATA_FILE).get("parent"), arguments.get("forked_from")]
+    arguments = readable_json(folder / ARGS_FILE)
+    found: list[Any] = [readable_json(folder / METADATA_FILE).get("parent"), arguments.get("forked_from")]
     start = (arguments.get("parameters") or {}).get("start")
     if isinstance(start, dict):
         found.append({"path": start.get("student_init")})
@@ -246,10 +247,3 @@ def _is_from(origin: dict[str, Any], path: Path, digest: str | None, workspace: 
         return workspace.resolve(named).resolve().is_relative_to(path)
     except (ConfigError, OSError, RuntimeError):
         return False
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path, BundleError)
-    except BundleError:
-        return {}

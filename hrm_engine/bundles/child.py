@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import clean_temporaries, new_folder, read_json, write_json
 from hrm_engine.store.paths import ARGS_FILE, MANIFEST_FILE, METADATA_FILE, Workspace, check_name, inside
+from hrm_engine.store.processes import library_version
 from hrm_engine.store.runs import find_run
 from hrm_engine.store.status import RunStatus, write_status
 
@@ -212,11 +212,7 @@ def _fill(
 
 def child_facts(parent: Origin, run_id: str, *, leave_out: Collection[str] = ()) -> dict[str, Any]:
     """What the metadata of a child says of where it comes from, and the rest of its parent's history."""
-    try:
-        code_version = version("hrm-lab")
-    except PackageNotFoundError:
-        code_version = None
-    now = now_iso()
-    new = {"run_id": run_id, "created": now, "updated": now, "parent": parent.record, "code_version": code_version}
+    now, code = now_iso(), library_version("hrm-lab")
+    new = {"run_id": run_id, "created": now, "updated": now, "parent": parent.record, "code_version": code}
     not_inherited = {"schema_version", "kind", "files", *leave_out}
     return {**{field: value for field, value in parent.metadata.items() if field not in not_inherited}, **new}

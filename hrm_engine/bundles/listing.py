@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hrm_engine.errors import BundleError, HRMError
-from hrm_engine.store.files import read_json, sha256_file
+from hrm_engine.store.disk_usage import folder_bytes
+from hrm_engine.store.files import read_json, readable_json, sha256_file
 from hrm_engine.store.manifest import check_entries, check_manifest, list_checkpoints, schema_problem
 from hrm_engine.store.paths import CONFIG_FILE, MANIFEST_FILE, METADATA_FILE, Workspace
 from hrm_engine.store.status import live_state
@@ -91,8 +91,8 @@ def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> 
 
 
 def _info(path: Path) -> BundleInfo:
-    metadata = _read(path / METADATA_FILE)
-    config = _read(path / CONFIG_FILE)
+    metadata = readable_json(path / METADATA_FILE)
+    config = readable_json(path / CONFIG_FILE)
     parent = metadata.get("parent")
     created = metadata.get("created")
     return BundleInfo(
@@ -102,7 +102,7 @@ def _info(path: Path) -> BundleInfo:
         arch=config.get("arch"),
         step=metadata.get("step"),
         state=live_state(path),
-        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink()),
+        bytes=folder_bytes(path),
         num_parameters=_num_parameters(path),
         created=created if isinstance(created, str) else None,
         parent=parent.get("path") if isinstance(parent, dict) else None,
@@ -118,10 +118,3 @@ def _num_parameters(path: Path) -> int | None:
     except HRMError:
         return None
     return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(("_init", "balance_bias")))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path, BundleError)
-    except BundleError:
-        return {}

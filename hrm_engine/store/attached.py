@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from hrm_engine.config import CoreConfig
 from hrm_engine.errors import BundleError
-from hrm_engine.store.files import read_json
+from hrm_engine.store.files import readable_json
 from hrm_engine.store.paths import CHECKPOINTS_FOLDER, METADATA_FILE, STATE_FILE
 
 EXPERTS_FIELD = "experts"
@@ -63,10 +63,7 @@ def listed_experts(metadata_file: Path) -> tuple[Attached, ...]:
 
     Fields that an entry lacks are empty; its column is then -1.
     """
-    try:
-        entries = read_json(metadata_file).get(EXPERTS_FIELD)
-    except BundleError:
-        return ()
+    entries = readable_json(metadata_file).get(EXPERTS_FIELD)
     return tuple(
         Attached(
             expert_id=str(entry.get("expert_id")),
@@ -88,10 +85,7 @@ def snapshot_metadata(folder: Path) -> dict[str, Any]:
     """
     run = folder.parent
     for path in (folder / STATE_FILE, run / METADATA_FILE, *sorted(run.glob(f"{CHECKPOINTS_FOLDER}/*/{STATE_FILE}"))):
-        try:
-            content = read_json(path)
-        except BundleError:
-            continue
+        content = readable_json(path)
         state = content.get("state") if path.name == STATE_FILE else content
         if isinstance(state, dict) and state.get(EXPERTS_FIELD):
             return {EXPERTS_FIELD: state[EXPERTS_FIELD]}

@@ -119,6 +119,14 @@ def read_json(path: Path, error: type[HRMError] = BundleError) -> dict[str, Any]
     return value
 
 
+def readable_json(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``; an empty one where it cannot be read."""
+    try:
+        return read_json(path)
+    except BundleError:
+        return {}
+
+
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's content as 64 hexadecimal digits, read in blocks. Raises OSError."""
     digest = hashlib.sha256()

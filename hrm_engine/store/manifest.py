@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.errors import CheckpointError, ConfigError
+from hrm_engine.store.disk_usage import folder_bytes
 from hrm_engine.store.files import is_temporary, read_json, sha256_file, storage_error, write_json
 from hrm_engine.store.paths import CHECKPOINTS_FOLDER, MANIFEST_FILE, inside
 
@@ -114,7 +115,7 @@ def list_checkpoints(run_dir: Path, *, hashes: bool = True) -> list[CheckpointIn
         if path.is_symlink():
             found.append(CheckpointInfo(path, int(match[1]), 0, [f"{path.name} is a link, not a folder of this run"]))
             continue
-        found.append(CheckpointInfo(path, int(match[1]), _folder_bytes(path), check_manifest(path, hashes=hashes)))
+        found.append(CheckpointInfo(path, int(match[1]), folder_bytes(path), check_manifest(path, hashes=hashes)))
     return sorted(found, key=lambda info: (info.step, info.path.name))
 
 
@@ -157,14 +158,3 @@ def _files_in(folder: Path) -> list[str]:
                 continue
             names.append(path.relative_to(folder).as_posix())
     return sorted(names)
-
-
-def _folder_bytes(folder: Path) -> int:
-    total = 0
-    for current, _, files in os.walk(folder):
-        for file in files:
-            try:
-                total += (Path(current) / file).lstat().st_size
-            except OSError:
-                continue
-    return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from importlib.metadata import PackageNotFoundError, version
 
 # A process id is used again some time after its process ended. The start times of psutil are good to about a hundredth
 # of a second; the margin allows for a clock that was corrected in between.
@@ -50,3 +51,11 @@ def is_alive(pid: int, *, started: float | None = None, seen: float | None = Non
     if started is not None and abs(actual - started) > _START_TIME_MARGIN_S:
         return False
     return seen is None or actual <= seen + _START_TIME_MARGIN_S
+
+
+def library_version(name: str) -> str | None:
+    """Version of an installed distribution, None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hrm_engine.config import kinds
 from hrm_engine.errors import BundleError, ConfigError
-from hrm_engine.store.files import read_json
+from hrm_engine.store.files import readable_json
 from hrm_engine.store.paths import (
     ARGS_FILE,
     CONFIG_FILE,
@@ -119,10 +119,7 @@ def _no_run(text: str, workspace: Workspace) -> BundleError:
 
 
 def _check_is_ours(folder: Path) -> None:
-    try:
-        content = read_json(folder / CONFIG_FILE)
-    except BundleError:
-        return
+    content = readable_json(folder / CONFIG_FILE)
     if "model_type" not in content or "kind" in content:
         return
     kind = content["model_type"]

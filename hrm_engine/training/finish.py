@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import new_folder, read_json, write_json
 from hrm_engine.store.manifest import check_manifest, write_manifest
 from hrm_engine.store.paths import BEST_FOLDER
+from hrm_engine.store.processes import library_version
 from hrm_engine.training.run_folder import write_args
 from hrm_engine.training.state import TrainState
 
@@ -82,14 +82,6 @@ def finish_run(
             **facts,
         },
     )
-
-
-def library_version(name: str) -> str | None:
-    """Version of an installed distribution, None where it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def best_weights(run_dir: Path, state: TrainState) -> dict[str, Tensor] | None:

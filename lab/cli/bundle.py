@@ -123,7 +123,9 @@ def import_(
     """Make a brain of a model of transformers, or of a checkpoint of a reference implementation, with equal logits."""
     settings = build_config(ImportConfig, overrides=given, typed=True)
 
-    from hrm_engine.bundles.exchange import Told, import_checkpoint, import_model
+    from hrm_engine.bundles.exchange.hf_import import import_model
+    from hrm_engine.bundles.exchange.importing import import_checkpoint
+    from hrm_engine.bundles.exchange.sizes import Told
 
     workspace, source = Workspace.find(), settings.source
     if source.format == "hf":
@@ -156,7 +158,8 @@ def export(
     """Write a text brain as a folder for transformers, or a solver as a checkpoint of a reference implementation."""
     target = build_config(ExportConfig, overrides=given, typed=True).target
 
-    from hrm_engine.bundles.exchange import export_checkpoint, export_folder
+    from hrm_engine.bundles.exchange.exporting import export_checkpoint
+    from hrm_engine.bundles.exchange.hf_export import export_folder
 
     workspace = Workspace.find()
     if target.format == "hf":

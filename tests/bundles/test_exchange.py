@@ -13,7 +13,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from hrm_engine.bundles.exchange import FORMATS, Told, export_checkpoint, import_checkpoint, inexpressible
+from hrm_engine.bundles.exchange.exporting import export_checkpoint, inexpressible
+from hrm_engine.bundles.exchange.importing import import_checkpoint
+from hrm_engine.bundles.exchange.names import FORMATS
+from hrm_engine.bundles.exchange.sizes import Told
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_puzzle_bundle
 from hrm_engine.bundles.save import seal_bundle

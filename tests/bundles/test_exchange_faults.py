@@ -11,19 +11,11 @@ import pytest
 import torch
 import yaml
 
-from hrm_engine.bundles.exchange import import_checkpoint
+from hrm_engine.bundles.exchange.importing import import_checkpoint
 from hrm_engine.errors import BundleError
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
-from tests.bundles.their_checkpoints import (
-    ARCH,
-    SIZES,
-    WIDTH,
-    own_bundle,
-    save,
-    their_tensors,
-    workspace,
-)
+from tests.bundles.their_checkpoints import ARCH, SIZES, WIDTH, own_bundle, save, their_tensors, workspace
 
 __all__ = ["workspace"]
 

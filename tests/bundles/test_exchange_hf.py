@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.exchange import export_folder, hf_problems, import_model
+from hrm_engine.bundles.exchange.hf_config import hf_problems
+from hrm_engine.bundles.exchange.hf_export import export_folder
+from hrm_engine.bundles.exchange.hf_import import import_model
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config import TextTrainConfig, build_config

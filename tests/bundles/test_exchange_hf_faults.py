@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hrm_engine.bundles.exchange import export_folder, import_model
+from hrm_engine.bundles.exchange.hf_export import export_folder
+from hrm_engine.bundles.exchange.hf_import import import_model
 from hrm_engine.config import TextTrainConfig, build_config
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.paths import Workspace

@@ -12,7 +12,7 @@ import torch
 
 from hrm_engine.bundles.attached import attached_experts
 from hrm_engine.bundles.bundle import PuzzleBundle
-from hrm_engine.bundles.exchange import export_checkpoint
+from hrm_engine.bundles.exchange.exporting import export_checkpoint
 from hrm_engine.bundles.experts import attach_expert, detach_expert
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_puzzle_bundle

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.exchange import Told
+from hrm_engine.bundles.exchange.sizes import Told
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.config import PuzzleNetworkConfig, resolve_puzzle_core

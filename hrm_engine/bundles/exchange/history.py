@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from hrm_engine.bundles.save import seal_bundle
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import sha256_file, write_json
 from hrm_engine.store.paths import ARGS_FILE
+from hrm_engine.store.processes import library_version
 from hrm_engine.store.status import RunStatus, write_status
 
 ARGS_SCHEMA = 1
@@ -49,10 +49,6 @@ def write_history(
     )
     write_status(folder, RunStatus.of_this_process("finished", step, f"imported from {source['path']}"))
     now = now_iso()
-    try:
-        code_version = version("hrm-lab")
-    except PackageNotFoundError:
-        code_version = None
     facts = {
         "run_id": f"import-{source.get('sha256', sha256_file(folder / files[0]))[:12]}",
         "created": now,
@@ -61,7 +57,7 @@ def write_history(
         "weights": {"which": "imported", "step": step},
         "parent": dict(source),
         "imported": dict(origin),
-        "code_version": code_version,
+        "code_version": library_version("hrm-lab"),
         "library_versions": {"torch": torch.__version__},
     }
     seal_bundle(folder, kind, files, facts)
