@@ -50,11 +50,11 @@ class Attachments:
 
     def by_expert(self, run_dirs: Sequence[Path]) -> dict[str, list[str]]:
         """Ids of the runs (``run_id``) in which each expert stands."""
-        found: dict[str, list[str]] = {}
+        ids: dict[str, list[str]] = {}
         for run_dir in run_dirs:
             for expert_id in dict.fromkeys(entry.expert_id for entry in self._attached(run_dir)):
-                found.setdefault(expert_id, []).append(run_id(run_dir, self._workspace))
-        return found
+                ids.setdefault(expert_id, []).append(run_id(run_dir, self._workspace))
+        return ids
 
     def layers(self, run_dir: Path, expert_id: str) -> list[str]:
         """The layers of a brain that an expert is attached to."""
@@ -66,7 +66,7 @@ class Attachments:
 
     def takers(self, card: ExpertCard, run_dirs: Sequence[Path]) -> dict[str, Taker]:
         """By the id of their runs, the finished brains that an expert fits into, the one written last first."""
-        found = []
+        brains = []
         for run_dir in run_dirs:
             metadata = run_dir / METADATA_FILE
             config = self._configs.get(run_dir / CONFIG_FILE) if metadata.is_file() else None
@@ -77,9 +77,9 @@ class Attachments:
             trained_in = card.training_config.get("layer")
             default = trained_in if isinstance(trained_in, str) and trained_in in names else f"H.{config.h_layers - 1}"
             if free := tuple(name for name in names if name not in taken):
-                found.append((metadata.stat().st_mtime, run_dir, Taker(run_dir, free, default)))
-        found.sort(key=lambda entry: (-entry[0], entry[1]))
-        return {run_id(run_dir, self._workspace): taker for _, run_dir, taker in found}
+                brains.append((metadata.stat().st_mtime, run_dir, Taker(run_dir, free, default)))
+        brains.sort(key=lambda entry: (-entry[0], entry[1]))
+        return {run_id(run_dir, self._workspace): taker for _, run_dir, taker in brains}
 
     def version(self, run_dir: Path) -> Version | None:
         """The state of a bundle; None while it has not been saved."""

@@ -43,8 +43,8 @@ class Brains:
 
     def all(self, run_dirs: Sequence[Path]) -> list[Brain]:
         """Every complete bundle of text, the one saved last first."""
-        found = [brain for path in run_dirs if (brain := self.of(path)) is not None]
-        return sorted(found, key=lambda brain: (-brain.version[1], brain.id))
+        brains = [brain for path in run_dirs if (brain := self.of(path)) is not None]
+        return sorted(brains, key=lambda brain: (-brain.version[1], brain.id))
 
     def of(self, run_dir: Path) -> Brain | None:
         """The text model in a run folder; None if it is another kind of run, or has not been saved yet."""

@@ -128,8 +128,8 @@ def card_fields(card: ExpertCard) -> pd.DataFrame:
 
 def losses(card: ExpertCard) -> tuple[float | None, float | None]:
     """Held-out loss with and without the expert in nats per token, as its last training found them."""
-    found: Mapping[str, Any] = card.performance_metrics
-    return finite(found.get("loss_with")), finite(found.get("loss_without"))
+    metrics: Mapping[str, Any] = card.performance_metrics
+    return finite(metrics.get("loss_with")), finite(metrics.get("loss_without"))
 
 
 def _inner(field: str, content: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -111,15 +111,17 @@ class Checkpoints:
 
     def of(self, run_dir: Path, *, hash_all: bool = False) -> list[Checkpoint]:
         """The checkpoints of a run, newest first. ``hash_all`` also reads the large ones."""
-        found = []
+        checkpoints = []
         for info in list_checkpoints(run_dir, hashes=False):
             problems, hashed = self._problems(info, hash_all or info.bytes <= self._hash_at_once_bytes)
             # The trainer deletes old ones while we look; what is gone is not damaged.
             if info.path.is_dir():
-                found.append(Checkpoint(info.path.name, info.step, info.bytes, _saved(info.path), hashed, problems))
-        return found[::-1]
+                checkpoints.append(
+                    Checkpoint(info.path.name, info.step, info.bytes, _saved(info.path), hashed, problems)
+                )
+        return checkpoints[::-1]
 
-    def _problems(self, info: CheckpointInfo, wanted: bool) -> tuple[tuple[str, ...], bool]:
+    def _problems(self, info: CheckpointInfo, hash_all: bool) -> tuple[tuple[str, ...], bool]:
         if info.problems:
             return tuple(info.problems), True
         key = _state_of(info.path)
@@ -127,7 +129,7 @@ class Checkpoints:
             if key in self._verified:
                 self._verified.move_to_end(key)
                 return self._verified[key], True
-        if not wanted:
+        if not hash_all:
             return (), False
         problems = tuple(check_manifest(info.path))
         with self._lock:

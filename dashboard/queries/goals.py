@@ -27,27 +27,27 @@ def served_goals(goals: Goals) -> list[ServedGoal]:
     return [ServedGoal(goal, tuple(experts.get(goal.id, ()))) for goal in goals.list_goals(active_only=False)]
 
 
-def matching(found: list[ServedGoal], search: str) -> list[ServedGoal]:
+def matching(rows: list[ServedGoal], search: str) -> list[ServedGoal]:
     """Those in whose text or experts every word of ``search`` stands."""
     words = search.casefold().split()
     return [
         served
-        for served in found
+        for served in rows
         if all(word in f"{served.goal.text} {' '.join(served.experts)}".casefold() for word in words)
     ]
 
 
-def goal_frame(found: list[ServedGoal]) -> pd.DataFrame:
+def goal_frame(rows: list[ServedGoal]) -> pd.DataFrame:
     """One row a goal: ``id, text, state, experts, created`` (UTC)."""
     import pandas as pd
 
-    created = [parse_iso(served.goal.created_ts) for served in found]
+    created = [parse_iso(served.goal.created_ts) for served in rows]
     return pd.DataFrame(
         {
-            "id": pd.Series([served.goal.id for served in found], dtype="int64"),
-            "text": pd.Series([served.goal.text for served in found], dtype="str"),
-            "state": [["active" if served.goal.active else "inactive"] for served in found],
-            "experts": [list(served.experts) for served in found],
+            "id": pd.Series([served.goal.id for served in rows], dtype="int64"),
+            "text": pd.Series([served.goal.text for served in rows], dtype="str"),
+            "state": [["active" if served.goal.active else "inactive"] for served in rows],
+            "experts": [list(served.experts) for served in rows],
             "created": pd.to_datetime(pd.Series(created, dtype="float64"), unit="s", utc=True),
         }
     )

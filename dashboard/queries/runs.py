@@ -151,7 +151,7 @@ def _updated(path: Path, status: RunStatus | None) -> datetime | None:
     """The last heartbeat; without one, when the metrics (or else the parameters) were last written."""
     seconds = None if status is None else parse_iso(status.heartbeat)
     for name in ("metrics.jsonl", "training_args.json"):
-        found = signature(path / name) if seconds is None else None
-        if found is not None:
-            seconds = found[1] / 1e9
+        state = signature(path / name) if seconds is None else None
+        if state is not None:
+            seconds = state[1] / 1e9
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -124,9 +124,9 @@ def delete_old_checkpoints(bundle: str | Path, *, workspace: Workspace | None = 
     """
     path = find_changeable(bundle, workspace or Workspace.find())
     with FolderLock(path):
-        found = list_checkpoints(path)
-        whole = [info for info in found if not info.problems]
-        old = [info for info in found if whole and info is not whole[-1]]
+        checkpoints = list_checkpoints(path)
+        whole = [info for info in checkpoints if not info.problems]
+        old = [info for info in checkpoints if whole and info is not whole[-1]]
         for info in old:
             if info.path.is_symlink():
                 info.path.unlink()
@@ -187,9 +187,9 @@ def _fill_copy(folder: Path, origin: Origin, run_id: str, with_checkpoints: bool
     left_out = _NOT_COPIED if with_checkpoints else _NOT_COPIED | {CHECKPOINTS_FOLDER}
 
     def skipped(current: str, names: list[str]) -> set[str]:
-        here = Path(current)
-        odd = {name for name in names if is_temporary(here / name) or (here / name).is_symlink()}
-        return odd | (left_out & set(names) if here == origin.path else set())
+        source = Path(current)
+        odd = {name for name in names if is_temporary(source / name) or (source / name).is_symlink()}
+        return odd | (left_out & set(names) if source == origin.path else set())
 
     shutil.copytree(origin.path, folder, ignore=skipped, copy_function=shutil.copyfile, dirs_exist_ok=True)
     _copy_metrics(origin, folder, run_id)
@@ -230,11 +230,11 @@ def _adopt_checkpoints(folder: Path, origin: Origin) -> bool:
 def _origins(folder: Path) -> list[dict[str, Any]]:
     """What a run folder says it came from; nothing where it cannot be read."""
     arguments = readable_json(folder / ARGS_FILE)
-    found: list[Any] = [readable_json(folder / METADATA_FILE).get("parent"), arguments.get("forked_from")]
+    origins: list[Any] = [readable_json(folder / METADATA_FILE).get("parent"), arguments.get("forked_from")]
     start = (arguments.get("parameters") or {}).get("start")
     if isinstance(start, dict):
-        found.append({"path": start.get("student_init")})
-    return [origin for origin in found if isinstance(origin, dict)]
+        origins.append({"path": start.get("student_init")})
+    return [origin for origin in origins if isinstance(origin, dict)]
 
 
 def _is_from(origin: dict[str, Any], path: Path, digest: str | None, workspace: Workspace) -> bool:

@@ -47,16 +47,16 @@ def expert_problems(path: Path) -> list[str]:
     """Of an expert."""
     config = read_config(path, ExpertConfig, error=BundleError)
     width, inner = config.hidden_size, config.intermediate_size
-    wanted = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}
-    return check_shapes(tensor_shapes(path, "expert"), wanted, where=path / "expert.safetensors")
+    expected = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}
+    return check_shapes(tensor_shapes(path, "expert"), expected, where=path / "expert.safetensors")
 
 
 def _core_problems(path: Path, num_tokens: int, source: str) -> list[str]:
     config = read_core_config(path, error=BundleError)
     shapes = tensor_shapes(path, "model")
     with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in RecurrentCore(config).state_dict().items()}
-    problems = check_shapes(shapes, wanted, where=path / "model.safetensors")
+        expected = {name: tuple(tensor.shape) for name, tensor in RecurrentCore(config).state_dict().items()}
+    problems = check_shapes(shapes, expected, where=path / "model.safetensors")
     try:
         attached_experts(path)
     except BundleError as problem:

@@ -100,17 +100,17 @@ def detach_expert(
     """
     workspace = workspace or Workspace.find()
     parent = load_parent(bundle, workspace)
-    found = [entry for entry in parent.attached if entry.expert_id == expert_id and layer in (None, entry.layer)]
-    if not found:
-        there = ", ".join(f"{entry.expert_id} ({entry.layer})" for entry in parent.attached)
+    entries = [entry for entry in parent.attached if entry.expert_id == expert_id and layer in (None, entry.layer)]
+    if not entries:
+        names = ", ".join(f"{entry.expert_id} ({entry.layer})" for entry in parent.attached)
         where = f"layer {layer} of {parent.path.name}" if layer else parent.path.name
-        raise BundleError(f"expert {expert_id!r} is not attached to {where}. Attached: {there or 'none'}")
-    if len(found) > 1:
+        raise BundleError(f"expert {expert_id!r} is not attached to {where}. Attached: {names or 'none'}")
+    if len(entries) > 1:
         raise ConfigError(
             f"expert {expert_id!r} is attached to several layers of {parent.path.name}: name one with --layer "
-            f"({', '.join(entry.layer for entry in found)})"
+            f"({', '.join(entry.layer for entry in entries)})"
         )
-    [gone] = found
+    [gone] = entries
     tensors, config = _without_column(parent, gone.layer, gone.column)
     kept = [_moved_up(entry, gone) for entry in parent.attached if entry is not gone]
     return write_child(parent, config, tensors, kept, f"-without-{expert_id}", name, workspace)
@@ -153,13 +153,13 @@ def _with_expert(
             f"{parent.path.name} has feed-forward layers of kind {config.activation}, and experts are SwiGLUs: they do "
             "not fit"
         )
-    wanted = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}
-    found = {part: tuple(expert[part].shape) for part in wanted}
-    if found != wanted:
-        part = next(part for part in wanted if found[part] != wanted[part])
+    shapes = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}
+    own_shapes = {part: tuple(expert[part].shape) for part in shapes}
+    if own_shapes != shapes:
+        part = next(part for part in shapes if own_shapes[part] != shapes[part])
         raise BundleError(
-            f"expert {expert_id!r} does not fit {parent.path.name}: {part} has shape {found[part]}, needed is "
-            f"{wanted[part]} (hidden size {width}, intermediate size {inner})"
+            f"expert {expert_id!r} does not fit {parent.path.name}: {part} has shape {own_shapes[part]}, needed is "
+            f"{shapes[part]} (hidden size {width}, intermediate size {inner})"
         )
     at, count = _prefix(layer), config.experts_in(layer)
     if not count:
@@ -204,7 +204,7 @@ def _changed(config: CoreConfig, **changes: Any) -> CoreConfig:
     try:
         return CoreConfig.model_validate({**config.model_dump(), **changes})
     except ValidationError as problem:
-        raise BundleError("; ".join(found["msg"] for found in problem.errors())) from problem
+        raise BundleError("; ".join(item["msg"] for item in problem.errors())) from problem
 
 
 def _prefix(layer: str) -> str:

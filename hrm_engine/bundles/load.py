@@ -111,8 +111,8 @@ def build_model(
     """A model with these weights, on the CPU. Raises ``error`` naming every key that does not fit."""
     with torch.device("meta"):
         model = RecurrentCore(config)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, wanted, where=where)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, expected, where=where)
     if problems:
         raise error("; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else ""))
     model.load_state_dict(tensors, assign=True)

@@ -68,11 +68,11 @@ def steer(
     workspace = workspace or Workspace.find()
     attached = bundle.attached
     ids = {entry.expert_id for entry in attached}
-    inactive, told = _inactive(ids, workspace)
+    inactive, messages = _inactive(ids, workspace)
     serving: set[str] = set()
     if goals is not None:
         serving, about_goals = serving_experts(ids, inactive, goals, workspace, bundle.path.name)
-        told += about_goals
+        messages += about_goals
     biases = {
         (entry.layer, entry.column): -math.inf
         if entry.expert_id in inactive
@@ -80,7 +80,7 @@ def steer(
         for entry in attached
     }
     bias_routers(bundle.model, biases)
-    return told
+    return messages
 
 
 def bias_routers(model: RecurrentCore, biases: Mapping[tuple[str, int], float]) -> None:
@@ -90,12 +90,12 @@ def bias_routers(model: RecurrentCore, biases: Mapping[tuple[str, int], float]) 
     """
     experts = model.experts
     for layer in {layer for layer, _ in biases}:
-        moe, here = experts[layer], {column: bias for (name, column), bias in biases.items() if name == layer}
+        moe, columns = experts[layer], {column: bias for (name, column), bias in biases.items() if name == layer}
         moe.router.unsteer()
-        for column, bias in here.items():
+        for column, bias in columns.items():
             moe.router.steering[column] = bias
         # Where fewer are left than a token is sent to, a masked one would be chosen, if only with weight 0.
-        left = moe.num_experts - sum(bias == -math.inf for bias in here.values())
+        left = moe.num_experts - sum(bias == -math.inf for bias in columns.values())
         moe.experts_per_token = min(model.config.experts_per_token, left)
 
 
@@ -104,7 +104,7 @@ def watch_experts(bundle: AnyBundle) -> Iterator[list[ExpertUse]]:
     """Count what is sent to attached experts within the block; the list that it yields is filled when it ends."""
     attached = bundle.attached
     experts, sums = bundle.model.experts, dict[str, Tensor]()
-    handles, found = [], list[ExpertUse]()
+    handles, uses = [], list[ExpertUse]()
 
     def counter(layer: str) -> Any:
         def count(_: nn.Module, given: tuple[Any, ...], out: tuple[Tensor, Routing]) -> None:
@@ -119,11 +119,11 @@ def watch_experts(bundle: AnyBundle) -> Iterator[list[ExpertUse]]:
     for layer in dict.fromkeys(entry.layer for entry in attached):
         handles.append(experts[layer].register_forward_hook(counter(layer)))
     try:
-        yield found
+        yield uses
     finally:
         for handle in handles:
             handle.remove()
-    found += [_use(entry, experts[entry.layer], sums.get(entry.layer)) for entry in attached]
+    uses += [_use(entry, experts[entry.layer], sums.get(entry.layer)) for entry in attached]
 
 
 def _use(entry: Attached, moe: MoE, numbers: Tensor | None) -> ExpertUse:
@@ -164,17 +164,17 @@ def serving_experts(
         if not serving:
             return set(), [f"no active goal is served by an expert that is attached to {name}: nothing is steered"]
         return serving, [_masked(expert_id) for expert_id in sorted(serving & inactive)]
-    serving, told = set[str](), list[str]()
+    serving, messages = set[str](), list[str]()
     for goal_id in dict.fromkeys(goals):
         of_goal = store.get_expert(int(goal_id))
-        if here := set(of_goal) & ids:
-            serving |= here
+        if attached_ids := set(of_goal) & ids:
+            serving |= attached_ids
         else:
-            told.append(
+            messages.append(
                 f"goal {goal_id} is served by no expert that is attached to {name}: it steers nothing "
                 f"(its experts: {', '.join(of_goal) or 'none'})"
             )
-    return serving, told + [_masked(expert_id) for expert_id in sorted(serving & inactive)]
+    return serving, messages + [_masked(expert_id) for expert_id in sorted(serving & inactive)]
 
 
 def _masked(expert_id: str) -> str:

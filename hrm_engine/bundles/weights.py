@@ -84,15 +84,15 @@ def tensor_shapes(folder: Path, stem: str, *, error: type[HRMError] = BundleErro
 
 
 def check_shapes(
-    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], *, where: Path
+    shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, where: Path
 ) -> list[str]:
     """One sentence for each name that is missing, too many, or of another shape."""
-    problems = [f"{where}: {name} is missing" for name in wanted if name not in found]
-    problems += [f"{where}: {name} is not part of this model" for name in found if name not in wanted]
+    problems = [f"{where}: {name} is missing" for name in expected if name not in shapes]
+    problems += [f"{where}: {name} is not part of this model" for name in shapes if name not in expected]
     problems += [
-        f"{where}: {name} has shape {found[name]}, the model needs {wanted[name]}"
-        for name in wanted
-        if name in found and tuple(found[name]) != tuple(wanted[name])
+        f"{where}: {name} has shape {shapes[name]}, the model needs {expected[name]}"
+        for name in expected
+        if name in shapes and tuple(shapes[name]) != tuple(expected[name])
     ]
     return problems
 

@@ -71,10 +71,10 @@ def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainCo
     student = read_core_config(folder, kind=TEXT.name, error=BundleError)
     network, moe, start = config.network, config.moe, config.start
     given = {name for name in network.model_fields_set if getattr(network, name) is not None}
-    there = {name: getattr(student, name) for name in _FIXED if name in given}
-    told = [
+    fixed = {name: getattr(student, name) for name in _FIXED if name in given}
+    conflicts = [
         f"--{name.replace('_', '-')} is {value} in {folder}"
-        for name, value in there.items()
+        for name, value in fixed.items()
         if getattr(network, name) != value
     ]
     # Other trainers have inner widths that no expansion gives; then the default stands for the student's.
@@ -82,10 +82,10 @@ def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainCo
     is_chosen = has_expansion or network.expansion != type(network).model_fields["expansion"].default
     inner = inner_width(student.hidden_size, network.expansion)
     if "expansion" in given and is_chosen and inner != student.intermediate_size:
-        told.append(f"--expansion {network.expansion}: the inner width of {folder} is {student.intermediate_size}")
-    if told:
+        conflicts.append(f"--expansion {network.expansion}: the inner width of {folder} is {student.intermediate_size}")
+    if conflicts:
         raise BundleError(
-            f"--student-init does not fit this model: {'; '.join(told)}. Leave out what follows it anyway"
+            f"--student-init does not fit this model: {'; '.join(conflicts)}. Leave out what follows it anyway"
         )
     followed = _network_settings(student)
     if has_expansion:
@@ -160,8 +160,8 @@ def load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> di
     if model.config.halting == "token":  # it reads the states and shapes nothing, so the rest means the same without
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HALT_HEAD) or name in own}
         tensors = {**{name: tensor for name, tensor in own.items() if name.startswith(_HALT_HEAD)}, **tensors}
-    wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, wanted, where=path)
+    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, expected, where=path)
     if problems:
         has_experts = any(".router." in name for name in tensors)
         hint = ""

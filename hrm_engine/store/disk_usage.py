@@ -143,8 +143,8 @@ def _bytes(entry: os.DirEntry[str]) -> int:
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     try:
-        with os.scandir(folder) as found:
-            yield from found
+        with os.scandir(folder) as entries:
+            yield from entries
     except OSError:
         return
 

@@ -99,10 +99,10 @@ class GoalTables:
 
     def by_expert(self) -> dict[str, list[Goal]]:
         """All links: the goals of every expert, by id."""
-        found: dict[str, list[Goal]] = {}
+        goals: dict[str, list[Goal]] = {}
         for expert_id, *columns in self._read(f"SELECT expert_id, {_COLUMNS} FROM {_LINKED} ORDER BY id"):
-            found.setdefault(expert_id, []).extend(_goals([tuple(columns)]))
-        return found
+            goals.setdefault(expert_id, []).extend(_goals([tuple(columns)]))
+        return goals
 
     def experts_of(self, goal_id: int) -> list[str]:
         """The experts that serve a goal, by id; RegistryError if there is no such goal."""

@@ -103,20 +103,22 @@ def list_checkpoints(run_dir: Path, *, hashes: bool = True) -> list[CheckpointIn
     Only folders named ``step_<number>`` count; temporary ones of a save in progress do not. Without ``hashes`` the
     check is quick but not complete, see ``check_entries``.
     """
-    found: list[CheckpointInfo] = []
+    checkpoints: list[CheckpointInfo] = []
     try:
         entries = list((Path(run_dir) / CHECKPOINTS_FOLDER).iterdir())
     except OSError:
-        return found
+        return checkpoints
     for path in entries:
         match = _CHECKPOINT_NAME.fullmatch(path.name)
         if match is None or not path.is_dir():
             continue
         if path.is_symlink():
-            found.append(CheckpointInfo(path, int(match[1]), 0, [f"{path.name} is a link, not a folder of this run"]))
+            checkpoints.append(
+                CheckpointInfo(path, int(match[1]), 0, [f"{path.name} is a link, not a folder of this run"])
+            )
             continue
-        found.append(CheckpointInfo(path, int(match[1]), folder_bytes(path), check_manifest(path, hashes=hashes)))
-    return sorted(found, key=lambda info: (info.step, info.path.name))
+        checkpoints.append(CheckpointInfo(path, int(match[1]), folder_bytes(path), check_manifest(path, hashes=hashes)))
+    return sorted(checkpoints, key=lambda info: (info.step, info.path.name))
 
 
 def _check_file(folder: Path, name: str, entry: object, *, hashes: bool) -> str | None:

@@ -80,11 +80,11 @@ class Workspace:
             if root.exists() and not root.is_dir():
                 raise ConfigError(f"HRM_LAB_ROOT={chosen} is a file: set it to the workspace folder, or unset it")
             return cls(root)
-        here = Path.cwd() if start is None else Path(start).absolute()
-        for folder in (here, *here.parents):
+        first = Path.cwd() if start is None else Path(start).absolute()
+        for folder in (first, *first.parents):
             if (folder / "artifacts").is_dir() and (folder / "training_data").is_dir():
                 return cls(folder)
-        return cls(here)
+        return cls(first)
 
     def resolve(self, path: str | Path) -> Path:
         """``path`` as an absolute path: ``~`` expanded, relative ones taken from the root. Raises ConfigError."""

@@ -174,8 +174,8 @@ class MetricsReader:
     @property
     def events(self) -> list[str]:
         """Names of the events in the file, in the order of their first appearance."""
-        found = self._fetch("SELECT event FROM lines WHERE source = $source GROUP BY event ORDER BY min(seq)")
-        return [event for (event,) in found]
+        rows = self._fetch("SELECT event FROM lines WHERE source = $source GROUP BY event ORDER BY min(seq)")
+        return [event for (event,) in rows]
 
     def names(self, event: str = "train") -> list[str]:
         """Names of the fields of an event that hold a number in some row, sorted; not those that every row has."""

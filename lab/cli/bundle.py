@@ -79,9 +79,9 @@ def show(name: Name, /, *, json: Json = False) -> int:
     show_facts([("folder", relative(folder, workspace))])
     for part, fields in content.items():
         # The hashes are for 'verify'.
-        told = {name: value for name, value in fields.items() if name not in ("files", "experts")}
+        shown = {name: value for name, value in fields.items() if name not in ("files", "experts")}
         console().print(f"\n{part}.json")
-        show_facts(_lines(told), indent="  ")
+        show_facts(_lines(shown), indent="  ")
     if attached:
         console().print("\nattached experts")
         columns = ("expert", "layer", "column", "sha256")
@@ -125,7 +125,7 @@ def import_(
 
     from hrm_engine.bundles.exchange.hf_import import import_model
     from hrm_engine.bundles.exchange.importing import import_checkpoint
-    from hrm_engine.bundles.exchange.sizes import Told
+    from hrm_engine.bundles.exchange.sizes import Sizes
 
     workspace, source = Workspace.find(), settings.source
     if source.format == "hf":
@@ -139,7 +139,7 @@ def import_(
         workspace=workspace,
         data_path=source.data_path,
         model_config=source.config_file,
-        told=Told(**dict(settings.sizes)),
+        sizes=Sizes(**dict(settings.sizes)),
         command_line=sys.argv,
     )
     return _report(report, workspace, json)
@@ -187,11 +187,11 @@ def _report(report: DataclassInstance, workspace: Workspace, as_json: bool) -> i
 
 def _lines(value: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
     """Nested content as lines; long texts and lists are shortened (--json has them in full)."""
-    found: list[tuple[str, object]] = []
+    lines: list[tuple[str, object]] = []
     for key, inner in value.items():
         if isinstance(inner, dict) and inner:
-            found += _lines(inner, f"{prefix}{key}.")
+            lines += _lines(inner, f"{prefix}{key}.")
         else:
             text = str(Path(inner) if isinstance(inner, Path) else inner)
-            found.append((printable(prefix + key), text if len(text) <= 120 else text[:117] + "..."))
-    return found
+            lines.append((printable(prefix + key), text if len(text) <= 120 else text[:117] + "..."))
+    return lines

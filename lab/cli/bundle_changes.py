@@ -45,8 +45,10 @@ def rename(name: Run, new: New, /) -> int:
     folder = rename_bundle(name, new, workspace=workspace)
     console().print(f"{printable(name)} is {printable(relative(folder, workspace))} now.")
     if children:
-        told = _told(children, workspace)
-        console().print(f"{told} its old path as where they came from; the hash there still tells that it is this one.")
+        names = _told(children, workspace)
+        console().print(
+            f"{names} its old path as where they came from; the hash there still tells that it is this one."
+        )
     return 0
 
 

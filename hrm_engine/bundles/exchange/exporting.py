@@ -78,7 +78,7 @@ def export_checkpoint(
 def inexpressible(config: CoreConfig, kind: Format) -> list[str]:
     """Why a network is not one of the format's: one clause for each setting that differs."""
     is_trm = kind == "trm"
-    wanted: dict[str, tuple[Any, ...]] = {
+    expected: dict[str, tuple[Any, ...]] = {
         **{name: (ARCHITECTURES["hrm"][name],) for name in ("norm", "exit_norm", "attention_gate", "inject_input")},
         "shared_modules": (is_trm,),
         "mixer": ("attention", "sequence_mlp") if is_trm else ("attention",),
@@ -94,8 +94,8 @@ def inexpressible(config: CoreConfig, kind: Format) -> list[str]:
         "head_width": (None,),
     }
     if config.mixer == "sequence_mlp":
-        wanted["mixer_norm"] = ("sequence",)
-    problems = differences(config, wanted)
+        expected["mixer_norm"] = ("sequence",)
+    problems = differences(config, expected)
     if config.feed_forward == "moe" or config.layer_experts:
         problems.append("it has experts, which the format does not know")
     if config.l_cycles == 0:

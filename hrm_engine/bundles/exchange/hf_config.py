@@ -22,7 +22,7 @@ _ACTIVATIONS = ("silu", "swish")
 def hf_problems(config: CoreConfig) -> list[str]:
     """Why a network is no ``hrm_text``, whatever its depth: one clause for each setting that differs."""
     text = ARCHITECTURES["hrm-text"]
-    wanted: dict[str, tuple[Any, ...]] = {
+    expected: dict[str, tuple[Any, ...]] = {
         **{name: (text[name],) for name in ("norm", "exit_norm", "initial_z_h", "inject_input", "shared_modules")},
         "initial_z_l": ("zero", "random"),
         "mixer": ("attention",),
@@ -35,7 +35,7 @@ def hf_problems(config: CoreConfig) -> list[str]:
         "num_latents": (1,),
         "damping": (1.0,),
     }
-    problems = differences(config, wanted)
+    problems = differences(config, expected)
     if config.feed_forward == "moe" or config.layer_experts:
         problems.append("it has experts, which the format does not know")
     if config.l_cycles == 0:

@@ -101,11 +101,9 @@ def _place(source: str, workspace: Workspace) -> str:
     return str(folder)
 
 
-def _check_type(found: object, where: str) -> None:
-    if found != TRANSFORMERS_TYPE:
-        raise BundleError(
-            f"{where} is of model type {found!r}, and only {TRANSFORMERS_TYPE!r} is a network of this lab"
-        )
+def _check_type(kind: object, where: str) -> None:
+    if kind != TRANSFORMERS_TYPE:
+        raise BundleError(f"{where} is of model type {kind!r}, and only {TRANSFORMERS_TYPE!r} is a network of this lab")
 
 
 def _load(place: str) -> _Loaded:

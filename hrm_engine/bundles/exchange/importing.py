@@ -12,7 +12,7 @@ from torch import Tensor
 from hrm_engine.bundles.exchange.checkpoint import CONFIG_FILE, read_arch, read_checkpoint
 from hrm_engine.bundles.exchange.history import write_history
 from hrm_engine.bundles.exchange.names import COMPILED, Format, to_ours, to_theirs
-from hrm_engine.bundles.exchange.sizes import Told, core_of
+from hrm_engine.bundles.exchange.sizes import Sizes, core_of
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.save import write_model
 from hrm_engine.bundles.weights import check_finite, check_shapes, save_tensors
@@ -47,7 +47,7 @@ def import_checkpoint(
     workspace: Workspace,
     data_path: Path | None = None,
     model_config: Path | None = None,
-    told: Told | None = None,
+    sizes: Sizes | None = None,
     command_line: list[str] | None = None,
 ) -> ImportReport:
     """Write the bundle ``artifacts/runs/NAME`` from a checkpoint.
@@ -55,14 +55,14 @@ def import_checkpoint(
     Args:
         data_path: the dataset it was trained on; says what its boards are and how its identifiers are called.
         model_config: an ``all_config.yaml``; by default the one beside the checkpoint, if there is one.
-        told: what a user says about the network; it goes before the configuration.
+        sizes: what a user says about the network; it goes before the configuration.
 
     Raises:
         BundleError: the checkpoint, its configuration or its sizes are not what the format says; weights are missing
             or too many (all are named), or not finite. ConfigError: the name is taken or not allowed.
         DataError: no such dataset. StorageError: cannot write.
     """
-    told = told or Told()
+    sizes = sizes or Sizes()
     target = workspace.runs / check_name(name, "--name")
     inside(workspace.runs, target)
     if target.exists():
@@ -73,8 +73,8 @@ def import_checkpoint(
     arch = read_arch(beside, kind) if model_config is not None or beside.is_file() else {}
     dataset = None if data_path is None else _open(workspace.resolve(data_path))
     if dataset is not None:
-        told = _with_dataset(told, dataset)
-    config, assumed = core_of(tensors, kind, told=told, arch=arch, where=path)
+        sizes = _with_dataset(sizes, dataset)
+    config, assumed = core_of(tensors, kind, sizes=sizes, arch=arch, where=path)
     _check(tensors, config, kind, path)
     check_finite(tensors, where=str(path))
     card = _card(config, dataset, path)
@@ -136,11 +136,11 @@ def _open(folder: Path) -> PuzzleDataset:
     return open_dataset(folder, split, check_tokens=False)
 
 
-def _with_dataset(told: Told, dataset: PuzzleDataset) -> Told:
-    if told.seq_len not in (None, dataset.info.seq_len):
-        raise ConfigError(f"--seq-len {told.seq_len}: the rows of {dataset.folder} have {dataset.info.seq_len} cells")
-    fields = {name: getattr(told, name) for name in Told.__dataclass_fields__}
-    return Told(**{**fields, "seq_len": dataset.info.seq_len})
+def _with_dataset(sizes: Sizes, dataset: PuzzleDataset) -> Sizes:
+    if sizes.seq_len not in (None, dataset.info.seq_len):
+        raise ConfigError(f"--seq-len {sizes.seq_len}: the rows of {dataset.folder} have {dataset.info.seq_len} cells")
+    fields = {name: getattr(sizes, name) for name in Sizes.__dataclass_fields__}
+    return Sizes(**{**fields, "seq_len": dataset.info.seq_len})
 
 
 def _card(config: CoreConfig, dataset: PuzzleDataset | None, path: Path) -> PuzzleCard:

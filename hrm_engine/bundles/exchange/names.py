@@ -55,8 +55,8 @@ _LAYER = re.compile(r"(\w+)\.layers\.(\d+)\.(.+)")
 
 def prefix_of(names: Mapping[str, Tensor]) -> str | None:
     """What stands before every name: the wrappers that the network was in when it was saved; None if it is not one."""
-    found = next((name for name in names if name.endswith(EMBEDDING)), None)
-    prefix = None if found is None else found.removesuffix(EMBEDDING)
+    embedding = next((name for name in names if name.endswith(EMBEDDING)), None)
+    prefix = None if embedding is None else embedding.removesuffix(EMBEDDING)
     return prefix if prefix is not None and _PREFIX.fullmatch(prefix) else None
 
 
@@ -92,10 +92,10 @@ def to_theirs(tensors: Mapping[str, Tensor], kind: Format) -> dict[str, Tensor]:
     return theirs
 
 
-def differences(config: CoreConfig, wanted: Mapping[str, tuple[Any, ...]]) -> list[str]:
+def differences(config: CoreConfig, expected: Mapping[str, tuple[Any, ...]]) -> list[str]:
     """One clause for each setting that is none of the values that a format has for it."""
     return [
         f"{name} is {getattr(config, name)}, there it is {' or '.join(map(str, values))}"
-        for name, values in wanted.items()
+        for name, values in expected.items()
         if getattr(config, name) not in values
     ]

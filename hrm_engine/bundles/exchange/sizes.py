@@ -38,7 +38,7 @@ _THEIR_NAMES = {"h_cycles": "H_cycles", "l_cycles": "L_cycles", "puzzle_tokens":
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Sizes:
     """What a user says about a checkpoint; None: nothing."""
 
     seq_len: int | None = None
@@ -53,12 +53,12 @@ class Told:
 class _Settings:
     """A setting from the user, else from the configuration, else as published; the last are remembered."""
 
-    def __init__(self, kind: Format, told: Told, arch: Mapping[str, Any], where: Path) -> None:
-        self._kind, self._told, self._arch, self._where = kind, told, arch, where
+    def __init__(self, kind: Format, sizes: Sizes, arch: Mapping[str, Any], where: Path) -> None:
+        self._kind, self._sizes, self._arch, self._where = kind, sizes, arch, where
         self.assumed: dict[str, Any] = {}
 
     def take(self, name: str) -> Any:
-        chosen = getattr(self._told, name)
+        chosen = getattr(self._sizes, name)
         if chosen is not None:
             return chosen
         published = PUBLISHED[self._kind][name]
@@ -75,7 +75,7 @@ class _Settings:
 
 
 def core_of(
-    tensors: Mapping[str, Tensor], kind: Format, *, told: Told, arch: Mapping[str, Any], where: Path
+    tensors: Mapping[str, Tensor], kind: Format, *, sizes: Sizes, arch: Mapping[str, Any], where: Path
 ) -> tuple[CoreConfig, dict[str, Any]]:
     """The configuration of a checkpoint's network, and the settings in it that nobody has said.
 
@@ -96,7 +96,7 @@ def core_of(
             raise BundleError(f"{where}: {name} has shape {found}, and two dimensions are needed")
         return found[0], found[1]
 
-    settings = _Settings(kind, told, arch, where)
+    settings = _Settings(kind, sizes, arch, where)
     vocab_size, width = shape(EMBEDDING)
     num_identifiers, identifier_width = shape("puzzle_emb.weights") if "puzzle_emb.weights" in tensors else (0, 0)
     mixes_rows = "L_level.layers.0.mlp_t.down_proj.weight" in tensors
@@ -104,10 +104,10 @@ def core_of(
     if num_identifiers and kind == "trm":
         # theirs take 0 for "as many as the width needs"
         prefix = settings.take("puzzle_tokens") or prefix
-    elif told.puzzle_tokens not in (None, prefix):
-        raise BundleError(f"--puzzle-tokens {told.puzzle_tokens}: the puzzle embedding in {where} has {prefix}")
+    elif sizes.puzzle_tokens not in (None, prefix):
+        raise BundleError(f"--puzzle-tokens {sizes.puzzle_tokens}: the puzzle embedding in {where} has {prefix}")
     length = _length(tensors, shape, mixes_rows)
-    seq_len = _seq_len(length, prefix, told, where)
+    seq_len = _seq_len(length, prefix, sizes, where)
     if "embed_pos.embedding_weight" in tensors:
         positions = "learned"
     else:
@@ -158,18 +158,18 @@ def _length(tensors: Mapping[str, Tensor], shape: Any, mixes_rows: bool) -> int 
     return int(shape("L_level.layers.0.mlp_t.down_proj.weight")[0]) if mixes_rows else None
 
 
-def _seq_len(length: int | None, prefix: int, told: Told, where: Path) -> int:
+def _seq_len(length: int | None, prefix: int, sizes: Sizes, where: Path) -> int:
     if length is None:
-        if told.seq_len is None:
+        if sizes.seq_len is None:
             raise BundleError(
                 f"the weights in {where} do not tell how long a row is: give its dataset with --data-path, or "
                 "--seq-len (9x9 Sudoku: 81; 30x30 maze and ARC: 900)"
             )
-        return told.seq_len
-    if told.seq_len not in (None, length - prefix):
+        return sizes.seq_len
+    if sizes.seq_len not in (None, length - prefix):
         raise BundleError(
             f"{where} is of rows of {length - prefix} cells after {prefix} positions of puzzle embedding; "
-            f"{told.seq_len} cells were given. Check --puzzle-tokens, --seq-len and --data-path"
+            f"{sizes.seq_len} cells were given. Check --puzzle-tokens, --seq-len and --data-path"
         )
     if length <= prefix:
         raise BundleError(f"{where}: {length} positions leave no room after --puzzle-tokens {prefix}")
