@@ -19,7 +19,7 @@ Choose = Literal["first_to_halt", "majority", "lowest_residual", "q_weighted"]
 class SolverConfig(Config):
     """Which solver, and where it runs."""
 
-    bundle: str = Field(description="Name of a solver, or the path of a run, best or checkpoint folder.")
+    bundle: str = Field(description="Name or id of a solver, or the path of a run, best or checkpoint folder.")
     device: Device = "auto"
 
 

@@ -23,7 +23,7 @@ def _as_tuple(value: Any) -> Any:
 class BundleConfig(Config):
     """Which model, and where it runs."""
 
-    bundle: str = Field(description="Name of a brain, or the path of a run, best or checkpoint folder.")
+    bundle: str = Field(description="Name or id of a brain, or the path of a run, best or checkpoint folder.")
     device: Device = "auto"
 
 

@@ -83,7 +83,7 @@ def find_run(name: str | Path, workspace: Workspace) -> Path:
 
 def _by_name(name: str, workspace: Workspace) -> list[Path]:
     # A run that has only just begun may not hold the file by which run_dirs() knows it.
-    homes = dict.fromkeys(workspace.resolve(kind.home) for kind in kinds.commands())
+    homes = dict.fromkeys(workspace.root / kind.home for kind in kinds.commands())
     usual = [home / name for home in homes if (home / name).is_dir()]
     matches = _matching(name, workspace.run_dirs(), workspace)
     return list(dict.fromkeys((*usual, *matches))) or [path for path in [workspace.resolve(name)] if _is_run(path)]

@@ -29,7 +29,7 @@ app.command(bundle_changes.copy)
 app.command(bundle_changes.rename)
 app.command(bundle_changes.delete)
 
-Name = Annotated[str, Parameter(help="Name of a brain, or the path of its folder.")]
+Name = Annotated[str, Parameter(help="Name or id of a brain, or the path of its folder.")]
 
 
 @app.command(name="list")

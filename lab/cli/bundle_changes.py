@@ -12,7 +12,7 @@ from lab.cli.console import confirmed, console, human_bytes, printable
 from lab.cli.parameters import Yes
 from lab.cli.places import relative
 
-Run = Annotated[str, Parameter(name="NAME", help="Name of a run, or the path of its folder in this workspace.")]
+Run = Annotated[str, Parameter(name="NAME", help="Name or id of a run, or the path of its folder in this workspace.")]
 New = Annotated[str, Parameter(name="NEW", help="The other name; one that exists is refused.")]
 _SHOWN = 5
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = App(name="experts", help="List, freeze, arrange, attach and delete experts.")
 
-Brain = Annotated[str, Parameter(help="Name of a brain, or the path of its folder.")]
+Brain = Annotated[str, Parameter(help="Name or id of a brain, or the path of its folder.")]
 Layer = Annotated[
     str | None,
     Parameter(

@@ -22,7 +22,7 @@ _POLL_S = 0.3
 
 
 def logs(
-    name: Annotated[str, Parameter(help="Name of a run, or the path of its folder.")],
+    name: Annotated[str, Parameter(help="Name or id of a run, or the path of its folder.")],
     /,
     *,
     follow: Annotated[
