@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.bundles.child import Origin, child_facts, free_target, home_of, read_origin, write_beside
+from hrm_engine.bundles.child import Origin, child_facts, home_of, read_origin, write_beside
 from hrm_engine.bundles.listing import parent_record
 from hrm_engine.bundles.save import TOP_LEVEL, seal_bundle
 from hrm_engine.errors import BundleError, ConfigError
@@ -42,7 +42,7 @@ from hrm_engine.store.paths import (
     check_name,
     inside,
 )
-from hrm_engine.store.runs import find_run
+from hrm_engine.store.runs import find_run, free_folder
 from hrm_engine.store.status import RunStatus, write_status
 
 _METRICS_FILE = "metrics.jsonl"
@@ -74,7 +74,7 @@ def copy_bundle(
     check_name(name, "new name")
     with FolderLock(path):
         origin = read_origin(path)
-        target = free_target(home_of(origin, workspace), name, "new name")
+        target = free_folder(home_of(origin, workspace), name, "new name")
 
         def fill(folder: Path) -> None:
             _fill_copy(folder, origin, f"{name}-{secrets.token_hex(4)}", with_checkpoints)
@@ -91,7 +91,7 @@ def rename_bundle(bundle: str | Path, name: str, *, workspace: Workspace | None 
     """
     workspace = workspace or Workspace.find()
     path = find_changeable(bundle, workspace)
-    target = free_target(path.parent, name, "new name")
+    target = free_folder(path.parent, name, "new name")
     clean_temporaries(path.parent, own=False)
     with _held(path):
         move_folder(path, target)

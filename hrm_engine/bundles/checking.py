@@ -55,7 +55,7 @@ def _core_problems(path: Path, num_tokens: int, source: str) -> list[str]:
     config = read_core_config(path, error=BundleError)
     shapes = tensor_shapes(path, "model")
     with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in RecurrentCore(config).state_dict().items()}
+        expected = RecurrentCore(config).state_dict()
     problems = check_shapes(shapes, expected, where=path / "model.safetensors")
     try:
         attached_experts(path)

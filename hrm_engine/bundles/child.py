@@ -23,9 +23,9 @@ from hrm_engine.store.clock import now_iso
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import clean_temporaries, new_folder, read_json, write_json
-from hrm_engine.store.paths import ARGS_FILE, MANIFEST_FILE, METADATA_FILE, Workspace, check_name, inside
+from hrm_engine.store.paths import ARGS_FILE, MANIFEST_FILE, METADATA_FILE, Workspace, check_name
 from hrm_engine.store.processes import library_version
-from hrm_engine.store.runs import find_run
+from hrm_engine.store.runs import find_run, free_folder
 from hrm_engine.store.status import RunStatus, write_status
 
 _LONGEST_NAME = 64
@@ -154,15 +154,6 @@ def write_beside(
     raise ConfigError(f"{target} exists: choose another {what}")
 
 
-def free_target(home: Path, name: str, what: str) -> Path:
-    """The folder ``name`` in ``home``, which must not exist; ``what`` is the name's word in messages. ConfigError."""
-    target = home / check_name(name, what)
-    inside(home, target)
-    if target.exists() or target.is_symlink():
-        raise ConfigError(f"{target} exists: choose another {what}")
-    return target
-
-
 def home_of(parent: Origin, workspace: Workspace) -> Path:
     """Where a child lies: beside its parent, where that is a place for runs of this workspace."""
     if parent.path.resolve() in {path.resolve() for path in workspace.run_dirs()}:
@@ -174,7 +165,7 @@ def home_of(parent: Origin, workspace: Workspace) -> Path:
 def _targets(parent: Origin, suffix: str, name: str | None, workspace: Workspace) -> Iterator[Path]:
     home = home_of(parent, workspace)
     if name is not None:
-        yield free_target(home, name, "--name")
+        yield free_folder(home, name, "--name")
         return
     number = 1
     while True:

@@ -111,9 +111,7 @@ def build_model(
     """A model with these weights, on the CPU. Raises ``error`` naming every key that does not fit."""
     with torch.device("meta"):
         model = RecurrentCore(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, expected, where=where)
-    if problems:
+    if problems := check_shapes(tensors, model.state_dict(), where=where):
         raise error("; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else ""))
     model.load_state_dict(tensors, assign=True)
     for router in model.routers.values():

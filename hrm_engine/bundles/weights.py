@@ -14,6 +14,7 @@ from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.store.files import read_json, write_bytes, write_json
 
 MAX_SHARD_BYTES = 2_000_000_000
+Shape = tuple[int, ...]
 
 
 def save_tensors(
@@ -69,9 +70,9 @@ def load_file(path: Path, *, error: type[HRMError] = BundleError) -> dict[str, T
         raise error(f"{path} is not a safetensors file that can be read: {problem}") from problem
 
 
-def tensor_shapes(folder: Path, stem: str, *, error: type[HRMError] = BundleError) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(folder: Path, stem: str, *, error: type[HRMError] = BundleError) -> dict[str, Shape]:
     """Names and shapes alone, without reading the data. Raises ``error``."""
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, Shape] = {}
     for path in _files(folder, stem, error):
         _check_is_safetensors(path, error)
         try:
@@ -84,15 +85,16 @@ def tensor_shapes(folder: Path, stem: str, *, error: type[HRMError] = BundleErro
 
 
 def check_shapes(
-    shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, where: Path
+    tensors: Mapping[str, Tensor | Shape], expected: Mapping[str, Tensor | Shape], *, where: Path
 ) -> list[str]:
     """One sentence for each name that is missing, too many, or of another shape."""
-    problems = [f"{where}: {name} is missing" for name in expected if name not in shapes]
-    problems += [f"{where}: {name} is not part of this model" for name in shapes if name not in expected]
+    shapes, own = ({name: _shape(value) for name, value in side.items()} for side in (tensors, expected))
+    problems = [f"{where}: {name} is missing" for name in own if name not in shapes]
+    problems += [f"{where}: {name} is not part of this model" for name in shapes if name not in own]
     problems += [
-        f"{where}: {name} has shape {shapes[name]}, the model needs {expected[name]}"
-        for name in expected
-        if name in shapes and tuple(shapes[name]) != tuple(expected[name])
+        f"{where}: {name} has shape {shapes[name]}, the model needs {shape}"
+        for name, shape in own.items()
+        if shapes.get(name, shape) != shape
     ]
     return problems
 
@@ -133,3 +135,7 @@ def _check_is_safetensors(path: Path, error: type[HRMError]) -> None:
 
 def _is_plain_name(name: object) -> bool:
     return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
+
+
+def _shape(value: Tensor | Shape) -> Shape:
+    return tuple(value.shape) if isinstance(value, Tensor) else tuple(value)

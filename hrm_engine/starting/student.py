@@ -160,9 +160,7 @@ def load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> di
     if model.config.halting == "token":  # it reads the states and shapes nothing, so the rest means the same without
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HALT_HEAD) or name in own}
         tensors = {**{name: tensor for name, tensor in own.items() if name.startswith(_HALT_HEAD)}, **tensors}
-    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    problems = check_shapes({name: tuple(t.shape) for name, t in tensors.items()}, expected, where=path)
-    if problems:
+    if problems := check_shapes(tensors, own, where=path):
         has_experts = any(".router." in name for name in tensors)
         hint = ""
         if has_experts != bool(model.routers):

@@ -81,6 +81,15 @@ def find_run(name: str | Path, workspace: Workspace) -> Path:
     return folder
 
 
+def free_folder(home: Path, name: str, what: str) -> Path:
+    """The folder ``name`` in ``home``, which must not exist; ``what`` is the name's word in messages. ConfigError."""
+    target = home / check_name(name, what)
+    inside(home, target)
+    if target.exists() or target.is_symlink():
+        raise ConfigError(f"{target} exists: choose another {what}")
+    return target
+
+
 def _by_name(name: str, workspace: Workspace) -> list[Path]:
     # A run that has only just begun may not hold the file by which run_dirs() knows it.
     homes = dict.fromkeys(workspace.root / kind.home for kind in kinds.commands())

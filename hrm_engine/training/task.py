@@ -192,8 +192,7 @@ class Task(ABC):
     def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> Any:
         """The model of a checkpoint with its weights, on the CPU. Raises CheckpointError where they do not fit."""
         model = self.build(self.core)
-        own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        if problems := check_shapes({name: tuple(t.shape) for name, t in weights.items()}, own, where=folder):
+        if problems := check_shapes(weights, model.state_dict(), where=folder):
             raise CheckpointError(f"{folder}: {'; '.join(problems)}")
         model.load_state_dict(weights)
         return model

@@ -125,7 +125,6 @@ def import_(
 
     from hrm_engine.bundles.exchange.hf_import import import_model
     from hrm_engine.bundles.exchange.importing import import_checkpoint
-    from hrm_engine.bundles.exchange.sizes import Sizes
 
     workspace, source = Workspace.find(), settings.source
     if source.format == "hf":
@@ -139,7 +138,7 @@ def import_(
         workspace=workspace,
         data_path=source.data_path,
         model_config=source.config_file,
-        sizes=Sizes(**dict(settings.sizes)),
+        sizes=settings.sizes,
         command_line=sys.argv,
     )
     return _report(report, workspace, json)

@@ -16,11 +16,11 @@ from torch import Tensor
 from hrm_engine.bundles.exchange.exporting import export_checkpoint, inexpressible
 from hrm_engine.bundles.exchange.importing import import_checkpoint
 from hrm_engine.bundles.exchange.names import FORMATS
-from hrm_engine.bundles.exchange.sizes import Sizes
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_puzzle_bundle
 from hrm_engine.bundles.save import seal_bundle
 from hrm_engine.config import PuzzleNetworkConfig, resolve_puzzle_core
+from hrm_engine.config.exchange import SizesConfig
 from hrm_engine.errors import BundleError, ConfigError, DataError
 from hrm_engine.models.slots import embed_rows
 from hrm_engine.store.paths import Workspace
@@ -122,7 +122,7 @@ def test_a_checkpoint_becomes_a_bundle_with_equal_logits_and_comes_back(
     theirs = their_tensors(kind, **has)
     path = save(workspace.root / "theirs" / "step_120", theirs, prefix)
     (path.parent / "all_config.yaml").write_text(yaml.safe_dump({"arch": ARCH[kind], "lr": 1e-4}))
-    report = import_checkpoint(path, kind, name="solver", workspace=workspace, sizes=Sizes(seq_len=CELLS))
+    report = import_checkpoint(path, kind, name="solver", workspace=workspace, sizes=SizesConfig(seq_len=CELLS))
     assert report.assumed == "nothing"
     assert verify_bundle(report.bundle) == []
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_becomes_a_bundle_with_equal_logits_and_comes_back(
         assert torch.equal(again[full + key], tensor), key
 
     # what was exported is imported without a word about it
-    second = import_checkpoint(back, kind, name="again", workspace=workspace, sizes=Sizes(seq_len=CELLS))
+    second = import_checkpoint(back, kind, name="again", workspace=workspace, sizes=SizesConfig(seq_len=CELLS))
     assert second.assumed == "nothing"
     first, other = (json.loads((p / "config.json").read_text()) for p in (report.bundle, second.bundle))
     assert first == other
@@ -217,7 +217,7 @@ def make_dataset(folder: Path, *, vocab: int = VOCAB, names: int = NAMES, cells:
 def test_a_dataset_tells_boards_names_and_length(workspace: Workspace) -> None:
     path = save(workspace.root / "checkpoint", their_tensors("trm"))
     data = make_dataset(workspace.root / "data")
-    sizes = Sizes(num_heads=HEADS, puzzle_tokens=4)
+    sizes = SizesConfig(num_heads=HEADS, puzzle_tokens=4)
     report = import_checkpoint(path, "trm", name="a", workspace=workspace, data_path=data, sizes=sizes)
     loaded = load_puzzle_bundle("a", device="cpu", workspace=workspace)
     assert (loaded.card.puzzle, loaded.card.height, loaded.config.max_seq_len) == ("maze", 3, CELLS + 4)
@@ -233,7 +233,7 @@ def test_a_dataset_tells_boards_names_and_length(workspace: Workspace) -> None:
     with pytest.raises(DataError, match="no dataset"):
         import_checkpoint(path, "trm", name="b", workspace=workspace, data_path=Path("nowhere"))
     with pytest.raises(ConfigError, match=r"--seq-len 8.*have 9 cells"):
-        import_checkpoint(path, "trm", name="b", workspace=workspace, data_path=data, sizes=Sizes(seq_len=8))
+        import_checkpoint(path, "trm", name="b", workspace=workspace, data_path=data, sizes=SizesConfig(seq_len=8))
     assert [info.name for info in list_bundles(workspace)] == ["a"]
 
 

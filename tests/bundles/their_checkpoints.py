@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.exchange.sizes import Sizes
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.config import PuzzleNetworkConfig, resolve_puzzle_core
+from hrm_engine.config.exchange import SizesConfig
 from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.paths import Workspace
 
 WIDTH, INNER, HEADS, VOCAB, CELLS, NAMES = 16, 256, 2, 6, 9, 5
-SIZES = Sizes(seq_len=CELLS, num_heads=HEADS, puzzle_tokens=None)
+SIZES = SizesConfig(seq_len=CELLS, num_heads=HEADS, puzzle_tokens=None)
 ARCH: dict[str, dict[str, Any]] = {
     "sapient-hrm": {
         "name": "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1",

@@ -15,10 +15,10 @@ from hrm_engine.bundles.save import write_model
 from hrm_engine.bundles.weights import check_finite
 from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.text.tokenizer import Tokenizer
-from hrm_engine.errors import BundleError, ConfigError, HRMError
+from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.store.files import new_folder, read_json, sha256_file
-from hrm_engine.store.paths import Workspace, check_name, inside
-from hrm_engine.store.runs import TRANSFORMERS_TYPE
+from hrm_engine.store.paths import Workspace
+from hrm_engine.store.runs import TRANSFORMERS_TYPE, free_folder
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LONGEST = 400
@@ -50,10 +50,7 @@ def import_model(source: str, *, name: str, workspace: Workspace, command_line: 
             tokenizer, or a network that the core cannot express. ConfigError: the name is taken or not allowed.
         StorageError: cannot write.
     """
-    target = workspace.brains / check_name(name, "--name")
-    inside(workspace.brains, target)
-    if target.exists():
-        raise ConfigError(f"{target} exists: choose another --name")
+    target = free_folder(workspace.brains, name, "--name")
     place = _place(source, workspace)
     loaded = _load(place)
     theirs = loaded.network.state_dict()

@@ -12,18 +12,20 @@ from torch import Tensor
 from hrm_engine.bundles.exchange.checkpoint import CONFIG_FILE, read_arch, read_checkpoint
 from hrm_engine.bundles.exchange.history import write_history
 from hrm_engine.bundles.exchange.names import COMPILED, Format, to_ours, to_theirs
-from hrm_engine.bundles.exchange.sizes import Sizes, core_of
+from hrm_engine.bundles.exchange.sizes import core_of
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.save import write_model
 from hrm_engine.bundles.weights import check_finite, check_shapes, save_tensors
 from hrm_engine.config import CoreConfig
+from hrm_engine.config.exchange import SizesConfig
 from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.data.puzzles.description import INFO_FILE, SPLITS, DatasetInfo, derived_about
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.files import new_folder, sha256_file
-from hrm_engine.store.paths import Workspace, check_name, inside
+from hrm_engine.store.paths import Workspace
+from hrm_engine.store.runs import free_folder
 
 UNUSED_STEM = "unused"
 """Weights that TRM keeps and does not use (its value of going on), so that an export gives back every bit."""
@@ -47,7 +49,7 @@ def import_checkpoint(
     workspace: Workspace,
     data_path: Path | None = None,
     model_config: Path | None = None,
-    sizes: Sizes | None = None,
+    sizes: SizesConfig | None = None,
     command_line: list[str] | None = None,
 ) -> ImportReport:
     """Write the bundle ``artifacts/runs/NAME`` from a checkpoint.
@@ -62,11 +64,8 @@ def import_checkpoint(
             or too many (all are named), or not finite. ConfigError: the name is taken or not allowed.
         DataError: no such dataset. StorageError: cannot write.
     """
-    sizes = sizes or Sizes()
-    target = workspace.runs / check_name(name, "--name")
-    inside(workspace.runs, target)
-    if target.exists():
-        raise ConfigError(f"{target} exists: choose another --name")
+    sizes = sizes or SizesConfig()
+    target = free_folder(workspace.runs, name, "--name")
     path = workspace.resolve(path)
     tensors, prefix = read_checkpoint(path)
     beside = path.with_name(CONFIG_FILE) if model_config is None else workspace.resolve(model_config)
@@ -120,13 +119,8 @@ def _split_unused(tensors: dict[str, Tensor], config: CoreConfig) -> tuple[dict[
 
 def _check(tensors: dict[str, Tensor], config: CoreConfig, kind: Format, path: Path) -> None:
     with torch.device("meta"):
-        wanted = theirs_of(RecurrentCore(config).state_dict(), config, kind, {})
-    problems = check_shapes(
-        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        {name: tuple(tensor.shape) for name, tensor in wanted.items()},
-        where=path,
-    )
-    if problems:
+        expected = theirs_of(RecurrentCore(config).state_dict(), config, kind, {})
+    if problems := check_shapes(tensors, expected, where=path):
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise BundleError(f"not a checkpoint of --format {kind}: {'; '.join(problems[:8])}{more}")
 
@@ -136,11 +130,10 @@ def _open(folder: Path) -> PuzzleDataset:
     return open_dataset(folder, split, check_tokens=False)
 
 
-def _with_dataset(sizes: Sizes, dataset: PuzzleDataset) -> Sizes:
+def _with_dataset(sizes: SizesConfig, dataset: PuzzleDataset) -> SizesConfig:
     if sizes.seq_len not in (None, dataset.info.seq_len):
         raise ConfigError(f"--seq-len {sizes.seq_len}: the rows of {dataset.folder} have {dataset.info.seq_len} cells")
-    fields = {name: getattr(sizes, name) for name in Sizes.__dataclass_fields__}
-    return Sizes(**{**fields, "seq_len": dataset.info.seq_len})
+    return sizes.model_copy(update={"seq_len": dataset.info.seq_len})
 
 
 def _card(config: CoreConfig, dataset: PuzzleDataset | None, path: Path) -> PuzzleCard:

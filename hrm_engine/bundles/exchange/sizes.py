@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from torch import Tensor
 
 from hrm_engine.bundles.exchange.names import EMBEDDING, Format
 from hrm_engine.config import ARCHITECTURES, CoreConfig
-from hrm_engine.config.core import PositionEncoding, inner_width
+from hrm_engine.config.core import inner_width
+from hrm_engine.config.exchange import SizesConfig
 from hrm_engine.errors import BundleError
 from hrm_engine.models.layers import SEQUENCE_EXPANSION
 
@@ -37,23 +37,10 @@ PUBLISHED: dict[Format, dict[str, Any]] = {
 _THEIR_NAMES = {"h_cycles": "H_cycles", "l_cycles": "L_cycles", "puzzle_tokens": "puzzle_emb_len"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """What a user says about a checkpoint; None: nothing."""
-
-    seq_len: int | None = None
-    num_heads: int | None = None
-    h_cycles: int | None = None
-    l_cycles: int | None = None
-    halt_max_steps: int | None = None
-    puzzle_tokens: int | None = None
-    pos_encodings: PositionEncoding | None = None
-
-
 class _Settings:
     """A setting from the user, else from the configuration, else as published; the last are remembered."""
 
-    def __init__(self, kind: Format, sizes: Sizes, arch: Mapping[str, Any], where: Path) -> None:
+    def __init__(self, kind: Format, sizes: SizesConfig, arch: Mapping[str, Any], where: Path) -> None:
         self._kind, self._sizes, self._arch, self._where = kind, sizes, arch, where
         self.assumed: dict[str, Any] = {}
 
@@ -75,7 +62,7 @@ class _Settings:
 
 
 def core_of(
-    tensors: Mapping[str, Tensor], kind: Format, *, sizes: Sizes, arch: Mapping[str, Any], where: Path
+    tensors: Mapping[str, Tensor], kind: Format, *, sizes: SizesConfig, arch: Mapping[str, Any], where: Path
 ) -> tuple[CoreConfig, dict[str, Any]]:
     """The configuration of a checkpoint's network, and the settings in it that nobody has said.
 
@@ -158,7 +145,7 @@ def _length(tensors: Mapping[str, Tensor], shape: Any, mixes_rows: bool) -> int 
     return int(shape("L_level.layers.0.mlp_t.down_proj.weight")[0]) if mixes_rows else None
 
 
-def _seq_len(length: int | None, prefix: int, sizes: Sizes, where: Path) -> int:
+def _seq_len(length: int | None, prefix: int, sizes: SizesConfig, where: Path) -> int:
     if length is None:
         if sizes.seq_len is None:
             raise BundleError(

@@ -133,8 +133,7 @@ class ExpertTask(TextTask):
         except (RegistryError, ConfigError):
             return model, parent
         found = load_tensors(weights.parent, weights.stem)
-        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        if problems := check_shapes({name: tuple(t.shape) for name, t in found.items()}, wanted, where=weights):
+        if problems := check_shapes(found, model.state_dict(), where=weights):
             raise ConfigError(f"expert {expert_id} does not fit this base: {'; '.join(problems)}")
         model.load_state_dict(found)
         kept = (weights, weights.with_name(METADATA_FILE), weights.with_name(CONFIG_FILE))
@@ -155,8 +154,7 @@ class ExpertTask(TextTask):
                 "train further on the new one without --resume"
             )
         model, _ = self._in_base()
-        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        if problems := check_shapes({name: tuple(t.shape) for name, t in weights.items()}, wanted, where=folder):
+        if problems := check_shapes(weights, model.state_dict(), where=folder):
             raise CheckpointError(f"{folder}: {'; '.join(problems)}")
         model.load_state_dict(weights)
         return model
