@@ -1,4 +1,4 @@
-"""Where experts stand: which brains hold them, which could take them, and which of them are switched off.
+"""Brains that hold experts, brains that could take them, and experts that are switched off.
 
 Only small files are read, each once for each state of it; no model is loaded for it.
 """
@@ -34,9 +34,9 @@ class Taker:
 
     path: Path
     layers: tuple[str, ...]
-    """Those that the expert is not attached to."""
+    """Layers that the expert is not attached to."""
     default_layer: str
-    """Where it is attached if nobody chooses."""
+    """The layer if nobody chooses."""
 
 
 class Attachments:
@@ -107,7 +107,7 @@ def _fits(card: ExpertCard, config: CoreConfig) -> bool:
 
 
 def _core_config(path: Path) -> CoreConfig | None:
-    """What rebuilds a brain or a solver; None of anything else."""
+    """Network of a brain or a solver; None of anything else."""
     try:
         content = read_json(path)
         return CoreConfig.model_validate(

@@ -1,4 +1,4 @@
-"""What takes the space of a workspace, as tables."""
+"""Disk space of a workspace, as tables."""
 
 from __future__ import annotations
 

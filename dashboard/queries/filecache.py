@@ -15,7 +15,7 @@ Signature = tuple[int, int, int]
 
 
 def signature(path: Path) -> Signature | None:
-    """What tells one state of a file from another without reading it; None if the file cannot be looked at."""
+    """State of a file without reading it; None if the file cannot be looked at."""
     try:
         stat = path.stat()
     except OSError:
@@ -33,7 +33,7 @@ class FileCache(Generic[T]):
         self._lock = Lock()
 
     def get(self, path: Path) -> T | None:
-        """What ``load`` makes of the file as it is now; None if there is no such file."""
+        """Value of ``load`` for the file as it is now; None if there is no such file."""
         now = signature(path)
         if now is None:
             return None

@@ -1,4 +1,4 @@
-"""What stands beside the metrics in a run folder: parameters, checkpoints, log."""
+"""Parameters, checkpoints and log of a run folder."""
 
 from __future__ import annotations
 

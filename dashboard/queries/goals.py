@@ -28,7 +28,7 @@ def served_goals(goals: Goals) -> list[ServedGoal]:
 
 
 def matching(rows: list[ServedGoal], search: str) -> list[ServedGoal]:
-    """Those in whose text or experts every word of ``search`` stands."""
+    """Goals whose text or experts hold every word of ``search``."""
     words = search.casefold().split()
     return [
         served

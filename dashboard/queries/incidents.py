@@ -1,4 +1,4 @@
-"""What interrupted or disturbed a training."""
+"""Incidents: whatever interrupted or disturbed a training."""
 
 from __future__ import annotations
 

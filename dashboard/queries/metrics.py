@@ -56,7 +56,7 @@ class RunMetrics:
                 self._frames.clear()
 
     def notes(self) -> tuple[str, ...]:
-        """What somebody who looks at the curves should know about the file; sentences without text from files."""
+        """Sentences on the file for whoever looks at the curves, without text from files."""
         with self._lock:
             found = []
             skipped = self._reader.skipped_lines
@@ -183,11 +183,11 @@ class RunMetrics:
         return self._kept(("samples",), load)
 
     def incidents(self) -> pd.DataFrame:
-        """What interrupted or disturbed the training, newest first: ``step, event, what``."""
+        """Incidents of the training, newest first: ``step, event, what``."""
         return self._kept(("incidents",), lambda: incidents(self._reader))
 
     def routing(self) -> Routing:
-        """What the routers of a model with experts did."""
+        """Routing of a model with experts."""
         return self._kept(("routing",), lambda: routing(self._reader))
 
     def _kept(self, key: tuple[object, ...], load: Callable[[], T]) -> T:
@@ -218,7 +218,7 @@ class RunMetrics:
         return self._kept(("started",), load)
 
     def _place_rows(self, rows: pd.DataFrame, steps: pd.Series, x: str) -> pd.Series:
-        """Where rows lie on the axis ``x``; unlike training steps they have their own time."""
+        """Positions of rows on the axis ``x``; unlike training steps they have their own time."""
         import pandas as pd
 
         if x == "time":
@@ -226,7 +226,7 @@ class RunMetrics:
         return self._place(steps, x)
 
     def _place(self, steps: pd.Series, x: str) -> pd.Series:
-        """Where steps lie on the axis ``x``, by what the training rows say of them, in between by interpolation."""
+        """Positions of steps on the axis ``x``, from the training rows, in between by interpolation."""
         import numpy as np
         import pandas as pd
 

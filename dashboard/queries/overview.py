@@ -1,4 +1,4 @@
-"""How one run does at this moment: its state, its latest numbers, and how long it will still take."""
+"""One run at this moment: its state, its latest numbers, and the time left."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class PuzzleNumbers:
-    """What the last evaluation of a solver says; shares from 0 to 1, the baselines without a model beside them."""
+    """Last evaluation of a solver; shares from 0 to 1, the baselines without a model beside them."""
 
     exact_accuracy: float | None
     exact_accuracy_when_halting: float | None
@@ -124,7 +124,7 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters | None) 
 
 
 def _bundle_notes(run_dir: Path, state: str) -> tuple[str, ...]:
-    """Says so if the files of the bundle are not the ones that its metadata describes; sizes only, at every look."""
+    """A note if the files of the bundle are not as its metadata describes them; only sizes are compared."""
     path = run_dir / METADATA_FILE
     if state == "running" or not path.is_file():
         return ()

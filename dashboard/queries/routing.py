@@ -1,4 +1,4 @@
-"""What the routers of a run did, from its ``expert_usage`` rows: one for a layer every so many steps.
+"""Routing of a run, from its ``expert_usage`` rows: one for a layer every so many steps.
 
 A row counts if it has a step, a layer, and a list of token counts that are numbers from 0 on. A layer that stands
 twice at a step counts as it was written last. Of more steps than a slider can show, evenly spread ones are kept.
@@ -66,7 +66,7 @@ FROM kept ORDER BY step, layer
 
 @dataclass(frozen=True, eq=False)
 class Routing:
-    """What the routers did at each kept step. Shares are from 0 to 1.
+    """Routing at each kept step. Shares are from 0 to 1.
 
     ``cells``: a row for each step, layer and expert: ``step, layer, expert, tokens, share, probability``.
     ``by_layer``: a row for each step and layer: ``step, layer, num_experts, entropy, dropped, bias_rate``; ``entropy``

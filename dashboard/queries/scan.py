@@ -25,7 +25,7 @@ _TAIL_LINES = 200
 
 @dataclass
 class MetricsScan:
-    """What is known of one metrics file so far. ``advance`` reads on from where it stopped."""
+    """One metrics file as far as it is read. ``advance`` reads on from where it stopped."""
 
     path: Path
     last_train: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Which workspace the dashboard looks at."""
+"""The workspace of the dashboard."""
 
 from __future__ import annotations
 

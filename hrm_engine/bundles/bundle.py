@@ -22,7 +22,7 @@ class AnyBundle:
     model: RecurrentCore
     metadata: dict[str, Any]
     messages: list[str] = field(default_factory=list)
-    """What a user should know of its attached experts."""
+    """Sentences for the user about its attached experts."""
 
     @property
     def attached(self) -> list[Attached]:

@@ -228,7 +228,7 @@ def _adopt_checkpoints(folder: Path, origin: Origin) -> bool:
 
 
 def _origins(folder: Path) -> list[dict[str, Any]]:
-    """What a run folder says it came from; nothing where it cannot be read."""
+    """The origins that a run folder names; none where it cannot be read."""
     arguments = readable_json(folder / ARGS_FILE)
     origins: list[Any] = [readable_json(folder / METADATA_FILE).get("parent"), arguments.get("forked_from")]
     start = (arguments.get("parameters") or {}).get("start")

@@ -1,4 +1,4 @@
-"""What is wrong with the weights and companions of a bundle whose files are what was written; loads no weights."""
+"""Checks of weights and companions of a bundle whose files are what was written; loads no weights."""
 
 from __future__ import annotations
 

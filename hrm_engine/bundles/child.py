@@ -155,7 +155,7 @@ def write_beside(
 
 
 def home_of(parent: Origin, workspace: Workspace) -> Path:
-    """Where a child lies: beside its parent, where that is a place for runs of this workspace."""
+    """Home of a child: beside its parent, where that is a place for runs of this workspace."""
     if parent.path.resolve() in {path.resolve() for path in workspace.run_dirs()}:
         return parent.path.parent
     kind = kinds.named(parent.kind)
@@ -202,7 +202,7 @@ def _fill(
 
 
 def child_facts(parent: Origin, run_id: str, *, leave_out: Collection[str] = ()) -> dict[str, Any]:
-    """What the metadata of a child says of where it comes from, and the rest of its parent's history."""
+    """Metadata of a child: its origin, and the rest of its parent's history."""
     now, code = now_iso(), library_version("hrm-lab")
     new = {"run_id": run_id, "created": now, "updated": now, "parent": parent.record, "code_version": code}
     not_inherited = {"schema_version", "kind", "files", *leave_out}

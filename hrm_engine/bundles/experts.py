@@ -208,7 +208,7 @@ def _changed(config: CoreConfig, **changes: Any) -> CoreConfig:
 
 
 def _prefix(layer: str) -> str:
-    """Where the weights of a layer stand: ``H.1`` is ``H_module.layers.1.mlp``."""
+    """Prefix of a layer's weights: ``H.1`` is ``H_module.layers.1.mlp``."""
     module, _, number = layer.partition(".")
     return f"{module}_module.layers.{number}.mlp"
 

@@ -24,7 +24,7 @@ def tokenizer_of(fast: Any, source: str) -> Tokenizer:
 
 
 def roles_of(fast: Any) -> dict[str, str]:
-    """Its begin, end and padding tokens, as far as it has them."""
+    """Begin, end and padding tokens of a tokenizer of the library, as far as it has them."""
     roles = {"bos_token": fast.bos_token, "eos_token": fast.eos_token, "pad_token": fast.pad_token}
     return {role: token for role, token in roles.items() if token}
 
@@ -65,7 +65,7 @@ def hub_answers() -> bool:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Its progress bars and advice would tear the trainer's own display."""
+    """Keep back progress bars and advice of the library, which would tear the trainer's own display."""
     from transformers.utils import logging
 
     library: Any = logging  # which has no types

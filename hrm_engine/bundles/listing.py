@@ -52,7 +52,7 @@ def verify_bundle(path: Path) -> list[str]:
 
 
 def folder_problems(path: Path) -> list[str]:
-    """What keeps a bundle or a checkpoint from being loaded; hashes are taken of the files that are loaded."""
+    """Reasons why a bundle or a checkpoint cannot be loaded; the files that are loaded are hashed."""
     if (path / MANIFEST_FILE).is_file():
         return check_manifest(path)
     # A run that goes on replaces best/ while the bundle of its last session still stands.
@@ -60,7 +60,7 @@ def folder_problems(path: Path) -> list[str]:
 
 
 def parent_record(path: Path) -> dict[str, str]:
-    """What the metadata of a new bundle says about the one it came from: path, and a hash that covers all its files.
+    """Record of a parent for the metadata of a new bundle: its path, and a hash that covers all its files.
 
     Of a folder it is the hash of the file in which the hashes of all others stand.
     """
@@ -69,7 +69,7 @@ def parent_record(path: Path) -> dict[str, str]:
 
 
 def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> list[str]:
-    """What is wrong with the files that ``metadata.json`` lists; without ``best``, those in ``best/`` aside."""
+    """Problems of the files that ``metadata.json`` lists; without ``best``, those in ``best/`` aside."""
     if not (path / METADATA_FILE).is_file():
         return [
             f"{METADATA_FILE} is missing: the run has not finished or was killed; continue it with --resume, "

@@ -27,7 +27,7 @@ TOP_LEVEL = (
 
 
 class Companions(Protocol):
-    """What a bundle holds beside configuration and weights: a tokenizer, a puzzle card."""
+    """Files of a bundle beside configuration and weights: a tokenizer, a puzzle card."""
 
     def save_to(self, folder: Path) -> None:
         """Write the files. Raises StorageError."""

@@ -28,13 +28,13 @@ MAX_STRENGTH = 5.0
 
 @dataclass(frozen=True)
 class ExpertUse:
-    """What a bundle's router did with one attached expert over some calls."""
+    """Use of one attached expert over some calls."""
 
     expert_id: str
     layer: str
     is_active: bool
     bias: float
-    """What a goal adds to its score."""
+    """Added to its score by a goal."""
     token_share: float | None
     """Share of the tokens of the layer that were sent to it; None where the layer saw none."""
     mean_probability: float | None
@@ -137,7 +137,7 @@ def _use(entry: Attached, moe: MoE, numbers: Tensor | None) -> ExpertUse:
 
 
 def _inactive(ids: set[str], workspace: Workspace) -> tuple[set[str], list[str]]:
-    """Which of the experts are switched off, and a sentence if the registry does not say."""
+    """The experts that are switched off, and a sentence if the registry does not say."""
     if not ids:
         return set(), []
     content = ExpertRegistry(workspace).read()
@@ -155,7 +155,7 @@ def _inactive(ids: set[str], workspace: Workspace) -> tuple[set[str], list[str]]
 def serving_experts(
     ids: set[str], inactive: set[str], goals: Sequence[int] | Literal["active"], workspace: Workspace, name: str
 ) -> tuple[set[str], list[str]]:
-    """Which of the attached experts serve the goals, and sentences on what steers nothing."""
+    """The attached experts that serve the goals, and sentences on what steers nothing."""
     store = Goals(workspace)
     if goals == "active":
         serving = store.active_experts() & ids

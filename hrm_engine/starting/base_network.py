@@ -1,4 +1,4 @@
-"""What an expert is trained on: a frozen text bundle, or a causal model in Hugging Face format."""
+"""The base of an expert: a frozen text bundle, or a causal model in Hugging Face format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training starts from: a tokenizer, and where the widths fit, another model's embeddings and output head.
+"""Base model of a training: a tokenizer, and where the widths fit, embeddings and output head of another model.
 
 ``--model`` takes a local folder in Hugging Face format or a hub id. The project makes its own default offline:
 :func:`create_implant` trains a tokenizer on a corpus and writes a base model folder beside it.
@@ -27,7 +27,7 @@ from hrm_engine.store.paths import Workspace
 
 @dataclass(frozen=True)
 class ImplantReport:
-    """What :func:`create_implant` wrote."""
+    """Files written by :func:`create_implant`."""
 
     tokenizer_file: Path
     base_model: Path
@@ -123,7 +123,7 @@ def _is_bundle(folder: Path, model: str) -> bool:
 
 
 def _folder(model: str, workspace: Workspace) -> tuple[Path, list[str]]:
-    """Where ``--model`` would lie locally; the default is made where it is missing."""
+    """Local folder of ``--model``; the default is made where it is missing."""
     folder = workspace.resolve(model)
     if folder != workspace.resolve(workspace.base_model) or (folder / "config.json").is_file():
         return folder, []

@@ -29,9 +29,9 @@ _NO_FLAG = (
     "embedding_scale",
     "prefix_lm",
 )
-"""What a network has and no flag says, or says only roughly (an inner width by its expansion)."""
+"""Settings of a network that no flag gives, or only roughly (an inner width by its expansion)."""
 _FIXED = ("arch", "hidden_size", "h_layers", "num_heads", "pos_encodings")
-"""What its weights cannot do without; where shapes tell it too, a flag's name says more than a list of tensors."""
+"""Settings that weights depend on; a message that names their flags says more than a list of tensors."""
 _HALT_HEAD = "halt_head."
 _TOLD = 4
 """Tensors that do not fit, in a message."""
@@ -125,7 +125,7 @@ def student_core(core: CoreConfig, source: Path | None, workspace: Workspace) ->
 
 
 def student_notes(core: CoreConfig, source: Path | None, workspace: Workspace) -> list[str]:
-    """What of the bundle of ``--student-init`` means something else in a network with these settings."""
+    """Notes on parts of the bundle of ``--student-init`` that mean something else in such a network."""
     folder = student_bundle(source, workspace)
     if folder is None:
         return []

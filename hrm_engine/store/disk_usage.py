@@ -1,4 +1,4 @@
-"""How many bytes lie where in a workspace: by run and by what they are, and what else there is.
+"""Disk space of a workspace: by run and kind of file, and what else there is.
 
 Sizes are those of the files, as other tools list them; links are counted nowhere. One walk over the folders, which
 reads no file: a thousand runs with a few checkpoints each take some tenths of a second.
@@ -54,7 +54,7 @@ class DiskUsage:
     base_model: int
     """Base model and tokenizer."""
     leftovers: int
-    """What killed commands left under temporary names; the next copy, rename, deletion or training beside it cleans."""
+    """Left by killed commands under temporary names; the next copy, rename, deletion or training beside it cleans."""
     other: int
     """All else in ``artifacts/``."""
     disk_total: int

@@ -1,4 +1,4 @@
-"""What stands in a registry, in memory: the cards, and the rules that hold between them. No file is touched here."""
+"""Content of a registry in memory: the cards, and the rules that hold between them. No file is touched."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KEPT_ELSEWHERE = {
 
 
 class _Top(Stored):
-    """What stands in a registry beside the cards."""
+    """Fields of a registry beside the cards."""
 
     version: int = REGISTRY_VERSION
     created_at: str | None = None
@@ -91,7 +91,7 @@ class RegistryContent:
 
     @property
     def base_model(self) -> str | None:
-        """What the experts were trained for: the base of the first one that said so."""
+        """Base model of the experts: that of the first one that named it."""
         return self._top.base_model
 
     def note_base_model(self, base_model: str) -> None:

@@ -176,7 +176,7 @@ class ExpertRegistry:
         return folder
 
     def weights(self, expert_id: str) -> Path:
-        """Where the weights of an expert lie, as its card says; RegistryError if it has none, or they are missing."""
+        """Path of an expert's weights, as its card says; RegistryError if it has none, or they are missing."""
         card = self.get(expert_id)
         if card.checkpoint_path is None:
             raise RegistryError(

@@ -66,7 +66,7 @@ class Goals:
         return goal
 
     def matching(self, pattern: str) -> list[Goal]:
-        """What ``remove_like`` would remove."""
+        """Goals that ``remove_like`` would remove."""
         return self._tables.matching(pattern)
 
     def remove_like(self, pattern: str) -> list[Goal]:

@@ -1,4 +1,4 @@
-"""Which files belong to a checkpoint or bundle, with size and SHA-256, and whether they are still what was written."""
+"""Lists of the files of a checkpoint or bundle with size and SHA-256, and checks against them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def check_manifest(folder: Path, *, hashes: bool = True) -> list[str]:
-    """What is wrong with a folder that has a manifest, one sentence per problem naming the file; empty if valid."""
+    """Problems of a folder that has a manifest, one sentence each naming the file; empty if valid."""
     folder = Path(folder)
     if not folder.is_dir():
         return [f"{folder.name} is not a folder or does not exist"]

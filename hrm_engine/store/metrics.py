@@ -164,7 +164,7 @@ class _AppendFile:
             raise
 
     def torn_line(self) -> tuple[int, bytes]:
-        """Where the part after the last newline begins, and its first bytes; empty if the file ends with a newline."""
+        """Start of the part after the last newline, and its first bytes; empty if the file ends with a newline."""
         end = position = os.lseek(self._descriptor, 0, os.SEEK_END)
         while position > 0:
             start = max(0, position - _BLOCK_BYTES)

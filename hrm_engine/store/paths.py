@@ -1,4 +1,4 @@
-"""Where things lie: the only file that knows the folder tree of a workspace."""
+"""The folder tree of a workspace, and the names of the files in a run folder. No other file knows them."""
 
 from __future__ import annotations
 

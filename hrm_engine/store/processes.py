@@ -1,4 +1,4 @@
-"""Who we are, and whether the process that a file names still runs."""
+"""This process and machine, and whether the process that a file names still runs."""
 
 from __future__ import annotations
 

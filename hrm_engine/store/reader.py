@@ -76,7 +76,7 @@ ORDER BY i, x
 
 @dataclass(frozen=True)
 class RefreshResult:
-    """What one look at the file brought.
+    """Result of one look at the file.
 
     ``new_rows`` and ``skipped_lines`` (not JSON objects) count this look only. ``replaced``: the file is another one or
     was cut, what was known before is forgotten. ``missing``: the file is not there or cannot be read, what was known

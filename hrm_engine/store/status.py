@@ -22,7 +22,7 @@ HEARTBEAT_LIMIT_S = 120.0
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What a run says about itself. ``heartbeat`` is an ISO time stamp in UTC, ``step`` counts optimizer steps."""
+    """State of a run in its own words. ``heartbeat`` is an ISO time stamp in UTC, ``step`` counts optimizer steps."""
 
     state: State
     pid: int

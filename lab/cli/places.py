@@ -1,4 +1,4 @@
-"""How a path is written in the output of a command."""
+"""Paths in the output of commands."""
 
 from __future__ import annotations
 

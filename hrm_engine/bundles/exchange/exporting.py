@@ -24,7 +24,7 @@ ForwardDtype = Literal["bfloat16", "float16", "float32"]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written; ``config_file`` is None where one stood there already."""
+    """The files written; ``config_file`` is None where one stood there already."""
 
     checkpoint: Path
     config_file: Path | None

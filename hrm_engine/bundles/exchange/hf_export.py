@@ -23,7 +23,7 @@ _BODY = "model."
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What was written, and what of the bundle it does not hold (``lost``) or holds in other words (``changed``)."""
+    """The folder written, and what of the bundle it does not hold (``lost``) or holds in other words (``changed``)."""
 
     folder: Path
     num_parameters: int

@@ -27,7 +27,7 @@ _NOT_KEPT = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")
 
 @dataclass(frozen=True)
 class ModelReport:
-    """What became of a model; ``notes`` is what a user should know of differences."""
+    """The bundle made of a model; ``notes`` names differences."""
 
     bundle: Path
     arch: str
@@ -172,7 +172,7 @@ def _reason(problem: Exception, part: str, folder: Path) -> str:
 
 
 def _one_line(problem: Exception) -> str:
-    """What the library says, its lines joined; only the beginning of a page."""
+    """The library's message, its lines joined; only the beginning of a page."""
     text = " ".join(str(problem).split()) or type(problem).__name__
     return text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
 
@@ -225,7 +225,7 @@ def _notes(loaded: _Loaded) -> list[str]:
 
 
 def _digest(place: str, config: Any) -> dict[str, str]:
-    """What tells one version of a source from another."""
+    """Hash or revision of a source."""
     weights = sorted(Path(place).glob("*.safetensors")) if Path(place).is_dir() else []
     if len(weights) == 1:
         return {"sha256": sha256_file(weights[0])}

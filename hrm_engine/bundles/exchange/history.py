@@ -1,4 +1,4 @@
-"""What an imported bundle says of its origin: the files of a run that has finished elsewhere."""
+"""Origin of an imported bundle: the files of a run that has finished elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_history(
     command_line: list[str] | None,
     files: list[str],
 ) -> None:
-    """Its arguments, its state, and last the list of files.
+    """Write its arguments, its state, and last the list of files.
 
     Args:
         source: path or hub id, and what tells its version: ``sha256`` or ``revision``.

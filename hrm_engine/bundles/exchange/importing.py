@@ -33,7 +33,7 @@ UNUSED_STEM = "unused"
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of a checkpoint; ``assumed`` are published settings that nothing has confirmed."""
+    """The bundle made of a checkpoint; ``assumed`` are published settings that nothing has confirmed."""
 
     bundle: Path
     arch: str

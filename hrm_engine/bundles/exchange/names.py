@@ -54,7 +54,7 @@ _LAYER = re.compile(r"(\w+)\.layers\.(\d+)\.(.+)")
 
 
 def prefix_of(names: Mapping[str, Tensor]) -> str | None:
-    """What stands before every name: the wrappers that the network was in when it was saved; None if it is not one."""
+    """Prefix of every name, from the wrappers that the network was saved in; None if it is no such network."""
     embedding = next((name for name in names if name.endswith(EMBEDDING)), None)
     prefix = None if embedding is None else embedding.removesuffix(EMBEDDING)
     return prefix if prefix is not None and _PREFIX.fullmatch(prefix) else None

@@ -1,4 +1,4 @@
-"""Which network a checkpoint is of: what its shapes say, what its configuration says, what a user says.
+"""The network of a checkpoint, from its shapes, its configuration and the user.
 
 Shapes tell the widths, layers, vocabulary and identifiers. Heads, cycles and, with rotary positions, the length of a
 row leave no trace in the weights.
