@@ -58,18 +58,18 @@ class RunMetrics:
     def notes(self) -> tuple[str, ...]:
         """Sentences on the file for whoever looks at the curves, without text from files."""
         with self._lock:
-            found = []
+            texts = []
             skipped = self._reader.skipped_lines
             if skipped:
                 lines = "1 line" if skipped == 1 else f"{skipped:,} lines"
-                found.append(f"{lines} of metrics.jsonl could not be read and were skipped; everything else is shown.")
+                texts.append(f"{lines} of metrics.jsonl could not be read and were skipped; everything else is shown.")
             if self._missing and self._reader.events:
-                found.append("metrics.jsonl is not there any more; the curves show what had been read of it.")
+                texts.append("metrics.jsonl is not there any more; the curves show what had been read of it.")
             elif self._missing:
-                found.append("There is no metrics.jsonl in the run folder yet.")
+                texts.append("There is no metrics.jsonl in the run folder yet.")
             if self._replaced:
-                found.append("metrics.jsonl was replaced or cut while it was open; it was read again from its start.")
-            return tuple(found)
+                texts.append("metrics.jsonl was replaced or cut while it was open; it was read again from its start.")
+            return tuple(texts)
 
     def latest(self, event: str) -> dict[str, Any]:
         """The last row of an event, or an empty dict."""
@@ -157,12 +157,12 @@ class RunMetrics:
             steps = pd.Series(column(rows, "step"), dtype="float64")
             places = self._place_rows(rows, steps, x)
             lists = [_lists(rows, f"{name}_by_segment") for name in names]
-            found = []
+            points = []
             for at, values in enumerate(zip(*lists, strict=True)):
                 for index in range(max(map(len, values), default=0)):
                     numbers = [finite(value[index]) if index < len(value) else None for value in values]
-                    found.append((places[at], steps[at], index + 1, *numbers))
-            frame = pd.DataFrame(found, columns=["x", "step", "segment", *names])
+                    points.append((places[at], steps[at], index + 1, *numbers))
+            frame = pd.DataFrame(points, columns=["x", "step", "segment", *names])
             return frame.astype({"segment": "int64", **dict.fromkeys(names, "float64")})
 
         return self._kept(("depths", tuple(names), x), load)
@@ -173,12 +173,12 @@ class RunMetrics:
 
         def load() -> pd.DataFrame:
             rows = self._reader.rows("sample", n=MAX_SAMPLES)
-            found = [
+            points = [
                 (int(step), text_of(row.get("prompt")), text_of(row.get("text")))
                 for step, row in zip(column(rows, "step"), rows.to_dict("records"), strict=True)
                 if step is not None
             ]
-            return pd.DataFrame(found[::-1], columns=["step", "prompt", "text"])
+            return pd.DataFrame(points[::-1], columns=["step", "prompt", "text"])
 
         return self._kept(("samples",), load)
 

@@ -147,15 +147,15 @@ def finite(value: object) -> float | None:
 
 
 def _lines_with(chunk: bytes, needle: bytes) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     at = chunk.find(needle)
     while at >= 0:
         start = chunk.rfind(b"\n", 0, at) + 1
         end = chunk.find(b"\n", at)
         end = len(chunk) if end < 0 else end
-        found.append((start, end))
+        spans.append((start, end))
         at = chunk.find(needle, end)
-    return found
+    return spans
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -193,9 +193,9 @@ def _fill(
             files.append(listed)
     # --resume refuses what says so: it would begin the parent's training again in this folder.
     write_json(folder / ARGS_FILE, {**read_json(parent.path / ARGS_FILE, BundleError), "made_of": str(parent.path)})
-    told = ", ".join(f"{entry.expert_id} in {entry.layer}" for entry in attached) or "none"
+    names = ", ".join(f"{entry.expert_id} in {entry.layer}" for entry in attached) or "none"
     step = parent.metadata.get("step")
-    message = f"made of {parent.path.name}; attached experts: {told}"
+    message = f"made of {parent.path.name}; attached experts: {names}"
     write_status(folder, RunStatus.of_this_process("finished", step if isinstance(step, int) else 0, message))
     facts = child_facts(parent, f"experts-{secrets.token_hex(6)}", leave_out=_NOT_OF_ANOTHER_NETWORK)
     seal_bundle(folder, parent.kind, files, {**facts, "experts": [asdict(entry) for entry in attached]})

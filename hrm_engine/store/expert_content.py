@@ -163,9 +163,9 @@ class RegistryContent:
     def set_goals(self, goals: Mapping[str, Sequence[GoalLink]]) -> None:
         """Put in what the goals' database says of every expert; texts of old registries without an id stay."""
         for expert_id, card in self._cards.items():
-            found = (*goals.get(expert_id, ()), *(goal for goal in card.goals if goal.id is None))
-            if found != card.goals:
-                self._cards[expert_id] = card.model_copy(update={"goals": found})
+            links = (*goals.get(expert_id, ()), *(goal for goal in card.goals if goal.id is None))
+            if links != card.goals:
+                self._cards[expert_id] = card.model_copy(update={"goals": links})
 
     def take_waiting_goals(self) -> list[tuple[str, str]]:
         """(expert id, text) of the goals that are in no database yet; they are taken off the cards."""
@@ -188,9 +188,9 @@ class RegistryContent:
         for card in self._cards.values():
             children.setdefault(card.parent_expert_id, []).append(card.expert_id)
         for expert_id, card in self._cards.items():
-            found = tuple(children.get(expert_id, ()))
-            if found != card.child_expert_ids:
-                self._cards[expert_id] = card.model_copy(update={"child_expert_ids": found})
+            ids = tuple(children.get(expert_id, ()))
+            if ids != card.child_expert_ids:
+                self._cards[expert_id] = card.model_copy(update={"child_expert_ids": ids})
 
     def _check_known(self, fields: Mapping[str, Any]) -> None:
         for name in fields:
@@ -211,17 +211,17 @@ def _check_ancestors(card: ExpertCard, cards: Mapping[str, ExpertCard], where: s
         current = cards[line[-1]]
 
 
-def _check_version(found: object, where: Path) -> None:
+def _check_version(recorded: object, where: Path) -> None:
     """Registries without a version, or with a text such as "1.0", are older than the first one of ours."""
-    number = found.partition(".")[0] if isinstance(found, str) else found
+    number = recorded.partition(".")[0] if isinstance(recorded, str) else recorded
     if isinstance(number, str) and number.isdecimal():
         number = int(number)
     if number is None:
         return
     if not isinstance(number, int) or isinstance(number, bool):
-        raise RegistryError(f"{where}: version {shown(found)} is none: the file is damaged")
+        raise RegistryError(f"{where}: version {shown(recorded)} is none: the file is damaged")
     if number > REGISTRY_VERSION:
         raise RegistryError(
-            f"{where} has version {found}, this version of HRM Lab reads up to {REGISTRY_VERSION}: "
+            f"{where} has version {recorded}, this version of HRM Lab reads up to {REGISTRY_VERSION}: "
             "it was written by a newer one; update HRM Lab to use it"
         )

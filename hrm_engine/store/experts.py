@@ -197,9 +197,10 @@ class ExpertRegistry:
         return RegistryContent.parse(read_json(self.path, RegistryError), self.path)
 
     def _goal_links(self) -> dict[str, list[GoalLink]]:
-        found = self._goals.by_expert()
+        goals_by_expert = self._goals.by_expert()
         return {
-            expert_id: [GoalLink(id=goal.id, text=goal.text) for goal in goals] for expert_id, goals in found.items()
+            expert_id: [GoalLink(id=goal.id, text=goal.text) for goal in goals]
+            for expert_id, goals in goals_by_expert.items()
         }
 
     @contextmanager

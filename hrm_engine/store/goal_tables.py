@@ -118,14 +118,14 @@ class GoalTables:
         """Add a goal, and a link if an expert is named; with ``unless_there`` take the oldest of the same text."""
         text = check_goal_text(text)
         with self._writing(create=True) as connection:
-            found = None
+            row = None
             if unless_there:
-                found = connection.execute("SELECT id FROM goals WHERE text = ? ORDER BY id", (text,)).fetchone()
-            if found is None:
+                row = connection.execute("SELECT id FROM goals WHERE text = ? ORDER BY id", (text,)).fetchone()
+            if row is None:
                 values = (text, now_iso())
                 goal_id = connection.execute("INSERT INTO goals (text, created_ts) VALUES (?, ?)", values).lastrowid
             else:
-                goal_id = found[0]
+                goal_id = row[0]
             if expert_id is not None:
                 connection.execute("INSERT OR IGNORE INTO goal_experts VALUES (?, ?)", (goal_id, expert_id))
             rows = connection.execute(f"SELECT {_COLUMNS} FROM goals WHERE id = ?", (goal_id,)).fetchall()

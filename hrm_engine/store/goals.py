@@ -104,11 +104,11 @@ class Goals:
 
     def experts_by_goal(self) -> dict[int, list[str]]:
         """Ids of the experts of every goal that has one."""
-        found: dict[int, list[str]] = {}
+        experts: dict[int, list[str]] = {}
         for expert_id, goals in sorted(self._tables.by_expert().items()):
             for goal in goals:
-                found.setdefault(goal.id, []).append(expert_id)
-        return found
+                experts.setdefault(goal.id, []).append(expert_id)
+        return experts
 
     def active_experts(self) -> set[str]:
         """Ids of the experts that serve at least one active goal."""

@@ -31,13 +31,13 @@ class CheckpointInfo:
     problems: list[str]
 
 
-def schema_problem(found: object, *, known: int, where: Path) -> str | None:
+def schema_problem(number: object, *, known: int, where: Path) -> str | None:
     """A sentence if a file's ``schema_version`` is not one that this version reads; older ones are read."""
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        return f"{where.name} has no usable schema_version (found {found!r}): the file is damaged"
-    if found > known:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        return f"{where.name} has no usable schema_version (found {number!r}): the file is damaged"
+    if number > known:
         return (
-            f"{where.name} has schema_version {found}, this version of HRM Lab reads up to {known}: "
+            f"{where.name} has schema_version {number}, this version of HRM Lab reads up to {known}: "
             "it was written by a newer one; update HRM Lab to read it"
         )
     return None

@@ -169,9 +169,9 @@ class _AppendFile:
         while position > 0:
             start = max(0, position - _BLOCK_BYTES)
             os.lseek(self._descriptor, start, os.SEEK_SET)
-            found = _read_exactly(self._descriptor, position - start).rfind(b"\n")
-            if found >= 0:
-                position = start + found + 1
+            newline = _read_exactly(self._descriptor, position - start).rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
                 break
             position = start
         os.lseek(self._descriptor, position, os.SEEK_SET)

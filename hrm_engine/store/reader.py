@@ -181,8 +181,8 @@ class MetricsReader:
         """Names of the fields of an event that hold a number in some row, sorted; not those that every row has."""
         with self._mutex:
             known, upto = self._names.get(event, (set(), 0))
-            found = self._fetch(_NUMERIC_NAMES, event=event, upto=upto, common=list(ENVELOPE))
-            known.update(name for (name,) in found)
+            rows = self._fetch(_NUMERIC_NAMES, event=event, upto=upto, common=list(ENVELOPE))
+            known.update(name for (name,) in rows)
             self._names[event] = (known, self._next_seq)
             return sorted(known)
 
@@ -200,7 +200,7 @@ class MetricsReader:
 
         if max_points < 1:
             raise ConfigError(f"max_points is {max_points}: use 1 or more")
-        wanted = list(dict.fromkeys([names] if isinstance(names, str) else names))
+        chosen = list(dict.fromkeys([names] if isinstance(names, str) else names))
         position = "step"
         if x == "ts":
             position = "epoch_us(try_cast(line ->> '/ts' AS TIMESTAMP))::DOUBLE"
@@ -208,8 +208,8 @@ class MetricsReader:
             position = "try_cast(json_extract_string(line, $x) AS DOUBLE)"
         parameters = {
             "event": event,
-            "fields": [_pointer(name) for name in wanted] or [""],
-            "names": wanted or [""],
+            "fields": [_pointer(name) for name in chosen] or [""],
+            "names": chosen or [""],
             "max_points": max_points,
         }
         if "$x" in position:
@@ -223,12 +223,12 @@ class MetricsReader:
         """The last ``n`` rows of an event as written, oldest first: a column per field, lists and dicts as they are."""
         import pandas
 
-        found = self._fetch(
+        matches = self._fetch(
             "SELECT line FROM lines WHERE source = $source AND event = $event ORDER BY seq DESC LIMIT $n",
             event=event,
             n=max(0, n),
         )
-        return pandas.DataFrame([_parse(line) for (line,) in reversed(found)])
+        return pandas.DataFrame([_parse(line) for (line,) in reversed(matches)])
 
     def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> DataFrame:
         """The result of one SELECT over the table ``metrics(path, seq, ts, run_id, event, step, row)``.

@@ -38,10 +38,10 @@ def list_(*, json: Json = False) -> int:
     from hrm_engine.bundles.listing import list_bundles
 
     workspace = Workspace.find()
-    found = list_bundles(workspace)
+    infos = list_bundles(workspace)
     if json:
-        show_json([asdict(bundle) for bundle in found])
-    elif not found:
+        show_json([asdict(bundle) for bundle in infos])
+    elif not infos:
         console().print(f"No brains under {workspace.artifacts} yet; 'lab run quickstart' trains one.")
     else:
         columns = ("name", "kind", "architecture", "parameters", "step", "state", "size", "problems", "folder")
@@ -57,7 +57,7 @@ def list_(*, json: Json = False) -> int:
                 len(bundle.problems) or "none",
                 relative(bundle.path, workspace),
             )
-            for bundle in found
+            for bundle in infos
         ]
         show_table(columns, rows, right=("parameters", "step", "size"))
     return 0

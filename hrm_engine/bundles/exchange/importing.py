@@ -94,8 +94,8 @@ def import_checkpoint(
             files += save_tensors(folder, UNUSED_STEM, unused)
         write_history(folder, PUZZLE.name, source, origin, {"arch": _plain(arch)}, command_line, files)
     count = sum(tensor.numel() for name, tensor in ours.items() if not name.endswith("_init"))
-    told_not = ", ".join(f"{name} {value}" for name, value in assumed.items()) or "nothing"
-    return ImportReport(target, config.arch, count, told_not)
+    unconfirmed = ", ".join(f"{name} {value}" for name, value in assumed.items()) or "nothing"
+    return ImportReport(target, config.arch, count, unconfirmed)
 
 
 def theirs_of(tensors: dict[str, Tensor], config: CoreConfig, kind: Format, unused: dict[str, Tensor]) -> Any:

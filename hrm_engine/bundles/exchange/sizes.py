@@ -49,16 +49,16 @@ class _Settings:
         if chosen is not None:
             return chosen
         published = PUBLISHED[self._kind][name]
-        found = self._arch.get(_THEIR_NAMES.get(name, name))
-        if found is None:
-            found = self.assumed[name] = published
-        if type(found) is not type(published):
-            raise BundleError(f"{self._where}: {name} is {found!r} in its configuration, which is no usable value")
-        return found
+        setting = self._arch.get(_THEIR_NAMES.get(name, name))
+        if setting is None:
+            setting = self.assumed[name] = published
+        if type(setting) is not type(published):
+            raise BundleError(f"{self._where}: {name} is {setting!r} in its configuration, which is no usable value")
+        return setting
 
     def known(self, name: str, default: Any) -> Any:
-        found = self._arch.get(name)
-        return default if found is None else found
+        setting = self._arch.get(name)
+        return default if setting is None else setting
 
 
 def core_of(
