@@ -283,6 +283,6 @@ def test_an_existing_configuration_is_left(workspace: Workspace) -> None:
 def test_the_formats_of_the_command_line_are_those_of_the_engine() -> None:
     import typing
 
-    from lab.cli.bundle import Format
+    from hrm_engine.config.exchange import Format
 
-    assert typing.get_args(typing.get_args(Format)[0]) == (*FORMATS, "hf")
+    assert typing.get_args(Format) == (*FORMATS, "hf")
