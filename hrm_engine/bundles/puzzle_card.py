@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrm_engine.data.puzzles.board import Board
-from hrm_engine.data.puzzles.description import IDENTIFIERS_FILE
+from hrm_engine.data.puzzles.description import IDENTIFIERS_FILE, read_identifiers
 from hrm_engine.data.puzzles.format import PuzzleDataset
 from hrm_engine.data.puzzles.kinds import BOARDS, BoardKind
 from hrm_engine.errors import BundleError, HRMError
@@ -86,17 +86,5 @@ class PuzzleCard(BaseModel):
         except ValidationError as problem:
             fields = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problem.errors())
             raise error(f"{path} is no puzzle card: {fields}") from problem
-        names = folder / IDENTIFIERS_FILE
-        if not names.is_file():
-            return card
-        return card.model_copy(update={"identifiers": tuple(_read_names(names, error))})
-
-
-def _read_names(path: Path, error: type[HRMError]) -> list[str]:
-    try:
-        names = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as problem:
-        raise error(f"{path} cannot be read: {problem}") from problem
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise error(f"{path} is no list of names")
-    return names
+        names = read_identifiers(folder / IDENTIFIERS_FILE, error)
+        return card if names is None else card.model_copy(update={"identifiers": tuple(names)})

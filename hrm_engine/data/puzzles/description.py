@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrm_engine.data.puzzles.board import Board
 from hrm_engine.data.puzzles.kinds import BOARDS, BoardKind
-from hrm_engine.errors import DataError
+from hrm_engine.errors import DataError, HRMError
 from hrm_engine.store.files import read_json
 from hrm_engine.store.manifest import schema_problem
 
@@ -83,6 +84,19 @@ def derived_about(info: DatasetInfo) -> About:
     square = side * side == info.seq_len
     kind = next(kind for kind, board in BOARDS.items() if board.fits(info.vocab_size, info.seq_len))
     return About(kind=kind, height=side if square else 1, width=side if square else info.seq_len)
+
+
+def read_identifiers(path: Path, error: type[HRMError] = DataError) -> list[str] | None:
+    """Names of the puzzle identifiers; None without the file. Raises ``error`` for a file that is no list of names."""
+    try:
+        names = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as problem:
+        raise error(f"{path} cannot be read as JSON ({problem}); build or copy the dataset again") from problem
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise error(f"{path}: a list of names is expected; build or copy the dataset again")
+    return names
 
 
 def _read(model: type[M], path: Path) -> M:

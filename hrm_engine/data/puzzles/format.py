@@ -15,7 +15,6 @@ N rows, S cells, P puzzles, G groups. An epoch of training draws one row of one 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +34,7 @@ from hrm_engine.data.puzzles.description import (
     DatasetInfo,
     derived_about,
     read_about,
+    read_identifiers,
     read_info,
 )
 from hrm_engine.data.puzzles.writer import fingerprint
@@ -144,7 +144,7 @@ def open_dataset(folder: Path, split: str, *, check_tokens: bool = True) -> Puzz
             f"{place / INFO_FILE} states; build the dataset again"
         )
     sets = [_open_set(place, name, info, check_tokens=check_tokens) for name in info.sets]
-    dataset = PuzzleDataset(folder, split, info, about, sets, _read_identifiers(folder / IDENTIFIERS_FILE, info))
+    dataset = PuzzleDataset(folder, split, info, about, sets, _identifiers(folder / IDENTIFIERS_FILE, info))
     if dataset.num_groups != info.total_groups:
         raise DataError(
             f"{place / INFO_FILE} states {info.total_groups} groups, the arrays have {dataset.num_groups}: some files "
@@ -233,16 +233,9 @@ def _blocks(array: IntArray) -> Iterator[tuple[int, IntArray]]:
         yield start, array[start : start + rows]
 
 
-def _read_identifiers(path: Path, info: DatasetInfo) -> list[str] | None:
-    try:
-        names = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as problem:
-        raise DataError(f"{path} cannot be read as JSON ({problem}); build or copy the dataset again") from problem
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{path}: a list of names is expected; build or copy the dataset again")
-    if len(names) != info.num_puzzle_identifiers:
+def _identifiers(path: Path, info: DatasetInfo) -> list[str] | None:
+    names = read_identifiers(path)
+    if names is not None and len(names) != info.num_puzzle_identifiers:
         raise DataError(
             f"{path} names {len(names)} identifiers, {INFO_FILE} states {info.num_puzzle_identifiers}: the files are "
             "of different builds; build or copy the dataset again"

@@ -56,11 +56,9 @@ class SameBoard:
     """Every start sees the board as it is; starts differ by their first states."""
 
     def look(self, boards: Rows, identifiers: Numbers, starts: Numbers) -> tuple[Rows, Numbers]:
-        """The boards themselves."""
         return boards, identifiers
 
     def undo(self, answers: Rows, identifiers: Numbers, starts: Numbers) -> Rows:
-        """The answers themselves."""
         return answers
 
 
@@ -71,9 +69,7 @@ class SymmetricViews:
         self._symmetries, self._inverses = symmetries, symmetries.inverse()
 
     def look(self, boards: Rows, identifiers: Numbers, starts: Numbers) -> tuple[Rows, Numbers]:
-        """The boards under the symmetries of the starts."""
         return self._symmetries[starts].apply(boards), identifiers
 
     def undo(self, answers: Rows, identifiers: Numbers, starts: Numbers) -> Rows:
-        """The answers under their inverses."""
         return self._inverses[starts].apply(answers)

@@ -29,7 +29,6 @@ class ArcGrid(Board):
     has_tasks = True
 
     def fits(self, vocab_size: int, num_cells: int) -> bool:
-        """A vocabulary of 12 on 900 cells."""
         return (vocab_size, num_cells) == (VOCAB_SIZE, NUM_CELLS)
 
     def is_right(self, answer: Tokens, expected: Tokens) -> bool:
@@ -37,7 +36,6 @@ class ArcGrid(Board):
         return np.array_equal(crop(answer), crop(expected))
 
     def task_views(self, names: Sequence[str], identifiers: Numbers, count: int) -> Views:
-        """The augmentations of the tasks."""
         return TaskViews(names, identifiers, count)
 
 

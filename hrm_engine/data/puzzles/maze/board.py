@@ -39,7 +39,6 @@ class Maze(Board):
     rating_unit = " steps"
 
     def fits(self, vocab_size: int, num_cells: int) -> bool:
-        """A vocabulary of 6 on a square."""
         return vocab_size == VOCAB_SIZE and math.isqrt(num_cells) ** 2 == num_cells
 
     def read(self, text: str, height: int, width: int) -> Puzzle:

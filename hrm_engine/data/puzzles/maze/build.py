@@ -22,7 +22,8 @@ from hrm_engine.data.puzzles.maze.board import VOCAB_SIZE, Maze
 from hrm_engine.data.puzzles.maze.generate import MazeKind, canonical_keys, generate_mazes
 from hrm_engine.data.puzzles.maze.published import PublishedMazes, read_mazes
 from hrm_engine.data.puzzles.rated import Progress, Puzzles
-from hrm_engine.data.puzzles.writer import DatasetWriter, SplitWriter
+from hrm_engine.data.puzzles.symmetries import Symmetries
+from hrm_engine.data.puzzles.writer import DatasetWriter
 from hrm_engine.data.random import permutation, stream
 from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.store.paths import Workspace
@@ -46,13 +47,13 @@ class MazeReport:
     num_train_mazes: int
     num_train_rows: int
     num_test_mazes: int
-    num_left_out: int
-    num_several: int
-    num_skipped: int
     shortest: int
     mean: float
     longest: int
     seconds: float
+    num_left_out: int = 0
+    num_several: int = 0
+    num_skipped: int = 0
 
 
 def build_mazes(settings: MazeConfig, workspace: Workspace, *, progress: Progress | None = None) -> MazeReport:
@@ -203,15 +204,20 @@ def _check(count: int, test_count: int, num_aug: int) -> None:
 
 
 def _writer(folder: Path, about: About, replace: bool) -> DatasetWriter:
-    return DatasetWriter(
-        folder, about=about, vocab_size=VOCAB_SIZE, seq_len=about.height * about.width, replace=replace
-    )
+    return DatasetWriter(folder, about=about, vocab_size=VOCAB_SIZE, seq_len=about.height**2, replace=replace)
 
 
 def _write(writer: DatasetWriter, train: Puzzles, test: Puzzles | None, num_aug: int, seed: int) -> None:
-    _write_split(writer.split("train"), train, orientations(len(train), num_aug, seed))
-    if test is not None:
-        _write_split(writer.split("test"), test, orientations(len(test), 1, seed))
+    cells = dihedral_cells(writer.about.height)
+    for name, mazes, num in (("train", train, num_aug), ("test", test, 1)):
+        if mazes is None:
+            continue
+        drawn = orientations(len(mazes), num, seed)
+        for first in range(0, len(mazes), _CHUNK_MAZES):
+            part, numbers = mazes[first : first + _CHUNK_MAZES], drawn[first : first + _CHUNK_MAZES]
+            symmetries = Symmetries(cells[numbers.reshape(-1)])
+            inputs, labels = (symmetries.apply(np.repeat(rows, num, axis=0)) for rows in (part.inputs, part.labels))
+            writer.split(name).add_puzzles(inputs, labels, np.repeat(part.ratings, num), group_size=num)
 
 
 def orientations(num: int, num_aug: int, seed: int) -> npt.NDArray[np.int64]:
@@ -219,21 +225,6 @@ def orientations(num: int, num_aug: int, seed: int) -> npt.NDArray[np.int64]:
     bits = stream(seed, "maze/orientations", 0).bit_generator
     others = np.argsort(np.asarray(bits.random_raw(num * (NUM_DIHEDRAL - 1))).reshape(num, -1), kind="stable") + 1
     return np.concatenate([np.zeros((num, 1), np.int64), np.sort(others[:, : num_aug - 1], axis=1)], axis=1)
-
-
-def _write_split(split: SplitWriter, mazes: Puzzles, drawn: npt.NDArray[np.int64]) -> None:
-    num_aug = drawn.shape[1]
-    cells = dihedral_cells(math.isqrt(mazes.inputs.shape[1]))
-    for first in range(0, len(mazes), _CHUNK_MAZES):
-        part = mazes[first : first + _CHUNK_MAZES]
-        rows = np.repeat(np.arange(len(part)), num_aug)[:, None]
-        gathers = cells[drawn[first : first + _CHUNK_MAZES].reshape(-1)]
-        split.add_puzzles(
-            part.inputs[rows, gathers],
-            part.labels[rows, gathers],
-            np.repeat(part.ratings, num_aug),
-            group_size=num_aug,
-        )
 
 
 def _without(train: Puzzles, test: Puzzles | None) -> tuple[Puzzles, int]:
@@ -248,16 +239,7 @@ def _without(train: Puzzles, test: Puzzles | None) -> tuple[Puzzles, int]:
 
 
 def _report(
-    folder: Path,
-    about: About,
-    train: Puzzles,
-    test: Puzzles | None,
-    num_aug: int,
-    begun: float,
-    *,
-    num_skipped: int = 0,
-    num_several: int = 0,
-    num_left_out: int = 0,
+    folder: Path, about: About, train: Puzzles, test: Puzzles | None, num_aug: int, begun: float, **counts: int
 ) -> MazeReport:
     lengths = train.ratings if test is None else np.concatenate([train.ratings, test.ratings])
     return MazeReport(
@@ -267,11 +249,9 @@ def _report(
         num_train_mazes=len(train),
         num_train_rows=len(train) * num_aug,
         num_test_mazes=0 if test is None else len(test),
-        num_left_out=num_left_out,
-        num_several=num_several,
-        num_skipped=num_skipped,
         shortest=int(lengths.min()),
         mean=float(lengths.mean()),
         longest=int(lengths.max()),
         seconds=time.perf_counter() - begun,
+        **counts,
     )

@@ -7,6 +7,7 @@ shorter path may exist. Where several are equally short the given one stands, an
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ def read_mazes(files: Sequence[Path], *, size: int | None = None, skip_bad: bool
     """
     parts: list[Puzzles] = []
     num_skipped = num_several = 0
-    for entries in _chunks(files, size):
+    source = _entries(files, size)
+    while entries := list(itertools.islice(source, _CHUNK_ROWS)):
         mazes, several, reasons = _checked([entry for entry in entries if isinstance(entry, _Row)])
         problems = [
             entry if isinstance(entry, str) else f"{entry.place}: {reasons[entry.place]}"
@@ -67,20 +69,14 @@ def read_mazes(files: Sequence[Path], *, size: int | None = None, skip_bad: bool
     return PublishedMazes(Puzzles.joined(good), num_skipped, num_several)
 
 
-def _chunks(files: Sequence[Path], size: int | None) -> Iterator[list[_Row | str]]:
-    """The rows of all files in their order, some at a time; a sentence in the place of one that is no maze at all."""
-    entries: list[_Row | str] = []
+def _entries(files: Sequence[Path], size: int | None) -> Iterator[_Row | str]:
+    """The rows of all files in their order; a sentence in the place of one that is no maze at all."""
     for file in files:
         for row in _rows(file):
             entry = row if isinstance(row, str) else _parsed(*row, size)
             if isinstance(entry, _Row):
                 size = math.isqrt(len(entry.question))
-            entries.append(entry)
-            if len(entries) == _CHUNK_ROWS:
-                yield entries
-                entries = []
-    if entries:
-        yield entries
+            yield entry
 
 
 def _rows(file: Path) -> Iterator[tuple[str, str, str] | str]:

@@ -27,11 +27,9 @@ class Sudoku(Board):
     has_rules = has_symmetries = True
 
     def fits(self, vocab_size: int, num_cells: int) -> bool:
-        """A vocabulary of 11 on 81 cells."""
         return (vocab_size, num_cells) == (11, 81)
 
     def boxes(self, height: int, width: int) -> tuple[int, int] | None:
-        """The boxes of sizes 4, 6 and 9."""
         return BOX_SHAPES.get(height) if height == width else None
 
     def read(self, text: str, height: int, width: int) -> Puzzle:

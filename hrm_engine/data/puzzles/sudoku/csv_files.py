@@ -7,7 +7,8 @@ answer is the only one is proved by ``check_unique``, for the puzzles that are r
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ def read_csv(path: Path, *, size: int | None = None) -> Iterator[CsvBlock]:
             line) with a valid answer. The message names file and line.
     """
     path = Path(path)
-    for rows, lines in _read_rows(path):
+    source = _read_rows(path)
+    while block := list(itertools.islice(source, _BLOCK)):
+        lines, rows = zip(*block, strict=True)
         if size is None:
             size = _first_size(path, rows[0], lines[0])
         yield _checked(path, rows, np.array(lines), size)
@@ -112,9 +115,8 @@ def check_unique(path: Path, block: CsvBlock) -> None:
         raise _refusal(path, int(block.lines[several[0]]), "the puzzle has more than one solution: remove the line")
 
 
-def _read_rows(path: Path) -> Iterator[tuple[list[list[str]], list[int]]]:
-    rows: list[list[str]] = []
-    lines: list[int] = []
+def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of every row. Raises DataError."""
     reader = None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -127,11 +129,7 @@ def _read_rows(path: Path) -> Iterator[tuple[list[list[str]], list[int]]]:
                     continue
                 if len(row) != len(HEADER):
                     raise _refusal(path, reader.line_num, f"{len(HEADER)} columns are expected, found {len(row)}")
-                rows.append(row)
-                lines.append(reader.line_num)
-                if len(rows) == _BLOCK:
-                    yield rows, lines
-                    rows, lines = [], []
+                yield reader.line_num, row
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: give the CSV file of the puzzles") from None
     except csv.Error as problem:
@@ -139,8 +137,6 @@ def _read_rows(path: Path) -> Iterator[tuple[list[list[str]], list[int]]]:
     except (OSError, UnicodeDecodeError) as problem:
         place = f"{path}, after line {reader.line_num}" if reader else str(path)
         raise DataError(f"{place}: cannot be read ({problem})") from problem
-    if rows:
-        yield rows, lines
 
 
 def _first_size(path: Path, row: list[str], line: int) -> int:
@@ -150,7 +146,7 @@ def _first_size(path: Path, row: list[str], line: int) -> int:
         raise _refusal(path, line, f"question: {problem}") from problem
 
 
-def _checked(path: Path, rows: list[list[str]], lines: npt.NDArray[np.int64], size: int) -> CsvBlock:
+def _checked(path: Path, rows: Sequence[list[str]], lines: npt.NDArray[np.int64], size: int) -> CsvBlock:
     inputs = _tokens(path, rows, lines, size, 1)
     labels = _tokens(path, rows, lines, size, 2)
     for number in np.flatnonzero(~Sudoku().are_valid(inputs, labels))[:1]:
@@ -165,7 +161,7 @@ def _checked(path: Path, rows: list[list[str]], lines: npt.NDArray[np.int64], si
 
 
 def _tokens(
-    path: Path, rows: list[list[str]], lines: npt.NDArray[np.int64], size: int, column: int
+    path: Path, rows: Sequence[list[str]], lines: npt.NDArray[np.int64], size: int, column: int
 ) -> npt.NDArray[np.uint8]:
     num_cells = size * size
     texts = [row[column] for row in rows]
