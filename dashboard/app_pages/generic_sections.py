@@ -8,11 +8,9 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages.parts import chart, nothing_yet, plain
-from dashboard.app_pages.sections import View, curves, progress
+from dashboard.app_pages.parts import chart, nothing_yet
+from dashboard.app_pages.sections import Panel, View, curves, panels, progress
 from dashboard.charts import evaluation as evaluation_charts
-from dashboard.charts import training as training_charts
-from dashboard.queries.metrics import density
 from dashboard.queries.overview import Overview
 from dashboard.resources import run_metrics
 
@@ -49,18 +47,11 @@ def evaluation(run_dir: Path, view: View) -> None:
 
 
 def throughput(run_dir: Path, view: View) -> None:
-    """How fast it goes."""
+    """Every rate of the training."""
     metrics = run_metrics(run_dir)
     metrics.refresh()
     rates = [name for name in metrics.names("train") if name.endswith("_per_s")]
-    frame = metrics.train((*rates, "step_time_s"), x=view.x)
-    if frame.empty:
-        nothing_yet("No training row has been written yet.", "Throughput appears here with the first one.")
-        return
     titles = {name: name.removesuffix("_per_s").replace("_", " ") + "/s" for name in rates}
-    places = st.columns(2)
-    for number, (name, title) in enumerate({**titles, "step_time_s": "time of one optimizer step (s)"}.items()):
-        with places[number % 2]:
-            st.subheader(title.capitalize(), anchor=False)
-            chart(training_charts.lines(frame, {name: title}, title, x=view.x), name, title.capitalize())
-    plain(density(frame))
+    titles["step_time_s"] = "time of one optimizer step (s)"
+    grid = [Panel(title.capitalize(), {name: title}, title) for name, title in titles.items()]
+    panels(run_dir, view, grid, awaited="Throughput")

@@ -9,17 +9,15 @@ import streamlit as st
 
 from dashboard import formats
 from dashboard.app_pages.parts import chart, nothing_yet, plain
-from dashboard.app_pages.sections import View, incident_table, progress
-from dashboard.charts import evaluation as evaluation_charts
+from dashboard.app_pages.sections import Panel, View, depth_panels, incident_table, loss_curve, panels, progress
 from dashboard.charts import puzzles as puzzle_charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.metrics import density
 from dashboard.queries.overview import Overview
-from dashboard.queries.smoothing import smoothed
 from dashboard.resources import run_metrics
 
 _ACCURACIES = {"exact_accuracy": "exact", "cell_accuracy": "cells", "halt_accuracy": "halting"}
-_DEPTHS = ("exact_accuracy", "cell_accuracy")
+_DEPTHS = {"exact_accuracy": "Exactly solved by segment", "cell_accuracy": "Cells right by segment"}
 
 
 def numbers(now: Overview) -> None:
@@ -63,23 +61,10 @@ def curves(run_dir: Path, view: View) -> None:
     metrics.refresh()
     train = metrics.train(("loss",), x=view.x)
     evaluation = metrics.evaluation((*_ACCURACIES, "act_steps_mean"), x=view.x)
-    if train.empty and evaluation.empty:
-        nothing_yet("No training row has been written yet.", "The curve appears here with the first one.")
-        return
-    smooth = smoothed(train, view.smoothing_steps) if view.smoothing_steps else None
-    figure = training_charts.loss_curve(
-        train,
-        evaluation,
-        x=view.x,
-        smooth=smooth,
-        smoothing_steps=view.smoothing_steps,
-        log_y=view.log_y,
-        unit_name="nats/cell",
-    )
     left, right = st.columns(2)
     with left:
-        st.subheader("Loss", anchor=False)
-        chart(figure.update_layout(height=360), "loss_curve", "Training and validation loss")
+        if not loss_curve(train, evaluation, view, "nats/cell", title="Loss", height=360):
+            return
     results = metrics.train(tuple(_ACCURACIES), x=view.x)
     with right:
         st.subheader("Accuracy", anchor=False)
@@ -105,44 +90,24 @@ def evaluation(run_dir: Path, view: View) -> None:
     """What each segment of thinking is worth."""
     metrics = run_metrics(run_dir)
     metrics.refresh()
-    depths = metrics.depths(_DEPTHS, x=view.x)
+    depths = metrics.depths(tuple(_DEPTHS), x=view.x)
     if depths.empty:
         nothing_yet(
             "No evaluation yet.",
             "One is made every `--eval-every` steps and at the end; `--eval-rows 0` switches them off.",
         )
         return
-    left, right = st.columns(2)
-    titles = {"exact_accuracy": "Exactly solved by segment", "cell_accuracy": "Cells right by segment"}
-    for place, (name, title) in zip((left, right), titles.items(), strict=True):
-        with place:
-            st.subheader(title, anchor=False)
-            chart(evaluation_charts.by_depth(depths, name, x=view.x), f"depth_{name}", f"{title}, over the training")
-            if depths["segment"].nunique() > 1:
-                st.subheader("What further segments change", anchor=False)
-                figure = evaluation_charts.depth_gain(depths, name)
-                chart(figure, f"gain_{name}", f"{title}: change against the first segment")
+    depth_panels(depths, _DEPTHS, view)
     link = {"run": st.query_params.get("run", "")}
     st.page_link("app_pages/puzzles.py", label="By difficulty, halting and failures: Puzzles", query_params=link)
 
 
-def throughput(run_dir: Path, view: View) -> None:
-    """How fast it goes."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
-    frame = metrics.train(("row_segments_per_s", "rows_per_s", "step_time_s"), x=view.x)
-    if frame.empty:
-        nothing_yet("No training row has been written yet.", "Throughput appears here with the first one.")
-        return
-    left, right = st.columns(2)
-    panels = (
-        (left, "Segments per second", {"row_segments_per_s": "segments of puzzles"}, "segments/s", ",.3~s"),
-        (right, "Fresh puzzles per second", {"rows_per_s": "puzzles"}, "puzzles/s", ",.3~s"),
-        (left, "Time of a step", {"step_time_s": "time"}, "time of one optimizer step (s)", ""),
-    )
-    for place, title, series, y_title, y_format in panels:
-        with place:
-            st.subheader(title, anchor=False)
-            figure = training_charts.lines(frame, series, y_title, x=view.x, y_format=y_format)
-            chart(figure, next(iter(series)), title)
-    plain(density(frame))
+throughput = partial(
+    panels,
+    grid=(
+        Panel("Segments per second", {"row_segments_per_s": "segments of puzzles"}, "segments/s", ",.3~s"),
+        Panel("Fresh puzzles per second", {"rows_per_s": "puzzles"}, "puzzles/s", ",.3~s"),
+        Panel("Time of a step", {"step_time_s": "time"}, "time of one optimizer step (s)"),
+    ),
+    awaited="Throughput",
+)

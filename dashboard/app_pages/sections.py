@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from dashboard import formats
 from dashboard.app_pages.parts import chart, nothing_yet, plain, problem_box
+from dashboard.charts import evaluation as evaluation_charts
 from dashboard.charts import system as system_charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.folder import log_tail
@@ -18,6 +21,9 @@ from dashboard.queries.overview import Overview
 from dashboard.queries.smoothing import smoothed
 from dashboard.resources import checkpoints, parameters, run_metrics
 from hrm_engine.store.paths import ARGS_FILE, LOG_FILE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,16 @@ class View:
 Section = Callable[[Path, View], None]
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A figure of curves: ``series`` is metric to name, all of one unit."""
+
+    title: str
+    series: Mapping[str, str]
+    y_title: str
+    y_format: str = ""
+
+
 def progress(now: Overview, card: Callable[..., object]) -> None:
     """The key figures at the end of the row: how far it is, and how long that takes."""
     planned = None if now.planned_steps is None else f"of {now.planned_steps:,}"
@@ -43,27 +59,76 @@ def progress(now: Overview, card: Callable[..., object]) -> None:
 
 
 def curves(run_dir: Path, view: View, *, unit_name: str = "nats/token") -> None:
-    """Loss over the training, and what went wrong on the way."""
+    """Loss over the training, and its incidents."""
     metrics = run_metrics(run_dir)
     metrics.refresh()
-    train = metrics.train(("loss",), x=view.x)
-    evaluation = metrics.evaluation(x=view.x)
+    train, evaluation = metrics.train(("loss",), x=view.x), metrics.evaluation(x=view.x)
+    if loss_curve(train, evaluation, view, unit_name):
+        plain(density(train))
+        incident_table(metrics)
+
+
+def loss_curve(
+    train: pd.DataFrame,
+    evaluation: pd.DataFrame,
+    view: View,
+    unit_name: str,
+    *,
+    title: str = "",
+    height: int | None = None,
+) -> bool:
+    """The loss of both frames; a notice and False while they are empty."""
     if train.empty and evaluation.empty:
         nothing_yet("No training row has been written yet.", "The curve appears here with the first one.")
-        return
-    smooth = smoothed(train, view.smoothing_steps) if view.smoothing_steps else None
+        return False
     figure = training_charts.loss_curve(
         train,
         evaluation,
         x=view.x,
-        smooth=smooth,
+        smooth=smoothed(train, view.smoothing_steps) if view.smoothing_steps else None,
         smoothing_steps=view.smoothing_steps,
         log_y=view.log_y,
         unit_name=unit_name,
     )
-    chart(figure, "loss_curve", "Training and validation loss")
-    plain(density(train))
-    incident_table(metrics)
+    if title:
+        st.subheader(title, anchor=False)
+    chart(figure.update_layout(height=height or figure.layout.height), "loss_curve", "Training and validation loss")
+    return True
+
+
+def panels(run_dir: Path, view: View, grid: Sequence[Panel], *, awaited: str) -> None:
+    """Curves of the training in two columns; ``awaited`` is what appears with the first row."""
+    metrics = run_metrics(run_dir)
+    metrics.refresh()
+    frame = metrics.train([name for panel in grid for name in panel.series], x=view.x)
+    if frame.empty:
+        nothing_yet("No training row has been written yet.", f"{awaited} appears here with the first one.")
+        return
+    places = st.columns(2)
+    for number, panel in enumerate(grid):
+        with places[number % 2]:
+            st.subheader(panel.title, anchor=False)
+            figure = training_charts.lines(frame, panel.series, panel.y_title, x=view.x, y_format=panel.y_format)
+            chart(figure, next(iter(panel.series)), panel.title)
+    plain(density(frame))
+
+
+def depth_panels(
+    depths: pd.DataFrame, titles: Mapping[str, str], view: View, evaluation: pd.DataFrame | None = None
+) -> None:
+    """Two metrics of every segment over the training, and their change against the first segment."""
+    for place, (metric, title) in zip(st.columns(2), titles.items(), strict=True):
+        with place:
+            st.subheader(title, anchor=False)
+            is_loss = metric == "loss"
+            figure = evaluation_charts.by_depth(
+                depths, metric, x=view.x, log_y=is_loss and view.log_y, evaluation=evaluation if is_loss else None
+            )
+            chart(figure, f"depth_{metric}", f"{title}, over the training")
+            if depths["segment"].nunique() > 1:
+                st.subheader("What further segments change", anchor=False)
+                figure = evaluation_charts.depth_gain(depths, metric)
+                chart(figure, f"gain_{metric}", f"{title}: change against the first segment")
 
 
 def incident_table(metrics: RunMetrics) -> None:
@@ -85,47 +150,22 @@ def incident_table(metrics: RunMetrics) -> None:
         )
 
 
-def throughput(run_dir: Path, view: View) -> None:
-    """How fast it goes."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
-    frame = metrics.train(("tokens_per_s", "token_segments_per_s", "step_time_s", "act_steps_mean"), x=view.x)
-    if frame.empty:
-        nothing_yet("No training row has been written yet.", "Throughput appears here with the first one.")
-        return
-    rates = {"tokens_per_s": "fresh label tokens", "token_segments_per_s": "label tokens times segments"}
-    st.subheader("Tokens per second", anchor=False)
-    chart(training_charts.lines(frame, rates, "tokens/s", x=view.x, y_format=",.3~s"), "rates", "Tokens per second")
-    left, right = st.columns(2)
-    with left:
-        st.subheader("Time of a step", anchor=False)
-        figure = training_charts.lines(frame, {"step_time_s": "time"}, "time of one optimizer step (s)", x=view.x)
-        chart(figure, "step_time", "Seconds for one optimizer step")
-    with right:
-        st.subheader("Segments per token", anchor=False)
-        figure = training_charts.lines(frame, {"act_steps_mean": "segments"}, "segments run, on average", x=view.x)
-        chart(figure, "act_steps", "Segments run per token on average")
-    plain(density(frame))
-
-
-def learning_rate(run_dir: Path, view: View) -> None:
-    """The schedule as it was really applied, and the size of the gradients."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
-    frame = metrics.train(("lr", "grad_norm"), x=view.x)
-    if frame.empty:
-        nothing_yet("No training row has been written yet.", "The learning rate appears here with the first one.")
-        return
-    left, right = st.columns(2)
-    with left:
-        st.subheader("Learning rate", anchor=False)
-        figure = training_charts.lines(frame, {"lr": "lr"}, "learning rate", x=view.x, y_format=".3~e")
-        chart(figure, "lr", "Learning rate")
-    with right:
-        st.subheader("Gradient norm", anchor=False)
-        figure = training_charts.lines(frame, {"grad_norm": "norm"}, "norm before clipping", x=view.x)
-        chart(figure, "grad_norm", "Gradient norm before clipping")
-    plain(density(frame))
+_THROUGHPUT = (
+    Panel(
+        "Tokens per second",
+        {"tokens_per_s": "fresh label tokens", "token_segments_per_s": "label tokens times segments"},
+        "tokens/s",
+        ",.3~s",
+    ),
+    Panel("Time of a step", {"step_time_s": "time"}, "time of one optimizer step (s)"),
+    Panel("Segments per token", {"act_steps_mean": "segments"}, "segments run, on average"),
+)
+_LEARNING_RATE = (
+    Panel("Learning rate", {"lr": "lr"}, "learning rate", ".3~e"),
+    Panel("Gradient norm", {"grad_norm": "norm"}, "norm before clipping"),
+)
+throughput = partial(panels, grid=_THROUGHPUT, awaited="Throughput")
+learning_rate = partial(panels, grid=_LEARNING_RATE, awaited="The learning rate")
 
 
 def system(run_dir: Path, view: View) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.app_pages.parts import chart, nothing_yet, plain
-from dashboard.app_pages.sections import View
+from dashboard.app_pages.sections import View, depth_panels
 from dashboard.charts import evaluation as evaluation_charts
 from dashboard.queries.metrics import RunMetrics
 from dashboard.resources import run_metrics
+
+_DEPTHS = {"loss": "Loss by segment", "token_accuracy": "Token accuracy by segment"}
 
 
 def evaluation(run_dir: Path, view: View) -> None:
@@ -26,24 +28,7 @@ def evaluation(run_dir: Path, view: View) -> None:
         return
     depths = metrics.depths(x=view.x)
     if len(depths):
-        left, right = st.columns(2)
-        with left:
-            st.subheader("Loss by segment", anchor=False)
-            figure = evaluation_charts.by_depth(depths, "loss", x=view.x, log_y=view.log_y, evaluation=rows)
-            chart(figure, "depth_loss", "Validation loss after each segment, over the training")
-        with right:
-            st.subheader("Token accuracy by segment", anchor=False)
-            figure = evaluation_charts.by_depth(depths, "token_accuracy", x=view.x)
-            chart(figure, "depth_accuracy", "Token accuracy after each segment, over the training")
-        if depths["segment"].nunique() > 1:
-            with left:
-                st.subheader("What further segments change: loss", anchor=False)
-                figure = evaluation_charts.depth_gain(depths, "loss")
-                chart(figure, "gain_loss", "Change of the validation loss against the first segment")
-            with right:
-                st.subheader("What further segments change: accuracy", anchor=False)
-                figure = evaluation_charts.depth_gain(depths, "token_accuracy")
-                chart(figure, "gain_accuracy", "Change of the token accuracy against the first segment")
+        depth_panels(depths, _DEPTHS, view, rows)
     adaptive_depth(metrics, view)
     samples(run_dir)
 
