@@ -88,6 +88,11 @@ class PuzzleDataset:
     def num_groups(self) -> int:
         return sum(part.num_groups for part in self.sets)
 
+    @property
+    def row_identifiers(self) -> npt.NDArray[np.int64]:
+        """Puzzle identifier of every row (N,)."""
+        return np.concatenate([np.repeat(part.puzzle_identifiers, np.diff(part.puzzle_indices)) for part in self.sets])
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over ``dataset.json`` and the bytes of every array of the split, read at the first use."""

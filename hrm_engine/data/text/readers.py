@@ -24,7 +24,7 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _CSV_FIELD_LIMIT = 2**31 - 1
 _CSV_PROBE_ROWS = 200
 _MAX_NOTED_PROBLEMS = 5
-_SURROGATES = re.compile("[\ud800-\udfff]")
+SURROGATES = re.compile("[\ud800-\udfff]")  # halves of pairs, which are no characters and cannot be encoded
 
 
 @dataclass
@@ -79,7 +79,7 @@ class FileReading:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
             # surrogateescape turns each undecodable byte into one code point of its own, which makes them countable.
-            text, count = _SURROGATES.subn("\ufffd", raw.decode("utf-8", "surrogateescape"))
+            text, count = SURROGATES.subn("\ufffd", raw.decode("utf-8", "surrogateescape"))
             self.num_replaced_bytes += count
             return text
 
@@ -87,8 +87,8 @@ class FileReading:
         """``[value]`` if it is a string, else a bad record."""
         if isinstance(value, str):
             # JSON can spell half a surrogate pair ("\\ud800"), which no tokenizer can encode.
-            if not value.isascii() and _SURROGATES.search(value):
-                value, count = _SURROGATES.subn("\ufffd", value)
+            if not value.isascii() and SURROGATES.search(value):
+                value, count = SURROGATES.subn("\ufffd", value)
                 self.num_replaced_bytes += count
             return [value]
         self.bad(line, f"{where} holds {_kind(value)}, not a string")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from hrm_engine.data.text.readers import SURROGATES
 from hrm_engine.data.text.stream_decoder import StreamingDecoder
 from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.store.files import write_text
@@ -37,7 +37,6 @@ _END_IDS = "end_token_ids"  # a key of our own; Hugging Face keeps the same in g
 _PIECE_CHARACTERS = 256_000
 _GROUP_CHARACTERS = 2_000_000
 _CUT_SEARCH_CHARACTERS = 4_000
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
@@ -185,7 +184,7 @@ def _pieces(text: str) -> Iterator[str]:
     encoded, become U+FFFD.
     """
     if not text.isascii():
-        text = _SURROGATES.sub("\ufffd", text)
+        text = SURROGATES.sub("\ufffd", text)
     at = 0
     while len(text) - at > _PIECE_CHARACTERS:
         end = at + _PIECE_CHARACTERS

@@ -101,7 +101,6 @@ def vote(
     votes, num_empty = _votes(dataset, predictions, identifiers, confidence, places)
     tasks: dict[str, dict[str, Any]] = {}
     submission: dict[str, list[dict[str, list[list[int]]]]] = {}
-    scores: dict[int, list[float]] = {k: [] for k in ks}
     num_missing = 0
     if unknown := {name for name, _ in votes} - pairs.keys():
         raise DataError(f"{_place(dataset)} has rows of task {min(unknown)}, which {TEST_PUZZLES_FILE} does not name")
@@ -119,9 +118,7 @@ def vote(
                 for candidates, rank in zip(ranked, ranks, strict=True)
             ],
         }
-        if is_answered:
-            for k, share in shares.items():
-                scores[k].append(share)
+    scores = {k: [task[f"pass@{k}"] for task in tasks.values() if task[f"pass@{k}"] is not None] for k in ks}
     return ArcScore(
         pass_at={k: _mean(shares) for k, shares in scores.items()},
         all_pairs_at={k: _mean([float(share == 1) for share in shares]) for k, shares in scores.items()},
@@ -180,16 +177,9 @@ def write_score(score: ArcScore, folder: Path) -> tuple[Path, Path]:
 
 def _places(dataset: PuzzleDataset, identifiers: IntArray, rows: IntArray | None) -> IntArray:
     """Number of the test pair within its task of each prediction: the place of its row within its puzzle."""
-    sizes = [np.diff(part.puzzle_indices) for part in dataset.sets]
-    owners = np.concatenate(
-        [np.repeat(part.puzzle_identifiers, size) for part, size in zip(dataset.sets, sizes, strict=True)]
-    )
-    within = np.concatenate(
-        [
-            np.arange(part.num_rows) - np.repeat(part.puzzle_indices[:-1], size)
-            for part, size in zip(dataset.sets, sizes, strict=True)
-        ]
-    )
+    owners = dataset.row_identifiers
+    sizes = np.concatenate([np.diff(part.puzzle_indices) for part in dataset.sets])
+    within = np.arange(len(owners)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     if rows is None:
         if len(identifiers) != len(owners):
             raise DataError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hrm_engine.data.text.readers import SURROGATES
 from hrm_engine.errors import DataError
 from hrm_engine.inference.text.row import Generation
 
@@ -16,7 +16,6 @@ SUFFIXES = (".txt", ".jsonl")
 # Two runs with the same seed write the same file, so the seconds are not in it.
 _LEFT_OUT = {"seconds"}
 _ANSWER = {"index", *(one.name for one in fields(Generation))} - _LEFT_OUT - {"prompt"}
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,12 @@ def answer_line(index: int, prompt: Prompt, generation: Generation) -> str:
     content = {"index": index, **prompt.others, **answer}
     line = json.dumps(content, ensure_ascii=False)
     # A kept field may hold half a surrogate pair, which has an escaped form only.
-    return line if _SURROGATES.search(line) is None else json.dumps(content)
+    return line if SURROGATES.search(line) is None else json.dumps(content)
 
 
 def readable(text: str) -> str:
     """Text with U+FFFD in the place of half surrogate pairs, which are no characters and cannot be written."""
-    return _SURROGATES.sub("\ufffd", text)
+    return SURROGATES.sub("\ufffd", text)
 
 
 def decoded(raw: bytes, where: str) -> str:

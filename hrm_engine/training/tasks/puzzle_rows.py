@@ -84,9 +84,7 @@ class RowArrays:
     def __init__(self, dataset: PuzzleDataset) -> None:
         self.sets = dataset.sets
         self._ends = np.cumsum([part.num_rows for part in dataset.sets])
-        self._identifiers = np.concatenate(
-            [np.repeat(part.puzzle_identifiers, np.diff(part.puzzle_indices)) for part in dataset.sets]
-        )
+        self._identifiers = dataset.row_identifiers
 
     def take(
         self, rows: npt.NDArray[np.int64]
