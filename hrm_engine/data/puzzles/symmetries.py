@@ -6,7 +6,7 @@ Shapes: n boards, S cells, V tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,29 +40,19 @@ class Symmetries:
         return Symmetries(np.argsort(self.cells, axis=1), digits)
 
 
-class Views(Protocol):
-    """Views of a board, one for each start; view 0 is the board as it is."""
+class Views:
+    """Views of a board, one for each start; view 0 is the board as it is, and so are all others of this class."""
 
     def look(self, boards: Rows, identifiers: Numbers, starts: Numbers) -> tuple[Rows, Numbers]:
         """Boards (n, S) and identifiers (n,) as the starts (n,) see them."""
-        ...
-
-    def undo(self, answers: Rows, identifiers: Numbers, starts: Numbers) -> Rows:
-        """Answers (n, S) of those starts as answers to the boards as they are."""
-        ...
-
-
-class SameBoard:
-    """Every start sees the board as it is; starts differ by their first states."""
-
-    def look(self, boards: Rows, identifiers: Numbers, starts: Numbers) -> tuple[Rows, Numbers]:
         return boards, identifiers
 
     def undo(self, answers: Rows, identifiers: Numbers, starts: Numbers) -> Rows:
+        """Answers (n, S) of those starts as answers to the boards as they are."""
         return answers
 
 
-class SymmetricViews:
+class SymmetricViews(Views):
     """Each start sees the board under a symmetry of its own."""
 
     def __init__(self, symmetries: Symmetries) -> None:

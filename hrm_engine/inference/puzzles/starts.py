@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hrm_engine.bundles.bundle import PuzzleBundle
 from hrm_engine.config.solving import Choose, StartsFrom
-from hrm_engine.data.puzzles.symmetries import Numbers, SameBoard, Views
+from hrm_engine.data.puzzles.symmetries import Numbers, Views
 from hrm_engine.errors import ConfigError
 
 
@@ -48,7 +48,7 @@ def board_views(bundle: PuzzleBundle, identifiers: Numbers, starts_from: StartsF
         ConfigError: symmetries of a board kind that has none, or more views than there are.
     """
     if num_starts == 1 or starts_from == "noise":
-        return SameBoard()
+        return Views()
     card = bundle.card
     if card.board.has_tasks and card.identifiers is not None:
         return card.board.task_views(card.identifiers, identifiers, num_starts)

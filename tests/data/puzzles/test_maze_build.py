@@ -18,7 +18,7 @@ from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.maze import build
 from hrm_engine.data.puzzles.maze.board import PATH
 from hrm_engine.data.puzzles.maze.build import build_from_csv, build_generated, orientations
-from hrm_engine.data.puzzles.maze.generate import MazeKind, canonical_keys, generate_mazes
+from hrm_engine.data.puzzles.maze.generate import MazeSettings, canonical_keys, generate_mazes
 from hrm_engine.data.puzzles.maze.published import read_mazes
 from hrm_engine.data.puzzles.rated import Puzzles
 from hrm_engine.errors import ConfigError, DataError
@@ -47,7 +47,7 @@ def csv_rows(mazes: Puzzles) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def mazes() -> Puzzles:
-    return generate_mazes(MazeKind(size=8, min_path=8, loops=0.1, seed=0), count=20, name="train", seen=set())
+    return generate_mazes(MazeSettings(size=8, min_path=8, loops=0.1, seed=0), count=20, name="train", seen=set())
 
 
 class TestGenerated:

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral_cells
 from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.maze.board import FREE, GOAL, PATH, START, WALL
-from hrm_engine.data.puzzles.maze.generate import MazeKind, canonical_keys, generate_mazes
+from hrm_engine.data.puzzles.maze.generate import MazeSettings, canonical_keys, generate_mazes
 from hrm_engine.data.puzzles.maze.search import breadth_first, shortest_paths
 from hrm_engine.data.puzzles.rated import Puzzles
 from hrm_engine.errors import ConfigError, DataError
@@ -63,7 +63,7 @@ def test_search_of_many_mazes_is_the_plain_search_of_each(walkable: np.ndarray, 
 
 def draw(**changes: object) -> Puzzles:
     kind = {"size": 12, "min_path": 12, "loops": 0.05, "seed": 3, **changes}
-    return generate_mazes(MazeKind(**kind), count=60, name="train", seen=set())
+    return generate_mazes(MazeSettings(**kind), count=60, name="train", seen=set())
 
 
 def test_labels_are_the_one_shortest_path() -> None:
@@ -99,7 +99,7 @@ def test_mazes_are_a_function_of_the_seed_and_new_in_every_orientation() -> None
     assert not set(canonical_keys(first.inputs)) & set(canonical_keys(other.inputs))
     assert len(set(canonical_keys(first.inputs))) == 60
     seen = set(canonical_keys(first.inputs[:20]))
-    kind = MazeKind(size=12, min_path=12, loops=0.05, seed=3)
+    kind = MazeSettings(size=12, min_path=12, loops=0.05, seed=3)
     rest = generate_mazes(kind, count=60, name="train", seen=seen)
     np.testing.assert_array_equal(rest.inputs[:40], first.inputs[20:])
     assert len(seen) == 80
@@ -113,7 +113,7 @@ def test_keys_are_those_of_all_orientations() -> None:
 
 
 def test_hard_mazes_have_long_paths() -> None:
-    kind = MazeKind(size=30, min_path=110, loops=0.02, seed=0)
+    kind = MazeSettings(size=30, min_path=110, loops=0.02, seed=0)
     mazes = generate_mazes(kind, count=20, name="test", seen=set())
     assert mazes.ratings.min() >= 110
     assert ((mazes.labels == PATH).sum(axis=1) == mazes.ratings - 1).all()
@@ -125,6 +125,6 @@ def test_what_cannot_be_had_is_said() -> None:
             draw(**bad)
     with pytest.raises(DataError, match=r"0 of 60 .* smaller --min-path than 100 \(the longest path seen was \d+\)"):
         draw(size=6, min_path=100)
-    kind = MazeKind(size=4, min_path=9, loops=0.0, seed=0)
+    kind = MazeSettings(size=4, min_path=9, loops=0.0, seed=0)
     with pytest.raises(DataError, match="smaller --count"):
         generate_mazes(kind, count=10_000, name="train", seen=set())

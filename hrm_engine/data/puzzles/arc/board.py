@@ -39,7 +39,7 @@ class ArcGrid(Board):
         return TaskViews(names, identifiers, count)
 
 
-class TaskViews:
+class TaskViews(Views):
     """Each start sees one of the augmentations under which the model was trained on the task of the board."""
 
     def __init__(self, names: Sequence[str], identifiers: Numbers, count: int) -> None:

@@ -19,7 +19,7 @@ from hrm_engine.config.datasets import MAZE_SIZE, MAZE_TESTS, MazeChoiceConfig, 
 from hrm_engine.data.puzzles.description import About
 from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral_cells
 from hrm_engine.data.puzzles.maze.board import VOCAB_SIZE, Maze
-from hrm_engine.data.puzzles.maze.generate import MazeKind, canonical_keys, generate_mazes
+from hrm_engine.data.puzzles.maze.generate import MazeSettings, canonical_keys, generate_mazes
 from hrm_engine.data.puzzles.maze.published import PublishedMazes, read_mazes
 from hrm_engine.data.puzzles.rated import Progress, Puzzles
 from hrm_engine.data.puzzles.symmetries import Symmetries
@@ -113,7 +113,7 @@ def build_generated(
     begun = time.perf_counter()
     _check(count, test_count, num_aug)
     min_path = size if min_path is None else min_path
-    kind = MazeKind(size=size, min_path=min_path, loops=loops, seed=seed)
+    settings = MazeSettings(size=size, min_path=min_path, loops=loops, seed=seed)
     about = About(
         kind=Maze.kind,
         height=size,
@@ -126,8 +126,8 @@ def build_generated(
         seen: set[bytes] = set()
         test = None
         if test_count:
-            test = generate_mazes(kind, count=test_count, name="test", seen=seen, progress=progress)
-        train = generate_mazes(kind, count=count, name="train", seen=seen, progress=progress)
+            test = generate_mazes(settings, count=test_count, name="test", seen=seen, progress=progress)
+        train = generate_mazes(settings, count=count, name="train", seen=seen, progress=progress)
         _write(writer, train, test, num_aug, seed)
     return _report(folder, about, train, test, num_aug, begun)
 

@@ -35,7 +35,7 @@ _PATIENCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class MazeKind:
+class MazeSettings:
     """Settings of the mazes to draw.
 
     ``size``: cells a side. ``min_path``: least number of steps from start to goal. ``loops``: share, 0 to 1, of the
@@ -57,7 +57,7 @@ class MazeKind:
 
 
 def generate_mazes(
-    kind: MazeKind, *, count: int, name: str, seen: set[bytes], progress: Progress | None = None
+    settings: MazeSettings, *, count: int, name: str, seen: set[bytes], progress: Progress | None = None
 ) -> Puzzles:
     """``count`` mazes, none a rotation or reflection of another one or of one already ``seen``.
 
@@ -71,7 +71,7 @@ def generate_mazes(
     """
     parts: list[Puzzles] = []
     num, num_drawn, longest, idle = 0, 0, 0, 0
-    for mazes, longest_now in _batches(kind, name):
+    for mazes, longest_now in _batches(settings, name):
         new: list[int] = []
         for position, key in enumerate(canonical_keys(mazes.inputs)):
             if key not in seen and num + len(new) < count:
@@ -87,8 +87,8 @@ def generate_mazes(
         if idle == _PATIENCE:
             raise DataError(
                 f"{num} of {count} mazes found, and no new one among the last {_PATIENCE * _BATCH} of {num_drawn} "
-                f"drawn: for --size {kind.size} choose a smaller --min-path than {kind.min_path} (the longest path "
-                f"seen was {longest}), a smaller --count or other --loops"
+                f"drawn: for --size {settings.size} choose a smaller --min-path than {settings.min_path} (the longest "
+                f"path seen was {longest}), a smaller --count or other --loops"
             )
     return Puzzles.joined(parts)
 
@@ -100,14 +100,14 @@ def canonical_keys(inputs: npt.NDArray[np.uint8]) -> list[bytes]:
     return [min(rows) for rows in zip(*([row.tobytes() for row in variant] for variant in variants), strict=True)]
 
 
-def _batches(kind: MazeKind, name: str) -> Iterator[tuple[Puzzles, int]]:
+def _batches(settings: MazeSettings, name: str) -> Iterator[tuple[Puzzles, int]]:
     """Batches without end: mazes that fulfil ``min_path``, and the longest unique shortest path seen among all."""
     batch = 0
     while True:
-        bits = stream(kind.seed, f"maze/{name}/{kind.size}", batch).bit_generator
-        walkable = _grown(kind.size, bits)
-        walkable |= _joints(walkable) & (_uniform(bits, walkable.shape) < kind.loops)
-        yield _with_ends(walkable, bits, kind.min_path)
+        bits = stream(settings.seed, f"maze/{name}/{settings.size}", batch).bit_generator
+        walkable = _grown(settings.size, bits)
+        walkable |= _joints(walkable) & (_uniform(bits, walkable.shape) < settings.loops)
+        yield _with_ends(walkable, bits, settings.min_path)
         batch += 1
 
 
