@@ -1,4 +1,4 @@
-"""What the page of a run shows of a training that has no panels of its own: whatever numbers its rows hold."""
+"""Panels of a training that has none of its own: all numbers of its rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page of a run shows of a puzzle run: rows instead of tokens, exactly solved puzzles before all else."""
+"""Panels of a puzzle run: rows instead of tokens, exactly solved puzzles first."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def numbers(now: Overview) -> None:
     """The row of key figures."""
     row = st.grid("auto", min_column_width=140)
     card = partial(row.metric, border=True, height="stretch")
-    found = now.puzzles
+    puzzles = now.puzzles
     beside = partial(card, delta_color="off", delta_arrow="off")
     card(
         "Exactly solved",
-        formats.share(found.exact_accuracy),
+        formats.share(puzzles.exact_accuracy),
         help="Last evaluation on held-out puzzles: every cell right after the last segment",
     )
     beside(
         "Cells right",
-        formats.share(found.cell_accuracy),
-        delta=None if found.copy_cell_accuracy is None else f"copying {formats.share(found.copy_cell_accuracy)}",
+        formats.share(puzzles.cell_accuracy),
+        delta=None if puzzles.copy_cell_accuracy is None else f"copying {formats.share(puzzles.copy_cell_accuracy)}",
         help="Below it the share that copying the puzzle would have",
     )
     beside(
         "Segments used",
-        formats.rate(found.act_steps_mean),
+        formats.rate(puzzles.act_steps_mean),
         delta=None
-        if found.exact_accuracy_when_halting is None
-        else f"{formats.share(found.exact_accuracy_when_halting)} exact",
+        if puzzles.exact_accuracy_when_halting is None
+        else f"{formats.share(puzzles.exact_accuracy_when_halting)} exact",
         help="On average until it halts by itself; below it the share that is exactly solved then",
     )
     beside(
@@ -56,7 +56,7 @@ def numbers(now: Overview) -> None:
 
 
 def curves(run_dir: Path, view: View) -> None:
-    """Loss and accuracies over the training, and what the halting head learns."""
+    """Loss and accuracies over the training, and the learning of the halting head."""
     metrics = run_metrics(run_dir)
     metrics.refresh()
     train = metrics.train(("loss",), x=view.x)
@@ -87,7 +87,7 @@ def curves(run_dir: Path, view: View) -> None:
 
 
 def evaluation(run_dir: Path, view: View) -> None:
-    """What each segment of thinking is worth."""
+    """Accuracy of each segment."""
     metrics = run_metrics(run_dir)
     metrics.refresh()
     depths = metrics.depths(tuple(_DEPTHS), x=view.x)

@@ -1,4 +1,4 @@
-"""The page of a solver's evaluation: how hard puzzles may be, how long it thinks, and where it fails."""
+"""The page of a solver's evaluation: accuracy by difficulty, segments used, and failures."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def choose() -> None:
 
 
 def headline(numbers: PuzzleNumbers, *, is_full: bool) -> None:
-    """The key figures, each above what an answer without a model would reach."""
+    """The key figures, each above the score of an answer without a model."""
     row = st.grid("auto", min_column_width=150)
     card = partial(row.metric, border=True, height="stretch", delta_color="off", delta_arrow="off")
     without = (numbers.copy_exact_accuracy, numbers.majority_exact_accuracy, numbers.padding_exact_accuracy)
@@ -139,7 +139,7 @@ def figures(rows: EvaluatedRows, latest: dict[str, object]) -> None:
 
 
 def by_segment(latest: dict[str, object]) -> None:
-    """What each segment is worth, with the baselines beside it."""
+    """Accuracy of each segment, with the baselines beside it."""
     exact, cells = (_shares(latest.get(f"{name}_by_segment")) for name in ("exact_accuracy", "cell_accuracy"))
     if not exact and not cells:
         return
@@ -186,7 +186,7 @@ def failures(run_dir: Path, rows: EvaluatedRows) -> None:
 
 
 def failure(run_dir: Path, number: int) -> None:
-    """One failed puzzle: as it was asked, what the solver answers now, and the solution."""
+    """One failed puzzle, the solver's present answer, and the solution."""
     solver = solvers(workspace().root).of(run_dir)
     if solver is None:
         sentence("The bundle of this run is not saved yet, so its puzzles cannot be drawn: wait for its end")
@@ -208,7 +208,7 @@ def failure(run_dir: Path, number: int) -> None:
 
 
 def answered(solver: Solver, puzzle: Puzzle) -> Thought:
-    """What the solver answers; kept until another puzzle is ticked. Raises HRMError."""
+    """The solver's answer, kept until another puzzle is ticked. Raises HRMError."""
     kept: Thought | None = st.session_state.get("failure")
     if kept is None or kept.question != question(solver, puzzle, solver.segments, 1):
         kept = think(solver, puzzle, segments=solver.segments)

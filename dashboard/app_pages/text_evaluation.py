@@ -16,7 +16,7 @@ _DEPTHS = {"loss": "Loss by segment", "token_accuracy": "Token accuracy by segme
 
 
 def evaluation(run_dir: Path, view: View) -> None:
-    """What each segment of thinking is worth, and what the model writes."""
+    """Loss and accuracy of each segment, and samples of the model's text."""
     metrics = run_metrics(run_dir)
     metrics.refresh()
     rows = metrics.evaluation(x=view.x)
@@ -34,7 +34,7 @@ def evaluation(run_dir: Path, view: View) -> None:
 
 
 def adaptive_depth(metrics: RunMetrics, view: View) -> None:
-    """What it costs and saves where each token halts by itself; nothing where the model has one segment."""
+    """Cost and gain of tokens that halt by themselves; nothing for a model of one segment."""
     rows = metrics.evaluation(("adaptive_loss", "act_steps_mean"), x=view.x).dropna(subset="adaptive_loss")
     if rows.empty:
         return

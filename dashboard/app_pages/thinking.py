@@ -1,4 +1,4 @@
-"""Thinking about one puzzle, and what it looked like: every segment as a board, halting, latent states."""
+"""A solver's thinking about one puzzle: every segment as a board, halting, latent states."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLOURED_MARKS = "Amber ring: changed in this segment. Red cross: not as in the
 
 @dataclass(frozen=True, eq=False)
 class Thought:
-    """What came of a puzzle: segment by segment from the board as it is, and the answer of several starts if asked."""
+    """Result for a puzzle: segment by segment from the board as it is, and the answer of several starts, if any."""
 
     question: tuple[object, ...]
     solver: Solver
@@ -35,12 +35,12 @@ class Thought:
 
 
 def question(solver: Solver, puzzle: Puzzle, segments: int, starts: int) -> tuple[object, ...]:
-    """What a thought depends on: two equal ones have the same answer."""
+    """Everything that a thought depends on: equal questions have the same answer."""
     return solver.id, solver.version, puzzle.inputs.tobytes(), puzzle.identifier, segments, starts
 
 
 def think(solver: Solver, puzzle: Puzzle, *, segments: int, starts: int = 1) -> Thought:
-    """Load the solver if need be and let it think, with a bar that shows how far it is.
+    """Load the solver if need be and let it think, with a progress bar.
 
     Raises:
         HRMError: the bundle cannot be loaded, or cannot take this puzzle or so many starts.

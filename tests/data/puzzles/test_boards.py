@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrm_engine.data.puzzles.arc.board import ARC_COLOURS
-from hrm_engine.data.puzzles.board import extent
+from hrm_engine.data.puzzles.board import Board, extent
+from hrm_engine.data.puzzles.drawing import board_svg
 from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.sudoku.board import parse_sudoku
 from hrm_engine.data.puzzles.sudoku.rules import conflicts, units
-from hrm_engine.errors import DataError
+from hrm_engine.errors import ConfigError, DataError
+from lab.cli.board_view import board_lines
 
 ROOT = Path(__file__).parents[3]
 SOLVED_6 = "123456456123231564564231312645645312"
@@ -203,3 +205,25 @@ def test_no_code_but_its_own_asks_for_a_board_kind() -> None:
     ]
     assert len(files) > 200
     assert strings == []
+
+
+class Lights(Board):
+    """A kind of board that no other code knows: lamps, all of which must be lit."""
+
+    kind, characters, colours = "lights", "?.*", {1: "#101010", 2: "#ffdc00"}
+    has_rules = True
+
+    def _are_valid(self, inputs: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        return (predictions == 2).all(axis=1)
+
+
+def test_a_kind_of_board_in_a_file_of_its_own() -> None:
+    lights = Lights()
+    tokens = lights.to_tokens("*..*")
+    assert lights.to_text(tokens) == "*..*"
+    assert lights.is_valid(tokens, lights.to_tokens("****")) is True
+    assert lights.is_valid(tokens, tokens) is False
+    assert [line.plain for line in board_lines(lights, tokens, (2, 2), extent([tokens], 2, 2))] == ["* . ", ". * "]
+    assert board_svg(lights, tokens, 2, 2).count("#ffdc00") == 2
+    with pytest.raises(ConfigError, match="not for lights boards of 2 x 2"):
+        lights.check_symmetries(2, 2)
