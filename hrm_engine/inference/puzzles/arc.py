@@ -78,7 +78,7 @@ def vote(
     """Rank the predictions for every test pair of a split and score the ranking.
 
     Args:
-        dataset: the split that was predicted, with its identifiers; ``asked_pairs`` reads the answers.
+        dataset: the split that was predicted, with its identifiers; ``held_out_pairs`` reads the answers.
         predictions: predicted tokens (N, 900).
         identifiers: puzzle identifier of each prediction (N,).
         confidence: halting probability of each prediction (N,).
@@ -96,7 +96,7 @@ def vote(
             f"predictions {predictions.shape}, identifiers {identifiers.shape} and confidence {confidence.shape} are "
             f"to be (N, {NUM_CELLS}), (N,) and (N,)"
         )
-    pairs = asked_pairs(dataset)
+    pairs = held_out_pairs(dataset)
     places = _places(dataset, identifiers, rows)
     votes, num_empty = _votes(dataset, predictions, identifiers, confidence, places)
     tasks: dict[str, dict[str, Any]] = {}
@@ -129,7 +129,7 @@ def vote(
     )
 
 
-def asked_pairs(dataset: PuzzleDataset) -> dict[str, tuple[Pair, ...]]:
+def held_out_pairs(dataset: PuzzleDataset) -> dict[str, tuple[Pair, ...]]:
     """The test pairs of every task of a split, from ``test_puzzles.json``.
 
     A dataset without that file (the reference implementation writes none) has them in its rows as well: those of the

@@ -30,7 +30,7 @@ def baselines(train_set: PuzzleDataset, inputs: Array, labels: Array) -> dict[st
     most 20,000 rows of) the training split. Rows without any label count for nothing.
     """
     majority, counts = _majority(train_set), labelled_cells(train_set, labels)
-    asked = counts.any(1)
+    counted = counts.any(1)
     answers = {
         "copy": inputs,
         "padding": np.full_like(labels, train_set.info.pad_id),
@@ -39,8 +39,8 @@ def baselines(train_set: PuzzleDataset, inputs: Array, labels: Array) -> dict[st
     scores = {}
     for name, answer in answers.items():
         right = ((answer == labels) & counts).sum(1)
-        scores[f"{name}_cell_accuracy"] = _mean(right / counts.sum(1).clip(1), asked)
-        scores[f"{name}_exact_accuracy"] = _mean(right == counts.sum(1), asked)
+        scores[f"{name}_cell_accuracy"] = _mean(right / counts.sum(1).clip(1), counted)
+        scores[f"{name}_exact_accuracy"] = _mean(right == counts.sum(1), counted)
     return scores
 
 
@@ -54,19 +54,19 @@ def describe_evaluation(
     result: PuzzleEvaluation, test_set: PuzzleDataset, rows: Array, arrays: RowArrays, baseline: dict[str, float]
 ) -> Evaluated:
     """Fields of the ``eval`` row, its summary, and how it is ranked."""
-    asked = labelled_cells(test_set, arrays.take(rows)[1]).any(1)
-    exact, cells = _mean_by_segment(result.exact, asked), _mean_by_segment(result.cells, asked)
-    halting, loss = _mean(result.exact_when_halting, asked), _mean(result.loss, asked)
+    counted = labelled_cells(test_set, arrays.take(rows)[1]).any(1)
+    exact, cells = _mean_by_segment(result.exact, counted), _mean_by_segment(result.cells, counted)
+    halting, loss = _mean(result.exact_when_halting, counted), _mean(result.loss, counted)
     fields: dict[str, Any] = {
         "loss": loss,
         "cell_accuracy": cells[-1],
         "exact_accuracy": exact[-1],
-        "halt_accuracy": _mean((result.confidence[:, -1] >= 0.5) == result.exact[:, -1], asked),
+        "halt_accuracy": _mean((result.confidence[:, -1] >= 0.5) == result.exact[:, -1], counted),
         "exact_accuracy_when_halting": halting,
-        "act_steps_mean": _mean(result.segments, asked),
+        "act_steps_mean": _mean(result.segments, counted),
         "exact_accuracy_by_segment": exact,
         "cell_accuracy_by_segment": cells,
-        "num_rows": int(asked.sum()),
+        "num_rows": int(counted.sum()),
         **baseline,
     }
     summary = (
@@ -103,12 +103,12 @@ def describe_full_evaluation(
     return Evaluated(fields, described.score, summary, write)
 
 
-def _mean(values: Array, asked: Array) -> float:
-    return float(values[asked].mean()) if asked.any() else math.nan
+def _mean(values: Array, counted: Array) -> float:
+    return float(values[counted].mean()) if counted.any() else math.nan
 
 
-def _mean_by_segment(values: Array, asked: Array) -> list[float]:
-    return [_mean(values[:, segment], asked) for segment in range(values.shape[1])]
+def _mean_by_segment(values: Array, counted: Array) -> list[float]:
+    return [_mean(values[:, segment], counted) for segment in range(values.shape[1])]
 
 
 def _majority(train_set: PuzzleDataset) -> Array:

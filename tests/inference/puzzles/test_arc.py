@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from hrm_engine.data.puzzles.arc.augment import Augmentation
 from hrm_engine.data.puzzles.arc.build import build_arc
-from hrm_engine.data.puzzles.arc.grids import VOCAB_SIZE, encode
+from hrm_engine.data.puzzles.arc.grids import VOCAB_SIZE, crop, encode
 from hrm_engine.data.puzzles.description import About
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.data.puzzles.writer import DatasetWriter
 from hrm_engine.errors import DataError
-from hrm_engine.inference.puzzles.arc import ArcScore, asked_pairs, crop, vote, write_score
+from hrm_engine.inference.puzzles.arc import ArcScore, held_out_pairs, vote, write_score
 from tests import arc_tasks
 
 TURN = Augmentation(1, "0213456789")  # a quarter turn, colours 1 and 2 exchanged
@@ -218,9 +218,9 @@ class TestWholeDatasets:
         assert copied.tasks["evalu2"]["pairs"][2]["candidates"][0]["num_votes"] == 8
 
     def test_answers_of_a_dataset_without_the_file_come_from_its_rows(self, folder: Path, tmp_path: Path) -> None:
-        stated = asked_pairs(open_dataset(folder, "test"))
+        stated = held_out_pairs(open_dataset(folder, "test"))
         (folder / "test_puzzles.json").rename(tmp_path / "kept.json")
-        found = asked_pairs(open_dataset(folder, "test"))
+        found = held_out_pairs(open_dataset(folder, "test"))
         (tmp_path / "kept.json").rename(folder / "test_puzzles.json")
         assert found.keys() == stated.keys()
         for name, pairs in stated.items():
@@ -241,7 +241,7 @@ class TestWholeDatasets:
         ) as writer:
             writer.split("test").add_puzzles(np.ones((1, 4), np.uint8), np.ones((1, 4), np.uint8))
         with pytest.raises(DataError, match="no ARC dataset"):
-            asked_pairs(open_dataset(tmp_path / "maze", "test"))
+            held_out_pairs(open_dataset(tmp_path / "maze", "test"))
 
 
 def test_no_known_answers_is_no_score(tmp_path: Path) -> None:
