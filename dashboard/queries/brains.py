@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dashboard.queries.fields import whole_number
 from dashboard.queries.filecache import FileCache, Signature, signature
 from hrm_engine.config import kinds
 from hrm_engine.store.files import readable_json
@@ -50,10 +51,9 @@ class Brains:
         """The text model in a run folder; None if it is another kind of run, or has not been saved yet."""
         version = signature(run_dir / METADATA_FILE)
         config = self._files.get(run_dir / CONFIG_FILE) or {}
-        segments, context = _count(config.get("halt_max_steps")), _count(config.get("max_seq_len"))
-        if version is None or kinds.named(config.get("kind")) is not kinds.TEXT or context is None or context < 2:
-            return None
-        if segments is None or segments > _MOST_SEGMENTS:
+        segments = whole_number(config.get("halt_max_steps"), _MOST_SEGMENTS)
+        context = whole_number(config.get("max_seq_len"), 1 << 24) or 0
+        if version is None or kinds.named(config.get("kind")) is not kinds.TEXT or not segments or context < 2:
             return None
         entries = (self._files.get(run_dir / METADATA_FILE) or {}).get("experts")
         experts = [entry.get("expert_id") for entry in entries or () if isinstance(entry, dict)]
@@ -66,7 +66,3 @@ class Brains:
             experts=tuple(sorted({name for name in experts if isinstance(name, str)})),
             version=version,
         )
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 24 else None

@@ -27,3 +27,8 @@ def times(rows: pd.DataFrame) -> list[float | None]:
 def text_of(value: object) -> str:
     """A text as valid Unicode; nothing for anything else."""
     return printable(value) if isinstance(value, str) else ""
+
+
+def whole_number(value: object, limit: int) -> int | None:
+    """A whole number from 1 to ``limit``, else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.attachments import Attachments, Version
+from dashboard.queries.fields import whole_number
 from dashboard.queries.filecache import FileCache
 from hrm_engine.errors import DataError, HRMError
 from hrm_engine.store.files import readable_json
@@ -74,7 +75,7 @@ class Solvers:
 
         version = self._attachments.version(run_dir)
         card = self._cards.get(run_dir / "puzzle.json") or {}
-        height, width = _count(card.get("height"), _LARGEST_SIDE), _count(card.get("width"), _LARGEST_SIDE)
+        height, width = whole_number(card.get("height"), _LARGEST_SIDE), whole_number(card.get("width"), _LARGEST_SIDE)
         if version is None or height is None or width is None or card.get("puzzle") not in BOARDS:
             return None
         config = self._configs.get(run_dir / CONFIG_FILE) or {}
@@ -84,7 +85,7 @@ class Solvers:
             kind=card["puzzle"],
             height=height,
             width=width,
-            segments=_count(config.get("halt_max_steps"), 64) or DEFAULT_SEGMENTS,
+            segments=whole_number(config.get("halt_max_steps"), 64) or DEFAULT_SEGMENTS,
             dataset=self._dataset(run_dir),
             is_proxy=card.get("is_proxy") is True,
             version=version,
@@ -125,14 +126,11 @@ class TestSplit:
         """Rows of each task as it is, without its augmentations; empty if the dataset has no names."""
         from hrm_engine.data.puzzles.arc.augment import parse_identifier
 
-        names, tasks, before = self._dataset.identifiers, dict[str, list[int]](), 0
-        for part in self._dataset.sets if names is not None else []:
-            for place, identifier in enumerate(part.puzzle_identifiers.tolist()):
-                name = names[identifier] if names is not None else ""
-                if parse_identifier(name)[0] == name:
-                    rows = range(int(part.puzzle_indices[place]), int(part.puzzle_indices[place + 1]))
-                    tasks.setdefault(printable(name), []).extend(before + row for row in rows)
-            before += part.num_rows
+        names, tasks = self._dataset.identifiers or [], dict[str, list[int]]()
+        plain = {number for number, name in enumerate(names) if parse_identifier(name)[0] == name}
+        for row, identifier in enumerate(self._dataset.row_identifiers.tolist()):
+            if identifier in plain:
+                tasks.setdefault(printable(names[identifier]), []).append(row)
         return dict(sorted(tasks.items()))
 
 
@@ -147,8 +145,3 @@ def open_test_split(solver: Solver) -> TestSplit:
             f"solver takes {solver.height} x {solver.width} ({solver.kind})"
         )
     return split
-
-
-def _count(value: object, limit: int) -> int | None:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number and isinstance(value, int) and 1 <= value <= limit else None
