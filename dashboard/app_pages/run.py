@@ -16,6 +16,7 @@ from dashboard.charts.style import ROWS, STEP, TIME, TOKENS, XAxis
 from dashboard.queries.overview import Overview, has_experts, kind_of_run, overview
 from dashboard.resources import parameters, run_index, run_metrics, workspace
 from hrm_engine.config import kinds
+from hrm_engine.config.kinds import Kind
 from hrm_engine.store.paths import ARGS_FILE
 from hrm_engine.store.runs import pick_run, printable, run_id, shared_name
 from hrm_engine.store.status import live_state
@@ -70,7 +71,7 @@ def page() -> None:
     metrics = run_metrics(run_dir)
     arguments = parameters().get(run_dir / ARGS_FILE)
     kind = kind_of_run(arguments, metrics.latest("start"), metrics.latest("eval"))
-    panels = PANELS[kinds.words_of(kind).panels]
+    panels = panels_of(kind)
     name = section_choice(list(panels.sections))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         view = view_choice(name, panels)
@@ -127,7 +128,7 @@ def headline(run_dir: Path, was_running: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(now.state, color=STATE_COLOURS[now.state])
         plain(now.sentence)
-    PANELS[kinds.words_of(now.kind).panels].numbers(now)
+    panels_of(now.kind).numbers(now)
     for note in now.notes:
         st.warning(note)
 
@@ -222,7 +223,12 @@ GENERIC = Panels(
     ROWS,
     False,
 )
-PANELS = {"text": TEXT, "puzzle": PUZZLE, "generic": GENERIC}
+PANELS = {"text": TEXT, "puzzle": PUZZLE}
+
+
+def panels_of(kind: Kind | None) -> Panels:
+    """The panels of a kind; general ones where it has none of its own or is not known."""
+    return PANELS.get(kinds.words_of(kind).panels, GENERIC)
 
 
 if __name__ == "__main__":

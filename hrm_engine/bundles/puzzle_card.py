@@ -68,11 +68,13 @@ class PuzzleCard(BaseModel):
             identifiers=None if dataset.identifiers is None else tuple(dataset.identifiers),
         )
 
-    def save_to(self, folder: Path) -> None:
-        """Write ``puzzle.json`` and, where there are any, ``identifiers.json``. Raises StorageError."""
+    def save_to(self, folder: Path) -> list[str]:
+        """Write ``puzzle.json`` and, where there are any, ``identifiers.json``; their names. Raises StorageError."""
         write_json(folder / CARD_FILE, {"schema_version": CARD_SCHEMA, **self.model_dump()})
-        if self.identifiers is not None:
-            write_text(folder / IDENTIFIERS_FILE, json.dumps(list(self.identifiers), ensure_ascii=False))
+        if self.identifiers is None:
+            return [CARD_FILE]
+        write_text(folder / IDENTIFIERS_FILE, json.dumps(list(self.identifiers), ensure_ascii=False))
+        return [CARD_FILE, IDENTIFIERS_FILE]
 
     @classmethod
     def load(cls, folder: Path, *, error: type[HRMError] = BundleError) -> PuzzleCard:

@@ -174,11 +174,11 @@ def table() -> dict[str, Kind]:
     """
     for module in os.environ.get(MODULES, "").split(","):
         if (name := module.strip()) and name not in _LOADED:
-            _LOADED.add(name)
             try:
                 import_module(name)
             except ImportError as problem:
                 raise ConfigError(f"{MODULES}={name}: this module cannot be imported: {problem}") from problem
+            _LOADED.add(name)
     return dict(_TABLE)
 
 

@@ -55,12 +55,12 @@ def finish_run(
         which: says there what the weights are.
         facts: what else the task wants there.
     """
-    weight_files = write_model(run_dir, config.kind, core, weights, companions, weights_name=config.weights_name)
+    files = write_model(run_dir, config.kind, core, weights, companions, weights_name=config.weights_name)
     write_args(run_dir, config, command_line)
     seal_bundle(
         run_dir,
         config.kind,
-        weight_files,
+        files,
         {
             "run_id": run_id,
             "created": state.created,

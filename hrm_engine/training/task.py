@@ -87,8 +87,9 @@ class Evaluated:
 class NoCompanions:
     """Of a bundle that is configuration and weights alone."""
 
-    def save_to(self, folder: Path) -> None:
+    def save_to(self, folder: Path) -> list[str]:
         """Nothing to write."""
+        return []
 
 
 class Model(Protocol):

@@ -94,9 +94,10 @@ class Tokenizer:
             raise DataError(f"{file}: not a tokenizer that this version can read ({str(error)[:200]}).") from error
         return cls(backend, _read_roles(file.parent), end_ids=_read_end_ids(file.parent / _CONFIG_FILE))
 
-    def save_to(self, folder: Path) -> None:
-        """Write ``tokenizer.json`` and what belongs to it into a bundle. Raises StorageError."""
+    def save_to(self, folder: Path) -> list[str]:
+        """Write ``tokenizer.json`` and what belongs to it into a bundle; their names. Raises StorageError."""
         self.save(folder / "tokenizer.json")
+        return [name for name in ("tokenizer.json", _CONFIG_FILE) if (folder / name).is_file()]
 
     def save(self, path: str | Path) -> None:
         """Write ``tokenizer.json`` (a folder means that name inside it), atomically.
