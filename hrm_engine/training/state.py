@@ -25,8 +25,6 @@ class TrainState:
     """Length of the learning-rate schedule; a run that is extended keeps the one it began with."""
     nonfinite_in_a_row: int = 0
     recent_losses: list[float] = field(default_factory=list)
-    recent_exact: list[list[float]] = field(default_factory=list)
-    """Puzzles: (rows that halted, rows that were right) of the last steps; kept only where a stop depends on it."""
     best_step: int | None = None
     best_score: list[float] | None = None
     """Of the best evaluation; lower is better, later entries decide between equals."""
@@ -43,18 +41,19 @@ class TrainState:
     """Path and hash of what the first weights came from; of a fork's checkpoint also its step."""
     datasets: list[dict[str, Any]] = field(default_factory=list)
     """Data trained on, the present one last: its path, fingerprint, documents, and the rows consumed by its end."""
-
-    experts: list[dict[str, Any]] = field(default_factory=list)
-    """Experts attached to what the run started from, as the registry and the goals had them when it began."""
+    of_task: dict[str, Any] = field(default_factory=dict)
+    """What the task keeps beside its tensors, as plain values by name; in ``state.json`` it stands among the rest."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for ``state.json``."""
-        return asdict(self)
+        content = asdict(self)
+        return {**content.pop("of_task"), **content}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> TrainState:
-        """Read back; fields of newer versions are ignored, missing ones keep their default."""
+        """Read back; missing fields keep their default, and what is not ours is the task's."""
         if content.get("best_loss") is not None:  # its name in version 1
             content = {"best_score": [content["best_loss"]], **content}
         names = {f.name for f in fields(cls)}
-        return cls(**{name: value for name, value in content.items() if name in names})
+        own = {name: value for name, value in content.items() if name in names}
+        return cls(**own, of_task={name: value for name, value in content.items() if name not in names})

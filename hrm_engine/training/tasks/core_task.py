@@ -92,22 +92,24 @@ class CoreTask(Task):
 
     def fill(self, state: TrainState) -> None:
         """Keep which experts are attached, as the registry and the goals have them now."""
-        state.experts = list(self.attached)
+        state.of_task["experts"] = list(self.attached)
 
     def forked_state(self, state: TrainState, folder: Path, saved: Any, workspace: Workspace) -> list[str]:
         """Look experts up again where other goals are to steer them."""
         moe, before = self.config.moe, saved.moe
         if (moe.goal, moe.goal_bias_strength) == (before.goal, before.goal_bias_strength):
             return []
-        state.experts, notes = look_up(folder, moe, workspace)
+        experts, notes = look_up(folder, moe, workspace)
+        state.of_task = {**state.of_task, "experts": experts}
         return notes
 
     def begin(self, model: Any, device: torch.device, state: TrainState) -> None:
         """Keep the model, and set its routers as the state of the run says."""
-        self.model, self.device, self.attached = model, device, state.experts
-        if self.attached:
-            steer_training(model, state.experts)
-        self.routers.biased = biased_columns(state.experts)
+        experts = state.of_task.get("experts", [])
+        self.model, self.device, self.attached = model, device, experts
+        if experts:
+            steer_training(model, experts)
+        self.routers.biased = biased_columns(experts)
 
     def frozen_rows(self) -> list[tuple[str, int]]:
         """Slices of the weights that belong to frozen experts."""

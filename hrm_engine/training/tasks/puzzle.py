@@ -228,10 +228,10 @@ class PuzzleTask(PuzzlePlan):
         state.token_segments += int(sums["tokens"])
         if self.config.evaluation.stop_at_train_accuracy is None or not sums["num_halted"]:
             return
-        recent = [*state.recent_exact, [sums["num_halted"], sums["exact_accuracy"]]]
+        recent = [*state.of_task.get("recent_exact", []), [sums["num_halted"], sums["exact_accuracy"]]]
         while len(recent) > 1 and sum(count for count, _ in recent[1:]) >= RECENT_ROWS:
             recent.pop(0)
-        state.recent_exact = recent
+        state.of_task["recent_exact"] = recent
 
     def describe(
         self, numbers: list[float], counts: Mapping[str, int], step_time: float, state: TrainState
@@ -304,9 +304,10 @@ class PuzzleTask(PuzzlePlan):
     def stop_reason(self, state: TrainState) -> str | None:
         """Early stopping on the training accuracy."""
         wanted = self.config.evaluation.stop_at_train_accuracy
-        rows = sum(count for count, _ in state.recent_exact)
+        recent = state.of_task.get("recent_exact", [])
+        rows = sum(count for count, _ in recent)
         if wanted is not None and rows >= RECENT_ROWS:
-            share = sum(exact for _, exact in state.recent_exact) / rows
+            share = sum(exact for _, exact in recent) / rows
             if share >= wanted:
                 return f"{share:.3f} of the last {rows:.0f} training rows were right (--stop-at-train-accuracy)"
         return None
