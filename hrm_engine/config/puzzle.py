@@ -154,8 +154,7 @@ class PuzzleTrainConfig(MoETrainConfig):
         """The resolved configuration on a dataset of so many puzzle groups, by which ``epochs`` become steps."""
         if self.run.epochs is None:
             return self.resolved()
-        batch = self.run.batch_size * self.run.gradient_accumulation_steps
-        return self.of_steps(max(1, int(self.run.epochs * groups / batch)))
+        return self.of_steps(max(1, int(self.run.epochs * groups / self.run.rows_per_step)))
 
 
 def load_puzzle_config(preset: str | Path | None = None, **overrides: Any) -> PuzzleTrainConfig:

@@ -112,6 +112,11 @@ class RunConfig(Config):
     """Settings that a fork does not take over, beside that name."""
 
     @property
+    def rows_per_step(self) -> int:
+        """Effective batch size: rows of an optimizer step, accumulation included."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+    @property
     def name(self) -> str | None:
         """Name of the run folder, None where the user gave none."""
         name: str | None = getattr(self, self.name_leaf)

@@ -46,7 +46,7 @@ class Costs:
 
     def __init__(self, config: TrainConfig, network: Config) -> None:
         self.config, self.network = config, network
-        self.rows = config.run.batch_size * config.run.gradient_accumulation_steps
+        self.rows = config.run.rows_per_step
 
     @property
     def tokens_per_step(self) -> int | None:

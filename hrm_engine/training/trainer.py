@@ -111,7 +111,7 @@ class Trainer:
     @property
     def rows_per_step(self) -> int:
         """Effective batch size: rows of an optimizer step, accumulation included."""
-        return self.config.run.batch_size * self.config.run.gradient_accumulation_steps
+        return self.config.run.rows_per_step
 
     @property
     def eval_every(self) -> int:

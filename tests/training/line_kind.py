@@ -116,7 +116,7 @@ class LineTask(Task):
 
     def work(self, state: Any, micro_batch: int, *, checkpointing: bool, num_pending: int = 0) -> LineStep:
         """The rows that follow, from the beginning again at the end."""
-        count = self.config.run.batch_size * self.config.run.gradient_accumulation_steps
+        count = self.config.run.rows_per_step
         first = state.rows + num_pending * count
         rows = self.table[torch.arange(first, first + count) % len(self.table)]
         return LineStep(self.model, list(rows.to(self.device).split(micro_batch)))

@@ -21,7 +21,7 @@ from hrm_engine.errors import CheckpointError, ConfigError, RegistryError
 from hrm_engine.inference.text.evaluate import Evaluation, evaluate, token_means
 from hrm_engine.inference.text.reading import on_device
 from hrm_engine.kernels.losses import head_statistics, token_losses
-from hrm_engine.models.act import TextBatch, TextLosses, accumulate_gradients
+from hrm_engine.models.act import TextBatch, TextLosses
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.expert import (
     BehindLastLayer,
@@ -178,14 +178,19 @@ class ExpertTask(TextTask):
         self, model: RecurrentCore, rows: StepRows, backward: Backward, *, step: int, checkpointing: bool
     ) -> TextLosses:
         """Gradients of the expert, to which every token is sent."""
-        total: TextLosses | None = None
-        normaliser = max(1, rows.token_segments) / rows.num_segments
         with forced(self.expert_model):
-            for batch in rows.batches(self.device):
-                part = self._gradients(batch, rows.num_segments, normaliser, backward, checkpointing)
-                total = part if total is None else total + part
-        assert total is not None
-        return total
+            return super().losses(model, rows, backward, step=step, checkpointing=checkpointing)
+
+    def gradients(
+        self, model: Any, batch: TextBatch, rows: StepRows, backward: Backward, *, checkpointing: bool, dispatch: Any
+    ) -> TextLosses:
+        """Those of one micro-batch, on a base of either sort."""
+        if not isinstance(model, BehindLastLayer):
+            return super().gradients(model, batch, rows, backward, checkpointing=checkpointing, dispatch=dispatch)
+        states = model(batch.inputs.long(), batch.positions, batch.documents)
+        total, _ = token_losses(states.flatten(0, 1), model.head, batch.labels.flatten().long())
+        backward(total / rows.normaliser)
+        return TextLosses(total.detach()[None], torch.zeros((), device=total.device))
 
     def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
         """Loss on held-out text with the expert as it will be used, and without it."""
@@ -228,7 +233,7 @@ class ExpertTask(TextTask):
                 "intermediate_size": core.intermediate_size,
                 "layer": core.layer,
                 "steps": state.step,
-                "batch_size": self.rows_per_step,
+                "batch_size": self.config.run.rows_per_step,
                 "base": core.base,
                 "base_sha256": core.base_hash,
             },
@@ -262,24 +267,6 @@ class ExpertTask(TextTask):
         like = next(m.mlp for m in network.modules() if getattr(m, "name", None) == base.layer)
         open_layer(network, base.layer, expert)
         return ExpertModel(expert, network), like
-
-    def _gradients(
-        self, batch: TextBatch, num_segments: int, normaliser: float, backward: Backward, checkpointing: bool
-    ) -> TextLosses:
-        model = self.expert_model.base
-        if not isinstance(model, BehindLastLayer):
-            return accumulate_gradients(
-                model,
-                batch,
-                num_segments=num_segments,
-                normaliser=normaliser,
-                backward=backward,
-                checkpointing=checkpointing,
-            )
-        states = model(batch.inputs.long(), batch.positions, batch.documents)
-        total, _ = token_losses(states.flatten(0, 1), model.head, batch.labels.flatten().long())
-        backward(total / normaliser)
-        return TextLosses(total.detach()[None], torch.zeros((), device=total.device))
 
     @torch.no_grad()
     def _measure(self, micro_batch: int) -> Evaluation:

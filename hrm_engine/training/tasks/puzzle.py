@@ -125,7 +125,7 @@ class PuzzleTask(PuzzlePlan):
             config.objective.halt_loss_weight,
             info.ignore_label_id,
         )
-        self.num_slots = config.run.batch_size * config.run.gradient_accumulation_steps
+        self.num_slots = config.run.rows_per_step
         counts = {"num_rows": self.train_set.num_rows, "num_groups": self.train_set.num_groups}
         counts["num_test_rows"] = 0 if self.test_set is None else self.test_set.num_rows
         proxy = ["this dataset stands in for a published one: results are not comparable with published ones"]

@@ -77,8 +77,7 @@ class PuzzlePlan(CoreTask):
     @classmethod
     def for_trial(cls, config: Any) -> Any:
         """The same with one batch in an evaluation, and none of all rows."""
-        slots = config.run.batch_size * config.run.gradient_accumulation_steps
-        rows = min(config.evaluation.eval_rows, max(config.run.batch_size, min(256, slots)))
+        rows = min(config.evaluation.eval_rows, max(config.run.batch_size, min(256, config.run.rows_per_step)))
         changes = {"eval_rows": rows, "full_eval": False}
         return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=changes)})
 

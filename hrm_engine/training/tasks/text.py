@@ -26,6 +26,7 @@ from hrm_engine.inference.text.evaluate import Evaluation, evaluate_adaptive
 from hrm_engine.inference.text.reading import on_device
 from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accumulate_gradients
 from hrm_engine.models.core import RecurrentCore
+from hrm_engine.models.moe import Dispatch
 from hrm_engine.optim.updater import Backward
 from hrm_engine.starting.implant import StartingPoint, starting_point
 from hrm_engine.starting.student import student_config, student_notes
@@ -64,7 +65,7 @@ class TextStep:
         counts = {
             "num_tokens": self._rows.num_tokens,
             "token_segments": token_segments,
-            "rows": self._task.rows_per_step,
+            "rows": self._task.config.run.rows_per_step,
             **({} if self._rows.grad_calls is None else {"grad_calls": self._rows.grad_calls}),
         }
         loss = losses.ce_by_segment.sum() / max(1, token_segments)
@@ -202,15 +203,11 @@ class TextTask(TextPlan):
         """End the thread that prepares rows."""
         self._ahead.close()
 
-    @property
-    def rows_per_step(self) -> int:
-        """Effective batch size: rows of an optimizer step, accumulation included."""
-        return self.config.run.batch_size * self.config.run.gradient_accumulation_steps
-
     def work(self, state: TrainState, micro_batch: int, *, checkpointing: bool, num_pending: int = 0) -> TextStep:
         """The next rows."""
-        position = state.rows + num_pending * self.rows_per_step
-        rows = self._ahead.take((position, micro_batch), then=(position + self.rows_per_step, micro_batch))
+        count = self.config.run.rows_per_step
+        position = state.rows + num_pending * count
+        rows = self._ahead.take((position, micro_batch), then=(position + count, micro_batch))
         warmed = warmed_grad_calls(self.core, self.config.network.grad_calls_warmup, state)
         return TextStep(self, state, replace(rows, grad_calls=warmed), checkpointing=checkpointing)
 
@@ -232,7 +229,7 @@ class TextTask(TextPlan):
             "rows": rows,
             "tokens": state.tokens,
             "token_segments": state.token_segments,
-            "effective_batch_size": self.rows_per_step,
+            "effective_batch_size": self.config.run.rows_per_step,
             **warmed_fields(counts),
             "dataset_position": (self.order.start_offset + rows) % len(self.rows),
             "epoch": self.order.epoch(rows),
@@ -243,7 +240,8 @@ class TextTask(TextPlan):
 
     def rows_of_step(self, position: int, micro_batch: int) -> StepRows:
         """The rows of the step after ``position`` consumed ones, in micro-batches."""
-        indices, count = self.order.indices(position, self.rows_per_step), self.rows_per_step
+        count = self.config.run.rows_per_step
+        indices = self.order.indices(position, count)
         parts = [self.rows.batch(indices[start : start + micro_batch]) for start in range(0, count, micro_batch)]
         return step_rows(
             parts,
@@ -259,20 +257,34 @@ class TextTask(TextPlan):
         """Gradients of one optimizer step's rows, and the sums of their losses."""
         total: TextLosses | None = None
         for number, batch in enumerate(rows.batches(self.device)):
-            part = accumulate_gradients(
-                model,
-                batch,
-                num_segments=rows.num_segments,
-                normaliser=max(1, rows.token_segments) / rows.num_segments,
-                backward=backward,
-                checkpointing=checkpointing,
-                dispatch=self.routers.dispatch(step, number, batch.inputs.device),
-                grad_calls=rows.grad_calls,
-            )
+            dispatch = self.routers.dispatch(step, number, self.device)
+            part = self.gradients(model, batch, rows, backward, checkpointing=checkpointing, dispatch=dispatch)
             total = part if total is None else total + part
         if total is None:
             raise ConfigError("a step needs at least one row")
         return total
+
+    def gradients(
+        self,
+        model: Any,
+        batch: TextBatch,
+        rows: StepRows,
+        backward: Backward,
+        *,
+        checkpointing: bool,
+        dispatch: Dispatch | None,
+    ) -> TextLosses:
+        """Those of one micro-batch."""
+        return accumulate_gradients(
+            model,
+            batch,
+            num_segments=rows.num_segments,
+            normaliser=rows.normaliser,
+            backward=backward,
+            checkpointing=checkpointing,
+            dispatch=dispatch,
+            grad_calls=rows.grad_calls,
+        )
 
     @property
     def num_segments(self) -> int:

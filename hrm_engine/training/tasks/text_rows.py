@@ -33,6 +33,11 @@ class StepRows:
     grad_calls: int | None = None
     """Module calls of a segment with gradient, where their number is warmed up."""
 
+    @property
+    def normaliser(self) -> float:
+        """What the sum of a segment's losses is divided by."""
+        return max(1, self.token_segments) / self.num_segments
+
     def batches(self, device: torch.device) -> Iterator[TextBatch]:
         """The micro-batches, each brought to the device when it is its turn."""
         for number, part in enumerate(self.parts):
