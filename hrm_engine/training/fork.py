@@ -78,7 +78,8 @@ def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, *, work
             raise ConfigError(
                 f"{known[name].flag} {wanted[name]}: not with --from-checkpoint, {why} that of the checkpoint"
             )
-    return task_of(kind).in_steps(config, workspace)
+    resolved: C = task_of(kind).in_steps(config, workspace)
+    return resolved
 
 
 def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Setup:

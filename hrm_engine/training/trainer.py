@@ -62,6 +62,11 @@ class Trainer:
         LockedError: another trainer is at work there. StorageError: the folder cannot be written.
     """
 
+    journal: Journal
+    keeper: Keeper
+    monitor: Monitor
+    _saved_step: int | None
+
     def __init__(
         self,
         config: TrainConfig,

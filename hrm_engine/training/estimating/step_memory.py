@@ -58,7 +58,7 @@ class LiveBytes(TorchDispatchMode):
     """Counts the storages that operations within it make, for as long as they live: ``now`` and at most, ``peak``."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._seen: set[int] = set()
 
@@ -140,12 +140,13 @@ def _optimizer_bytes(parameters: dict[str, torch.nn.Parameter], config: OptimCon
         return sum(2 * tensor.nbytes for tensor in parameters.values())
     if config.optimizer == "muon":
         hidden, rest = muon_groups(parameters, config, decay_all=True, stacks=True)
-        return sum(
+        sizes: list[int] = [
             tensor.nbytes * moments
             for groups, moments in ((hidden, 1), (rest, 2))
             for group in groups
             for tensor in group["params"]
-        )
+        ]
+        return sum(sizes)
     return None
 
 

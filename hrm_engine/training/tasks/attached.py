@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hrm_engine.bundles.attached import attached_experts
 from hrm_engine.bundles.core_config import read_core_config
@@ -62,7 +62,9 @@ def look_up(source: Path | None, moe: MoEConfig, workspace: Workspace) -> tuple[
     inactive = {expert_id for expert_id in ids if expert_id in cards and not cards[expert_id].is_active}
     serving, messages = set[str](), list[str]()
     if moe.goal is not None:
-        goals = "active" if moe.goal == "active" else [int(number) for number in moe.goal.split(",")]
+        goals: Sequence[int] | Literal["active"] = "active"
+        if moe.goal != "active":
+            goals = [int(number) for number in moe.goal.split(",")]
         serving, messages = serving_experts(ids, inactive, goals, workspace, str(source))
     entries = []
     for entry in attached:

@@ -43,7 +43,7 @@ from hrm_engine.store.files import read_json, sha256_file, write_bytes
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import BEST_FOLDER, CONFIG_FILE, METADATA_FILE, Workspace
 from hrm_engine.training.state import TrainState
-from hrm_engine.training.task import Evaluated, Task
+from hrm_engine.training.task import Evaluated
 from hrm_engine.training.tasks.text import TextTask
 from hrm_engine.training.tasks.text_rows import StepRows
 
@@ -74,7 +74,7 @@ class ExpertTask(TextTask):
         return config.resolved()
 
     @classmethod
-    def first(cls, config: Any, workspace: Workspace) -> tuple[Task, list[str]]:
+    def first(cls, config: Any, workspace: Workspace) -> tuple[TextTask, list[str]]:
         """The task of a new training; one that trains an expert further begins with what it has learned.
 
         Raises:
@@ -89,10 +89,9 @@ class ExpertTask(TextTask):
         return cls(config, base.tokenizer, workspace, base=base), messages
 
     @classmethod
-    def resumed(cls, config: Any, workspace: Workspace, checkpoint: Path) -> tuple[Task, list[str]]:
+    def resumed(cls, config: Any, workspace: Workspace, checkpoint: Path) -> tuple[TextTask, list[str]]:
         """The task of a training that goes on, on the same base."""
-        task, messages = cls.first(config, workspace)
-        return task, messages
+        return cls.first(config, workspace)
 
     def _network(self) -> None:
         config, base = self.config, self._base
@@ -104,7 +103,7 @@ class ExpertTask(TextTask):
                 f"--sample-segments, --freeze-positions: the base {base.place} runs one segment; leave them out"
             )
         assert config.run.expert_id is not None
-        self.core = ExpertConfig(  # type: ignore[assignment]
+        self.core = ExpertConfig(
             expert_id=config.run.expert_id,
             hidden_size=base.width,
             intermediate_size=base.inner,
@@ -262,7 +261,7 @@ class ExpertTask(TextTask):
         """The expert, not initialised, in a fresh copy of its base; and the network in whose place it is."""
         base, expert = self._base, Expert(self._base.width, self._base.inner)
         network = base.network
-        if base.layer is None:
+        if base.layer is None or not isinstance(network, RecurrentCore):
             return ExpertModel(expert, BehindLastLayer(network, expert)), None
         like = next(m.mlp for m in network.modules() if getattr(m, "name", None) == base.layer)
         open_layer(network, base.layer, expert)

@@ -138,7 +138,7 @@ class PuzzleTask(PuzzlePlan):
         )
 
     @classmethod
-    def resolve(cls, config: PuzzleTrainConfig, workspace: Workspace) -> PuzzleTrainConfig:
+    def resolve(cls, config: Any, workspace: Workspace) -> Any:
         """The configuration with every default written out; epochs become steps by the groups of the dataset."""
         source = student_source(config.start.student_init, workspace)
         config = config.model_copy(update={"start": config.start.model_copy(update={"student_init": source})})
@@ -197,7 +197,8 @@ class PuzzleTask(PuzzlePlan):
 
     def cycles(self, state: TrainState) -> tuple[int, int] | None:
         """Cycles of the next step under the depth curriculum; None where there is none."""
-        return self.config.cycles_at(state.step / max(1, state.schedule_steps))
+        cycles: tuple[int, int] | None = self.config.cycles_at(state.step / max(1, state.schedule_steps))
+        return cycles
 
     def grad_calls(self, state: TrainState) -> int | None:
         """Module calls with gradient in the next step, where their number is warmed up; at most all of its calls."""

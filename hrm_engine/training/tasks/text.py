@@ -124,7 +124,8 @@ class TextTask(TextPlan):
             },
             messages=about_corpus(corpus) + ([] if eval_corpus is None else about_corpus(eval_corpus)),
         )
-        self._ahead = Ahead(lambda asked: self.rows_of_step(*asked), name="hrm-lab-rows")
+        rows: Ahead[tuple[int, int], StepRows] = Ahead(lambda place: self.rows_of_step(*place), name="hrm-lab-rows")
+        self._ahead = rows
         self._num_eval_rows = min(len(self.held_out_rows), config.evaluation.eval_batches * config.run.batch_size)
         self.unigram_loss = self._unigram_loss()
         self.routers = Routers(config.moe, self._network(), seed=config.run.seed, total_steps=config.run.steps)
@@ -289,7 +290,8 @@ class TextTask(TextPlan):
     @property
     def num_segments(self) -> int:
         """ACT segments of a training step."""
-        return self.config.network.halt_max_steps
+        most: int = self.config.network.halt_max_steps
+        return most
 
     def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
         """Loss and accuracy at every depth on the first held-out rows; None where evaluation is off."""

@@ -97,9 +97,9 @@ class TextPlan(CoreTask):
     def dry_step(cls, config: Any, network: Any, model: Any, device: torch.device, *, checkpointing: bool) -> DryStep:
         """The first two segments of one micro-batch: the second has the first one's state beside it."""
         num_segments, shape = min(2, config.network.halt_max_steps), (config.run.batch_size, config.data.max_seq_len)
-        ids = [torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(5)]
+        inputs, labels, positions, documents, depths = torch.zeros((5, *shape), dtype=torch.int64, device=device)
         freezes = num_segments > 1 and config.depth.freeze_positions > 0
-        batch = TextBatch(*ids[:4], ids[4] if freezes else None)
+        batch = TextBatch(inputs, labels, positions, documents, depths if freezes else None)
         routers = Routers(config.moe, network, seed=0, total_steps=1)
 
         def run(backward: Backward) -> None:
