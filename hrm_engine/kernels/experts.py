@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrm_engine.kernels import native
 from hrm_engine.kernels.swiglu import swiglu
 
 
@@ -75,6 +76,8 @@ def grouped_product(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
 
 @torch.library.custom_op("hrm_lab::expert_blocks", mutates_args=())
 def _blocks(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    if rows.dtype == torch.bfloat16 and native.load() is None:
+        return torch.ops.hrm_lab.expert_products(rows, weight, ends)
     out = rows.new_empty(len(rows), weight.shape[1])
     start = 0
     for expert, end in enumerate(ends.tolist()):
@@ -93,6 +96,8 @@ def _(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
 @torch.library.custom_op("hrm_lab::expert_outer_blocks", mutates_args=())
 def _outer_blocks(left: Tensor, right: Tensor, ends: Tensor) -> Tensor:
     """Block by block ``left_e^T @ right_e``: (M, O) and (M, K) to (N, O, K)."""
+    if left.dtype == torch.bfloat16 and native.load() is None:
+        return torch.ops.hrm_lab.expert_outer_products(left, right, ends)
     out = left.new_empty(len(ends), left.shape[1], right.shape[1])
     start = 0
     for expert, end in enumerate(ends.tolist()):

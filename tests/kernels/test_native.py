@@ -169,3 +169,36 @@ def test_a_damaged_library_is_made_again(tmp_path) -> None:
     (folder / built.name).write_bytes(b"no library")
     assert loaded(TORCH_EXTENSIONS_DIR=str(tmp_path)) == "None"
     assert (folder / built.name).stat().st_size == built.stat().st_size
+
+
+@needs_native
+@pytest.mark.parametrize("sizes", [[0, 3, 700, 0, 61], [1100], [0, 0]], ids=str)
+def test_products_of_experts_are_those_of_each_block(sizes: list[int]) -> None:
+    """Blocks of several parts, of none, and rows behind the last block; the same bits with any number of threads."""
+    generator = torch.Generator().manual_seed(sum(sizes))
+    total, behind, threads = sum(sizes), 4, torch.get_num_threads()
+    rows, grads = (torch.randn(total + behind, width, generator=generator).bfloat16() for width in (48, 520))
+    weight = torch.randn(len(sizes), 520, 48, generator=generator).bfloat16()
+    ends = torch.tensor(sizes).cumsum(0).to(torch.int32)
+    blocks = [slice(end - size, end) for size, end in zip(sizes, ends.tolist(), strict=True)]
+    made = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            made.append(
+                (
+                    torch.ops.hrm_lab.expert_products(rows, weight, ends),
+                    torch.ops.hrm_lab.expert_outer_products(grads, rows, ends),
+                )
+            )
+    finally:
+        torch.set_num_threads(threads)
+    (forward, outer), again = made
+    assert torch.equal(forward, again[0])
+    assert torch.equal(outer, again[1])
+    assert not forward[total:].any()
+    for expert, block in enumerate(blocks):
+        exact = rows[block].double() @ weight[expert].double().T
+        torch.testing.assert_close(forward[block].double(), exact, rtol=1e-2, atol=5e-2)
+        exact = grads[block].double().T @ rows[block].double()
+        torch.testing.assert_close(outer[expert].double(), exact, rtol=1e-2, atol=0.3)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hrm_engine.kernels.device import has_bf16
 
-_SOURCE = Path(__file__).with_name("attention.cpp")
+_SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 _FLAGS = ("-std=c++20", "-O3", "-fPIC", "-shared", "-fopenmp")
 _TARGET = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 _LIMIT_S = 300
@@ -59,10 +59,10 @@ def _load_library(compiler: str) -> None:
 
 
 def _built(compiler: str) -> Path:
-    parts = (_SOURCE.read_bytes(), torch.__version__, compiler, _TARGET, *_FLAGS, _processor())
+    parts = (*(path.read_bytes() for path in _SOURCES), torch.__version__, compiler, _TARGET, *_FLAGS, _processor())
     key = hashlib.sha256(b"\0".join(part if isinstance(part, bytes) else part.encode() for part in parts)).hexdigest()
     folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions") / "hrm_lab"
-    target = folder / f"attention-{key[:16]}.so"
+    target = folder / f"kernels-{key[:16]}.so"
     if target.is_file():
         return target
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,17 @@ def _compile(compiler: str, target: Path) -> None:
     home = Path(torch.__file__).parent
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     libraries = [f"-L{home / 'lib'}", f"-Wl,-rpath,{home / 'lib'}", "-ltorch_cpu", "-ltorch", "-lc10"]
-    command = [compiler, *_FLAGS, _TARGET, abi, f"-I{home / 'include'}", str(_SOURCE), "-o", str(target), *libraries]
+    command = [
+        compiler,
+        *_FLAGS,
+        _TARGET,
+        abi,
+        f"-I{home / 'include'}",
+        *map(str, _SOURCES),
+        "-o",
+        str(target),
+        *libraries,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
     if done.returncode:
         problem = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
