@@ -15,8 +15,9 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic_core import PydanticUndefined
 
-from hrm_engine.config import Config, Leaf, PuzzleTrainConfig, TextTrainConfig, TrainConfig, kinds, leaves
+from hrm_engine.config import Config, Leaf, PuzzleTrainConfig, TextTrainConfig, TrainConfig, leaves
 from hrm_engine.config.base import presets_of
+from hrm_engine.config.beginning import Beginning, TrialConfig
 from hrm_engine.config.datasets import ArcConfig, ImplantConfig, MazeConfig, PythonDocsConfig, SudokuConfig
 from hrm_engine.config.exchange import ExportConfig, ImportConfig
 from hrm_engine.config.solving import SolveConfig
@@ -43,18 +44,14 @@ Flags that are not settings of the training:
 | flag | meaning |
 |---|---|
 | `--config NAME\\|FILE` | start from a preset or a YAML file. Presets: {presets} |
-| `--resume` | continue the run named by `{name_flag}` from its newest valid checkpoint |
-| `--allow-changed-data` | with `--resume`: go on although the data is not what it was |
-| `--fresh` | begin again under a name that exists; the old folder moves to `.archive/` |
-| `--from-checkpoint PATH` | fork: begin with the state and settings of a checkpoint, or of a run's newest |
-| `--extend-schedule` | with `--resume` and more `--steps`: recompute the learning rate over all of them |
 """
 
 
 def flags_page(config: type[TrainConfig]) -> str:
     """One table for each group of a configuration."""
     presets = ", ".join(f"`{name}`" for name in presets_of(config))
-    parts = [NOTE, FLAGS_INTRO.format(presets=presets, kind=config.kind, name_flag=kinds.of(config).run.name_flag)]
+    parts = [NOTE, FLAGS_INTRO.format(presets=presets, kind=config.kind)]
+    parts += [_row(_flags(leaf), _meaning(leaf)) for leaf in leaves(Beginning).values()]
     group = ""
     for leaf in leaves(config).values():
         if leaf.path[0] != group:
@@ -69,8 +66,8 @@ def flags_page(config: type[TrainConfig]) -> str:
 def text_page() -> str:
     """flags.md: the flags of the text training, then those of every command that is no training."""
     parts = [flags_page(TextTrainConfig), "\n# Flags of other commands\n\n"]
-    parts.append("`lab train puzzle` has [a page of its own](puzzle-flags.md); `lab estimate` takes the flags of the\n")
-    parts.append("training that it is about.\n")
+    parts.append("`lab train puzzle` has [a page of its own](puzzle-flags.md); `lab estimate` also takes the\n")
+    parts.append("flags of the training that it is about.\n")
     for command, config in COMMANDS.items():
         parts.append(f"\n## {command}\n\n| flag | values | default | meaning |\n|---|---|---|---|\n")
         parts += [_row(_flags(leaf), _values(leaf), _default(leaf), _meaning(leaf)) for leaf in leaves(config).values()]
@@ -142,6 +139,7 @@ def _default(leaf: Leaf) -> str:
 
 
 COMMANDS: dict[str, type[Config]] = {
+    "lab estimate": TrialConfig,
     "lab generate": GenerateConfig,
     "lab eval text": EvaluateTextConfig,
     "lab solve": SolveConfig,

@@ -12,10 +12,6 @@ from hrm_engine.config.forms import MOST, Field
 def control(field: Field, *, key: str | None = None, disabled: bool = False) -> Any:
     """The control of a field, and its value."""
     common: dict[str, Any] = {"key": key or field.name, "help": field.help, "disabled": disabled}
-    if field.choices:
-        return st.selectbox(field.label, field.choices, index=field.choices.index(field.value), **common)
-    if isinstance(field.value, bool):
-        return st.toggle(field.label, field.value, **common)
     number = int if field.is_whole else float
     value, step = number(field.value), number(field.step)
     if field.is_slider:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from dashboard.app_pages.forms import control
 from dashboard.app_pages.parts import plain, sentence
 from dashboard.formats import count, loss
 from dashboard.queries.brains import Brain
 from dashboard.resources import text_bundle, workspace
+from hrm_engine.config.forms import form_field
+from hrm_engine.config.writing import WritingConfig
 from hrm_engine.errors import HRMError
 
 if TYPE_CHECKING:
@@ -38,15 +41,14 @@ def reading_section(brain: Brain, left: DeltaGenerator, right: DeltaGenerator) -
         return
     with left:
         text = st.text_area("Text", _EXAMPLE, key="read_text", height=200, max_chars=100_000)
-        threshold = st.slider(
-            "Go on above a probability of",
-            0.0,
-            1.0,
-            0.5,
-            0.01,
-            key="read_threshold",
+        field = form_field(
+            WritingConfig,
+            "halt_threshold",
+            value=0.5,
+            label="Go on above a probability of",
             help="At 0 every token runs all segments, at 1 only the first",
         )
+        threshold = control(field, key="read_threshold")
         wanted = st.button("Read", type="primary", width="stretch")
     with right:
         if wanted:

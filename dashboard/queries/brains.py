@@ -10,12 +10,12 @@ from typing import Any
 from dashboard.queries.fields import whole_number
 from dashboard.queries.filecache import FileCache, Signature, signature
 from hrm_engine.config import kinds
+from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.store.files import readable_json
 from hrm_engine.store.paths import CONFIG_FILE, METADATA_FILE, Workspace
 from hrm_engine.store.runs import printable, run_id
 
 _KEPT = 512
-_MOST_SEGMENTS = 64
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Brains:
         """The text model in a run folder; None if it is another kind of run, or has not been saved yet."""
         version = signature(run_dir / METADATA_FILE)
         config = self._files.get(run_dir / CONFIG_FILE) or {}
-        segments = whole_number(config.get("halt_max_steps"), _MOST_SEGMENTS)
+        segments = whole_number(config.get("halt_max_steps"), MAX_SEGMENTS)
         context = whole_number(config.get("max_seq_len"), 1 << 24) or 0
         if version is None or kinds.named(config.get("kind")) is not kinds.TEXT or not segments or context < 2:
             return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dashboard.queries.attachments import Attachments, Version
 from dashboard.queries.fields import whole_number
 from dashboard.queries.filecache import FileCache
+from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.errors import DataError, HRMError
 from hrm_engine.store.files import readable_json
 from hrm_engine.store.paths import ARGS_FILE, CONFIG_FILE, Workspace
@@ -85,7 +86,7 @@ class Solvers:
             kind=card["puzzle"],
             height=height,
             width=width,
-            segments=whole_number(config.get("halt_max_steps"), 64) or DEFAULT_SEGMENTS,
+            segments=whole_number(config.get("halt_max_steps"), MAX_SEGMENTS) or DEFAULT_SEGMENTS,
             dataset=self._dataset(run_dir),
             is_proxy=card.get("is_proxy") is True,
             version=version,

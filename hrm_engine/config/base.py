@@ -256,10 +256,13 @@ def build_config(
         nested.pop("kind", None)
         for key, value in nested.items():
             leaf = None if key in model.model_fields else leaf_named(known, str(key))
-            if leaf is None:
-                tree[key] = dict(value) if isinstance(value, Mapping) else value
-            else:
+            if leaf is not None:
                 given[leaf.name] = value
+            elif isinstance(value, Mapping):
+                inner = ((leaf_named(known, str(name)), name, setting) for name, setting in value.items())
+                tree[key] = {leaf.name if leaf else name: setting for leaf, name, setting in inner}
+            else:
+                tree[key] = value
     overrides = {_known_leaf(known, name).name: value for name, value in (overrides or {}).items()}
     for name, value in {**given, **overrides}.items():
         branch = tree

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from hrm_engine.errors import ConfigError
+from pydantic import Field, model_validator
+
+from hrm_engine.config.base import Config, Needs
 
 
-@dataclass(frozen=True, kw_only=True)
-class Beginning:
-    """A run begins anew, goes on, or is a fork. Raises ConfigError where that contradicts itself."""
+class Beginning(Config):
+    """Whether a run begins, goes on or is forked."""
 
-    resume: bool = False
-    """Go on with the run that the settings name, exactly."""
-    fresh: bool = False
-    """Move a run of that name away."""
-    from_checkpoint: Path | None = None
-    """Begin with the state of this checkpoint, or of the newest one of a run: a fork."""
-    allow_changed_data: bool = False
-    """With ``resume``: accept a dataset that has changed."""
-    extend_schedule: bool = False
-    """With ``resume`` and more steps: recompute the learning rate over all of them."""
+    resume: bool = Field(False, description="Go on with the run of that name, from its newest valid checkpoint.")
+    fresh: bool = Field(False, description="Begin anew: an existing run of that name moves to .archive.")
+    from_checkpoint: Path | None = Field(
+        None,
+        description="Fork: begin with the state of this checkpoint, or of the newest one of a run (folder or name), "
+        "and with its settings; flags go on top.",
+    )
+    allow_changed_data: Annotated[bool, Needs("resume")] = Field(
+        False, description="With --resume: accept a dataset that has changed."
+    )
+    extend_schedule: bool = Field(
+        False, description="With --resume and more --steps: recompute the learning rate over all of them."
+    )
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _is_one_way(self) -> Beginning:
         if self.resume and self.from_checkpoint is not None:
-            raise ConfigError(
+            raise ValueError(
                 "--resume and --from-checkpoint exclude each other: the first goes on with a run, the second begins "
                 "another one"
             )
         if self.extend_schedule and not self.resume:
-            raise ConfigError("--extend-schedule is for --resume: a run that begins has the schedule of its --steps")
+            raise ValueError("--extend-schedule is for --resume: a run that begins has the schedule of its --steps")
+        return self
 
     @property
     def has_saved_settings(self) -> bool:
@@ -39,3 +45,12 @@ class Beginning:
 
 
 ANEW = Beginning()
+
+
+class TrialConfig(Config):
+    """What is estimated, and how."""
+
+    measure: bool = Field(True, description="Time a few steps of the real training; off: only what can be calculated.")
+    limit_s: Annotated[float, Needs("measure")] = Field(
+        20.0, gt=0, description="Seconds in which these steps begin; data, an evaluation and a save come to it."
+    )

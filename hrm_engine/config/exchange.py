@@ -40,8 +40,8 @@ class SizesConfig(Config):
     )
 
 
-class SourceConfig(Config):
-    """What is imported, and under which name."""
+class ImportConfig(Config):
+    """All settings of ``lab bundle import``."""
 
     format: Format = Field(description=_FORMAT)
     name: str = Field(description="Name of the new brain: in artifacts/runs, a text brain in artifacts/brains/actv1.")
@@ -49,17 +49,11 @@ class SourceConfig(Config):
     config_file: Annotated[Path | None, OfReference, Alias("model_config")] = Field(
         None, description="Its configuration. Default: all_config.yaml beside the checkpoint."
     )
-
-
-class ImportConfig(Config):
-    """All settings of ``lab bundle import``."""
-
-    source: SourceConfig
     sizes: SizesConfig = SizesConfig()
 
 
-class TargetConfig(Config):
-    """What is written."""
+class ExportConfig(Config):
+    """All settings of ``lab bundle export``."""
 
     format: Format = Field(description=_FORMAT)
     forward_dtype: Annotated[Literal["bfloat16", "float16", "float32"] | None, OfReference] = Field(
@@ -71,9 +65,3 @@ class TargetConfig(Config):
     segments: Annotated[int | None, Needs("format", "hf")] = Field(
         None, description="hf: depth at which the brain is read. Needed where it has more than one."
     )
-
-
-class ExportConfig(Config):
-    """All settings of ``lab bundle export``."""
-
-    target: TargetConfig

@@ -64,18 +64,15 @@ class ExpertTrainConfig(TextTrainConfig):
         """Flags with other values than the default that would change nothing here."""
         on_a_bundle = self.start.student_init is not None or self.run.brain_name is not None
         used = {"expansion"} if not on_a_bundle else set()  # on a bundle the expert is as wide as those of its layer
-        unused = {
-            name: leaf
+        return [
+            self._as_given(leaf)
             for name, leaf in leaves(type(self)).items()
-            if (leaf.path[0] in {"network", "moe"} or name == "halt_threshold") and name not in used
-        }
-        return [self._as_given(leaf) for leaf in unused.values() if self._value(leaf) != leaf.default]
+            if (leaf.path[0] in {"network", "moe"} or name == "halt_threshold")
+            and name not in used
+            and leaf.value(self) != leaf.default
+        ]
 
     def _as_given(self, leaf: Leaf) -> str:
         """The flag; of a switch that was switched off, its negative."""
-        is_off = self._value(leaf) is False
+        is_off = leaf.value(self) is False
         return f"--no-{leaf.flag.removeprefix('--').removeprefix('use-')}" if is_off else leaf.flag
-
-    def _value(self, leaf: Leaf) -> object:
-        group, name = leaf.path
-        return getattr(getattr(self, group), name)

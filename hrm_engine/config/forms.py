@@ -16,7 +16,7 @@ MOST = 2**53 - 1
 
 @dataclass(frozen=True)
 class Field:
-    """A leaf in a form: a choice, a slider where both ends are known, else a number or a text."""
+    """A number in a form: a slider where both ends are declared."""
 
     name: str
     label: str
@@ -27,7 +27,6 @@ class Field:
     high: float | None
     step: float
     is_slider: bool
-    choices: tuple[Any, ...] = ()
 
 
 def form_field(
@@ -51,8 +50,7 @@ def form_field(
     value = leaf.default if value is None else value
     if high is not None and value is not None:
         value = min(value, high)
-    kinds = (leaf.annotation, *typing.get_args(leaf.annotation))
-    is_whole = int in kinds
+    is_whole = int in (leaf.annotation, *typing.get_args(leaf.annotation))
     return Field(
         name=name,
         label=label or name.replace("_", " ").capitalize(),
@@ -63,7 +61,6 @@ def form_field(
         high=declared if high is None else high,
         step=step or (1 if is_whole else 0.01),
         is_slider=low is not None and declared is not None,
-        choices=next((typing.get_args(kind) for kind in kinds if typing.get_origin(kind) is typing.Literal), ()),
     )
 
 

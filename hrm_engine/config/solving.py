@@ -8,19 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hrm_engine.config.base import Config, FreeText
-from hrm_engine.config.core import MAX_SEGMENTS
-from hrm_engine.config.training import Device
-from hrm_engine.config.writing import GoalsConfig
+from hrm_engine.config.writing import BundleConfig, GoalsConfig, Segments
 
 StartsFrom = Literal["symmetries", "noise"]
 Choose = Literal["first_to_halt", "majority", "lowest_residual", "q_weighted"]
-
-
-class SolverConfig(Config):
-    """Which solver, and where it runs."""
-
-    bundle: str = Field(description="Name or id of a solver, or the path of a run, best or checkpoint folder.")
-    device: Device = "auto"
 
 
 class PuzzleConfig(Config):
@@ -44,9 +35,7 @@ class PuzzleConfig(Config):
 class EffortConfig(Config):
     """How long a solver thinks, from how many sides, and which of its answers counts."""
 
-    segments: int | None = Field(
-        None, ge=1, le=MAX_SEGMENTS, description="ACT segments at most. Default: as many as it was trained for."
-    )
+    segments: Segments = None
     starts: int = Field(1, ge=1, le=64, description="Starts of each puzzle; the first looks at the board as it is.")
     starts_from: StartsFrom = Field(
         "symmetries", description="Further starts see the board under symmetries, or begin with random states."
@@ -60,17 +49,10 @@ class EffortConfig(Config):
     )
 
 
-class SolveOutputConfig(Config):
-    """What is shown."""
-
-    trace: bool = Field(False, description="Show what it would answer after every segment.")
-
-
-class SolveConfig(Config):
+class SolveConfig(BundleConfig):
     """All settings of ``lab solve``."""
 
-    solver: SolverConfig
+    trace: bool = Field(False, description="Show what it would answer after every segment.")
     board: PuzzleConfig = PuzzleConfig()
     effort: EffortConfig = EffortConfig()
     goals: GoalsConfig = GoalsConfig()
-    output: SolveOutputConfig = SolveOutputConfig()

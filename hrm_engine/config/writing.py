@@ -14,6 +14,10 @@ from hrm_engine.config.training import Device
 MAX_BATCH_SIZE = 4096
 
 Threshold = Annotated[float, Field(ge=0, le=1)]
+Segments = Annotated[
+    int | None,
+    Field(ge=1, le=MAX_SEGMENTS, description="ACT segments at most. Default: as many as it was trained for."),
+]
 
 
 def _as_tuple(value: Any) -> Any:
@@ -23,7 +27,7 @@ def _as_tuple(value: Any) -> Any:
 class BundleConfig(Config):
     """Which model, and where it runs."""
 
-    bundle: str = Field(description="Name or id of a brain, or the path of a run, best or checkpoint folder.")
+    bundle: str = Field(description="Name or id of a brain or solver, or the path of a run, best or checkpoint folder.")
     device: Device = "auto"
 
 
@@ -65,12 +69,7 @@ class WritingConfig(Config):
     """How long a text may become, and how long the model thinks about each token."""
 
     max_new_tokens: int = Field(100, ge=1, description="Tokens to write at most.")
-    segments: int | None = Field(
-        None,
-        ge=1,
-        le=MAX_SEGMENTS,
-        description="ACT segments for each token, at most. Default: as many as the brain was trained for.",
-    )
+    segments: Segments = None
     halt_threshold: float | None = Field(
         None,
         ge=0,
@@ -80,17 +79,6 @@ class WritingConfig(Config):
         json_schema_extra={"form": [0, 1, 0.01]},
     )
     sampling: SamplingConfig = SamplingConfig()
-
-
-class PromptConfig(Config):
-    """What is continued: one prompt, or a file of many."""
-
-    prompt: Annotated[str | None, FreeText()] = Field(
-        None, description="Text to continue; - reads it from standard input."
-    )
-    stream: Annotated[bool | None, Needs("prompt")] = Field(
-        None, description="Show the text while it is written, or all at once. Default: while."
-    )
 
 
 class PromptFileConfig(Config):
@@ -130,36 +118,35 @@ class GoalsConfig(Config):
     )
 
 
-class GenerateConfig(Config):
+class GenerateConfig(BundleConfig):
     """All settings of ``lab generate``."""
 
-    load: BundleConfig
-    text: PromptConfig = PromptConfig()
+    prompt: Annotated[str | None, FreeText()] = Field(
+        None, description="Text to continue; - reads it from standard input."
+    )
+    stream: Annotated[bool | None, Needs("prompt")] = Field(
+        None, description="Show the text while it is written, or all at once. Default: while."
+    )
     files: PromptFileConfig = PromptFileConfig()
     writing: WritingConfig = WritingConfig()
     goals: GoalsConfig = GoalsConfig()
 
     @model_validator(mode="after")
     def _has_one_source(self) -> GenerateConfig:
-        if (self.text.prompt is None) == (self.files.prompt_file is None):
+        if (self.prompt is None) == (self.files.prompt_file is None):
             raise ValueError("give either --prompt TEXT (- reads it from standard input) or --prompt-file FILE")
         if self.files.overwrite and self.files.resume:
             raise ValueError("--resume and --overwrite exclude each other")
         return self
 
 
-class MeasureConfig(Config):
-    """On which text, and how deep."""
+class EvaluateTextConfig(BundleConfig):
+    """All settings of ``lab eval text``."""
 
     dataset_file: Path | None = Field(
         None, description="Text to measure on: .txt, .csv, .json, .jsonl. Default: what its training held out."
     )
-    segments: int | None = Field(
-        None,
-        ge=1,
-        le=MAX_SEGMENTS,
-        description="ACT segments at most. Default: as many as the brain was trained for.",
-    )
+    segments: Segments = None
     halt_threshold: tuple[Threshold, ...] | None = Field(
         None,
         description="Also measure where each token halts by itself: it goes on while the probability that another "
@@ -167,10 +154,3 @@ class MeasureConfig(Config):
     )
     max_rows: int = Field(200, ge=1, description="Rows of the model's context, at most.")
     batch_size: int = Field(8, ge=1, description="Rows at a time.")
-
-
-class EvaluateTextConfig(Config):
-    """All settings of ``lab eval text``."""
-
-    load: BundleConfig
-    measure: MeasureConfig = MeasureConfig()

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hrm_engine.bundles.hub import hub_answers, load_causal_model, quiet_transformers, save_tokenizer, tokenizer_of
-from hrm_engine.config.datasets import TokenizerConfig
+from hrm_engine.config.datasets import ImplantConfig
 from hrm_engine.config.keywords import takes
 from hrm_engine.data.text.documents import read_documents
 from hrm_engine.data.text.python_docs import build_python_docs
@@ -45,8 +45,8 @@ class StartingPoint:
     messages: list[str]
 
 
-@takes(TokenizerConfig)
-def create_implant(*, workspace: Workspace, settings: TokenizerConfig) -> ImplantReport:
+@takes(ImplantConfig)
+def create_implant(*, workspace: Workspace, settings: ImplantConfig) -> ImplantReport:
     """Train a byte-level BPE tokenizer and write a base model (Llama of two layers, random weights) in HF format.
 
     Without ``dataset_file`` the embedded corpus is taken, and built first where it is missing. An existing implant is

@@ -9,6 +9,7 @@ from typing import Any
 
 from hrm_engine.config import TrainConfig, flat, leaves
 from hrm_engine.config.beginning import Beginning
+from hrm_engine.config.keywords import takes
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.journal import Observer
 from hrm_engine.training.opening import settle
@@ -30,14 +31,11 @@ class TrainResult:
     sample: str | None
 
 
+@takes(Beginning)
 def train(
     config: TrainConfig,
     *,
-    resume: bool = False,
-    fresh: bool = False,
-    from_checkpoint: str | Path | None = None,
-    allow_changed_data: bool = False,
-    extend_schedule: bool = False,
+    settings: Beginning,
     given: Mapping[str, Any] | None = None,
     command_line: Sequence[str] | None = None,
     workspace: Workspace | None = None,
@@ -45,11 +43,9 @@ def train(
 ) -> TrainResult:
     """Train to ``config.run.steps``, evaluating and saving on the way.
 
+    Of a fork the settings of its checkpoint hold where ``given`` says nothing else.
+
     Args:
-        resume: continue the run that ``run.name`` names, exactly.
-        from_checkpoint: begin with the state of a checkpoint, or of the newest one of a run; its settings hold where
-            ``given`` says nothing else.
-        extend_schedule: with ``resume`` and more steps, recompute the learning rate over all of them.
         given: the leaf values that must equal the saved ones on resuming, and that differ from those of the checkpoint
             in a fork; by default all that are not defaults.
         observer: is handed every metrics row as it is written.
@@ -58,16 +54,10 @@ def train(
         HRMError: its subclasses and their exit codes are in :mod:`hrm_engine.errors`.
     """
     workspace = workspace or Workspace.find()
-    how = Beginning(
-        resume=resume,
-        fresh=fresh,
-        from_checkpoint=None if from_checkpoint is None else Path(from_checkpoint),
-        allow_changed_data=allow_changed_data,
-        extend_schedule=extend_schedule,
-    )
+    how = settings
     if how.has_saved_settings:
         wanted = _chosen(config) if given is None else given
-        place = {config.run.name_leaf: config.run.name, "bundle_dir": config.run.bundle_dir} if resume else {}
+        place = {config.run.name_leaf: config.run.name, "bundle_dir": config.run.bundle_dir} if how.resume else {}
         config = settle(type(config), {**place, **wanted}, how, workspace)
     return drive(Trainer(config, how, command_line=command_line, workspace=workspace, observer=observer))
 

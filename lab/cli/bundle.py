@@ -121,12 +121,12 @@ def import_(
     **given: Any,
 ) -> int:
     """Make a brain of a model of transformers, or of a checkpoint of a reference implementation, with equal logits."""
-    settings = build_config(ImportConfig, overrides=given, typed=True)
+    source = build_config(ImportConfig, overrides=given, typed=True)
 
     from hrm_engine.bundles.exchange.hf_import import import_model
     from hrm_engine.bundles.exchange.importing import import_checkpoint
 
-    workspace, source = Workspace.find(), settings.source
+    workspace = Workspace.find()
     if source.format == "hf":
         return _report(
             import_model(path, name=source.name, workspace=workspace, command_line=sys.argv), workspace, json
@@ -138,7 +138,7 @@ def import_(
         workspace=workspace,
         data_path=source.data_path,
         model_config=source.config_file,
-        sizes=settings.sizes,
+        sizes=source.sizes,
         command_line=sys.argv,
     )
     return _report(report, workspace, json)
@@ -155,7 +155,7 @@ def export(
     **given: Any,
 ) -> int:
     """Write a text brain as a folder for transformers, or a solver as a checkpoint of a reference implementation."""
-    target = build_config(ExportConfig, overrides=given, typed=True).target
+    target = build_config(ExportConfig, overrides=given, typed=True)
 
     from hrm_engine.bundles.exchange.exporting import export_checkpoint
     from hrm_engine.bundles.exchange.hf_export import export_folder

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
 from hrm_engine.config import TrainConfig, build_config, kinds, load_preset
+from hrm_engine.config.beginning import TrialConfig
 from hrm_engine.config.kinds import Kind
-from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_bytes, human_count, human_seconds, show_facts, show_json
+from lab.cli.flags import SELF, config_flags, taken
+from lab.cli.parameters import Json
 from lab.cli.train import app_of_kinds, preset_place
 
 if TYPE_CHECKING:
@@ -20,28 +21,16 @@ if TYPE_CHECKING:
 
 _BUSY = 0.75
 """Share of its processors' time below which an estimate says that others had the rest."""
-_ASKED = Group("Estimate", help="What is estimated, and how.", sort_key=1)
+_TRIAL = Group("Estimate", help="What is estimated, and how.", sort_key=1)
 
-Preset = Annotated[str | None, Parameter(group=_ASKED, help="Preset or YAML file to start from; flags go on top.")]
-Measure = Annotated[
-    bool,
-    Parameter(group=_ASKED, help="Time a few steps of the real training; off: only what can be calculated."),
-]
-LimitS = Annotated[
-    float | None,
-    Parameter(
-        group=_ASKED, help="Seconds in which these steps begin; data, an evaluation and a save come to it. Default: 20."
-    ),
-]
-Json = Annotated[bool, Parameter(group=_ASKED, negative="", show_default=False, help="Write JSON instead.")]
+Preset = Annotated[str | None, Parameter(group=_TRIAL, help="Preset or YAML file to start from; flags go on top.")]
 
 
 def _command(kind: Kind) -> Callable[..., int]:
-    def estimate(
-        *, config: Preset = None, measure: Measure = True, limit_s: LimitS = None, json: Json = False, **given: Any
-    ) -> int:
-        chosen = kinds.chosen(kind, given)
-        return _estimate(chosen.config, config, given, measure=measure, limit_s=limit_s, json=json)
+    @config_flags(TrialConfig, {SELF: _TRIAL})
+    def estimate(*, config: Preset = None, json: Json = False, **given: Any) -> int:
+        trial = build_config(TrialConfig, overrides=taken(TrialConfig, given), typed=True)
+        return _estimate(kinds.chosen(kind, given).config, config, given, trial, json=json)
 
     estimate.__doc__ = f"""Estimate a training of {kind.words.makes}: the flags are those of {kind.command_line}.
 
@@ -51,29 +40,18 @@ def _command(kind: Kind) -> Callable[..., int]:
 
 
 def _estimate(
-    kind: type[TrainConfig],
-    preset_name: str | None,
-    given: dict[str, Any],
-    *,
-    measure: bool,
-    limit_s: float | None,
-    json: bool,
+    kind: type[TrainConfig], preset_name: str | None, given: dict[str, Any], trial: TrialConfig, *, json: bool
 ) -> int:
-    if limit_s is not None and not measure:
-        raise ConfigError("--limit-s goes with a trial; leave out --no-measure")
-    if limit_s is not None and not 0 < limit_s < math.inf:
-        raise ConfigError(f"--limit-s {limit_s:g}: use a number of seconds above 0")
     workspace = Workspace.find()
     preset = {} if preset_name is None else load_preset(preset_place(preset_name, workspace), kind)
-    config = build_config(kind, preset=preset, overrides=given)
+    config = build_config(kind, preset=preset, overrides=given, typed=True)
 
     # Only now: a wrong setting should not wait for torch.
-    from hrm_engine.training.estimating.estimate import TIME_LIMIT_S, estimate
+    from hrm_engine.training.estimating.estimate import estimate
 
-    limit_s = TIME_LIMIT_S if limit_s is None else limit_s
-    if measure:
-        console(stderr=True).print(f"measuring: the data is read, then steps for up to {limit_s:g} s ...")
-    found = estimate(config, workspace=workspace, measure=measure, limit_s=limit_s)
+    if trial.measure:
+        console(stderr=True).print(f"measuring: the data is read, then steps for up to {trial.limit_s:g} s ...")
+    found = estimate(config, workspace=workspace, measure=trial.measure, limit_s=trial.limit_s)
     if json:
         show_json(found.as_json())
     else:

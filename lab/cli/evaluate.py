@@ -33,15 +33,14 @@ def text(*, json: Json = False, **given: Any) -> int:
     from hrm_engine.models.act import check_threshold
 
     workspace = Workspace.find()
-    measure = settings.measure
-    loaded = load_bundle(settings.load.bundle, device=settings.load.device, workspace=workspace)
+    loaded = load_bundle(settings.bundle, device=settings.device, workspace=workspace)
     by_itself = () if loaded.model.halt_head is None else _THRESHOLDS
-    thresholds = by_itself if measure.halt_threshold is None else measure.halt_threshold
+    thresholds = by_itself if settings.halt_threshold is None else settings.halt_threshold
     for threshold in thresholds:
         check_threshold(loaded.model, threshold)
-    documents, source = held_out_documents(loaded, measure.dataset_file, workspace)
-    batches = text_batches(loaded, documents, batch_size=measure.batch_size, max_rows=measure.max_rows)
-    most = measure.segments or loaded.config.halt_max_steps
+    documents, source = held_out_documents(loaded, settings.dataset_file, workspace)
+    batches = text_batches(loaded, documents, batch_size=settings.batch_size, max_rows=settings.max_rows)
+    most = settings.segments or loaded.config.halt_max_steps
     fixed = evaluate(loaded.model, batches, num_segments=most)
     adaptive = [
         evaluate_adaptive(loaded.model, batches, num_segments=most, halt_threshold=threshold)

@@ -22,12 +22,14 @@ from pydantic_core import PydanticUndefined
 
 from hrm_engine.config import Config, Leaf, leaves
 
+Titles = Mapping[str, str | Group]
 NOTHING = "none"
+SELF = ""
 _FINITE = ConfigDict(allow_inf_nan=False)
 
 
 def config_flags(
-    model: type[Config], groups: Mapping[str, str] | None = None
+    model: type[Config], groups: Titles | None = None
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Replace a command's ``**given`` by one keyword for each leaf of ``model``.
 
@@ -36,7 +38,8 @@ def config_flags(
     Args:
         model: the configuration; a leaf stands in the group that declares it.
         groups: titles of the groups by their field name, in the order of the help; those it does not have are left
-            out. By default they are called as their fields, in the order of declaration.
+            out. By default they are called as their fields, in the order of declaration. Leaves of the model itself
+            stand in the group ``SELF``, by default with the command's own.
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
@@ -46,19 +49,28 @@ def config_flags(
         signature = inspect.signature(command, eval_str=True)
         own = [item for item in signature.parameters.values() if item.kind is not inspect.Parameter.VAR_KEYWORD]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[*own, *_parameters(model, groups, presets="config" in signature.parameters)]
-        )
+        made = _parameters(model, groups, presets="config" in signature.parameters)
+        # a preset is named before what goes on top of it; flags such as --json come last
+        last = [item for item in own if item.kind is item.KEYWORD_ONLY and "config" not in signature.parameters]
+        first = [item for item in own if item not in last]
+        run.__signature__ = signature.replace(parameters=[*first, *made, *last])  # type: ignore[attr-defined]
         return run
 
     return decorate
 
 
-def _parameters(model: type[Config], groups: Mapping[str, str] | None, *, presets: bool) -> list[inspect.Parameter]:
+def taken(model: type[Config], given: dict[str, Any]) -> dict[str, Any]:
+    """Take the leaves of ``model`` out of what a command was given, and return them."""
+    return {name: given.pop(name) for name in leaves(model) if name in given}
+
+
+def _parameters(
+    model: type[Config], groups: Mapping[str, str | Group] | None, *, presets: bool
+) -> list[inspect.Parameter]:
     models = _group_models(model)
-    titles = {name: name.replace("_", " ").capitalize() for name in models} if groups is None else groups
+    titles = groups or {name: name.replace("_", " ").capitalize() for name in models if name != SELF}
     sections = {
-        name: Group(title, help=_first_line(models[name]), sort_key=position)
+        name: title if isinstance(title, Group) else Group(title, help=_first_line(models[name]), sort_key=position)
         for position, (name, title) in enumerate(titles.items(), start=10)
         if name in models
     }
@@ -67,7 +79,7 @@ def _parameters(model: type[Config], groups: Mapping[str, str] | None, *, preset
             leaf.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if _is_required(leaf) and not presets else _default(leaf),
-            annotation=Annotated[_accepted(leaf), _described(leaf, sections[leaf.path[-2]])],
+            annotation=Annotated[_accepted(leaf), _described(leaf, sections.get([SELF, *leaf.path][-2]))],
         )
         for leaf in leaves(model).values()
     ]
@@ -75,11 +87,11 @@ def _parameters(model: type[Config], groups: Mapping[str, str] | None, *, preset
 
 def _group_models(model: type[Config]) -> dict[str, type[Config]]:
     """The groups of a configuration by their field name, inner ones after those that they are in."""
-    models: dict[str, type[Config]] = {}
+    models: dict[str, type[Config]] = {SELF: model}
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
             models |= {name: field.annotation, **_group_models(field.annotation)}
-    return models
+    return {**models, SELF: model}
 
 
 def _is_required(leaf: Leaf) -> bool:
@@ -95,9 +107,9 @@ def _accepted(leaf: Leaf) -> Any:
     return leaf.annotation | None if _is_required(leaf) else leaf.annotation
 
 
-def _described(leaf: Leaf, group: Group) -> Parameter:
+def _described(leaf: Leaf, group: Group | None) -> Parameter:
     return Parameter(
-        group=group,
+        **({} if group is None else {"group": group}),
         help=leaf.description,
         alias=[f"--{name.replace('_', '-')}" for name in leaf.aliases],
         negative=_negatives(leaf),

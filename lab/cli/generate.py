@@ -30,7 +30,7 @@ _STDIN = "-"
 def generate(*, json: Json = False, **given: Any) -> int:
     """Continue a prompt with a trained brain and print both; or each prompt of a file, one line of JSON each."""
     settings = build_config(GenerateConfig, overrides=given, typed=True)
-    if json and settings.text.prompt is None:
+    if json and settings.prompt is None:
         raise ConfigError("--json goes with --prompt")
 
     from hrm_engine.bundles.load import load_bundle
@@ -40,9 +40,9 @@ def generate(*, json: Json = False, **given: Any) -> int:
     workspace = Workspace.find()
     file, text, goals = settings.files.prompt_file, None, settings.goals
     prompts = [] if file is None else read_prompts(workspace.resolve(file))
-    if settings.text.prompt is not None:
-        text = _prompt(settings.text.prompt)
-    bundle = load_bundle(settings.load.bundle, device=settings.load.device, workspace=workspace)
+    if settings.prompt is not None:
+        text = _prompt(settings.prompt)
+    bundle = load_bundle(settings.bundle, device=settings.device, workspace=workspace)
     steered(bundle, goals, workspace)
     with watch_experts(bundle) as used:
         if text is None:
@@ -66,7 +66,7 @@ def _continue(bundle: Bundle, text: str, settings: GenerateConfig, *, shown: boo
     from hrm_engine import inference
 
     writing = inference.stream(bundle, text, settings=settings.writing)
-    pieces = writing if shown and settings.text.stream is not False else ["".join(writing)]
+    pieces = writing if shown and settings.stream is not False else ["".join(writing)]
     if shown:
         _write(text)
         for piece in pieces:

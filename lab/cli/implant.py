@@ -19,5 +19,5 @@ def implant(**given: Any) -> int:
     from lab.cli.reports import show_report
 
     workspace = Workspace.find()
-    show_report(create_implant(workspace=workspace, settings=settings.implant), workspace)
+    show_report(create_implant(workspace=workspace, settings=settings), workspace)
     return 0

@@ -31,7 +31,7 @@ def solve(*, json: Json = False, **given: Any) -> int:
     from hrm_engine.bundles.steering import watch_experts
 
     workspace = Workspace.find()
-    loaded = load_puzzle_bundle(settings.solver.bundle, device=settings.solver.device, workspace=workspace)
+    loaded = load_puzzle_bundle(settings.bundle, device=settings.device, workspace=workspace)
     steered(loaded, settings.goals, workspace)
     questions = _questions(loaded, workspace, settings.board)
     has_names = any(question.identifier is not None for question in questions)
@@ -44,7 +44,7 @@ def solve(*, json: Json = False, **given: Any) -> int:
         )
     traces = [
         inference.trace(loaded, question.inputs, identifier=question.identifier, segments=settings.effort.segments)
-        if settings.output.trace
+        if settings.trace
         else None
         for question in questions
     ]

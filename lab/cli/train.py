@@ -13,9 +13,10 @@ from hrm_engine.config import TrainConfig, build_config, kinds, load_preset
 from hrm_engine.config.beginning import Beginning
 from hrm_engine.config.kinds import Kind
 from hrm_engine.store.paths import Workspace
-from lab.cli.flags import config_flags
+from lab.cli.flags import SELF, config_flags, taken
 
-_START = Group("Run", help="Which configuration, and whether a run begins, goes on or is forked.", sort_key=1)
+START = Group("Run", help="Which configuration, and whether a run begins, goes on or is forked.", sort_key=1)
+
 
 # Titles of the configurations' groups, in the order of the help page.
 TITLES = {
@@ -31,40 +32,7 @@ TITLES = {
     "compute": "Device and precision",
 }
 
-Preset = Annotated[str | None, Parameter(group=_START, help="Preset or YAML file to start from; flags go on top.")]
-Resume = Annotated[
-    bool, Parameter(group=_START, negative="", show_default=False, help="Go on with the run of that name.")
-]
-Fresh = Annotated[
-    bool,
-    Parameter(
-        group=_START,
-        negative="",
-        show_default=False,
-        help="Begin anew: an existing run of that name moves to .archive.",
-    ),
-]
-FromCheckpoint = Annotated[
-    Path | None,
-    Parameter(
-        group=_START,
-        help="Fork: begin with the state of this checkpoint, or of the newest one of a run (folder or name), and with "
-        "its settings; flags go on top.",
-    ),
-]
-ExtendSchedule = Annotated[
-    bool,
-    Parameter(
-        group=_START,
-        negative="",
-        show_default=False,
-        help="With --resume and more --steps: recompute the learning rate over all of them.",
-    ),
-]
-AllowChangedData = Annotated[
-    bool,
-    Parameter(group=_START, negative="", show_default=False, help="With --resume: accept a dataset that has changed."),
-]
+Preset = Annotated[str | None, Parameter(group=START, help="Preset or YAML file to start from; flags go on top.")]
 
 
 def titles(model: type[TrainConfig]) -> dict[str, str]:
@@ -85,23 +53,9 @@ def app_of_kinds(name: str, text: str, command_of: Callable[[Kind], Callable[...
 
 
 def _command(kind: Kind) -> Callable[..., int]:
-    def train(
-        *,
-        config: Preset = None,
-        resume: Resume = False,
-        fresh: Fresh = False,
-        from_checkpoint: FromCheckpoint = None,
-        extend_schedule: ExtendSchedule = False,
-        allow_changed_data: AllowChangedData = False,
-        **given: Any,
-    ) -> int:
-        how = Beginning(
-            resume=resume,
-            fresh=fresh,
-            from_checkpoint=from_checkpoint,
-            extend_schedule=extend_schedule,
-            allow_changed_data=allow_changed_data,
-        )
+    @config_flags(Beginning, {SELF: START})
+    def train(*, config: Preset = None, **given: Any) -> int:
+        how = build_config(Beginning, overrides=taken(Beginning, given), typed=True)
         return _train(kinds.chosen(kind, given).config, config, how, given)
 
     train.__doc__ = kind.about

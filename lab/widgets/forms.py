@@ -19,10 +19,6 @@ def wide() -> ipywidgets.Layout:
 def widget(field: Field) -> Any:
     """The control of a field; its ``value`` is that of the leaf, which is checked when it is used."""
     common = {"description": field.label.lower(), "tooltip": field.help, "layout": wide(), "style": STYLE}
-    if field.choices:
-        return ipywidgets.Dropdown(options=list(field.choices), value=field.value, **common)
-    if isinstance(field.value, bool):
-        return ipywidgets.Checkbox(field.value, **common)
     if field.is_slider or field.high is not None:
         kind = ipywidgets.IntSlider if field.is_whole else ipywidgets.FloatSlider
         return kind(value=field.value, min=field.low, max=field.high, step=field.step, **common)

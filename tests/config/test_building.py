@@ -295,7 +295,7 @@ def test_configuration_needs_no_torch() -> None:
 def test_flat_names_of_flags_work_in_a_file(tmp_path: Path) -> None:
     """Groups, leaves by name, and leaves as the command line writes them, side by side."""
     file = tmp_path / "flat.yaml"
-    file.write_text("batch-size: 3\nsteps: 7\n--hidden-size: 64\nnetwork: {h_layers: 1}\ndata: {dataset_file: t.txt}\n")
+    file.write_text("batch-size: 3\nsteps: 7\n--hidden-size: 64\nnetwork: {h-layers: 1}\ndata: {dataset_file: t.txt}\n")
     config = build_config(TextTrainConfig, preset=file, overrides={"steps": 9})
     assert (config.run.batch_size, config.run.steps, config.network.hidden_size) == (3, 9, 64)
     assert (config.network.h_layers, config.data.dataset_file) == (1, Path("t.txt"))

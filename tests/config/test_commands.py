@@ -6,7 +6,10 @@ import inspect
 
 import pytest
 
-from hrm_engine.config import Config, build_config, leaves
+from hrm_engine.config import Config, TextTrainConfig, build_config, leaves
+from hrm_engine.config.beginning import Beginning, TrialConfig
+from hrm_engine.config.datasets import MazeConfig, SudokuConfig
+from hrm_engine.config.exchange import ExportConfig
 from hrm_engine.config.forms import form_field
 from hrm_engine.config.keywords import takes
 from hrm_engine.config.solving import EffortConfig
@@ -66,7 +69,6 @@ def test_ends_of_a_form_follow_from_the_declaration(
 def test_a_form_may_be_narrower_than_the_declaration() -> None:
     field = form_field(WritingConfig, "max_new_tokens", high=31, label="Tokens at most")
     assert (field.value, field.high, field.label) == (31, 31, "Tokens at most")
-    assert form_field(EffortConfig, "choose").choices[:2] == ("first_to_halt", "majority")
 
 
 @pytest.mark.parametrize(
@@ -85,4 +87,34 @@ def test_what_generate_refuses(given: dict[str, object], told: str) -> None:
 
 def test_an_empty_prompt_is_a_prompt() -> None:
     settings = build_config(GenerateConfig, overrides={"bundle": "b", "prompt": "", "stream": True})
-    assert settings.text.prompt == ""
+    assert settings.prompt == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "told"),
+    [
+        (Beginning, {"allow_changed_data": True}, "--allow-changed-data goes with --resume"),
+        (Beginning, {"extend_schedule": True}, "--extend-schedule is for --resume"),
+        (Beginning, {"resume": True, "from_checkpoint": "x"}, "--resume and --from-checkpoint exclude each other"),
+        (TrialConfig, {"measure": False, "limit_s": 3}, "--limit-s goes with --measure"),
+        (MazeConfig, {"output_dir": "m", "csv": ["a"], "loops": 0.1}, "--loops cannot be used with --csv"),
+        (SudokuConfig, {"output_dir": "s", "hard_proxy": True, "seed": 1}, "--seed cannot be used with --hard-proxy"),
+        (ExportConfig, {"format": "trm", "segments": 2}, "--segments goes with --format hf"),
+    ],
+)
+def test_what_other_commands_refuse(model: type[Config], given: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build_config(model, overrides=given)
+
+
+def test_a_seed_of_the_hard_proxy_draws_its_variants() -> None:
+    given = {"output_dir": "s", "hard_proxy": True, "num_aug": 2, "seed": 1}
+    assert build_config(SudokuConfig, overrides=given).seed == 1
+
+
+def test_who_typed_a_default_is_told_as_well() -> None:
+    """A program hands over what it has; on the command line a flag was typed."""
+    dense = {"use_moe": False, "num_experts": 8, "dataset_file": "t.txt"}
+    assert build_config(TextTrainConfig, overrides=dense).moe.num_experts == 8
+    with pytest.raises(ConfigError, match="--num-experts goes with --use-moe"):
+        build_config(TextTrainConfig, overrides=dense, typed=True)

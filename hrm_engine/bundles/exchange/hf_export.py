@@ -14,6 +14,7 @@ from hrm_engine.bundles.exchange.hf_config import gradient_calls, hf_problems, t
 from hrm_engine.bundles.hub import quiet_transformers, save_tokenizer
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config import CoreConfig
+from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.files import new_folder
 from hrm_engine.store.paths import Workspace
@@ -90,8 +91,8 @@ def _depth(loaded: Bundle, segments: int | None) -> int:
                 "and the other depths are left out"
             )
         return 1
-    if not 1 <= segments <= 64:
-        raise ConfigError(f"--segments {segments}: use 1 to 64; the model was trained for {trained}")
+    if not 1 <= segments <= MAX_SEGMENTS:
+        raise ConfigError(f"--segments {segments}: use 1 to {MAX_SEGMENTS}; the model was trained for {trained}")
     return segments
 
 

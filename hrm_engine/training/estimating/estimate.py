@@ -22,6 +22,7 @@ import torch
 
 from hrm_engine import errors
 from hrm_engine.config import Config, TrainConfig, kinds, leaves
+from hrm_engine.config.beginning import TrialConfig
 from hrm_engine.errors import HRMError, OutOfMemoryError
 from hrm_engine.models.flops import StepFlops
 from hrm_engine.store.files import clean_temporaries, read_json, temporary_folder, write_json
@@ -33,7 +34,7 @@ from hrm_engine.training.estimating.trial import Request, Trial
 from hrm_engine.training.setup import hardware
 from hrm_engine.training.task import task_of
 
-TIME_LIMIT_S = 20.0
+TIME_LIMIT_S = TrialConfig().limit_s
 _KILLED = -9
 
 

@@ -13,11 +13,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.config.datasets import ArcTasksConfig
+from hrm_engine.config.datasets import ARC_VARIANTS, SEED
 from hrm_engine.data.puzzles.arc.augment import Augmentation, augmented, draw_augmentations
 from hrm_engine.data.puzzles.arc.board import ArcGrid
 from hrm_engine.data.puzzles.arc.grids import FIRST_COLOUR, NUM_CELLS, SIDE, VOCAB_SIZE, Grid, encode_many
@@ -52,14 +53,15 @@ class ArcReport:
     num_test_rows: int
     num_bytes: int
     seconds: float
+    is_proxy: ClassVar[bool] = False
 
 
 def build_arc(
     folder: Path,
     sources: Sequence[str],
     *,
-    num_aug: int = ArcTasksConfig().num_aug,
-    seed: int = ArcTasksConfig().seed,
+    num_aug: int = ARC_VARIANTS,
+    seed: int = SEED,
     order_variants: bool = False,
     replace: bool = False,
     root: Path | None = None,

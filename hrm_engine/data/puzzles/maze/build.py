@@ -11,11 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.config.datasets import MAZE_SIZE, MAZE_TESTS, MazeChoiceConfig, MazeConfig, MazeGeneratedConfig
+from hrm_engine.config.datasets import COUNT, MAZE_LOOPS, MAZE_SIZE, MAZE_TESTS, SEED, MazeConfig
 from hrm_engine.data.puzzles.description import About
 from hrm_engine.data.puzzles.dihedral import NUM_DIHEDRAL, dihedral_cells
 from hrm_engine.data.puzzles.maze.board import VOCAB_SIZE, Maze
@@ -58,32 +59,30 @@ class MazeReport:
 
 def build_mazes(settings: MazeConfig, workspace: Workspace, *, progress: Progress | None = None) -> MazeReport:
     """What the settings describe: mazes of their CSV files, else generated ones. Raises what those raise."""
-    mazes, generated, files = settings.mazes, settings.generated, settings.files
-    folder = workspace.resolve(settings.dataset.output_dir)
+    generated, files, folder = settings.generated, settings.files, workspace.resolve(settings.output_dir)
+    common: dict[str, Any] = {
+        "seed": settings.seed,
+        "num_aug": settings.num_orientations,
+        "replace": settings.replace,
+    }
     if files.csv:
         return build_from_csv(
             folder,
             csv=[workspace.resolve(file) for file in files.csv],
             test_csv=[workspace.resolve(file) for file in files.test_csv],
-            test_count=mazes.test_count or 0,
+            test_count=settings.test_count or 0,
             subsample_size=files.subsample_size,
-            size=mazes.size,
-            seed=mazes.seed,
-            num_aug=mazes.num_orientations,
+            size=settings.size,
             skip_bad=files.skip_bad_records,
-            replace=settings.dataset.replace,
+            **common,
         )
     return build_generated(
         folder,
-        size=MAZE_SIZE if mazes.size is None else mazes.size,
-        count=generated.count,
-        test_count=MAZE_TESTS if mazes.test_count is None else mazes.test_count,
-        seed=mazes.seed,
-        min_path=generated.min_path,
-        loops=generated.loops,
-        num_aug=mazes.num_orientations,
-        replace=settings.dataset.replace,
+        size=MAZE_SIZE if settings.size is None else settings.size,
+        test_count=MAZE_TESTS if settings.test_count is None else settings.test_count,
         progress=progress,
+        **dict(generated),
+        **common,
     )
 
 
@@ -91,11 +90,11 @@ def build_generated(
     folder: Path,
     *,
     size: int = MAZE_SIZE,
-    count: int = MazeGeneratedConfig().count,
+    count: int = COUNT,
     test_count: int = MAZE_TESTS,
-    seed: int = MazeChoiceConfig().seed,
+    seed: int = SEED,
     min_path: int | None = None,
-    loops: float = MazeGeneratedConfig().loops,
+    loops: float = MAZE_LOOPS,
     num_aug: int = 1,
     replace: bool = False,
     progress: Progress | None = None,
@@ -140,7 +139,7 @@ def build_from_csv(
     test_count: int = 0,
     subsample_size: int | None = None,
     size: int | None = None,
-    seed: int = MazeChoiceConfig().seed,
+    seed: int = SEED,
     num_aug: int = 1,
     skip_bad: bool = False,
     replace: bool = False,

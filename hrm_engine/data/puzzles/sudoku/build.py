@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,37 +55,35 @@ class BuildReport:
 
 def build_sudokus(settings: SudokuConfig, workspace: Workspace, *, progress: Progress | None = None) -> BuildReport:
     """What the settings describe: the puzzles of a CSV file, the hard proxy, or generated ones; raises as those do."""
-    puzzles, generated, files = settings.puzzles, settings.generated, settings.files
-    folder, replace = workspace.resolve(settings.dataset.output_dir), settings.dataset.replace
-    seed, num_aug, workers = puzzles.seed, puzzles.num_aug, os.cpu_count() or 1
+    generated, files, folder = settings.generated, settings.files, workspace.resolve(settings.output_dir)
+    common: dict[str, Any] = {
+        "seed": settings.seed,
+        "num_aug": settings.num_aug,
+        "replace": settings.replace,
+        "progress": progress,
+    }
     if files.csv is not None:
         return build_from_csv(
             folder,
             workspace.resolve(files.csv),
             test_csv=None if files.test_csv is None else workspace.resolve(files.test_csv),
-            test_count=puzzles.test_count,
-            size=puzzles.size,
+            test_count=settings.test_count,
+            size=settings.size,
             subsample_size=files.subsample_size,
-            min_difficulty=puzzles.min_difficulty,
-            seed=seed,
-            num_aug=num_aug,
-            replace=replace,
-            progress=progress,
+            min_difficulty=settings.min_difficulty,
+            **common,
         )
+    common["workers"] = os.cpu_count() or 1
     if generated.hard_proxy:
-        return build_hard_proxy(folder, seed=seed, num_aug=num_aug, replace=replace, workers=workers, progress=progress)
+        return build_hard_proxy(folder, **common)
     return build_generated(
         folder,
-        size=puzzles.size or SUDOKU_SIZE,
+        size=settings.size or SUDOKU_SIZE,
         count=generated.count,
-        test_count=puzzles.test_count or SUDOKU_TESTS,
+        test_count=settings.test_count or SUDOKU_TESTS,
         blanks=generated.blanks,
-        seed=seed,
-        min_difficulty=puzzles.min_difficulty,
-        num_aug=num_aug,
-        replace=replace,
-        workers=workers,
-        progress=progress,
+        min_difficulty=settings.min_difficulty,
+        **common,
     )
 
 
