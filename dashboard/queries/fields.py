@@ -1,4 +1,4 @@
-"""Columns of rows as they stand in files, which hold whatever somebody wrote into them."""
+"""Values as they stand in files, which hold whatever somebody wrote into them."""
 
 from __future__ import annotations
 

@@ -19,20 +19,20 @@ def incidents(reader: MetricsReader) -> pd.DataFrame:
     """The last incidents of each kind, newest first: ``step, event, what``."""
     import pandas as pd
 
-    found = []
+    lines = []
     for event in INCIDENTS:
         rows = reader.rows(event, n=MAX_INCIDENTS)
         for step, at, row in zip(column(rows, "step"), times(rows), rows.to_dict("records"), strict=True):
-            found.append((at or 0.0, None if step is None else int(step), event, _told(event, row)))
-    found.sort(key=lambda incident: (incident[0], incident[1] or 0), reverse=True)
-    frame = pd.DataFrame([incident[1:] for incident in found], columns=["step", "event", "what"])
+            lines.append((at or 0.0, None if step is None else int(step), event, _sentence(event, row)))
+    lines.sort(key=lambda incident: (incident[0], incident[1] or 0), reverse=True)
+    frame = pd.DataFrame([incident[1:] for incident in lines], columns=["step", "event", "what"])
     return frame.astype({"step": "Int64", "event": "str", "what": "str"})
 
 
-def _told(event: str, row: dict[str, Any]) -> str:
-    said = text_of(row.get("message")) or text_of(row.get("reason"))
-    if said:
-        return said
+def _sentence(event: str, row: dict[str, Any]) -> str:
+    message = text_of(row.get("message")) or text_of(row.get("reason"))
+    if message:
+        return message
     if event == "spike":
         return f"loss {finite(row.get('loss'))}, median of the last 50 rows {finite(row.get('median'))}"
     if event == "resume":

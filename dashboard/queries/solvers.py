@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.attachments import Attachments, Version
-from dashboard.queries.fields import whole_number
+from dashboard.queries.fields import text_of, whole_number
 from dashboard.queries.filecache import FileCache
 from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.errors import DataError, HRMError
@@ -61,9 +61,7 @@ class Solvers:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._attachments = Attachments(workspace)
-        self._cards: FileCache[dict[str, Any]] = FileCache(readable_json, _KEPT)
-        self._configs: FileCache[dict[str, Any]] = FileCache(readable_json, _KEPT)
-        self._arguments: FileCache[dict[str, Any]] = FileCache(readable_json, _KEPT)
+        self._files: FileCache[dict[str, Any]] = FileCache(readable_json, 3 * _KEPT)
 
     def all(self, run_dirs: Sequence[Path]) -> list[Solver]:
         """Every complete bundle with a puzzle card, the one saved last first."""
@@ -75,11 +73,11 @@ class Solvers:
         from hrm_engine.data.puzzles.kinds import BOARDS
 
         version = self._attachments.version(run_dir)
-        card = self._cards.get(run_dir / "puzzle.json") or {}
+        card = self._files.get(run_dir / "puzzle.json") or {}
         height, width = whole_number(card.get("height"), _LARGEST_SIDE), whole_number(card.get("width"), _LARGEST_SIDE)
-        if version is None or height is None or width is None or card.get("puzzle") not in BOARDS:
+        if version is None or height is None or width is None or text_of(card.get("puzzle")) not in BOARDS:
             return None
-        config = self._configs.get(run_dir / CONFIG_FILE) or {}
+        config = self._files.get(run_dir / CONFIG_FILE) or {}
         return Solver(
             id=run_id(run_dir, self.workspace),
             path=run_dir,
@@ -93,7 +91,7 @@ class Solvers:
         )
 
     def _dataset(self, run_dir: Path) -> Path | None:
-        parameters = (self._arguments.get(run_dir / ARGS_FILE) or {}).get("parameters")
+        parameters = (self._files.get(run_dir / ARGS_FILE) or {}).get("parameters")
         data = parameters.get("data") if isinstance(parameters, dict) else None
         named = data.get("data_path") if isinstance(data, dict) else None
         if not isinstance(named, str) or not named:

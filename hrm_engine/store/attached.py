@@ -66,14 +66,14 @@ def listed_experts(metadata_file: Path) -> tuple[Attached, ...]:
     entries = readable_json(metadata_file).get(EXPERTS_FIELD)
     return tuple(
         Attached(
-            expert_id=str(entry.get("expert_id")),
+            expert_id=entry["expert_id"],
             module=str(entry.get("module", "")),
             layer=str(entry.get("layer", "")),
             column=entry["column"] if isinstance(entry.get("column"), int) else -1,
             sha256=str(entry.get("sha256", "")),
         )
         for entry in (entries if isinstance(entries, list) else ())
-        if isinstance(entry, dict)
+        if isinstance(entry, dict) and isinstance(entry.get("expert_id"), str)
     )
 
 

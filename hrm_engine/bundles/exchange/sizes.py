@@ -78,10 +78,10 @@ def core_of(
     def shape(name: str) -> tuple[int, int]:
         if name not in tensors:
             raise BundleError(f"{where}: {name} is missing: this is no whole checkpoint of --format {kind}")
-        found = tuple(tensors[name].shape)
-        if len(found) != 2 or not all(found):
-            raise BundleError(f"{where}: {name} has shape {found}, and two dimensions are needed")
-        return found[0], found[1]
+        sides = tuple(tensors[name].shape)
+        if len(sides) != 2 or not all(sides):
+            raise BundleError(f"{where}: {name} has shape {sides}, and two dimensions are needed")
+        return sides[0], sides[1]
 
     settings = _Settings(kind, sizes, arch, where)
     vocab_size, width = shape(EMBEDDING)
