@@ -91,7 +91,10 @@ def planned_folder(config: TrainConfig, workspace: Workspace, *, resume: bool, f
 
 
 def existing_run(name: str | None, parent: Path, run: RunConfig) -> Path:
-    """The folder that ``--resume`` continues. Raises ConfigError where there is none, or more than one fits."""
+    """The folder that ``--resume`` continues, by name or id.
+
+    Raises ConfigError where there is none, or more than one fits.
+    """
     if name is None:
         # Up to version 0.1 the unnamed runs of every kind were called default.
         starts = (run.default_name, RunConfig.default_name)
@@ -100,6 +103,9 @@ def existing_run(name: str | None, parent: Path, run: RunConfig) -> Path:
         if len(unnamed) > 1:
             raise ConfigError(f"--resume: say which run with {run.name_flag}: {', '.join(unnamed)}")
         name = unnamed[0] if unnamed else run.default_name
+    home, _, last = name.rpartition("/")
+    if home and parent.as_posix().endswith(f"/{home}"):  # an id, as the dashboard shows it, or a path
+        name = last
     path = _named(parent, name, run.name_flag)
     if not (path / ARGS_FILE).is_file():
         raise ConfigError(f"--resume: there is no run {name!r} in {parent}; start it without --resume")

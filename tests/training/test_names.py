@@ -228,3 +228,7 @@ def test_an_unnamed_solver_has_a_name_of_its_own(puzzle_lab: PuzzleLab) -> None:
     shutil.rmtree(second)
     first.rename(first.with_name("default"))
     assert existing_run(None, first.parent, PUZZLE.run) == first.with_name("default")
+    assert existing_run("runs/default", first.parent, PUZZLE.run) == first.with_name("default")
+    for other in ("brains/actv1/default", "../runs/default"):
+        with pytest.raises(ConfigError, match="--run-name"):
+            existing_run(other, first.parent, PUZZLE.run)
