@@ -22,7 +22,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 @dataclass(frozen=True)
 class Precision:
-    """What is kept, what is computed in, and whether the loss needs scaling."""
+    """Types of weights that are kept and of computing, and whether the loss needs scaling."""
 
     master: torch.dtype
     compute: torch.dtype
@@ -31,7 +31,7 @@ class Precision:
 
 
 def choose_device(name: str, *, strict: bool = False) -> tuple[torch.device, str | None]:
-    """The device for a ``--device`` value, and a message where it is not the one that was asked for.
+    """The device for a ``--device`` value, and a message where it is another one.
 
     Raises:
         ConfigError: the device is not there and ``strict`` is set.

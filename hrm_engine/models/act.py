@@ -45,14 +45,14 @@ class TextBatch:
 
 @dataclass(frozen=True)
 class TextLosses:
-    """Sums over label tokens, on the device, without graph; a position that has stopped is in none of them."""
+    """Sums over label tokens of this process, on the device, without graph; stopped positions are in none of them."""
 
     ce_by_segment: Tensor
     """(N,) sum of the token losses in nats at each depth, over the positions that run it."""
     halt: Tensor
     """Scalar sum of the halting losses, 0 where there is one segment."""
     routing: RoutingSums | None = None
-    """What the routers did, where there are experts."""
+    """Sums about the routers, where there are experts."""
 
     def __add__(self, other: TextLosses) -> TextLosses:
         routing = self.routing + other.routing if self.routing and other.routing else None
@@ -139,18 +139,18 @@ def accumulate_gradients(
     for carry in segments:
         hidden = carry.z_h.flatten(0, 1)
         stopped = None if carry.stopped is None else carry.stopped.flatten()
-        asked = labels if stopped is None else labels.masked_fill(stopped, IGNORE)
-        total, by_token = token_losses(hidden, core.lm_head.weight, asked)
+        running = labels if stopped is None else labels.masked_fill(stopped, IGNORE)
+        total, by_token = token_losses(hidden, core.lm_head.weight, running)
         loss = total / (num_segments * normaliser)
         if previous is not None:
-            halt = halting_loss(core, *previous, by_token, asked != IGNORE)
+            halt = halting_loss(core, *previous, by_token, running != IGNORE)
             halt_sum = halt_sum + halt.detach()
             loss = loss + HALT_LOSS_WEIGHT * halt / normaliser
             by_token = by_token if stopped is None else torch.where(stopped, previous[1], by_token)
         if dispatch is not None:
-            balancing, sums_here = dispatch.take((asked != IGNORE).sum() / (num_segments * normaliser))
+            balancing, part = dispatch.take((running != IGNORE).sum() / (num_segments * normaliser))
             loss = loss + balancing
-            routing = sums_here if routing is None else routing + sums_here
+            routing = part if routing is None else routing + part
         backward(loss)
         sums.append(total.detach())
         previous = (hidden.detach(), by_token)

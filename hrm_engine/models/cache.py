@@ -115,7 +115,7 @@ class HeldSlot:
 
 
 class HeldKeys:
-    """What positions that stopped leave to the others, where whole rows are computed at once."""
+    """Keys and values of positions that stopped, for the others, where whole rows are computed at once."""
 
     def __init__(self, config: CoreConfig) -> None:
         self._slots = [[HeldSlot() for _ in range(_layers_in_call(config, call))] for call in range(config.num_calls)]

@@ -85,10 +85,10 @@ class OpenMoE(MoE):
         scores = torch.cat((self.router(tokens), own[:, None]), 1)
         if not self.is_on:
             scores[:, new] = -torch.inf
-        wanted = scores.detach() + nn.functional.pad(self.router.balance_bias, (0, 1))
+        preference = scores.detach() + nn.functional.pad(self.router.balance_bias, (0, 1))
         if self.is_forced:
-            wanted[:, new] = torch.inf
-        chosen = wanted.topk(self.experts_per_token, dim=-1).indices
+            preference[:, new] = torch.inf
+        chosen = preference.topk(self.experts_per_token, dim=-1).indices
         weights = scores.gather(1, chosen).softmax(-1)
         is_new = chosen == new
         others = (self.gate_proj, self.up_proj, self.down_proj)

@@ -21,7 +21,7 @@ from hrm_engine.kernels.experts import experts
 
 
 class Routing(NamedTuple):
-    """What a router did with the T tokens of one call; fp32, (N,) each but for ``z``."""
+    """Result of a router for the T tokens of one call; fp32, (N,) each but for ``z``."""
 
     probabilities: Tensor
     """Sum over tokens of the softmax over all experts; with graph."""
@@ -90,10 +90,10 @@ class MoE(nn.Module):
         batch, length, width = x.shape
         tokens = x.reshape(-1, width)
         scores = self.router(tokens)
-        wanted = scores.detach() + self.router.balance_bias
+        preference = scores.detach() + self.router.balance_bias
         if noise is not None:
-            wanted = wanted + noise.reshape(-1, self.num_experts)
-        chosen = wanted.topk(self.experts_per_token, dim=-1).indices
+            preference = preference + noise.reshape(-1, self.num_experts)
+        chosen = preference.topk(self.experts_per_token, dim=-1).indices
         weights = scores.gather(1, chosen).softmax(-1)
         hits = nn.functional.one_hot(chosen, self.num_experts)  # (T, k, N)
         assigned = hits.sum((0, 1))
@@ -161,12 +161,12 @@ class Dispatch:
         return self.noise * torch.randn(shape, generator=self.generator, device=device)
 
     def take(self, share: Tensor | float) -> tuple[Tensor, RoutingSums]:
-        """What to add to the loss for the calls since the last time, and what they add up to; they are forgotten here.
+        """Loss to add for the calls since the last time, and their sums; the calls are forgotten.
 
         Both losses are means over the calls that carry gradient.
 
         Args:
-            share: of the whole step that these calls stand for.
+            share: part of the whole step that these calls stand for.
         """
         calls, self.calls = self.calls, []
         with_gradient = [routing for _, routing in calls if routing.probabilities.requires_grad] or [calls[-1][1]]
@@ -181,7 +181,7 @@ class Dispatch:
 
 
 class RoutingSums(NamedTuple):
-    """Sums over calls, on the device, without graph."""
+    """Sums over calls of this process, on the device, without graph."""
 
     balance: Tensor
     """Scalar, weighted so that a whole step adds up to the mean over its calls with gradient."""
@@ -210,7 +210,7 @@ def move_balance_biases(
     """``b_i += rate * sign(mean load - load_i)`` for every router (2408.15664), from the loads of one step.
 
     Args:
-        layers: as in :class:`RoutingSums`.
+        layers: as in :class:`RoutingSums`, of the whole step.
         stepped: bool; where it is False the step was skipped, and nothing moves.
     """
     for name, numbers in layers.items():
