@@ -35,7 +35,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Slots:
-    """State of the slots between steps."""
+    """State of the slots of this process between steps."""
 
     carry: Carry
     """(B * K, S, D), the K latents of a slot one after the other."""
@@ -115,7 +115,7 @@ def refill(slots: Slots, queue: Rows, cursor: Tensor) -> tuple[Slots, Tensor]:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised. Labels equal to ``ignore_label`` carry no loss; None: all do."""
+    """The loss of a step. Labels equal to ``ignore_label`` carry no loss; None: all do."""
 
     loss: Literal["stablemax", "softmax"] = "stablemax"
     label_smoothing: float = 0.0
@@ -137,7 +137,7 @@ NUMBERS = (
     "fresh_tokens",
     "tokens",
 )
-"""What a step measures: sums over its slots; the accuracies and segments over those that halted now."""
+"""Measurements of a step: sums over the slots of this process, accuracies and segments over those that halted now."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Thought:
     numbers: Tensor
     """(len(NUMBERS),) fp32, without graph."""
     routing: RoutingSums | None = None
-    """What the routers did, where there are experts."""
+    """Sums about the routers, where there are experts."""
 
 
 def think(
@@ -173,7 +173,7 @@ def think(
     Q-learning of going on against the value of the next segment, which runs without gradient.
 
     Args:
-        num_slots: B of the whole step; these slots may be a part of them.
+        num_slots: B of the whole step; these slots are a part of them.
         min_segments: (B,) segments that a slot must think before it may halt (exploration; 0 = none, at most
             ``halt_max_steps``).
         puzzle: (B, P * D) rows of the puzzle embedding, with gradient.
