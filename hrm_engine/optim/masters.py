@@ -13,6 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hrm_engine.optim.weights import Trainable
+
 
 class MasterWeights:
     """The one-process form of :class:`~hrm_engine.optim.weights.Weights`.
@@ -20,8 +22,7 @@ class MasterWeights:
     ``parameters`` are the masters, with ``.grad``; the model's own parameters where it computes in their dtype.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        self.model = model
+    def __init__(self, model: Trainable, dtype: torch.dtype) -> None:
         self.parameters: dict[str, nn.Parameter] = {}
         self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
         self._frozen: list[tuple[str, int, Tensor]] = []

@@ -7,11 +7,21 @@ the protocol alone: :class:`~hrm_engine.optim.masters.MasterWeights` is the one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from torch import Tensor, nn
+
+
+class Trainable(Protocol):
+    """The part of a model that weights need; a module of torch has it."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]: ...
+
+    def state_dict(self) -> Mapping[str, Tensor]: ...
 
 
 class Weights(Protocol):

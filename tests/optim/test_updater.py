@@ -242,7 +242,7 @@ def test_state_of_another_model_is_refused() -> None:
 def test_gradients_do_not_add_up_over_updates(dtype: torch.dtype) -> None:
     once, twice = net(dtype), net(dtype)
     first, second = updater_of(once, grad_clip=0.0), updater_of(twice, grad_clip=0.0)
-    second.weights.model.inner.weight.grad = torch.ones_like(twice.inner.weight)  # left over from elsewhere
+    twice.inner.weight.grad = torch.ones_like(twice.inner.weight)  # left over from elsewhere
     a = first.update(one_pass(once, 0), schedule_share=1e-3)
     b = second.update(one_pass(twice, 0), schedule_share=1e-3)
     assert torch.equal(a.grad_norm, b.grad_norm)
