@@ -75,17 +75,17 @@ def ours(options: dict[str, Any]) -> Iterator[Stepper]:
         **options["network"],
     )
     with Trainer(config, workspace=Workspace(Path(options["workspace"]))) as trainer:
-        update, inside = trainer.updater.update, 0.0
+        update, inside = trainer.setup.updater.update, 0.0
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             nonlocal inside
             start = time.perf_counter()
             result = update(*args, **kwargs)
-            wait(trainer.device)
+            wait(trainer.setup.device)
             inside = time.perf_counter() - start
             return result
 
-        trainer.updater.update = timed  # type: ignore[method-assign]
+        trainer.setup.updater.update = timed  # type: ignore[method-assign]
 
         def step() -> Report:
             trainer.step()
@@ -94,7 +94,7 @@ def ours(options: dict[str, Any]) -> Iterator[Stepper]:
         def more() -> Report:
             task = trainer.task
             assert isinstance(task, PuzzleTask)
-            queue = RowQueue(task.train_set, num_slots=batch_size, seed=1, symmetries=True, device=trainer.device)
+            queue = RowQueue(task.train_set, num_slots=batch_size, seed=1, symmetries=True, device=trainer.setup.device)
             start = time.perf_counter()
             queue.fill(0, 0)
             feeding = (time.perf_counter() - start) / queue.capacity
@@ -106,10 +106,10 @@ def ours(options: dict[str, Any]) -> Iterator[Stepper]:
                 # at most: every slot takes a fresh row in every step
                 "feeding_s": feeding * batch_size,
                 "evaluation_s": evaluation * published.eval_rows / published.eval_every,
-                "num_parameters": sum(p.numel() for p in trainer.model.parameters()),
+                "num_parameters": sum(p.numel() for p in trainer.setup.model.parameters()),
             }
 
-        yield Stepper(step, more, trainer.device)
+        yield Stepper(step, more, trainer.setup.device)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def report(
     trace = TRACE.absolute()
     with our_trainer(device, size) as trainer:
         waits = waits_of(trainer, trace)
-        count = sum(parameter.numel() for parameter in trainer.model.parameters())
+        count = sum(parameter.numel() for parameter in trainer.setup.model.parameters())
     calls = ", ".join(f"{number} x {name}" for name, number in waits.items()) or "none"
     return (
         text_peer.report(device, size, turns=turns, warmup=warmup, side=side)
@@ -52,7 +52,7 @@ def waits_of(trainer: Trainer, trace: Path, calls: tuple[str, ...] = WAITS) -> d
     for _ in range(WARMUP):
         trainer.step()
     trainer.journal.read(trainer.state)
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if trainer.device.type == "cuda" else [])
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if trainer.setup.device.type == "cuda" else [])
     with profile(activities=activities) as recorded:
         for _ in range(STEADY_STEPS):
             trainer.step()

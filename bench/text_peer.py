@@ -117,7 +117,7 @@ def _step(form: str, device: torch.device, size: Size) -> Iterator[tuple[Callabl
     compiled = "compiled" in form
     if form.startswith("ours"):
         with our_trainer(device, size, compiled=compiled) as trainer:
-            yield trainer.step, step_flops(trainer.core, rows=size.rows).total
+            yield trainer.step, step_flops(trainer.task.core, rows=size.rows).total
     else:
         with their_step(device, size, compiled=compiled) as (step, _):
             yield step, 0.0
@@ -144,7 +144,7 @@ def our_trainer(device: torch.device, size: Size, *, compiled: bool | None = Non
             gradient_checkpointing=False,
         )
         with Trainer(config, workspace=workspace) as trainer:
-            assert trainer.core.vocab_size == VOCABULARY
+            assert trainer.task.core.vocab_size == VOCABULARY
             yield trainer
 
 

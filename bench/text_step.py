@@ -68,7 +68,7 @@ def _measure(
     restart_peak(device)
     inside: list[float] = []
     with Trainer(config, workspace=workspace) as trainer:
-        update = trainer.updater.update
+        update = trainer.setup.updater.update
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
@@ -77,7 +77,7 @@ def _measure(
             inside.append(time.perf_counter() - start)
             return result
 
-        trainer.updater.update = timed  # type: ignore[method-assign]
+        trainer.setup.updater.update = timed  # type: ignore[method-assign]
         whole, tokens, rates = [], [], []
         for _ in range(config.run.steps):
             # beside every step, because a shared machine's speed drifts while it is measured
@@ -86,7 +86,7 @@ def _measure(
             tokens.append(trainer.step().update.value.counts["num_tokens"])
             wait(device)
             whole.append(time.perf_counter() - start)
-        core = trainer.core
+        core = trainer.task.core
     step = statistics.median(whole[warmup:])
     outside = statistics.median(1 - i / w for i, w in zip(inside[warmup:], whole[warmup:], strict=True))
     flops = step_flops(core, rows=config.run.batch_size).total

@@ -31,8 +31,9 @@ from hrm_engine.training.monitor import Monitor
 from hrm_engine.training.opening import announce, begin
 from hrm_engine.training.run_folder import saved_run_id
 from hrm_engine.training.setup import Setup
+from hrm_engine.training.state import TrainState
 from hrm_engine.training.stopping import Stop, Stopper
-from hrm_engine.training.task import Evaluated, Measured, StepWork, task_of
+from hrm_engine.training.task import Evaluated, Measured, StepWork, Task, task_of
 from hrm_engine.training.tracker import Tracker, WandbTracker
 
 T = TypeVar("T")
@@ -62,6 +63,8 @@ class Trainer:
         LockedError: another trainer is at work there. StorageError: the folder cannot be written.
     """
 
+    setup: Setup
+    """Model, weights, optimizer and state: everything that a step works on."""
     journal: Journal
     keeper: Keeper
     monitor: Monitor
@@ -102,6 +105,16 @@ class Trainer:
             self._end("stopped", f"left at step {self.state.step} without finish()")
         else:
             self._fail(error)
+
+    @property
+    def task(self) -> Task:
+        """Data, losses and evaluation."""
+        return self.setup.task
+
+    @property
+    def state(self) -> TrainState:
+        """Counters, and everything else that a checkpoint keeps beside tensors."""
+        return self.setup.state
 
     @property
     def total_steps(self) -> int:
@@ -187,7 +200,7 @@ class Trainer:
         weights, optimizer = self.keeper.checkpoint_tensors()
         path = save_checkpoint(
             self.run_dir,
-            core=self.core,
+            core=self.task.core,
             config=self.config,
             companions=self.task.companions,
             weights=weights,
@@ -195,7 +208,7 @@ class Trainer:
             task=self.task.state_tensors(),
             state=self.state,
             fingerprint=self.task.facts.fingerprint,
-            device=self.device,
+            device=self.setup.device,
         )
         self.journal.write(
             "checkpoint",
@@ -255,16 +268,13 @@ class Trainer:
         self._stack.callback(setup.task.close)
         self._new_folder = None if self._how.resume else folder.path
         self.run_dir = folder.path
-        self.device, self.precision, self.checkpointing = setup.device, setup.precision, setup.checkpointing
-        self.task, self.core, self.model = setup.task, setup.task.core, setup.model
-        self.weights, self.average, self.updater = setup.weights, setup.average, setup.updater
-        self.state = setup.state
+        self.setup = setup
         self._saved_step = self.state.step if setup.is_saved else None
         self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
-        self._begin_journal(setup, [*setup.messages, *folder.messages])
+        self._begin_journal([*setup.messages, *folder.messages])
 
-    def _begin_journal(self, setup: Setup, messages: list[str]) -> None:
-        config = self.config
+    def _begin_journal(self, messages: list[str]) -> None:
+        config, setup = self.config, self.setup
         log_file = config.run.log_file
         self.journal = Journal(
             self.run_dir,
@@ -273,8 +283,8 @@ class Trainer:
             copies=() if log_file is None else (self.workspace.resolve(log_file),),
             observer=self._observer,
             tracker=self._tracker(),
-            device=self.device,
-            loss_scaling=self.precision.loss_scaling,
+            device=setup.device,
+            loss_scaling=setup.precision.loss_scaling,
             log_every=max(1, config.run.steps // 50),
         )
         self._stack.callback(self.journal.close)
@@ -288,7 +298,7 @@ class Trainer:
             is_new=not self._how.resume,
             command_line=self._command_line,
         )
-        self.monitor = Monitor(self.run_dir, self.device, step=lambda: self.state.step, write=self.journal.write)
+        self.monitor = Monitor(self.run_dir, setup.device, step=lambda: self.state.step, write=self.journal.write)
         self._stack.enter_context(self.monitor)
         self._stack.enter_context(self.stopper)
         self.monitor.say("training")
@@ -301,16 +311,18 @@ class Trainer:
         return WandbTracker(run.wandb, self.run_dir, self.run_id, project=run.wandb_project, config=flat(self.config))
 
     def _update(self, schedule_share: float) -> UpdateResult[Measured]:
+        setup = self.setup
+
         def attempt(micro_batch: int) -> tuple[UpdateResult[Measured], StepWork]:
             work = self.task.work(
-                self.state, micro_batch, checkpointing=self.checkpointing, num_pending=self.journal.num_pending
+                self.state, micro_batch, checkpointing=setup.checkpointing, num_pending=self.journal.num_pending
             )
-            return self.updater.update(work.run, schedule_share=schedule_share), work
+            return setup.updater.update(work.run, schedule_share=schedule_share), work
 
         update, work = self._halving(attempt)
         work.commit(update.stepped, schedule_share)
-        if self.average is not None:
-            self.average.update(self.state.step + 1, update.stepped)
+        if setup.average is not None:
+            setup.average.update(self.state.step + 1, update.stepped)
         return update
 
     def _measure(self, *, full: bool = False) -> Evaluated | None:
@@ -331,8 +343,8 @@ class Trainer:
                         "--gradient-checkpointing, or --use-8bit-optimizer"
                     ) from error
             # outside of the handler, where the failed attempt's tensors are still alive
-            self.weights.zero_grad()
-            release_memory(self.device)
+            self.setup.weights.zero_grad()
+            release_memory(self.setup.device)
             state.micro_batch_size //= 2
             message = f"memory ran out: the micro-batch is {state.micro_batch_size} rows now, same effective batch"
             self.journal.write("oom", state.step, micro_batch_size=state.micro_batch_size, message=message)

@@ -18,7 +18,9 @@ def test_both_sides_are_the_same_network_and_waits_of_a_step_are_counted(workspa
     trace = workspace / "trace" / "step.json"
     with their_step(CPU, TINY) as (step, theirs), our_trainer(CPU, TINY) as trainer:
         step()
-        assert sum(parameter.numel() for parameter in trainer.model.parameters()) == pytest.approx(theirs, rel=0.001)
+        assert sum(parameter.numel() for parameter in trainer.setup.model.parameters()) == pytest.approx(
+            theirs, rel=0.001
+        )
         # on a CPU, where no call waits, every step is read at once
         waits = text_gpu.waits_of(trainer, trace, ("aten::_local_scalar_dense",))
     assert waits["aten::_local_scalar_dense"] >= text_gpu.STEADY_STEPS

@@ -75,10 +75,10 @@ def test_embeddings_of_the_same_width_are_taken_over(lab: Lab, source: Path) -> 
     with Trainer(lab.config(brain_name="run", model=str(folder), amp=False), workspace=lab.workspace) as trainer:
         their = load_file(folder / "model.safetensors")
         embeddings, head = their["model.embed_tokens.weight"], their["lm_head.weight"]
-        assert torch.equal(trainer.model.embed_tokens.weight, embeddings)
-        torch.testing.assert_close(trainer.model.lm_head.weight, head / (head.std() * 8))
+        assert torch.equal(trainer.setup.model.embed_tokens.weight, embeddings)
+        torch.testing.assert_close(trainer.setup.model.lm_head.weight, head / (head.std() * 8))
         # their own scale is brought to 1
-        assert trainer.core.embedding_scale == pytest.approx(1 / float(embeddings.std()))
+        assert trainer.task.core.embedding_scale == pytest.approx(1 / float(embeddings.std()))
         trainer.step()
         trainer.finish()
     assert told(trainer.run_dir) == [f"embeddings and output head taken over from {folder}"]
@@ -157,7 +157,7 @@ def test_weights_of_a_bundle_a_checkpoint_and_a_file(lab: Lab) -> None:
         config = lab.config(brain_name=name, student_init=str(relative), seed=3, eval_batches=0)
         with Trainer(config, workspace=lab.workspace) as trainer:
             expected = load_file(file) if place == file else load_tensors(place, "model")
-            first = {key: tensor.clone() for key, tensor in trainer.weights.tensors().items()}
+            first = {key: tensor.clone() for key, tensor in trainer.setup.weights.tensors().items()}
             assert all(torch.equal(first[key], tensor) for key, tensor in expected.items())
             trainer.step()
             trainer.finish()
@@ -194,7 +194,7 @@ def test_a_student_may_think_in_more_or_fewer_segments(lab: Lab, before: int, af
     expected = load_tensors(parent, "model")
     config = lab.config(brain_name="child", student_init="parent", halt_max_steps=after)
     with Trainer(config, workspace=lab.workspace) as trainer:
-        first = {key: tensor.clone() for key, tensor in trainer.weights.tensors().items()}
+        first = {key: tensor.clone() for key, tensor in trainer.setup.weights.tensors().items()}
         head = {key for key in {**first, **expected} if key.startswith("halt_head.")}
         assert all(torch.equal(first[key], tensor) for key, tensor in expected.items() if key not in head)
         if before == 1:
@@ -229,7 +229,9 @@ def test_half_precision_weights_are_taken(lab: Lab) -> None:
     tensors = {name: tensor.half() for name, tensor in model.state_dict().items()}
     save_file(tensors, lab.root / "half.safetensors")
     with Trainer(lab.config(brain_name="run", student_init="half.safetensors"), workspace=lab.workspace) as trainer:
-        assert all(torch.equal(tensor, tensors[name].float()) for name, tensor in trainer.weights.tensors().items())
+        assert all(
+            torch.equal(tensor, tensors[name].float()) for name, tensor in trainer.setup.weights.tensors().items()
+        )
         trainer.step()
 
 

@@ -68,15 +68,15 @@ def test_the_count_goes_on_after_a_resume(lab: Lab) -> None:
 
 def test_a_healthy_step_begins_the_count_anew(lab: Lab) -> None:
     with Trainer(lab.config(brain_name="run", amp=False, nan_patience=2), workspace=lab.workspace) as trainer:
-        head = trainer.model.lm_head.weight
+        head = trainer.setup.model.lm_head.weight
         for broken in (True, False, True, False):
             value = head[0, 0].item()
             with torch.no_grad():
                 head[0, 0] = math.nan if broken else value
-            before = {name: tensor.clone() for name, tensor in trainer.weights.tensors().items()}
+            before = {name: tensor.clone() for name, tensor in trainer.setup.weights.tensors().items()}
             trainer.step()
             same = all(
-                torch.equal(before[n], t) or before[n].isnan().any() for n, t in trainer.weights.tensors().items()
+                torch.equal(before[n], t) or before[n].isnan().any() for n, t in trainer.setup.weights.tensors().items()
             )
             assert same == broken
             with torch.no_grad():
@@ -119,7 +119,7 @@ def test_a_spike_is_told_and_training_goes_on(lab: Lab) -> None:
             trainer.step()
         median = statistics.median(trainer.state.recent_losses)
         with torch.no_grad():
-            trainer.model.lm_head.weight *= 1000
+            trainer.setup.model.lm_head.weight *= 1000
         trainer.step()
         trainer.step()
         trainer.finish()
@@ -133,10 +133,10 @@ def test_a_spike_is_told_and_training_goes_on(lab: Lab) -> None:
 def test_overflow_of_scaled_fp16_gradients_is_no_bad_loss(lab: Lab) -> None:
     """The first steps in fp16 may overflow until the loss scale has adapted: skipped, but not counted."""
     with Trainer(lab.config(brain_name="run", model_dtype="fp16", nan_patience=1), workspace=lab.workspace) as trainer:
-        trainer.updater.loss_scale.fill_(2.0**60)
-        before = {name: tensor.clone() for name, tensor in trainer.weights.tensors().items()}
+        trainer.setup.updater.loss_scale.fill_(2.0**60)
+        before = {name: tensor.clone() for name, tensor in trainer.setup.weights.tensors().items()}
         report = trainer.step()
         assert not bool(report.update.stepped)
-        assert all(torch.equal(before[name], tensor) for name, tensor in trainer.weights.tensors().items())
-        assert float(trainer.updater.loss_scale) < 2.0**60
+        assert all(torch.equal(before[name], tensor) for name, tensor in trainer.setup.weights.tensors().items())
+        assert float(trainer.setup.updater.loss_scale) < 2.0**60
     assert of(trainer.run_dir, "nan") == []

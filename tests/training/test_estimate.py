@@ -82,28 +82,32 @@ def assert_as_measured(config: TrainConfig, workspace: Workspace) -> None:
     with Trainer(config, workspace=workspace) as trainer:
         trainer.step()
         trainer.step()
-        model = trainer.model
-        assert replace_scale(found) == trainer.core.model_copy(update={"embedding_scale": 1.0})
+        model = trainer.setup.model
+        assert replace_scale(found) == trainer.task.core.model_copy(update={"embedding_scale": 1.0})
         assert found.parameters.total == sum(parameter.numel() for parameter in model.parameters())
         assert found.steps == trainer.total_steps
-        assert (found.parameters.active < found.parameters.total) == bool(trainer.model.experts)
-        assert found.dtype == str(trainer.precision.compute).removeprefix("torch.")
+        assert (found.parameters.active < found.parameters.total) == bool(trainer.setup.model.experts)
+        assert found.dtype == str(trainer.setup.precision.compute).removeprefix("torch.")
         own = {id(parameter) for parameter in model.parameters()}
-        parameters = trainer.weights.parameters.values()
+        parameters = trainer.setup.weights.parameters.values()
         assert found.memory.weights == nbytes((*model.parameters(), *model.buffers()))
         assert found.memory.masters == nbytes(master for master in parameters if id(master) not in own)
         assert found.memory.gradients == nbytes(m.grad for m in parameters if m.grad is not None)
         assert found.memory.average == (
-            0 if trainer.average is None else nbytes(trainer.average.state_tensors().values())
+            0 if trainer.setup.average is None else nbytes(trainer.setup.average.state_tensors().values())
         )
-        state = {name: t for name, t in trainer.updater.state_tensors().items() if not name.endswith("step")}
+        state = {name: t for name, t in trainer.setup.updater.state_tensors().items() if not name.endswith("step")}
         if found.memory.optimizer is not None:
             assert found.memory.optimizer == pytest.approx(nbytes(state.values()), abs=5000, rel=0.01)
-        work = trainer.task.work(trainer.state, trainer.state.micro_batch_size, checkpointing=trainer.checkpointing)
+        work = trainer.task.work(
+            trainer.state, trainer.state.micro_batch_size, checkpointing=trainer.setup.checkpointing
+        )
         with LiveBytes() as counted:
             work.run(torch.autograd.backward)
         assert found.memory.activations == pytest.approx(counted.peak, rel=CLOSE)
-        work = trainer.task.work(trainer.state, trainer.state.micro_batch_size, checkpointing=trainer.checkpointing)
+        work = trainer.task.work(
+            trainer.state, trainer.state.micro_batch_size, checkpointing=trainer.setup.checkpointing
+        )
         with counter() as flops:
             work.run(torch.autograd.backward)
         assert found.flops.total == pytest.approx(flops.get_total_flops(), rel=CLOSE)
@@ -166,7 +170,7 @@ def test_stages_are_those_of_the_trainer(lab: Lab, puzzle_lab: PuzzleLab) -> Non
     )
     for config, workspace in ((text, lab.workspace), (puzzles, puzzle_lab.workspace)):
         with Trainer(config, workspace=workspace) as trainer:
-            plan = stages(trainer.task.costs(config, trainer.core))
+            plan = stages(trainer.task.costs(config, trainer.task.core))
             assert [stage.first for stage in plan] == [sum(s.num_steps for s in plan[:n]) for n in range(len(plan))]
             assert sum(stage.num_steps for stage in plan) == 20
             assert len(plan) > 2
@@ -175,11 +179,11 @@ def test_stages_are_those_of_the_trainer(lab: Lab, puzzle_lab: PuzzleLab) -> Non
                     trainer.state.step = step
                     share = config.network.grad_calls_warmup
                     cycles, grad_calls = stage.setting
-                    assert warmed_grad_calls(trainer.core, share, trainer.state) == grad_calls
+                    assert warmed_grad_calls(trainer.task.core, share, trainer.state) == grad_calls
                     if isinstance(trainer.task, PuzzleTask):
                         assert trainer.task.cycles(trainer.state) == cycles
             trainer.state.step = 0
-            assert stages(TextTask.costs(lab.config(steps=7), trainer.core)) == [Stage(0, 7)]
+            assert stages(TextTask.costs(lab.config(steps=7), trainer.task.core)) == [Stage(0, 7)]
 
 
 def test_a_run_of_cheaper_steps(lab: Lab) -> None:

@@ -125,7 +125,7 @@ def test_at_one_row_the_run_ends_with_its_own_exit_code(lab: Lab) -> None:
 def test_other_failures_are_not_taken_for_memory(lab: Lab) -> None:
     def step_with_a_head_that_does_not_fit() -> None:
         with Trainer(lab.config(brain_name="run"), workspace=lab.workspace) as trainer:
-            trainer.model.lm_head.weight.data = trainer.model.lm_head.weight.data[:, :-1]
+            trainer.setup.model.lm_head.weight.data = trainer.setup.model.lm_head.weight.data[:, :-1]
             trainer.step()
 
     with pytest.raises(RuntimeError, match="mat1 and mat2"):

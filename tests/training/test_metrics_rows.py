@@ -45,7 +45,7 @@ def everything(lab: Lab) -> list[Path]:
             trainer.step()
         trainer.state.recent_losses = [1e-6] * 50
         trainer.step()  # a spike against those
-        head = trainer.model.lm_head.weight
+        head = trainer.setup.model.lm_head.weight
         with torch.no_grad():
             head[0, 0] = math.nan
         trainer.step()
@@ -59,7 +59,7 @@ def everything(lab: Lab) -> list[Path]:
                 torch.empty(1 << 55, dtype=torch.uint8)
 
         trainer._halving(once)
-        trainer.journal.write("system", trainer.step_number, **system_figures(trainer.run_dir, trainer.device))
+        trainer.journal.write("system", trainer.step_number, **system_figures(trainer.run_dir, trainer.setup.device))
         trainer.finish()
     expert = train_expert(lab, "helper", steps=1).run_dir
     return [lab.run_dir("run"), lab.run_dir("trouble"), arc_run(lab), expert]

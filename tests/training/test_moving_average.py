@@ -33,17 +33,17 @@ def test_the_average_is_evaluated_and_the_weights_go_on(lab: Lab) -> None:
     with Trainer(config, workspace=lab.workspace) as trainer:
         for _ in range(4):
             trainer.step()
-        before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+        before = {name: tensor.clone() for name, tensor in trainer.setup.model.state_dict().items()}
         found = trainer.evaluate()
         plain = trainer.task.evaluate(2)
-        assert trainer.average is not None
-        with trainer.average.applied():
+        assert trainer.setup.average is not None
+        with trainer.setup.average.applied():
             averaged = trainer.task.evaluate(2)
         assert found is not None
         assert plain is not None
         assert averaged is not None
         assert found.fields["loss"] == averaged.fields["loss"] != plain.fields["loss"]
-        after = trainer.model.state_dict()
+        after = trainer.setup.model.state_dict()
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
         trainer.finish()
     best = load_file(lab.run_dir("run") / "best" / "model.safetensors")

@@ -58,7 +58,7 @@ class LiveBytes(TorchDispatchMode):
     """Counts the storages that operations within it make, for as long as they live: ``now`` and at most, ``peak``."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        TorchDispatchMode.__init__(self)
         self.now = self.peak = 0
         self._seen: set[int] = set()
 

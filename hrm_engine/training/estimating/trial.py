@@ -84,9 +84,9 @@ def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, bega
     before = _memory_bytes()
     with Trainer(task_of(config).for_trial(config), workspace=workspace) as trainer:
         start_s = time.time() - began
-        wait = waiter(trainer.device)
+        wait = waiter(trainer.setup.device)
         wait()
-        plan = stages(trainer.task.costs(trainer.config, trainer.core))
+        plan = stages(trainer.task.costs(trainer.config, trainer.task.core))
         until = time.perf_counter() + limit_s
         first = _timed(wait, lambda: _make_steps(trainer, plan[0], WARMUP_STEPS))
         step_s, num_steps = [], 0
@@ -99,9 +99,9 @@ def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, bega
         cpu_share = (time.process_time() - cpu) / (time.perf_counter() - stepping) / torch.get_num_threads()
         evaluation_s, full_s = _evaluation_times(trainer, config, wait)
         save_s = _timed(wait, trainer.save)
-        optimizer = sum(tensor.nbytes for tensor in trainer.updater.state_tensors().values())
+        optimizer = sum(tensor.nbytes for tensor in trainer.setup.updater.state_tensors().values())
         finish_s = _timed(wait, trainer.finish)
-        on_gpu = trainer.device.type == "cuda"
+        on_gpu = trainer.setup.device.type == "cuda"
         return Trial(
             num_steps=num_steps,
             step_s=step_s,
@@ -110,7 +110,7 @@ def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, bega
             evaluation_s=evaluation_s,
             save_s=save_s,
             finish_s=finish_s + full_s,
-            peak_bytes=torch.cuda.max_memory_allocated(trainer.device) if on_gpu else _peak_bytes(),
+            peak_bytes=torch.cuda.max_memory_allocated(trainer.setup.device) if on_gpu else _peak_bytes(),
             libraries_bytes=0 if on_gpu else before,
             optimizer_bytes=optimizer,
             cpu_share=min(1.0, cpu_share),
@@ -124,7 +124,7 @@ def _step_time(
     """Mean time of a step of a stage, and how many were timed: at least one."""
     if warm:
         _make_steps(trainer, stage, 1)
-    spent, count, at_once = 0.0, 0, 1 if trainer.device.type == "cpu" else STEPS_AT_ONCE
+    spent, count, at_once = 0.0, 0, 1 if trainer.setup.device.type == "cpu" else STEPS_AT_ONCE
     while not count or (spent * (count + at_once) / count < limit_s and count < MOST_STEPS):
         spent += _timed(wait, lambda: _make_steps(trainer, stage, at_once))
         count += at_once

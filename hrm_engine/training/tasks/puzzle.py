@@ -100,6 +100,7 @@ class PuzzleTask(PuzzlePlan):
     """Rows, slots, losses and evaluation of one puzzle training."""
 
     kind = PUZZLE.name
+    config: PuzzleTrainConfig
     decay_all = True
 
     def __init__(self, config: PuzzleTrainConfig, workspace: Workspace, *, core: CoreConfig | None = None) -> None:
@@ -145,7 +146,7 @@ class PuzzleTask(PuzzlePlan):
         return cls.in_steps(config, workspace)
 
     @classmethod
-    def in_steps(cls, config: Any, workspace: Workspace) -> Any:
+    def in_steps(cls, config: PuzzleTrainConfig, workspace: Workspace) -> PuzzleTrainConfig:
         """The configuration with epochs as steps, by the groups of the dataset."""
         if config.run.epochs is None:
             return config.resolved()

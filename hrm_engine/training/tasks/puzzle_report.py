@@ -30,7 +30,7 @@ def baselines(train_set: PuzzleDataset, inputs: Array, labels: Array) -> dict[st
     most 20,000 rows of) the training split. Rows without any label count for nothing.
     """
     majority, counts = _majority(train_set), labelled_cells(train_set, labels)
-    counted = counts.any(1)
+    counted = np.asarray(counts.any(1))
     answers = {
         "copy": inputs,
         "padding": np.full_like(labels, train_set.info.pad_id),
@@ -54,7 +54,7 @@ def describe_evaluation(
     result: PuzzleEvaluation, test_set: PuzzleDataset, rows: Array, arrays: RowArrays, baseline: dict[str, float]
 ) -> Evaluated:
     """Fields of the ``eval`` row, its summary, and how it is ranked."""
-    counted = labelled_cells(test_set, arrays.take(rows)[1]).any(1)
+    counted = np.asarray(labelled_cells(test_set, arrays.take(rows)[1]).any(1))
     exact, cells = _mean_by_segment(result.exact, counted), _mean_by_segment(result.cells, counted)
     halting, loss = _mean(result.exact_when_halting, counted), _mean(result.loss, counted)
     fields: dict[str, Any] = {
@@ -103,12 +103,12 @@ def describe_full_evaluation(
     return Evaluated(fields, described.score, summary, write)
 
 
-def _mean(values: Array, counted: Array) -> float:
-    return float(values[counted].mean()) if counted.any() else math.nan
+def _mean(values: npt.ArrayLike, counted: Array) -> float:
+    return float(np.asarray(values)[counted].mean()) if counted.any() else math.nan
 
 
-def _mean_by_segment(values: Array, counted: Array) -> list[float]:
-    return [_mean(values[:, segment], counted) for segment in range(values.shape[1])]
+def _mean_by_segment(values: npt.ArrayLike, counted: Array) -> list[float]:
+    return [_mean(column, counted) for column in np.asarray(values).T]
 
 
 def _majority(train_set: PuzzleDataset) -> Array:
@@ -116,7 +116,8 @@ def _majority(train_set: PuzzleDataset) -> Array:
     counts = np.stack([(labels == token).sum(0) for token in range(train_set.info.vocab_size)])
     if train_set.info.ignore_label_id is not None:
         counts[train_set.info.ignore_label_id] = 0
-    return counts.argmax(0).astype(labels.dtype)
+    majority: Array = counts.argmax(0).astype(labels.dtype)
+    return majority
 
 
 def _row_lines(result: PuzzleEvaluation, test_set: PuzzleDataset, rows: Array) -> str:
