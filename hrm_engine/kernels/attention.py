@@ -45,7 +45,7 @@ class Block:
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """Who sees whom in one batch, in the form the device's kernel wants."""
+    """Visible keys of every query of one batch, in the form of the device's kernel."""
 
     visible: Tensor | None
     """(B or 1, 1, S, T) bool, True where the query sees the key; None where every query sees every key."""
@@ -145,13 +145,13 @@ def document_starts(documents: Tensor) -> Tensor:
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
     places = begins.flatten().nonzero()[:, 0]
     size = 1 << len(places).bit_length()
-    found = torch.full((size + 1,), documents.numel(), dtype=torch.int32)
-    found[: len(places)] = places
-    return found
+    bounds = torch.full((size + 1,), documents.numel(), dtype=torch.int32)
+    bounds[: len(places)] = places
+    return bounds
 
 
 def of_first_query(plan: AttentionPlan) -> AttentionPlan:
-    """The same plan where only the first query is asked (S = 1)."""
+    """The same plan for the first query alone (S = 1)."""
     visible = None if plan.visible is None else plan.visible[:, :, :1]
     if plan.blocks is None:
         return AttentionPlan(visible, False, None)

@@ -34,7 +34,7 @@ def choose_device(name: str, *, strict: bool = False) -> tuple[torch.device, str
     """The device for a ``--device`` value, and a message where it is another one.
 
     Raises:
-        ConfigError: the device is not there and ``strict`` is set.
+        ConfigError: the device is missing and ``strict`` is set.
     """
     if name == "auto":
         for kind in ("cuda", "mps", "xpu"):

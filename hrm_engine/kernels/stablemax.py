@@ -25,7 +25,7 @@ LossKind = Literal["stablemax", "softmax"]
 
 @dataclass(frozen=True)
 class SequenceScores:
-    """How well each of B sequences is answered; everything stays on the device."""
+    """Scores of each of B sequences; everything stays on the device."""
 
     loss: Tensor
     """(B,) mean loss over the labelled positions in nats, to be differentiated; 0 without labels."""

@@ -117,7 +117,7 @@ def accumulate_gradients(
     that has stopped (``batch.depths``) has no further loss.
 
     Args:
-        dispatch: what training asks of routers; needed where there are experts.
+        dispatch: behaviour of the routers in training; needed where there are experts.
         grad_calls: last module calls of a segment with gradient, where they are not all that the model is set to.
         normaliser: label tokens of the whole optimizer step, so that micro-batches add up to the large batch's mean;
             where positions stop early, the pairs of label token and segment that it runs, divided by N.

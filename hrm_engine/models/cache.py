@@ -81,7 +81,7 @@ class KeyValueCache:
         return max(0, self.length + 1 - self.window) if self.window is not None else 0
 
     def visible_keys(self, num_queries: int) -> int:
-        """How many key positions :meth:`CacheSlots.append` will return for so many new positions."""
+        """Number of key positions that :meth:`CacheSlots.append` will return for so many new positions."""
         return self.length + num_queries - self.first_visible
 
     def close(self, num_new: int, num_segments: int) -> None:

@@ -45,8 +45,8 @@ class Carry:
         """These states, where a position has stopped the earlier ones."""
         if stopped is None:
             return self
-        here = stopped[..., None]
-        return Carry(torch.where(here, earlier.z_h, self.z_h), torch.where(here, earlier.z_l, self.z_l), stopped)
+        stays = stopped[..., None]
+        return Carry(torch.where(stays, earlier.z_h, self.z_h), torch.where(stays, earlier.z_l, self.z_l), stopped)
 
 
 class RecurrentCore(nn.Module):
@@ -108,7 +108,7 @@ class RecurrentCore(nn.Module):
         prefix: Tensor | None = None,
         starts: Tensor | None = None,
     ) -> Context:
-        """What the layers share for one batch.
+        """Everything that the layers share for one batch.
 
         Args:
             positions: (B or 1, S) position of each token in its document.
@@ -189,7 +189,7 @@ class RecurrentCore(nn.Module):
 
         Args:
             index: the segment's number, for the cache.
-            cycles: (high-level cycles, low-level calls in each) where fewer than the full depth are wanted.
+            cycles: (high-level cycles, low-level calls in each) if fewer than the full depth.
             grad_calls: another number of last calls with gradient, while it is warmed up.
             noise: draws what ``state_noise`` adds after each call; without it nothing is added.
             first_only: leave out what position 0 of the last high-level state does not need; ``z_h`` is (B, 1, D) then.
@@ -280,7 +280,7 @@ class PuzzleEmbedding(nn.Module):
 
 
 def _truncated_normal(shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:
-    # Cutting at 2 sigma leaves 0.8796 of the standard deviation; dividing by it restores the one that was asked for.
+    # Cutting at 2 sigma leaves 0.8796 of the standard deviation; dividing by it restores the full one.
     out = torch.empty(shape, dtype=torch.float32)
     return nn.init.trunc_normal_(
         out, std=std / 0.87962566, a=-2 * std / 0.87962566, b=2 * std / 0.87962566, generator=generator

@@ -1,4 +1,4 @@
-"""How much arithmetic thinking costs, from the configuration alone.
+"""Cost of thinking in FLOPs, from the configuration alone.
 
 Matrix products only, 2 FLOPs for each multiplication with its addition; norms, rotations and activations are left out.
 """

@@ -33,7 +33,7 @@ _Applied = tuple[Tensor, Routing | None]
 
 @dataclass(frozen=True)
 class Context:
-    """What every layer of every call of one batch shares."""
+    """Everything that the layers of all calls share for one batch."""
 
     plan: AttentionPlan
     angles: tuple[Tensor, Tensor] | None
@@ -41,7 +41,7 @@ class Context:
     checkpointing: bool = False
     """Recompute layers in the backward pass instead of keeping their activations."""
     dispatch: Dispatch | None = None
-    """What training asks of routers; without it nothing is dropped and nothing is recorded."""
+    """Behaviour of the routers in training; without it nothing is dropped and nothing is recorded."""
 
 
 class Attention(nn.Module):

@@ -30,7 +30,7 @@ class Routing(NamedTuple):
     assigned: Tensor
     """Assignments by expert, before any is dropped."""
     dropped: Tensor
-    """Of these, how many found the expert full."""
+    """Assignments that were dropped because the expert was full."""
 
 
 class Router(nn.Module):
@@ -141,7 +141,7 @@ def z_loss(routing: Routing) -> Tensor:
 
 @dataclass
 class Dispatch:
-    """How routers behave in a training step, and what they did in it, call by call."""
+    """Behaviour of the routers in a training step, and their results, call by call."""
 
     capacity_factor: float = 0.0
     noise: float = 0.0

@@ -33,7 +33,7 @@ class UpdateResult(Generic[T]):
     """Result of one update; the two tensors are on the device, and of the whole step."""
 
     value: T
-    """What ``loss_fn`` returned: numbers of this process."""
+    """Result of ``loss_fn``: numbers of this process."""
     grad_norm: Tensor
     """Norm of the gradients before clipping."""
     stepped: Tensor

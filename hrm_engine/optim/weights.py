@@ -27,7 +27,7 @@ class Trainable(Protocol):
 class Weights(Protocol):
     """Trained weights of one model: only parameters that require a gradient, and the buffers that are saved.
 
-    What is frozen belongs to what the training started from, and is never copied, reduced, updated or saved here.
+    A frozen parameter belongs to what the training started from: it is neither copied nor reduced, updated or saved.
     """
 
     @property
