@@ -97,7 +97,7 @@ def refill(slots: Slots, queue: Rows, cursor: Tensor) -> tuple[Slots, Tensor]:
 
     Args:
         queue: a ring in which row number r stands at ``r % Q``.
-        cursor: scalar int64, number of rows taken so far.
+        cursor: scalar int64, number of rows that this process has taken so far.
 
     Returns:
         The slots, and the number of rows taken now. No row is dropped or given twice.
