@@ -154,7 +154,10 @@ def test_a_solver_takes_an_expert(workspace: Path, tmp_path_factory: pytest.Temp
     assert found[0].token_share is not None
     ExpertRegistry(place).deactivate("digits")
     off = load_puzzle_bundle(child, device="cpu", workspace=place)
-    assert answers(off, inputs) == answers(own, inputs)
+    (without, trust), (before, trust_before) = answers(off, inputs), answers(own, inputs)
+    assert without == before
+    # scores of three experts and of four come from products of other shapes: alike to the last bits of fp32
+    assert trust == pytest.approx(trust_before, rel=1e-6)
     with pytest.raises(BundleError, match="it has experts, which the format does not know"):
         export_checkpoint(child, "trm", Path("out/four.pt"), workspace=place)
     back = detach_expert("digits", child, workspace=place)
