@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from hrm_engine.kernels import native
 from hrm_engine.kernels.rope import rotate
@@ -215,6 +214,9 @@ def _is_one_token(q: Tensor) -> bool:
 
 
 def _by_document(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, window: int | None) -> Tensor:
+    # imports the compiler, 0.8 s of every start, also where there is no GPU
+    from torch.nn.attention.varlen import varlen_attn
+
     longest = q.shape[1]  # no document reaches over the end of its row
     reach = (-1 if window is None else window - 1, 0)
     flat = (x.flatten(0, 1) for x in (q, k, v))
