@@ -7,6 +7,7 @@ drawn again meanwhile. Every change is a call of the store's own functions, the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import streamlit as st
 
@@ -29,14 +30,17 @@ def ask(kind: str, subject: str = "") -> None:
     st.session_state[_ASKED] = (kind, subject)
 
 
-def ask_button(label: str, kind: str, subject: str = "", *, key: str | None = None) -> None:
-    """A button that opens a dialog."""
-    st.button(label, on_click=ask, args=(kind, subject), key=key or f"{kind} {subject}")
+def ask_button(label: str, kind: str, subject: str = "", **look: Any) -> None:
+    """A button that opens a dialog.
+
+    Its key names the subject: a click on a page that is about to show another one is never taken for that one.
+    """
+    st.button(label, on_click=ask, args=(kind, subject), key=f"{kind} {subject}", **look)
 
 
-def undo(label: str, kind: str, subject: str, *, key: str) -> None:
+def undo(label: str, kind: str, subject: str) -> None:
     """A quiet button beside something listed, whose dialog takes it away."""
-    st.button(label, on_click=ask, args=(kind, subject), key=key, type="tertiary", icon=":material/link_off:")
+    ask_button(label, kind, subject, type="tertiary", icon=":material/link_off:")
 
 
 def forget() -> None:

@@ -134,8 +134,8 @@ def remedies(name: str, run: RunUsage) -> None:
         command = f"lab bundle delete {shlex.quote(f'artifacts/{name}')}"
         with st.container(horizontal=True):
             if run.num_checkpoints > 1:
-                ask_button("Delete old checkpoints", "checkpoints", name, key="ask_checkpoints")
-            ask_button("Delete run", "run", name, key="ask_run")
+                ask_button("Delete old checkpoints", "checkpoints", name)
+            ask_button("Delete run", "run", name)
         old = f"{command} --old-checkpoints\n" if run.num_checkpoints > 1 else ""
         st.code(f"{old}{command}", language=None)
 

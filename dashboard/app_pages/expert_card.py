@@ -7,7 +7,7 @@ from functools import partial
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages.changing import OPEN_ICON, ask, change_now, undo
+from dashboard.app_pages.changing import OPEN_ICON, ask_button, change_now, undo
 from dashboard.app_pages.parts import chart, plain
 from dashboard.charts import experts as charts
 from dashboard.charts import training as training_charts
@@ -60,18 +60,19 @@ def actions(expert: ExpertCard, goals: Goals) -> None:
     with st.container(horizontal=True):
         if expert.is_frozen:
             thaw = partial(registry.unfreeze, name)
-            st.button("Unfreeze", on_click=change_now, args=(thaw, f"`{name}` can be trained again"), key="freeze")
+            done = f"`{name}` can be trained again"
+            st.button("Unfreeze", on_click=change_now, args=(thaw, done), key=f"unfreeze {name}")
         else:
             keep = partial(registry.freeze, name)
-            st.button("Freeze", on_click=change_now, args=(keep, f"`{name}` is frozen"), key="freeze")
+            st.button("Freeze", on_click=change_now, args=(keep, f"`{name}` is frozen"), key=f"freeze {name}")
         kind = "deactivate" if expert.is_active else "activate"
-        st.button(kind.capitalize(), on_click=ask, args=(kind, name), key="activate")
-        st.button("Set parent", on_click=ask, args=("parent", name), key="parent")
-        st.button("Link goal", on_click=ask, args=("link", name), key="link")
+        ask_button(kind.capitalize(), kind, name)
+        ask_button("Set parent", "parent", name)
+        ask_button("Link goal", "link", name)
         untrained = expert.checkpoint_path is None
         why = "It has no weights yet" if untrained else None
-        st.button("Attach", on_click=ask, args=("attach", name), key="attach", disabled=untrained, help=why)
-        st.button("Delete", on_click=ask, args=("delete", name), key="delete")
+        ask_button("Attach", "attach", name, disabled=untrained, help=why)
+        ask_button("Delete", "delete", name)
 
 
 def numbers(expert: ExpertCard) -> None:
@@ -150,7 +151,7 @@ def served(expert: ExpertCard, goals: Goals) -> None:
                     continue
                 plain(f"goal {goal.id} · {'active' if active.get(goal.id) else 'inactive'}")
                 subject = f"{goal.id} {expert.expert_id}"
-                undo("Unlink", "unlink", subject, key=f"unlink {goal.id}")
+                undo("Unlink", "unlink", subject)
     if len(expert.goals) > MAX_LISTED:
         plain(f"and {len(expert.goals) - MAX_LISTED:,} more")
     st.page_link("app_pages/goals.py", label="All goals")
@@ -165,6 +166,6 @@ def places(expert_id: str, bundles: list[str]) -> None:
         with st.container(horizontal=True, vertical_alignment="center", key=f"words_bundle_{at}"):
             st.text(bundle)
             st.page_link("app_pages/run.py", label="Open", icon=OPEN_ICON, query_params={"run": bundle})
-            undo("Detach", "detach", f"{expert_id} {bundle}", key=f"detach {bundle}")
+            undo("Detach", "detach", f"{expert_id} {bundle}")
     if len(bundles) > MAX_LISTED:
         plain(f"and {len(bundles) - MAX_LISTED:,} more")

@@ -85,7 +85,7 @@ def show(found: Registry) -> None:
             "`lab train actv1 --expert-id NAME --dataset-file FILE` trains one and puts its card into the registry, "
             "`artifacts/experts/registry.json`. A card can also be made before the training.",
         )
-        ask_button("New card", "create", key="new_card")
+        ask_button("New card", "create")
         return
     row = st.grid("auto", min_column_width=150)
     row.metric("Experts", formats.count(counts.total), border=True)
@@ -145,7 +145,7 @@ def table(found: Registry) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         number = "1 expert" if total == 1 else f"{total:,} experts"
         plain(f"{number if len(frame) == total else f'{len(frame):,} of {number}'} · tick one to see its card")
-        ask_button("New card", "create", key="new_card")
+        ask_button("New card", "create")
     if frame.empty:
         nothing_yet("No expert matches.", "Shorten the search, or take something out of the filter.")
         return

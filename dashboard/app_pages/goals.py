@@ -11,7 +11,6 @@ from dashboard.app_pages.changing import (
     OPEN_ICON,
     Dialogs,
     answer,
-    ask,
     ask_button,
     note_seen,
     open_dialog,
@@ -59,7 +58,7 @@ def show(found: list[ServedGoal], ids: list[str]) -> None:
             "`lab goals add TEXT` adds one, and so does *New goal*. Experts that serve a goal get more of the tokens "
             "while it is active, in a training or generation that is told so.",
         )
-        ask_button("New goal", "add", key="new_goal")
+        ask_button("New goal", "add")
         return
     table(found)
     wanted = st.query_params.get("goal", "")
@@ -85,7 +84,7 @@ def table(found: list[ServedGoal]) -> None:
             label_visibility="collapsed",
             width=420,
         )
-        ask_button("New goal", "add", key="new_goal")
+        ask_button("New goal", "add")
     shown = matching(found, search or "")
     active = sum(served.goal.active for served in found)
     number = "1 goal" if len(found) == 1 else f"{len(found):,} goals"
@@ -153,12 +152,10 @@ def detail(served: ServedGoal, ids: list[str]) -> None:
         st.text(printable(goal.text))
     with st.container(horizontal=True):
         kind = "deactivate_goal" if goal.active else "activate_goal"
-        st.button(
-            "Deactivate" if goal.active else "Activate", on_click=ask, args=(kind, str(goal.id)), key="activate_goal"
-        )
+        ask_button("Deactivate" if goal.active else "Activate", kind, str(goal.id))
         if any(expert_id not in served.experts for expert_id in ids):
-            ask_button("Link expert", "link_expert", str(goal.id), key="link_expert")
-        ask_button("Remove", "remove", str(goal.id), key="remove_goal")
+            ask_button("Link expert", "link_expert", str(goal.id))
+        ask_button("Remove", "remove", str(goal.id))
     st.subheader("Experts", anchor=False)
     if not served.experts:
         plain("No expert serves it, so it steers nothing.")
@@ -170,7 +167,7 @@ def detail(served: ServedGoal, ids: list[str]) -> None:
             if expert_id in ids:
                 link = {"expert": expert_id}
                 st.page_link("app_pages/experts.py", label="Open", icon=OPEN_ICON, query_params=link)
-            undo("Unlink", "unlink", f"{goal.id} {expert_id}", key=f"unlink {expert_id}")
+            undo("Unlink", "unlink", f"{goal.id} {expert_id}")
     if len(served.experts) > _MAX_LISTED:
         plain(f"and {len(served.experts) - _MAX_LISTED:,} more")
 

@@ -19,8 +19,8 @@ from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import write_json
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.clicks import confirm, labels, press, toasts
+from tests.dashboard.reading import assert_clean, texts
 from tests.dashboard.registries import add_expert
-from tests.dashboard.test_pages import assert_clean, texts
 from tests.tiny_experts import make_expert
 from tests.tiny_solvers import save_solver, tiny_solver
 
@@ -71,7 +71,7 @@ def test_where_it_stands_already_it_is_not_offered(open_app: OpenApp, lab: Works
     box.set_value("runs/tiny-digits").run()
     assert app.get_by_key("layer_for digits runs/tiny-digits").options == ["L.0"]
     app = app.get_by_key("dialog_no").click().run()
-    app = app.get_by_key(f"detach runs/{both.name}").click().run()
+    app = app.get_by_key(f"detach digits runs/{both.name}").click().run()
     assert_clean(app)
     layer = app.get_by_key(f"layer_of digits runs/{both.name}")
     assert layer.options == ["H.0", "L.0"]

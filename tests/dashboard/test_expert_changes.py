@@ -12,8 +12,8 @@ from hrm_engine.store.goals import Goals
 from hrm_engine.store.locks import FolderLock
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.clicks import confirm, labels, link_of, press, toasts
+from tests.dashboard.reading import assert_clean, texts
 from tests.dashboard.registries import attach, on_disk, train_expert, write_registry
-from tests.dashboard.test_pages import assert_clean, texts
 
 OpenApp = Callable[..., AppTest]
 
@@ -131,7 +131,7 @@ def test_what_may_not_be_deleted_says_why(open_app: OpenApp, lab: Workspace, goa
 def test_an_expert_that_vanished_meanwhile(open_app: OpenApp, lab: Workspace, goals: Goals) -> None:
     app = open_app("experts", expert="notes")
     goals.registry.delete("notes")
-    app = app.get_by_key("freeze").click().run()
+    app = app.get_by_key("freeze notes").click().run()
     assert_clean(app)
     assert "no expert 'notes'" in texts(app)
     assert "There is no expert 'notes' (any more)" in texts(app)

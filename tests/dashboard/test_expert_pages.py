@@ -11,8 +11,8 @@ from streamlit.testing.v1 import AppTest
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.clicks import labels, link_of
+from tests.dashboard.reading import assert_clean, markup, texts
 from tests.dashboard.registries import HOSTILE, add_expert, attach, train_expert, write_registry
-from tests.dashboard.test_pages import assert_clean, markup, texts
 
 OpenApp = Callable[..., AppTest]
 
@@ -139,9 +139,9 @@ def test_names_and_goals_are_never_markup(open_app: OpenApp, lab: Workspace) -> 
         assert HOSTILE in texts(app)
         for hostile in ("<img", "**b**", "<b>", ":red"):
             assert hostile not in markup(app)
-    for key in ("activate", "parent", "link", "delete"):
+    for kind in ("deactivate", "parent", "link", "delete"):
         app = open_app("experts", expert="x")
-        app.get_by_key(key).click().run()
+        app.get_by_key(f"{kind} x").click().run()
         assert_clean(app)
         assert "<img" not in markup(app)
 
