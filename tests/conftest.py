@@ -15,6 +15,9 @@ from tests.chromium import HOW_TO_GET, find_chromium
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+MEMORY_BYTES = 4 << 30
+"""Least free space of a memory file system that the tests use; they fill a quarter of it at most."""
+
 # Set before torch or a library of Hugging Face is imported, and inherited by the processes that tests start. One
 # thread: a second makes small tensors no faster, waits for its turn by spinning (a dry run beside other work, on 2
 # cores: 31 s of processor time instead of 7), and makes results depend on the machine.
@@ -23,6 +26,24 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # debugpy, inside every notebook kernel, prints a warning about frozen modules otherwise.
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+
+
+def memory_folder() -> Path | None:
+    """A folder of a memory file system with room for the files of the tests; None where there is none.
+
+    Every save is synced to the disk, and the tests save thousands of times.
+    """
+    folder = Path("/dev/shm")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return None
+    system = os.statvfs(folder)
+    executable = not system.f_flag & os.ST_NOEXEC
+    return folder if executable and system.f_bavail * system.f_frsize >= MEMORY_BYTES else None
+
+
+# pytest makes all temporary folders of the tests there; `--basetemp` goes before it.
+if (folder := memory_folder()) is not None:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 # A busy machine is no failure: no test is timed.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -61,8 +82,13 @@ def browser(chromium_path: Path) -> Iterator[Browser]:
         started.close()
 
 
+SLOW_FIRST = ("tests/browser/", "tests/test_docs", "tests/models/test_compile", "tests/lab/", "tests/training/")
+"""Where most of the time goes. The other files are short, so that all processes end at about the same time."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked ``gpu`` where there is none; asks torch only if such a test was collected."""
+    """Slow files first; skip what is marked ``gpu`` where there is none, asking torch only if such a test is there."""
+    items.sort(key=lambda item: next((at for at, s in enumerate(SLOW_FIRST) if item.nodeid.startswith(s)), 99))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

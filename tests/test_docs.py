@@ -23,6 +23,9 @@ from hrm_engine.starting.implant import create_implant
 from hrm_engine.store.paths import Workspace
 from lab.cli.aios import translated
 from lab.cli.app import build_app
+from tests.tiny_runs import source, with_base_model
+
+__all__ = ["source"]
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -173,27 +176,20 @@ def test_links_and_named_files_exist(page: Path) -> None:
             assert (ROOT / span).exists(), f"{page.name} names {span}"
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with the corpus and the base model, to be copied: making them takes longest."""
-    root = tmp_path_factory.mktemp("prepared")
-    corpus = root / "training_data" / "curated_datasets" / "python_docs"
-    build_python_docs(corpus)
-    create_implant(workspace=Workspace(root), dataset_file=corpus / "train.jsonl")
+def test_vscode_tasks_run(workspace: Path, source: Path) -> None:
+    with_base_model(workspace, source)
     sample = Path("training_data", "curated_datasets", "test_sample.txt")
-    shutil.copy(ROOT / sample, root / sample)
-    return root
-
-
-def test_vscode_tasks_run(workspace: Path, prepared: Path) -> None:
-    shutil.copytree(prepared, workspace, dirs_exist_ok=True)
+    (workspace / sample).parent.mkdir()
+    shutil.copy(ROOT / sample, workspace / sample)
     tasks = json.loads((ROOT / ".vscode" / "tasks.json").read_text(encoding="utf8"))["tasks"]
     assert [task["label"] for task in tasks] == ["Run brief HRM CLI dry-run", "Run HRM dry-run (module)"]
-    for task in tasks:
+    # The first as it stands; the second is the same step, here of a small network.
+    small = ["--hidden-size", "64", "--num-heads", "2", "--max-seq-len", "32"]
+    for task, more in zip(tasks, ([], small), strict=True):
         assert task["options"]["cwd"] == "${workspaceFolder}"
         program = Path(sys.executable).with_name(Path(task["command"]).name)
         result = subprocess.run(
-            [program, *task["args"]], cwd=workspace, capture_output=True, text=True, encoding="utf8"
+            [program, *task["args"], *more], cwd=workspace, capture_output=True, text=True, encoding="utf8"
         )
         assert result.returncode == 0, result.stderr
     brains = workspace / "artifacts" / "brains" / "actv1"
@@ -202,10 +198,12 @@ def test_vscode_tasks_run(workspace: Path, prepared: Path) -> None:
     assert [row["step"] for row in copied if row["event"] == "final"] == [1, 1]
 
 
-def test_library_lines_of_the_readme_run(workspace: Path, prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_library_lines_of_the_readme_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = [block for language, block in FENCE.findall(README.read_text(encoding="utf8")) if language == "python"]
     assert len(blocks) == 2
-    shutil.copytree(prepared, workspace, dirs_exist_ok=True)
+    corpus = workspace / "training_data" / "curated_datasets" / "python_docs"
+    build_python_docs(corpus)
+    create_implant(workspace=Workspace(workspace), dataset_file=corpus / "train.jsonl")
     for block in blocks:
         # Fewer steps of a smaller network: the only difference from what a reader would run.
         names: dict[str, Any] = {}

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hrm_engine.config import PuzzleTrainConfig, build_config
 from hrm_engine.data.puzzles.sudoku.build import build_generated
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import TrainResult, train
-from tests.tiny_runs import interrupter
+from tests.tiny_runs import interrupter, kept_run, made_once
 
 DATASET = "training_data/puzzles/tiny"
 
@@ -44,11 +46,18 @@ def make_puzzles(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def puzzle_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A puzzle dataset that all processes share."""
+    return made_once(tmp_path_factory, "tiny-puzzles", make_puzzles)
+
+
 class PuzzleLab:
     """A workspace with a small dataset, and trainings in it."""
 
     def __init__(self, root: Path, source: Path) -> None:
         self.root = root
+        self.source = source
         self.workspace = Workspace(root)
         shutil.copytree(source, root / DATASET)
 
@@ -63,6 +72,10 @@ class PuzzleLab:
     def train(self, name: str | None = None, **changed: Any) -> TrainResult:
         """A run from beginning to end."""
         return train(self.config(run_name=name, **changed), workspace=self.workspace)
+
+    def trained(self, name: str, **changed: Any) -> TrainResult:
+        """The same, trained once in a process and copied: for what begins with a run that has ended."""
+        return kept_run(lambda: self.train(name, **changed), self.run_dir(name), self.source, changed)
 
     def interrupted(self, name: str, at_step: int, **changed: Any) -> TrainResult:
         """A run that is told to stop by SIGTERM in the middle of step ``at_step``."""

@@ -13,12 +13,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from hrm_engine.config import TextTrainConfig, build_config
 from hrm_engine.starting.implant import create_implant
@@ -68,6 +70,38 @@ def make_source(folder: Path) -> Path:
     return folder
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
+    """A folder that the first process of a test run makes, and the others find."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        return make(folder)
+
+
+def with_base_model(workspace: Path, source: Path) -> Workspace:
+    """The workspace, with the tiny base model where one belongs."""
+    place = Workspace(workspace)
+    base = source / "artifacts" / "hf_implant" / "base_model"
+    shutil.copytree(base, place.base_model)
+    return place
+
+
+_KEPT: dict[str, tuple[Path, TrainResult]] = {}
+"""Trainings of this process, by all that decides them: a copy of the run folder, and the result."""
+
+
+def kept_run(real: Callable[[], TrainResult], run_dir: Path, source: Path, *settings: object) -> TrainResult:
+    """What ``real`` leaves in ``run_dir``, or a copy of what it left before with the same source and settings."""
+    words = repr((run_dir.name, source, *settings))
+    if words not in _KEPT:
+        result = real()
+        copy = source.with_name(f"kept-{os.getpid()}") / str(len(_KEPT))
+        _KEPT[words] = (Path(shutil.copytree(run_dir, copy)), result)
+        return result
+    copy, result = _KEPT[words]
+    return replace(result, run_dir=Path(shutil.copytree(copy, run_dir)))
+
+
 class Lab:
     """A workspace with a small text, and trainings in it.
 
@@ -102,6 +136,10 @@ class Lab:
         """A run from beginning to end."""
         return train(self.config(brain_name=name, **changed), workspace=self.workspace)
 
+    def trained(self, name: str, **changed: Any) -> TrainResult:
+        """The same, trained once in a process and copied: for what begins with a run that has ended."""
+        return self._kept(lambda: self.train(name, **changed), name, None, changed)
+
     def resume(self, name: str | None = None, *, interrupt_at: int | None = None, **given: Any) -> TrainResult:
         """Continue a run; ``given`` are flags on the command line."""
         options = {key: given.pop(key) for key in ("allow_changed_data", "observer") if key in given}
@@ -115,9 +153,16 @@ class Lab:
         )
 
     def interrupted(self, name: str, at_step: int, **changed: Any) -> TrainResult:
-        """A run that is told to stop by SIGTERM in the middle of step ``at_step``."""
-        config = self.config(brain_name=name, **changed)
-        return train(config, workspace=self.workspace, observer=interrupter(at_step))
+        """A run that is told to stop by SIGTERM in the middle of step ``at_step``; with the usual settings a copy."""
+
+        def real() -> TrainResult:
+            config = self.config(brain_name=name, **changed)
+            return train(config, workspace=self.workspace, observer=interrupter(at_step))
+
+        return real() if changed else self._kept(real, name, at_step, changed)
+
+    def _kept(self, real: Callable[[], TrainResult], name: str, *settings: object) -> TrainResult:
+        return kept_run(real, self.run_dir(name), self.source, self.text.read_bytes(), *settings)
 
 
 def interrupter(at_step: int) -> Any:
@@ -277,11 +322,27 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root of a workspace with text, tokenizer and base model that tests share and do not change."""
-    return make_source(tmp_path_factory.getbasetemp() / "tiny-source")
+    """Root of a workspace with text, tokenizer and base model that all processes share and no test changes."""
+    return made_once(tmp_path_factory, "tiny-source", make_source)
 
 
 @pytest.fixture
 def lab(workspace: Path, source: Path) -> Lab:
     """The test's own workspace, with a text to train on."""
     return Lab(workspace, source)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Runs command lines of ``lab`` in processes of their own."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork")
+    server = Forks()
+    yield server
+    server.close()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything in a run folder."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}

@@ -1,27 +1,58 @@
-"""A dashboard server for a workspace, and a page in a real Chromium."""
+"""One dashboard server for all tests of a process, a workspace for it, and a page in a real Chromium."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.browser.server import dashboard_on
+from tests.tiny_puzzles import puzzle_source
+from tests.tiny_runs import forks, one_thread, source
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 
+__all__ = ["forks", "one_thread", "puzzle_source", "source"]
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the server shows; every test empties it."""
+    return tmp_path_factory.mktemp("served")
+
+
 @pytest.fixture
-def start_dashboard(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
-    """``start_dashboard(root)`` starts a server on the workspace ``root`` and gives its address."""
-    with ExitStack() as servers:
+def workspace(served: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty workspace root that commands, library calls and the server take for theirs."""
+    root = served / "workspace"
+    rmtree(root, ignore_errors=True)
+    (root / "artifacts").mkdir(parents=True)
+    (root / "training_data").mkdir()
+    monkeypatch.setenv("HRM_LAB_ROOT", str(root))
+    return root
+
+
+@pytest.fixture(scope="session")
+def start_dashboard(served: Path) -> Iterator[Callable[[Path], str]]:
+    """``start_dashboard(workspace)`` gives the address of the server that shows it, started once: that takes longest.
+
+    Everything that a page shows it reads from the disk, so it shows the next test's workspace as it would show one
+    that was changed meanwhile.
+    """
+    with ExitStack() as server:
+        address = ""
 
         def start(root: Path) -> str:
-            return servers.enter_context(dashboard_on(root, log=tmp_path / "dashboard.log"))
+            nonlocal address
+            assert root == served / "workspace"
+            address = address or server.enter_context(dashboard_on(root, log=served / "dashboard.log"))
+            return address
 
         yield start
 

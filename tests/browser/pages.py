@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from PIL import Image
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+_DRAWN = ".js-plotly-plot, [data-testid=stDataFrame], [data-testid=stMetric], .boards img, .written, [role=dialog]"
+_LEAST_COLOURS = 8
 
 _CURVE = """
 name => {
@@ -63,3 +69,29 @@ def open_first_run(page: Page) -> None:
     table.locator("canvas").first.wait_for()
     # The table is drawn on a canvas: the box of the first row is below the titles, at the left edge.
     table.click(position={"x": 17, "y": 54})
+
+
+def take_picture(page: Page, path: Path) -> None:
+    """A screenshot; every figure, table, number, board and dialog that the page has is drawn in it, not left blank."""
+    page.screenshot(path=path, full_page=True)
+    with Image.open(path) as file:
+        picture = file.convert("RGB")
+    boxes: list[list[float]] = page.locator(_DRAWN).evaluate_all(
+        """elements => elements.map(element => [element, element.getBoundingClientRect()]).filter(([element, box]) => {
+             // what is in sight as a whole, with nothing over it
+             const top = document.elementFromPoint((box.left + box.right) / 2, (box.top + box.bottom) / 2);
+             return top && (element.contains(top) || top.contains(element)) && box.top >= 0
+               && box.bottom <= innerHeight;
+           }).map(([, box]) => [box.left, box.top, box.right, box.bottom])"""
+    )
+    assert boxes, f"{path.name}: nothing on the page is meant to be drawn"
+    for left, top, right, bottom in boxes:
+        colours = picture.crop((round(left), round(top), round(right), round(bottom))).getcolors(1 << 24)
+        assert colours is not None
+        assert len(colours) >= _LEAST_COLOURS, f"{path.name}: nothing is drawn at {left, top, right, bottom}"
+
+
+def assert_differ(one: Path, other: Path) -> None:
+    """Two screenshots do not show the same."""
+    with Image.open(one) as first, Image.open(other) as second:
+        assert first.tobytes() != second.tobytes(), f"{one.name} and {other.name} are the same picture"

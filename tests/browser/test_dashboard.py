@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.pages import assert_no_errors, metric, open_first_run, wait_for_axis, wait_for_curve
+from tests.browser.pages import (
+    assert_differ,
+    assert_no_errors,
+    metric,
+    open_first_run,
+    take_picture,
+    wait_for_axis,
+    wait_for_curve,
+)
 from tests.dashboard.run_folders import write_run
 
 if TYPE_CHECKING:
@@ -21,7 +29,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
-PICTURE_BYTES = 10_000
 
 # Appends a step every 50 ms as a trainer does, until its standard input ends; then the run is finished.
 WRITER = """
@@ -65,7 +72,7 @@ def test_the_curve_moves_while_a_trainer_writes(
         open_first_run(page)
         page.wait_for_url("**/run?run=brains*")
         first = wait_for_curve(page, 60)
-        page.screenshot(path=screenshots / "before.png")
+        take_picture(page, screenshots / "before.png")
         later = wait_for_curve(page, len(first) + 40)
         assert later[-1] > first[-1]
         assert int(metric(page, "Step").replace(",", "")) > 60
@@ -77,16 +84,16 @@ def test_the_curve_moves_while_a_trainer_writes(
         page.wait_for_function("() => new URLSearchParams(location.search).get('x') === 'Tokens'")
         wait_for_axis(page, "fresh label tokens")
         assert wait_for_curve(page, len(later))[-1] > 10_000
-        page.screenshot(path=screenshots / "live.png")
+        take_picture(page, screenshots / "live.png")
 
         assert process.stdin is not None
         process.stdin.close()
         page.get_by_text("Duration", exact=True).wait_for()
     page.get_by_text("finished", exact=True).filter(visible=True).first.wait_for()
     assert_no_errors(page)
-    page.screenshot(path=screenshots / "finished.png")
-    for name in ("before", "live", "finished"):
-        assert (screenshots / f"{name}.png").stat().st_size > PICTURE_BYTES
+    take_picture(page, screenshots / "finished.png")
+    assert_differ(screenshots / "before.png", screenshots / "live.png")
+    assert_differ(screenshots / "live.png", screenshots / "finished.png")
 
 
 def test_hostile_names_are_text_and_a_vanished_run_is_a_message(

@@ -13,25 +13,24 @@ import pytest
 from dashboard.queries.puzzles import ROWS_FILE
 from dashboard.server import ADDRESS
 from hrm_engine.data.puzzles.maze.build import build_generated as build_mazes
-from tests.browser.pages import assert_no_errors, wait_for_axis, wait_for_metric
+from tests.browser.pages import assert_no_errors, take_picture, wait_for_axis, wait_for_metric
 from tests.browser.server import STOP_LIMIT_S, free_port, running
 from tests.dashboard.run_folders import write_puzzle_rows
-from tests.tiny_puzzles import PuzzleLab, make_puzzles
+from tests.tiny_puzzles import PuzzleLab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 pytestmark = pytest.mark.browser
 
-PICTURE_BYTES = 10_000
 THINKING_LIMIT_MS = 60_000  # the first thought imports torch
 
 
 @pytest.fixture
-def lab(workspace: Path) -> PuzzleLab:
+def lab(workspace: Path, puzzle_source: Path) -> PuzzleLab:
     """A workspace with a tiny solver, trained for real."""
-    found = PuzzleLab(workspace, make_puzzles(workspace.parent / "source"))
-    found.train("tiny")
+    found = PuzzleLab(workspace, puzzle_source)
+    found.trained("tiny")
     return found
 
 
@@ -65,7 +64,7 @@ def test_a_solver_is_watched_thinking(
     page.get_by_text("halts by itself").or_(page.get_by_text("not sure enough to halt")).wait_for()
     wait_for_axis(page, "first principal axis")
     assert_no_errors(page)
-    page.screenshot(path=screenshots / "playground.png", full_page=True)
+    take_picture(page, screenshots / "playground.png")
 
     control = page.get_by_test_id("stSlider").filter(has=page.get_by_text("Segment", exact=True))
     slider = control.get_by_role("slider")
@@ -86,7 +85,6 @@ def test_a_solver_is_watched_thinking(
     page.get_by_role("button", name="Think").click()
     board(page, "After segment 3")
     assert_no_errors(page)
-    assert (screenshots / "playground.png").stat().st_size > PICTURE_BYTES
 
 
 def test_a_maze_is_drawn_by_clicking(lab: PuzzleLab, start_dashboard: Callable[[Path], str], page: Page) -> None:
@@ -97,7 +95,7 @@ def test_a_maze_is_drawn_by_clicking(lab: PuzzleLab, start_dashboard: Callable[[
     plot = page.locator(".js-plotly-plot")
     plot.wait_for()
     page.get_by_text("Goal", exact=True).click()
-    places = "() => document.querySelector('.js-plotly-plot').data[0].text.map((name, at) => [name, at])"
+    places = "() => (document.querySelector('.js-plotly-plot')?.data?.[0].text ?? []).map((name, at) => [name, at])"
     page.wait_for_timeout(1000)
     before = page.evaluate(places)
     free = next(at for name, at in before if name == "free")
@@ -126,12 +124,11 @@ def test_accuracy_by_difficulty_and_a_failure_drawn(
     table.click(position={"x": 17, "y": 54})
     assert width_px(board(page, "Answer")) > 100
     board(page, "Solution")
-    page.screenshot(path=screenshots / "puzzles.png", full_page=True)
+    take_picture(page, screenshots / "puzzles.png")
     page.get_by_text("Watch it think in the Playground").click()
     page.wait_for_url("**/playground?bundle=*")
     page.get_by_role("button", name="Think").wait_for()
     assert_no_errors(page)
-    assert (screenshots / "puzzles.png").stat().st_size > PICTURE_BYTES
 
 
 def test_ctrl_c_ends_the_command_without_a_complaint(lab: PuzzleLab, tmp_path: Path, page: Page) -> None:

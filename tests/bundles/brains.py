@@ -32,7 +32,7 @@ def brain(lab: Lab) -> Callable[..., Path]:
 
     def make(use_moe: bool = False, **changed: Any) -> Path:
         settings = {**SMALL, "use_moe": use_moe, **({"num_experts": 4} if use_moe else {}), **changed}
-        path = lab.train("base", **settings).run_dir
+        path = lab.trained("base", **settings).run_dir
         inner = json.loads((path / "config.json").read_text())["intermediate_size"]
         for seed, expert_id in enumerate(("poems", "prose")):
             make_expert(lab.workspace, expert_id, inner=inner, seed=seed)

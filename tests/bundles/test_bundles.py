@@ -26,7 +26,7 @@ from tests.tiny_runs import TEXT, Lab, flags, row_of, rows
 @pytest.fixture
 def run_dir(lab: Lab) -> Path:
     """A finished run."""
-    return lab.train("run").run_dir
+    return lab.trained("run").run_dir
 
 
 def read(path: Path) -> dict[str, Any]:

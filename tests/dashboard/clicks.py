@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamlit.testing.v1 import AppTest
 
-from tests.dashboard.test_pages import assert_clean
+from tests.dashboard.reading import assert_clean
 
 
 def press(app: AppTest, label: str, at: int = 0) -> AppTest:

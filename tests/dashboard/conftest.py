@@ -11,11 +11,13 @@ import pytest
 
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.run_folders import write_run
-from tests.tiny_puzzles import DATASET, PuzzleLab, make_puzzles
-from tests.tiny_runs import Lab, make_source
+from tests.tiny_puzzles import DATASET, PuzzleLab, puzzle_source
+from tests.tiny_runs import Lab, source
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
+
+__all__ = ["puzzle_source", "source"]
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
@@ -33,12 +35,12 @@ def run_dir(lab: Workspace) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_tiny(tmp_path_factory: pytest.TempPathFactory, puzzle_source: Path) -> Path:
     """A workspace in which a tiny solver of 4x4 Sudokus was trained for real, once."""
     root = tmp_path_factory.mktemp("tiny")
     (root / "artifacts").mkdir()
     (root / "training_data").mkdir()
-    PuzzleLab(root, make_puzzles(root / "source")).train("tiny")
+    PuzzleLab(root, puzzle_source).train("tiny")
     return root
 
 
@@ -52,12 +54,11 @@ def tiny_solver(lab: Workspace, trained_tiny: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_brain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_brain(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
     """A tiny text model of up to three segments, trained for real, once; its run folder."""
     root = tmp_path_factory.mktemp("brain")
     (root / "artifacts").mkdir()
     (root / "training_data").mkdir()
-    source = make_source(tmp_path_factory.getbasetemp() / "tiny-source")
     Lab(root, source).train("writer", halt_max_steps=3, max_seq_len=32)
     return Workspace(root).brains / "writer"
 
@@ -85,7 +86,6 @@ def open_app(lab: Workspace) -> Iterator[Callable[..., AppTest]]:
     def opened(page: str = "runs", **link: str) -> AppTest:
         app = AppTest.from_file(APP, default_timeout=60)
         if page != "runs":
-            app.run()
             app.switch_page(f"app_pages/{page}.py")
         for name, value in link.items():
             app.query_params[name] = value

@@ -14,8 +14,8 @@ from hrm_engine.store.disk_usage import disk_usage
 from hrm_engine.store.locks import FolderLock
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.clicks import confirm, labels, toasts
+from tests.dashboard.reading import assert_clean, markup, texts
 from tests.dashboard.run_folders import write_checkpoint, write_run
-from tests.dashboard.test_pages import assert_clean, markup, texts
 
 OpenApp = Callable[..., AppTest]
 ID = "brains/actv1/large"

@@ -11,8 +11,8 @@ from streamlit.testing.v1 import AppTest
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.clicks import confirm, labels, link_of, press
+from tests.dashboard.reading import assert_clean, markup, texts
 from tests.dashboard.registries import on_disk, write_registry
-from tests.dashboard.test_pages import assert_clean, markup, texts
 
 OpenApp = Callable[..., AppTest]
 

@@ -5,42 +5,19 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from streamlit import config
-from streamlit.testing.v1 import AppTest
 
 from hrm_engine.store.files import write_json
 from hrm_engine.store.manifest import file_entries
 from hrm_engine.store.paths import Workspace
+from tests.dashboard.reading import OpenApp, assert_clean, markup, texts, warnings
 from tests.dashboard.run_folders import append_events, events, train_fields, write_checkpoint, write_run
 
-OpenApp = Callable[..., AppTest]
 TABS = ("Curves", "Evaluation", "Throughput", "Learning rate", "System", "Parameters", "Checkpoints", "Log")
-
-
-def texts(app: AppTest) -> str:
-    """Everything that was written with ``st.text`` and ``st.code``."""
-    return "\n".join([*(text.value for text in app.text), *(code.value for code in app.code)])
-
-
-def markup(app: AppTest) -> str:
-    """Everything that the browser would interpret."""
-    found = [*app.markdown, *app.caption, *app.title, *app.subheader, *app.header]
-    boxes = [*app.warning, *app.error, *app.info, *app.success]
-    return "\n".join(str(element.value) for element in [*found, *boxes])
-
-
-def warnings(app: AppTest) -> str:
-    return "\n".join(str(box.value) for box in app.warning)
-
-
-def assert_clean(app: AppTest) -> None:
-    assert not app.exception, [box.value for box in app.exception]
-    assert not app.error, [box.value for box in app.error]
 
 
 @pytest.mark.parametrize("page", ["runs", "run"])
@@ -109,12 +86,47 @@ def test_a_run_without_a_link_is_the_latest_and_goes_into_the_link(open_app: Ope
     assert app.query_params["run"] == "brains/actv1/new"
 
 
+HEADINGS = {
+    "Curves": [],
+    "Evaluation": [
+        "Loss by segment",
+        "Token accuracy by segment",
+        "What further segments change: loss",
+        "What further segments change: accuracy",
+        "Where each token halts by itself: loss",
+        "Where each token halts by itself: depth",
+        "Samples",
+    ],
+    "Throughput": ["Tokens per second", "Time of a step", "Segments per token"],
+    "Learning rate": ["Learning rate", "Gradient norm"],
+    "System": ["Processor and memory", "Memory of the training", "Free disk space"],
+}
+
+
 @pytest.mark.parametrize("tab", TABS)
 def test_every_section_of_a_full_run(open_app: OpenApp, run_dir: Path, tab: str) -> None:
     write_checkpoint(run_dir, 100)
     app = open_app("run", run="default", tab=tab)
     assert_clean(app)
     assert app.get_by_key("tab").value == tab
+    figures = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    assert all(any(trace.get("x") for trace in figure["data"]) for figure in figures), "a figure without a point"
+    headings = HEADINGS.get(tab, [])
+    assert sorted(heading.value for heading in app.subheader) == sorted(headings)
+    assert len(figures) == (1 if tab == "Curves" else len([heading for heading in headings if heading != "Samples"]))
+    if tab == "Curves":
+        assert figures[0]["layout"]["yaxis"]["title"]["text"] == "loss (nats/token)"
+        assert {"training", "validation"} <= {trace.get("name") for trace in figures[0]["data"]}
+    elif tab == "Evaluation":
+        assert "returns the value of the *200*th <b>item</b>." in texts(app)
+    elif tab == "Parameters":
+        values = app.dataframe[0].value.set_index("name")["value"]
+        assert {name: str(values[name]) for name in ("hidden_size", "steps")} == {"hidden_size": "256", "steps": "1000"}
+    elif tab == "Checkpoints":
+        assert app.dataframe[0].value[["step", "validity"]].to_numpy().tolist() == [[100, "valid"]]
+    elif tab == "Log":
+        assert "step 1: loss 4.000" in texts(app)
+        assert "step 200: loss 3.005" in texts(app)
 
 
 @pytest.mark.parametrize("tab", TABS)

@@ -14,16 +14,12 @@ from dashboard.queries.puzzles import ROWS_FILE
 from hrm_engine.data.puzzles.maze.build import build_generated as build_mazes
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.paths import Workspace
+from tests.dashboard.reading import assert_clean, html, markup, texts, warnings
 from tests.dashboard.run_folders import write_puzzle_rows, write_run
-from tests.dashboard.test_pages import assert_clean, markup, texts, warnings
 
 OpenApp = Callable[..., AppTest]
 TABS = ("Curves", "Evaluation", "Throughput", "Learning rate", "System", "Parameters", "Checkpoints", "Log")
 KNOWN = "1.3.34....43.3.1"
-
-
-def html(app: AppTest) -> str:
-    return "\n".join(str(element.proto.body) for element in app.get("html"))
 
 
 def button(app: AppTest, label: str) -> AppTest:

@@ -11,8 +11,8 @@ from streamlit.testing.v1 import AppTest
 from hrm_engine.store.files import write_json
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.clicks import link_of
+from tests.dashboard.reading import assert_clean, markup, texts, warnings
 from tests.dashboard.run_folders import append_events, write_moe_run, write_run
-from tests.dashboard.test_pages import assert_clean, markup, texts, warnings
 
 OpenApp = Callable[..., AppTest]
 

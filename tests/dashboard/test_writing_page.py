@@ -19,10 +19,9 @@ from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.clicks import link_of, press
+from tests.dashboard.reading import assert_clean, html, markup, texts
 from tests.dashboard.registries import HOSTILE, add_expert
 from tests.dashboard.run_folders import write_run
-from tests.dashboard.test_pages import assert_clean, markup, texts
-from tests.dashboard.test_puzzle_pages import html
 
 OpenApp = Callable[..., AppTest]
 BRAIN = "brains/actv1/writer"

@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,31 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuildReport:
     return build_python_docs(tmp_path_factory.mktemp("corpus") / "python_docs")
 
 
-def test_two_processes_write_the_same_bytes(built: BuildReport, tmp_path: Path) -> None:
-    code = "import sys; from hrm_engine.data.text.python_docs import build_python_docs; build_python_docs(sys.argv[1])"
+@dataclass(frozen=True)
+class OtherProcess:
+    """What another process built, and the modules that building made it import."""
+
+    folder: Path
+    imported: list[str]
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> OtherProcess:
+    folder = tmp_path_factory.mktemp("other") / "python_docs"
+    code = (
+        "import sys; from hrm_engine.data.text.python_docs import build_python_docs; before = set(sys.modules);"
+        "build_python_docs(sys.argv[1]); print(*(set(sys.modules) - before))"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=ROOT, env=environment)
+    done = subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return OtherProcess(folder, done.stdout.split())
+
+
+def test_two_processes_write_the_same_bytes(built: BuildReport, other: OtherProcess) -> None:
     for name in NAMES:
-        assert (tmp_path / name).read_bytes() == (built.train_file.parent / name).read_bytes()
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(NAMES)
+        assert (other.folder / name).read_bytes() == (built.train_file.parent / name).read_bytes()
+    assert sorted(file.name for file in other.folder.iterdir()) == sorted(NAMES)
 
 
 def test_size_and_report(built: BuildReport) -> None:
@@ -79,16 +98,11 @@ def test_the_built_folder_reads_back_as_training_text(built: BuildReport) -> Non
     assert corpus.num_replaced_bytes == 0
 
 
-def test_nothing_of_the_library_is_imported() -> None:
-    code = (
-        "import sys; from hrm_engine.data.text.python_docs import python_documents; before = set(sys.modules);"
-        "python_documents(); print(*(set(sys.modules) - before))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+def test_nothing_of_the_library_is_imported(other: OtherProcess) -> None:
     # Reading a source needs the codec that it names; asking sysconfig where the sources lie needs its answers.
     needed = re.compile(r"pydoc_data(\.topics)?|encodings\.\w+|_codecs\w*|_multibytecodec|_sysconfig.*|_osx_support")
-    assert not [module for module in done.stdout.split() if not needed.fullmatch(module)]
-    assert "pydoc_data.topics" in done.stdout
+    assert not [module for module in other.imported if not needed.fullmatch(module)]
+    assert "pydoc_data.topics" in other.imported
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ DAMAGES: list[tuple[str, Callable[[Path], None], str]] = [
 @pytest.fixture
 def interrupted(lab: Lab) -> Path:
     """A run of six steps stopped after four, with checkpoints at 2 and 4; beside it the uninterrupted one."""
-    lab.train("straight")
+    lab.trained("straight")
     return lab.interrupted("run", 4).run_dir
 
 
@@ -99,8 +99,8 @@ def test_damaged_best_weights_are_not_used(lab: Lab, interrupted: Path) -> None:
 
 
 def test_a_damaged_bundle_is_named_refused_and_rebuilt(lab: Lab) -> None:
-    lab.train("straight")
-    run_dir = lab.train("run").run_dir
+    lab.trained("straight")
+    run_dir = lab.trained("run").run_dir
     for name in ("model.safetensors", "tokenizer.json", "config.json", "training_args.json"):
         flip(run_dir / name)
         problems = verify_bundle(run_dir)

@@ -37,7 +37,7 @@ def leftovers(run_dir: Path) -> list[str]:
 @pytest.mark.parametrize("leave", [0, 40_000, 800_000], ids=["at once", "in a small file", "in a large file"])
 def test_full_while_saving(lab: Lab, small_disk: Mount, leave: int) -> None:
     disk = small_disk("32m")
-    lab.train("straight")
+    lab.trained("straight")
     settings = lab.config(brain_name="run", bundle_dir=str(disk))
 
     def observe(row: dict[str, object]) -> None:

@@ -14,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from hrm_engine.store.paths import Workspace
 from lab.runner.execute import plan_run, run_notebook
 from lab.runner.kernel import processes_of
+from lab.runner.parameters import TAG
 from lab.runner.recipes import find_recipe
 from lab.runner.record import RunRecord
 
@@ -32,6 +33,16 @@ def run(notebook: Path, workspace: Path, given: Mapping[str, Any] | None = None,
     """Plan and run a notebook in a workspace."""
     where = Workspace(workspace)
     return run_notebook(plan_run(find_recipe(str(notebook), where), given or {}), workspace=where, **options)
+
+
+def run_cells(recipe: str, workspace: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Plan a recipe and run its cells in this process: what its values are refused for needs no kernel."""
+    plan = plan_run(find_recipe(recipe, Workspace(workspace)), given)
+    names = dict(plan.parameters)
+    for cell in plan.notebook.cells:
+        if cell.cell_type == "code" and TAG not in cell.metadata.get("tags", ()):
+            exec(cell.source, names)
+    return names
 
 
 def saved(record: RunRecord) -> dict[str, Any]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import plotly.io
 import pytest
 
+from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
-from tests.tiny_runs import Lab, make_source
+from tests.lab.notebooks import run_cells
+from tests.tiny_runs import Lab, with_base_model
 
 
 def test_the_notebook_trains_sweeps_and_colours(
-    workspace: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+    workspace: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = make_source(tmp_path_factory.mktemp("depth") / "source")
-    place = Workspace(workspace)
-    place.base_model.parent.mkdir(parents=True)
-    (source / "artifacts" / "hf_implant" / "base_model").rename(place.base_model)
+    with_base_model(workspace, source)
     given = {"steps": 2, "batch_size": 2, "hidden_size": 64, "halt_max_steps": 3, "held_out_rows": 2}
     words = [word for name, value in {**given, "num_documents": 2}.items() for word in ("-p", f"{name}={value}")]
     assert main(["run", "adaptive-depth", *words]) == 0
@@ -56,26 +56,26 @@ def brains(lab: Lab) -> Lab:
     return lab
 
 
-def refused(capsys: pytest.CaptureFixture[str], **given: object) -> str:
+def refused(workspace: Path, **given: object) -> str:
     """What the recipe says of values that it does not take."""
-    assert main(["run", "adaptive-depth", *(word for name in given for word in ("-p", f"{name}={given[name]}"))]) == 1
-    return " ".join(capsys.readouterr().out.split())
+    with pytest.raises(ConfigError) as refusal:
+        run_cells("adaptive-depth", workspace, given)
+    return str(refusal.value)
 
 
-def test_what_a_training_cannot_end_with_is_refused_before_it_begins(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told = refused(capsys, halt_max_steps=1, steps=2)
-    assert "ConfigError: -p halt_max_steps=1: one segment leaves no depth to choose; use at least 2" in told
-    assert "ConfigError: -p num_documents=0: use at least 1" in refused(capsys, num_documents=0)
-    assert "nowhere.txt" in refused(capsys, dataset_file="nowhere.txt")
+def test_what_a_training_cannot_end_with_is_refused_before_it_begins(workspace: Path) -> None:
+    told = refused(workspace, halt_max_steps=1, steps=2)
+    assert told == "-p halt_max_steps=1: one segment leaves no depth to choose; use at least 2"
+    assert refused(workspace, num_documents=0) == "-p num_documents=0: use at least 1"
+    with pytest.raises(DataError, match="nowhere.txt"):
+        run_cells("adaptive-depth", workspace, {"dataset_file": "nowhere.txt"})
     assert not Workspace(workspace).brains.exists()
 
 
 def test_brains_that_cannot_be_measured_are_told_in_the_words_of_the_recipe(
-    brains: Lab, capsys: pytest.CaptureFixture[str]
+    brains: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = refused(capsys, brain="flat")
+    told = refused(brains.root, brain="flat")
     assert "flat runs one segment at every token" in told
     assert "--halt-threshold" not in told
     # an imported model has no such file
@@ -84,7 +84,8 @@ def test_brains_that_cannot_be_measured_are_told_in_the_words_of_the_recipe(
     facts = json.loads((folder / "metadata.json").read_text(encoding="utf8"))
     del facts["files"]["training_args.json"]
     (folder / "metadata.json").write_text(json.dumps(facts), encoding="utf8")
-    assert "deep does not say what it was trained on: add -p dataset_file=FILE" in refused(capsys, brain="deep")
-    words = ["-p", "brain=deep", "-p", "dataset_file=other.txt", "-p", "batch_size=2"]
-    assert main(["run", "adaptive-depth", *words]) == 0
-    assert "loss after 2 segments" in capsys.readouterr().out
+    assert "deep does not say what it was trained on: add -p dataset_file=FILE" in refused(brains.root, brain="deep")
+    monkeypatch.setattr(plotly.io.renderers, "default", "json")  # not a browser
+    given = {"brain": "deep", "dataset_file": "other.txt", "batch_size": 2}
+    summary = dict(run_cells("adaptive-depth", brains.root, given)["told"]["summary"])
+    assert {"loss after 1 segment", "loss after 2 segments"} <= set(summary)

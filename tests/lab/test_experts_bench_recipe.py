@@ -5,19 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
 from tests.tiny_puzzles import make_puzzles
-from tests.tiny_runs import make_source, rows
+from tests.tiny_runs import rows, with_base_model
 
 
-def test_the_comparison_runs_and_concludes(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    source = make_source(tmp_path_factory.mktemp("bench") / "source")
-    place = Workspace(workspace)
-    place.base_model.parent.mkdir(parents=True)
-    (source / "artifacts" / "hf_implant" / "base_model").rename(place.base_model)
+def test_the_comparison_runs_and_concludes(workspace: Path, source: Path) -> None:
+    place = with_base_model(workspace, source)
     make_puzzles(workspace / "training_data" / "puzzles" / "sudoku-4x4")
     given = {"steps": 2, "puzzle_steps": 2, "num_seeds": 1, "num_experts": 4, "hidden_size": 64, "batch_size": 2}
     words = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]

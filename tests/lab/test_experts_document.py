@@ -10,9 +10,8 @@ import pytest
 
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.goals import Goals
-from hrm_engine.store.paths import Workspace
 from lab.cli import aios
-from tests.tiny_runs import REPOSITORY, make_source
+from tests.tiny_runs import REPOSITORY, with_base_model
 
 TRAIN = (
     "hrm-hf train-actv1 --model artifacts/hf_implant/base_model "
@@ -26,13 +25,8 @@ def words(line: str, *more: str) -> list[str]:
     return [*line.split(), *more]
 
 
-def test_every_command_of_the_document(
-    workspace: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = make_source(tmp_path_factory.mktemp("document") / "source")
-    place = Workspace(workspace)
-    place.base_model.parent.mkdir(parents=True)
-    (source / "artifacts" / "hf_implant" / "base_model").rename(place.base_model)
+def test_every_command_of_the_document(workspace: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = with_base_model(workspace, source)
     sample = Path("training_data/curated_datasets/test_sample.txt")
     (workspace / sample).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(REPOSITORY / sample, workspace / sample)

@@ -11,18 +11,14 @@ from hrm_engine.bundles.attached import attached_experts
 from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.store.experts import ExpertRegistry, attached_to
 from hrm_engine.store.goals import Goals
-from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
-from tests.tiny_runs import SETTINGS, make_source
+from tests.tiny_runs import SETTINGS, with_base_model
 
 
 def test_the_notebook_trains_attaches_and_steers(
-    workspace: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+    workspace: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = make_source(tmp_path_factory.mktemp("experts") / "source")
-    place = Workspace(workspace)
-    place.base_model.parent.mkdir(parents=True)
-    (source / "artifacts" / "hf_implant" / "base_model").rename(place.base_model)
+    place = with_base_model(workspace, source)
     given = {"steps": 2, "expert_steps": 2, "batch_size": SETTINGS["batch_size"], "hidden_size": 64, "num_experts": 2}
     words = [word for name, value in {**given, "held_out_rows": 2}.items() for word in ("-p", f"{name}={value}")]
     assert main(["run", "experts", *words]) == 0

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from hrm_engine.bundles.bundle import Bundle
-from hrm_engine.bundles.load import load_bundle
 from hrm_engine.bundles.weights import save_tensors
 from hrm_engine.inference import generate
 from hrm_engine.store.files import read_json, write_json
@@ -21,28 +18,10 @@ from hrm_engine.store.manifest import file_entries
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
 from tests.bundles.hub_models import own_brain
+from tests.lab.generating import Capture, answers, brain, trained, written
 from tests.tiny_puzzles import PuzzleLab, make_puzzles
-from tests.tiny_runs import Lab
 
-Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
-    """The run folder of a tiny brain of up to three segments."""
-    root = tmp_path_factory.mktemp("writer")
-    (root / "artifacts").mkdir()
-    (root / "training_data").mkdir()
-    Lab(root, source).train("writer", halt_max_steps=3, max_seq_len=32)
-    return Workspace(root).brains / "writer"
-
-
-@pytest.fixture
-def brain(workspace: Path, trained: Path) -> Bundle:
-    """The tiny brain in the test's own workspace."""
-    found = Workspace(workspace)
-    shutil.copytree(trained, found.brains / "writer")
-    return load_bundle("writer", workspace=found)
+__all__ = ["brain", "trained"]
 
 
 @pytest.fixture
@@ -53,14 +32,6 @@ def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
 
     return put
-
-
-def written(*words: object, code: int = 0) -> None:
-    assert main(["generate", "--bundle", "writer", "--device", "cpu", *map(str, words)]) == code
-
-
-def answers(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
 
 
 def test_the_same_seed_writes_the_same_text(brain: Bundle, capsys: Capture) -> None:

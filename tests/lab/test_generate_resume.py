@@ -13,7 +13,7 @@ import pytest
 from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.inference import Generation, generate_batch
 from hrm_engine.store.files import read_json, write_json
-from tests.lab.test_generate_command import Capture, answers, brain, trained, written
+from tests.lab.generating import Capture, answers, brain, trained, written
 
 __all__ = ["brain", "trained"]
 

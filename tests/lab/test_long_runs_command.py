@@ -10,8 +10,7 @@ import pytest
 from hrm_engine.config.kinds import TEXT
 from hrm_engine.training.run_folder import existing_run
 from lab.cli.app import main
-from tests.tiny_runs import Lab, flags, row_of, rows
-from tests.training.test_resume_rules import files
+from tests.tiny_runs import Lab, files, flags, row_of, rows
 
 
 @pytest.fixture

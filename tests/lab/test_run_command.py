@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -98,28 +99,34 @@ def test_what_is_refused_is_refused_before_anything_is_written(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent these signals there")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
-def test_a_signal_ends_kernel_and_record(number: signal.Signals, code: int, workspace: Path) -> None:
-    mark = workspace / "mark"
-    write_notebook(workspace / "nb.ipynb", WAITS_AND_SAVES.format(mark=str(mark)))
-    command = [sys.executable, "-m", "lab", "run", "nb.ipynb"]
+def test_a_signal_ends_kernel_and_record(workspace: Path) -> None:
+    codes = {signal.SIGTERM: 143, signal.SIGINT: 130}
+    with ExitStack() as running:  # both at once: most of the time they wait
+        processes = {number: running.enter_context(waiting_run(workspace, number.name)) for number in codes}
+        for number, process in processes.items():
+            mark, until = workspace / number.name, time.monotonic() + 60
+            while not mark.exists() and time.monotonic() < until and process.poll() is None:
+                time.sleep(0.05)
+            os.kill(process.pid, number)
+        for number, process in processes.items():
+            assert process.wait(60) == codes[number]
+            assert (workspace / number.name).read_text() == "saved"
+    records = [json.loads(path.read_text()) for path in (workspace / "artifacts" / "notebooks").glob("*/run.json")]
+    assert [record["status"] for record in records] == ["stopped", "stopped"]
+    assert [list(processes_of(record["run_id"])) for record in records] == [[], []]
+
+
+def waiting_run(workspace: Path, name: str) -> subprocess.Popen[bytes]:
+    """A run of a notebook that makes the file ``name``, and waits until it is interrupted."""
+    write_notebook(workspace / f"{name}.ipynb", WAITS_AND_SAVES.format(mark=str(workspace / name)))
     # Not the test's own handling of Ctrl-C, which a runner in the background may have switched off.
-    with subprocess.Popen(
-        command,
+    return subprocess.Popen(
+        [sys.executable, "-m", "lab", "run", f"{name}.ipynb"],
         cwd=HERE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
-        until = time.monotonic() + 60
-        while not mark.exists() and time.monotonic() < until and process.poll() is None:
-            time.sleep(0.05)
-        os.kill(process.pid, number)
-        assert process.wait(60) == code
-    record = only_run(workspace)
-    assert record["status"] == "stopped"
-    assert mark.read_text() == "saved"
-    assert list(processes_of(str(record["run_id"]))) == []
+    )
 
 
 def test_recipes_are_listed_and_shown(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

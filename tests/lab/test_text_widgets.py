@@ -12,7 +12,7 @@ from hrm_engine.inference import generate
 from hrm_engine.inference.text.reading import read_tokens
 from lab.runner.sanitize import clean_html
 from lab.widgets import TextPlayground, TextView
-from tests.inference.text.test_generate import random_bundle
+from tests.inference.text.bundles import random_bundle
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

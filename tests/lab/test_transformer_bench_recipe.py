@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
-from tests.tiny_runs import make_source, rows, text
+from tests.lab.notebooks import run_cells
+from tests.tiny_runs import rows, text, with_base_model
 
 SMALL = {
     "steps": 2,
@@ -24,21 +26,16 @@ SMALL = {
 }
 
 
-def test_a_comparison_of_nothing_is_refused_before_it_begins(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["run", "transformer-bench", "-p", "depths=[]"]) == 1
-    assert "ConfigError: -p depths=[]: name at least one" in capsys.readouterr().out
-    assert main(["run", "transformer-bench", "-p", "num_evals=0"]) == 1
-    assert "ConfigError: -p num_evals=0: use at least 1" in capsys.readouterr().out
+def test_a_comparison_of_nothing_is_refused_before_it_begins(workspace: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^-p depths=\[\]: name at least one"):
+        run_cells("transformer-bench", workspace, {"depths": []})
+    with pytest.raises(ConfigError, match="^-p num_evals=0: use at least 1"):
+        run_cells("transformer-bench", workspace, {"num_evals": 0})
     assert not Workspace(workspace).embedded_corpus.exists(), "nothing was prepared"
 
 
-def test_the_comparison_runs_and_concludes(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    source = make_source(tmp_path_factory.mktemp("bench") / "source")
-    place = Workspace(workspace)
-    place.base_model.parent.mkdir(parents=True)
-    (source / "artifacts" / "hf_implant" / "base_model").rename(place.base_model)
+def test_the_comparison_runs_and_concludes(workspace: Path, source: Path) -> None:
+    place = with_base_model(workspace, source)
     place.embedded_corpus.mkdir(parents=True)  # a small one in its place: five trainings read it
     for seed, name in enumerate(("train", "validation")):
         documents = text(seed=seed).strip().split("\n\n")
@@ -51,8 +48,10 @@ def test_the_comparison_runs_and_concludes(workspace: Path, tmp_path_factory: py
     record = json.loads((folder / "run.json").read_text(encoding="utf8"))
     assert record["status"] == "finished"
     said = record["summary"]
-    assert all("0 of 1 seeds" in said[name] or "1 of 1 seeds" in said[name] for name in said if ", beside " in name)
-    assert all(said[name].endswith("these seeds can tell") for name in said if ", beside " in name), "of one seed"
+    beside = [said[name] for name in said if ", beside " in name]
+    assert beside, list(said)
+    assert all("0 of 1 seeds" in line or "1 of 1 seeds" in line for line in beside)
+    assert all(line.endswith("these seeds can tell") for line in beside), "of one seed"
     assert set(record["bundles"]) == {f"artifacts/brains/actv1/{path.name}" for path in place.brains.iterdir()}
 
     runs = list(place.brains.iterdir())

@@ -9,7 +9,7 @@ import torch
 
 from hrm_engine.models.core import Carry
 from tests.models.tiny import tiny_core
-from tests.parity.test_puzzle_reference import CELLS, NETWORKS, VOCAB, make_core
+from tests.parity.solvers import CELLS, NETWORKS, VOCAB, make_core
 
 MORE: dict[str, dict[str, Any]] = {
     "trm-mlp-q-learning": {"arch": "trm-mlp", "puzzle_tokens": 1, "q_continue": True, "h_layers": 2},

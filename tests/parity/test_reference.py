@@ -10,7 +10,8 @@ from hrm_engine.config import NetworkConfig, resolve_core
 from hrm_engine.models.act import TextBatch, accumulate_gradients, run_segments
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import gradients, packed_rows, tiny_core, whole_rows
-from tests.parity.reference_model import Row, Shape, logits_by_segment, training_loss
+from tests.parity.ours import rows_of, shape_of, weights_of
+from tests.parity.reference_model import logits_by_segment, training_loss
 
 ARCHITECTURES = ["hrm", "hrm-text"]
 SIZES = [
@@ -21,34 +22,6 @@ SIZES = [
     (1, 1, 1, 3),
     (1, 1, 3, 1),
 ]
-
-
-def shape_of(core: RecurrentCore, grad_calls: int | str | None = None) -> Shape:
-    """Sizes alone: what the architecture's name means, the re-implementation knows by itself."""
-    config = core.config
-    return Shape(
-        arch=config.arch,
-        heads=config.num_heads,
-        h_layers=config.h_layers,
-        l_layers=config.l_layers,
-        h_cycles=config.h_cycles,
-        l_cycles=config.l_cycles,
-        grad_calls=config.grad_calls if grad_calls is None else grad_calls,
-        scale=config.embedding_scale,
-        positions=config.pos_encodings,
-        window=config.window_size,
-    )
-
-
-def rows_of(batch: TextBatch) -> list[Row]:
-    documents = torch.zeros_like(batch.inputs) if batch.documents is None else batch.documents
-    parts = zip(batch.inputs.tolist(), batch.positions.tolist(), documents.tolist(), strict=True)
-    return [Row(tokens, places, numbers) for tokens, places, numbers in parts]
-
-
-def weights_of(core: RecurrentCore) -> dict[str, Tensor]:
-    parameters = {name: p.detach().clone().requires_grad_() for name, p in core.named_parameters()}
-    return parameters | {name: b.clone() for name, b in core.named_buffers()}
 
 
 def engine_logits(core: RecurrentCore, batch: TextBatch, num_segments: int) -> list[Tensor]:

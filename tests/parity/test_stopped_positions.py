@@ -13,8 +13,8 @@ from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.models.act import TextBatch, accumulate_gradients, run_segments
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import gradients, packed_rows, random_tokens, tiny_core
+from tests.parity.ours import rows_of, shape_of, weights_of
 from tests.parity.reference_model import logits_by_segment, training_loss
-from tests.parity.test_reference import rows_of, shape_of, weights_of
 
 SEGMENTS = 3
 every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text"])

@@ -11,7 +11,7 @@ from torch import Tensor
 from hrm_engine.inference.text.decoding import Decoder
 from hrm_engine.models.core import RecurrentCore
 from tests.models.tiny import random_tokens
-from tests.parity.test_transformers import CONFIGURATIONS, both, compute_in_float64
+from tests.parity.theirs import CONFIGURATIONS, both, compute_in_float64
 
 WIDER_HEADS: dict[str, Any] = {"head_width": 24}
 

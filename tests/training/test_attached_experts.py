@@ -14,7 +14,7 @@ from hrm_engine.errors import BundleError
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import sha256_file
 from tests.tiny_runs import Lab, rows
-from tests.training.test_expert_training import base_of, train_expert
+from tests.training.expert_runs import base_of, train_expert
 
 
 def held_out_losses(lab: Lab, expert_id: str, **settings: Any) -> list[tuple[float, float]]:

@@ -16,7 +16,7 @@ from hrm_engine.errors import ConfigError, RegistryError
 from hrm_engine.store.experts import ExpertRegistry, attached_to
 from hrm_engine.store.goals import Goals
 from tests.tiny_runs import Lab, rows
-from tests.training.test_expert_training import train_expert
+from tests.training.expert_runs import train_expert
 
 MOE: dict[str, Any] = {"use_moe": True, "num_experts": 3, "amp": False}
 

@@ -61,7 +61,7 @@ def test_several_interruptions_across_epochs(lab: Lab, linear: bool) -> None:
 
 
 def test_interrupted_at_the_last_step_all_the_same(lab: Lab) -> None:
-    lab.train("straight")
+    lab.trained("straight")
     stopped = lab.interrupted("interrupted", 6)
     assert (stopped.state, stopped.step) == ("stopped", 6)
     assert lab.resume("interrupted").state == "finished"
@@ -69,7 +69,7 @@ def test_interrupted_at_the_last_step_all_the_same(lab: Lab) -> None:
 
 
 def test_resuming_a_finished_run_changes_nothing(lab: Lab) -> None:
-    lab.train("straight")
+    lab.trained("straight")
     lab.train("again")
     assert lab.resume("again").state == "finished"
     assert_same_end(lab.run_dir("straight"), lab.run_dir("again"))

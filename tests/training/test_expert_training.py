@@ -10,53 +10,14 @@ import pytest
 import torch
 
 from hrm_engine.bundles.weights import load_tensors
-from hrm_engine.config import ExpertTrainConfig, TextTrainConfig, build_config
-from hrm_engine.config.base import leaves
+from hrm_engine.config import TextTrainConfig, build_config
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import sha256_file
 from hrm_engine.store.goals import Goals
-from hrm_engine.training import TrainResult, train
-from tests.tiny_runs import SETTINGS, Lab, interrupter, rows, text
-
-BASES: dict[str, dict[str, Any]] = {
-    "dense": {"use_moe": False, "halt_max_steps": 2},
-    "experts": {"use_moe": True, "num_experts": 3},
-    "model folder": {},
-}
-
-
-def expert_config(lab: Lab, expert_id: str, **changed: Any) -> ExpertTrainConfig:
-    groups = {name: leaf.path[0] for name, leaf in leaves(ExpertTrainConfig).items()}
-    settings = {name: value for name, value in SETTINGS.items() if groups[name] not in {"network", "moe"}}
-    overrides = {
-        **settings,
-        "model": str(lab.source / "artifacts" / "hf_implant" / "base_model"),
-        "expert_id": expert_id,
-        "amp": False,
-        **changed,
-    }
-    return build_config(ExpertTrainConfig, overrides=overrides)
-
-
-def train_expert(
-    lab: Lab, expert_id: str, *, resume: bool = False, stop_at: int | None = None, **changed: Any
-) -> TrainResult:
-    return train(
-        expert_config(lab, expert_id, **changed),
-        workspace=lab.workspace,
-        resume=resume,
-        given={} if resume else None,
-        observer=None if stop_at is None else interrupter(stop_at),
-    )
-
-
-def base_of(lab: Lab, kind: str) -> dict[str, Any]:
-    """Settings that name a base of that kind, which is made first."""
-    if kind == "model folder":
-        return {}
-    result = lab.train("base", amp=False, **BASES[kind])
-    return {"student_init": str(result.run_dir)}
+from hrm_engine.training import train
+from tests.tiny_runs import Lab, rows, text
+from tests.training.expert_runs import BASES, base_of, expert_config, train_expert
 
 
 def files(folder: Path) -> dict[str, str]:

@@ -17,9 +17,8 @@ from hrm_engine.store.reader import MetricsReader
 from hrm_engine.training import TrainResult, forked_config, train
 from hrm_engine.training.run_folder import saved_config
 from tests.tiny_puzzles import PuzzleLab
-from tests.tiny_runs import Lab, interrupter, lasting_rows, row_of, rows, text
-from tests.training.test_expert_training import expert_config, train_expert
-from tests.training.test_resume_rules import files
+from tests.tiny_runs import Lab, files, interrupter, lasting_rows, row_of, rows, text
+from tests.training.expert_runs import expert_config, train_expert
 
 STEP = "checkpoints/step_00000004"
 OWN = ("created", "trained_s", "parent", "best_step", "best_score", "evals_since_best", "first_eval")

@@ -3,51 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
 
 import pytest
-import torch
 
 from hrm_engine.errors import OutOfMemoryError
 from hrm_engine.store.status import read_status
 from hrm_engine.training import Trainer
-from hrm_engine.training.task import Evaluated
-from hrm_engine.training.tasks.text import TextTask
 from tests.tiny_runs import Lab, lasting_rows, row_of, rows
-
-IMPOSSIBLE_BYTES = 1 << 55
-
-
-class HungryTask(TextTask):
-    """Needs memory that no machine has as soon as a micro-batch has more rows than ``most_rows``."""
-
-    most_rows = 1
-
-    def losses(self, model: Any, rows: Any, backward: Any, **how: Any) -> Any:
-        for part in rows.parts:
-            # the gradients of the first half are there already when memory runs out
-            if len(part.inputs) > self.most_rows:
-                first = replace(rows, parts=rows.parts[:1])
-                super().losses(model, first, backward, **how)
-                torch.empty(IMPOSSIBLE_BYTES, dtype=torch.uint8)
-        return super().losses(model, rows, backward, **how)
-
-    def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
-        if micro_batch > self.most_rows:
-            torch.empty(IMPOSSIBLE_BYTES, dtype=torch.uint8)
-        return super().evaluate(micro_batch, full=full)
-
-
-@contextmanager
-def hungry(lab: Lab, name: str, most_rows: int, **settings: Any) -> Iterator[Trainer]:
-    """A trainer whose task runs out of memory above ``most_rows``."""
-    with Trainer(lab.config(brain_name=name, amp=False, **settings), workspace=lab.workspace) as trainer:
-        trainer.task.__class__ = HungryTask
-        trainer.task.most_rows = most_rows
-        yield trainer
+from tests.training.hungry import hungry
 
 
 def test_the_micro_batch_halves_at_the_same_effective_batch(lab: Lab) -> None:

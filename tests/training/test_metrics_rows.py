@@ -19,7 +19,8 @@ from hrm_engine.training import Trainer, train
 from hrm_engine.training.monitor import system_figures
 from tests.tiny_puzzles import PUZZLE_SETTINGS
 from tests.tiny_runs import Lab, row_of, rows
-from tests.training.test_expert_training import train_expert
+from tests.training.expert_runs import train_expert
+from tests.training.hungry import hungry
 
 EVERY_SESSION = {"start", "train", "eval", "sample", "checkpoint", "final"}
 # Only where there is a GPU.
@@ -39,7 +40,7 @@ def everything(lab: Lab) -> list[Path]:
     """Run folders that hold every event a trainer can write."""
     lab.interrupted("run", 3, use_moe=True, grad_calls_warmup=0.5)
     lab.resume("run")
-    with Trainer(lab.config(brain_name="trouble", amp=False, steps=60), workspace=lab.workspace) as trainer:
+    with hungry(lab, "trouble", most_rows=8, steps=60) as trainer:
         trainer.evaluate()
         for _ in range(50):
             trainer.step()
@@ -49,16 +50,8 @@ def everything(lab: Lab) -> list[Path]:
         with torch.no_grad():
             head[0, 0] = math.nan
         trainer.step()
-        trainer.state.micro_batch_size = 4
-        failed = False
-
-        def once(micro_batch: int) -> None:
-            nonlocal failed
-            if not failed:
-                failed = True
-                torch.empty(1 << 55, dtype=torch.uint8)
-
-        trainer._halving(once)
+        trainer.task.most_rows = 1
+        trainer.step()  # memory for one row alone
         trainer.journal.write("system", trainer.step_number, **system_figures(trainer.run_dir, trainer.setup.device))
         trainer.finish()
     expert = train_expert(lab, "helper", steps=1).run_dir
@@ -159,7 +152,7 @@ def test_without_evaluation_there_is_none(lab: Lab) -> None:
 
 
 def test_the_result_tells_what_the_rows_tell(lab: Lab) -> None:
-    result = lab.train("run")
+    result = lab.trained("run")
     evaluations = [row for row in rows(result.run_dir) if row["event"] == "eval"]
     assert result.first_eval is not None
     assert result.last_eval is not None

@@ -34,7 +34,7 @@ def test_bad_records_are_skipped_when_asked_and_the_count_is_kept(lab: Lab) -> N
 
 def test_replaced_bytes_are_counted(lab: Lab) -> None:
     lab.text.write_bytes(lab.text.read_bytes() + b"\n\nnot \xff utf8 \xfe at all\n")
-    result = lab.train("run")
+    result = lab.trained("run")
     metadata = json.loads((result.run_dir / "metadata.json").read_text())
     assert metadata["dataset_history"][0]["replaced_bytes"] == 2
     assert any("2 bytes that are not UTF-8" in message for message in row_of(result.run_dir, "start")["messages"])

@@ -15,15 +15,9 @@ from hrm_engine.errors import CheckpointError, ConfigError, DataError
 from hrm_engine.store.manifest import write_manifest
 from hrm_engine.store.status import read_status
 from hrm_engine.training import resumed_config, train
-from tests.tiny_runs import TEXT, Lab, assert_same_end, final_files, lasting_rows, row_of, rows, text
+from tests.tiny_runs import TEXT, Lab, assert_same_end, files, final_files, lasting_rows, row_of, rows, text
 
 MAY_CHANGE = {"save_every", "keep_last", "eval_every", "log_file", "stop_file", "max_minutes", "steps"}
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Everything in a run folder."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def test_the_flags_that_may_change_are_those_of_the_contract() -> None:
@@ -79,7 +73,7 @@ def test_the_allowed_changes_are_made(lab: Lab) -> None:
 
 
 def test_steps_may_grow_but_not_shrink(lab: Lab) -> None:
-    run_dir = lab.train("run").run_dir
+    run_dir = lab.trained("run").run_dir
     before = files(run_dir)
     with pytest.raises(ConfigError, match="--steps is 6 in the saved run, 4 was given"):
         lab.resume("run", steps=4)
@@ -119,7 +113,7 @@ def test_a_name_that_does_not_exist_is_named(lab: Lab) -> None:
 
 
 def test_without_a_checkpoint_it_starts_at_0_and_says_so(lab: Lab) -> None:
-    lab.train("straight")
+    lab.trained("straight")
     with pytest.raises(KeyboardInterrupt):
         _break_off(lab, "run", 3)
     assert list(lab.run_dir("run").glob("checkpoints/*")) == []
@@ -160,7 +154,7 @@ def test_data_that_changed_is_refused_unless_it_is_allowed(lab: Lab) -> None:
 
 
 def test_data_that_was_restored_is_accepted(lab: Lab) -> None:
-    lab.train("straight")
+    lab.trained("straight")
     lab.interrupted("run", 3)
     original = lab.text.read_bytes()
     lab.text.write_text("something else\n\nentirely\n")

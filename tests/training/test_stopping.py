@@ -133,7 +133,7 @@ def test_an_error_while_training_is_told_and_the_lock_given_back(lab: Lab) -> No
     row = row_of(lab.run_dir("run"), "stop")
     assert (row["reason"], row["exit_code"]) == ("the reader has left", 1)
     assert "WARNING the reader has left" in (lab.run_dir("run") / "run.log").read_text()
-    lab.train("straight")
+    lab.trained("straight")
     lab.resume("run")
     assert_same_end(lab.run_dir("straight"), lab.run_dir("run"))
 
@@ -159,7 +159,7 @@ def test_two_trainers_on_one_folder(lab: Lab) -> None:
                 lab.resume("run")
             refused.append(raised.value.exit_code)
 
-    lab.train("straight")
+    lab.trained("straight")
     train(lab.config(brain_name="run"), workspace=lab.workspace, observer=observe)
     assert refused == [2]
     assert status(lab.run_dir("run"))[0] == "finished"
@@ -176,7 +176,7 @@ def test_a_stale_lock_is_taken_over_with_a_message(lab: Lab) -> None:
 
 
 def test_what_a_killed_save_left_is_put_away(lab: Lab) -> None:
-    lab.train("straight")
+    lab.trained("straight")
     run_dir = lab.interrupted("run", 3).run_dir
     dead = 2**22 + 1
     (run_dir / "checkpoints" / f".tmp-{dead}-01234567-step_00000004").mkdir()

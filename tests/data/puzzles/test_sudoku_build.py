@@ -18,7 +18,7 @@ from hrm_engine.data.puzzles.sudoku.generate import candidate_blocks, generate
 from hrm_engine.data.puzzles.sudoku.hard import HARD_PROXY, HardSet, make_hard_set, puzzles_hash
 from hrm_engine.data.puzzles.sudoku.solve import solve
 from hrm_engine.errors import ConfigError, DataError
-from tests.data.puzzles.test_sudoku_csv import written
+from tests.data.puzzles.csv_text import written
 
 TINY_HASH = "a3599eec23702dca8ac8e58404d90698ae990af4289d22a4e2d64cd211a4cf41"
 TINY = HardSet(size=6, seed=3, num_candidates=3000, num_train=20, num_test=60, sha256=TINY_HASH)

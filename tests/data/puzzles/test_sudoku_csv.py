@@ -7,29 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.rated import Puzzles
 from hrm_engine.data.puzzles.sudoku.csv_files import Selection, read_csv
 from hrm_engine.data.puzzles.sudoku.generate import generate
 from hrm_engine.errors import DataError
+from tests.data.puzzles.csv_text import HEADER, written
 
-HEADER = "source,question,answer,rating\n"
 QUESTION, ANSWER = "12..341.21434.2.", "1234341221434321"
 NINE = (
     "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79",
     "534678912672195348198342567859761423426853791713924856961537284287419635345286179",
 )
 GOOD = f"here,{QUESTION},{ANSWER},3\n"
-
-SUDOKU = BOARDS["sudoku"]
-
-
-def written(puzzles: Puzzles) -> str:
-    lines = [
-        f"made,{SUDOKU.to_text(inputs)},{SUDOKU.to_text(labels)},{rating}\n"
-        for inputs, labels, rating in zip(puzzles.inputs, puzzles.labels, puzzles.ratings, strict=True)
-    ]
-    return HEADER + "".join(lines)
 
 
 def save(folder: Path, text: str) -> Path:

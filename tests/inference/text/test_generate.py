@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +16,7 @@ from hrm_engine.errors import ConfigError
 from hrm_engine.inference import generate, stream
 from hrm_engine.inference.text.sampling import draw
 from hrm_engine.models.act import TextBatch, run_segments
-from hrm_engine.models.core import RecurrentCore
-from tests.models.tiny import tiny_core
+from tests.inference.text.bundles import random_bundle, reciting_bundle
 
 every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text", "transformer"])
 
@@ -28,32 +25,6 @@ every_architecture = pytest.mark.parametrize("arch", ["hrm", "hrm-text", "transf
 def tokenizer() -> Tokenizer:
     """Bytes alone: a random model then writes bytes that often form no character."""
     return train_tokenizer(["ab"], vocab_size=MIN_VOCAB_SIZE)
-
-
-def bundle_of(core: RecurrentCore, tokenizer: Tokenizer) -> Bundle:
-    return Bundle(path=Path(), config=core.config, model=core, metadata={}, tokenizer=tokenizer)
-
-
-def random_bundle(tokenizer: Tokenizer, arch: str = "hrm-text", **changes: object) -> Bundle:
-    return bundle_of(tiny_core(arch, vocab_size=tokenizer.vocab_size, **{"max_seq_len": 40, **changes}), tokenizer)
-
-
-def reciting_bundle(tokenizer: Tokenizer, text: str, *, max_seq_len: int = 60) -> Bundle:
-    """A model that writes ``text`` after its first character, and then the end token.
-
-    Its layers add nothing, so a state is the direction of its token, and the head has the successor of each direction.
-    """
-    ids = [tokenizer.bos_id, *tokenizer.encode(text).tolist(), tokenizer.eos_id]
-    assert len(set(ids)) == len(ids), "each token may have one successor only"
-    core = tiny_core("hrm-text", vocab_size=tokenizer.vocab_size, hidden_size=64, max_seq_len=max_seq_len)
-    with torch.no_grad():
-        for name, parameter in core.named_parameters():
-            if "o_proj" in name or "down_proj" in name or name.startswith(("embed", "lm_head")):
-                parameter.zero_()
-        for place, (token, following) in enumerate(pairwise(ids)):
-            core.embed_tokens.weight[token, place] = 1
-            core.lm_head.weight[following, place] = 10
-    return bundle_of(core, tokenizer)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.data.text.tokenizer import MIN_VOCAB_SIZE, Tokenizer, train_tokenizer
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference import Generation, generate, generate_batch
-from tests.inference.text.test_generate import random_bundle, reciting_bundle
+from tests.inference.text.bundles import random_bundle, reciting_bundle
 
 PROMPTS = ["", "abba", "a", "the same length as no other", "b", "abba", "a much longer prompt, which"]
 
