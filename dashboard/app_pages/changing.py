@@ -7,6 +7,7 @@ drawn again meanwhile. Every change is a call of the store's own functions, the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -31,11 +32,29 @@ def ask(kind: str, subject: str = "") -> None:
 
 
 def ask_button(label: str, kind: str, subject: str = "", **look: Any) -> None:
-    """A button that opens a dialog.
+    """A button that opens a dialog."""
+    action_button(label, partial(ask, kind, subject), f"{kind} {subject}", **look)
 
-    Its key names the subject: a click on a page that is about to show another one is never taken for that one.
+
+def action_button(label: str, act: Callable[[], None], key: str, **look: Any) -> None:
+    """A button about what the page shows; its key names that.
+
+    A page is drawn from above: for a moment the name of what was chosen stands over the buttons of what was shown
+    before. A click in that moment does nothing, and says so.
     """
-    st.button(label, on_click=ask, args=(kind, subject), key=f"{kind} {subject}", **look)
+    st.button(label, on_click=_act_if_shown, args=(act, _shown()), key=key, **look)
+
+
+def _act_if_shown(act: Callable[[], None], drawn: list[str | None]) -> None:
+    if drawn == _shown():
+        act()
+    else:
+        st.session_state[_REFUSED] = "Nothing was done: the page was about to show something else. Click again."
+
+
+def _shown() -> list[str | None]:
+    """What the address says is shown."""
+    return [st.query_params.get(name) for name in ("expert", "goal")]
 
 
 def undo(label: str, kind: str, subject: str) -> None:
@@ -79,7 +98,7 @@ def answer(label: str, change: Callable[[], object], done: str | None = None, *,
 
 
 def change_now(change: Callable[[], object], done: str) -> None:
-    """Make a change that needs no question; for a button's ``on_click``."""
+    """Make a change that needs no question; for a button."""
     try:
         change()
     except HRMError as problem:

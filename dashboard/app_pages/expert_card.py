@@ -7,7 +7,7 @@ from functools import partial
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages.changing import OPEN_ICON, ask_button, change_now, undo
+from dashboard.app_pages.changing import OPEN_ICON, action_button, ask_button, change_now, undo
 from dashboard.app_pages.parts import chart, plain
 from dashboard.charts import experts as charts
 from dashboard.charts import training as training_charts
@@ -59,12 +59,11 @@ def actions(expert: ExpertCard, goals: Goals) -> None:
     registry, name = goals.registry, expert.expert_id
     with st.container(horizontal=True):
         if expert.is_frozen:
-            thaw = partial(registry.unfreeze, name)
-            done = f"`{name}` can be trained again"
-            st.button("Unfreeze", on_click=change_now, args=(thaw, done), key=f"unfreeze {name}")
+            thaw = partial(change_now, partial(registry.unfreeze, name), f"`{name}` can be trained again")
+            action_button("Unfreeze", thaw, f"unfreeze {name}")
         else:
-            keep = partial(registry.freeze, name)
-            st.button("Freeze", on_click=change_now, args=(keep, f"`{name}` is frozen"), key=f"freeze {name}")
+            keep = partial(change_now, partial(registry.freeze, name), f"`{name}` is frozen")
+            action_button("Freeze", keep, f"freeze {name}")
         kind = "deactivate" if expert.is_active else "activate"
         ask_button(kind.capitalize(), kind, name)
         ask_button("Set parent", "parent", name)

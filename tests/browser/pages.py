@@ -57,6 +57,11 @@ def wait_for_metric(page: Page, label: str, value: str) -> None:
     card.get_by_test_id("stMetricValue").get_by_text(value, exact=True).wait_for()
 
 
+def wait_until_drawn(page: Page) -> None:
+    """Wait until the server has drawn the whole page: before, a button may be that of what was shown before."""
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
 def assert_no_errors(page: Page) -> None:
     """No traceback and no error box is on the page."""
     assert page.get_by_test_id("stException").count() == 0

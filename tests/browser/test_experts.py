@@ -13,7 +13,7 @@ from hrm_engine.store.files import write_json
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
-from tests.browser.pages import assert_no_errors, take_picture, wait_for_axis, wait_for_metric
+from tests.browser.pages import assert_no_errors, take_picture, wait_for_axis, wait_for_metric, wait_until_drawn
 from tests.dashboard.registries import HOSTILE, add_expert, on_disk, write_registry
 from tests.dashboard.run_folders import write_moe_run
 from tests.tiny_experts import make_expert
@@ -165,8 +165,8 @@ def test_a_goal_is_added_and_linked(
 
     tick(page, 1)
     page.wait_for_url("**/goals?goal=2")
-    # The address changes first; until the page is drawn again, the buttons are those of the goal before.
     page.get_by_text("Goal 2", exact=True).wait_for()
+    wait_until_drawn(page)
     press(page, "Remove")
     dialog(page, "Remove goal").get_by_role("button", name="Remove").click()
     page.get_by_text("2 goals · 2 active").wait_for()

@@ -101,3 +101,17 @@ def test_goals_locked_by_somebody_are_a_sentence(
     assert_clean(app)
     assert "has been locked by another process" in texts(app)
     assert goals.get(1).active
+
+
+def test_a_click_on_what_is_no_longer_chosen_does_nothing_and_says_so(open_app: OpenApp, lab: Workspace) -> None:
+    goals = Goals(lab)
+    for text in ("one", "two"):
+        goals.add(text)
+    app = open_app("goals", goal="1")
+    app.query_params["goal"] = "2"  # chosen, and not drawn yet
+    app = app.get_by_key("remove 1").click().run()
+    assert_clean(app)
+    assert "Nothing was done" in texts(app)
+    assert "dialog_yes" not in {button.key for button in app.button}
+    app = app.get_by_key("remove 2").click().run()
+    assert "Goal 2 and its links" in texts(app)
