@@ -247,8 +247,8 @@ def make_candidates(
                 break
             digit = board[cell]
             board[cell] = 0
-            found, _ = _search(board, cell, 1 << (digit - 1), 1, order, no_turns, units, peers, other)
-            if found:
+            num_others, _ = _search(board, cell, 1 << (digit - 1), 1, order, no_turns, units, peers, other)
+            if num_others:
                 board[cell] = digit
             else:
                 emptied += 1
