@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_json_holds_everything_but_states() -> None:
 def test_confidence_of_cells_is_that_of_the_loss(tmp_path: Path, loss: str) -> None:
     bundle = tiny_solver()
     card = bundle.card.model_copy(update={"loss": loss})
-    placed = type(bundle)(tmp_path, bundle.config, bundle.model, card, {})
+    placed = replace(bundle, path=tmp_path, card=card)
     seen = trace(placed, INPUTS[0], segments=2)
     evaluated = evaluate_puzzles(
         bundle.model,
