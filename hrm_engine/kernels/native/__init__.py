@@ -59,7 +59,15 @@ def _load_library(compiler: str) -> None:
 
 
 def _built(compiler: str) -> Path:
-    parts = (*(path.read_bytes() for path in _SOURCES), torch.__version__, compiler, _TARGET, *_FLAGS, _processor())
+    parts = (
+        *(path.read_bytes() for path in _SOURCES),
+        torch.__version__,
+        torch.__file__,
+        compiler,
+        _TARGET,
+        *_FLAGS,
+        _processor(),
+    )
     key = hashlib.sha256(b"\0".join(part if isinstance(part, bytes) else part.encode() for part in parts)).hexdigest()
     folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions") / "hrm_lab"
     target = folder / f"kernels-{key[:16]}.so"
