@@ -82,6 +82,12 @@ def browser(chromium_path: Path) -> Iterator[Browser]:
         started.close()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: browsers, kernels and servers are waited for."""
+    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 SLOW_FIRST = ("tests/browser/", "tests/test_docs", "tests/models/test_compile", "tests/lab/", "tests/training/")
 """Where most of the time goes. The other files are short, so that all processes end at about the same time."""
 

@@ -86,6 +86,15 @@ def with_base_model(workspace: Path, source: Path) -> Workspace:
     return place
 
 
+def with_small_corpus(workspace: Path) -> None:
+    """Words in the place of the corpus that is built from Python's documentation, which takes seconds."""
+    folder = Workspace(workspace).embedded_corpus
+    folder.mkdir(parents=True)
+    for seed, name in enumerate(("train", "validation")):
+        lines = (json.dumps({"text": document}) for document in text(seed=seed).strip().split("\n\n"))
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf8")
+
+
 _KEPT: dict[str, tuple[Path, TrainResult]] = {}
 """Trainings of this process, by all that decides them: a copy of the run folder, and the result."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING
@@ -15,8 +15,10 @@ from tests.tiny_puzzles import puzzle_source
 from tests.tiny_runs import forks, one_thread, source
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
 
+
+SIZE: ViewportSize = {"width": 1360, "height": 1000}
 
 __all__ = ["forks", "one_thread", "puzzle_source", "source"]
 
@@ -57,16 +59,36 @@ def start_dashboard(served: Path) -> Iterator[Callable[[Path], str]]:
         yield start
 
 
+@pytest.fixture(scope="session")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """What the pages share: the scripts of the dashboard, fetched and compiled once."""
+    with browser.new_context(viewport=SIZE) as shared:
+        yield shared
+
+
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def page(context: BrowserContext) -> Iterator[Page]:
     """A fresh page; the test fails if a script on it raised an error."""
-    context = browser.new_context(viewport={"width": 1360, "height": 1000})
-    opened = context.new_page()
-    opened.set_default_timeout(30_000)
+    with without_errors(context.new_page()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page_with_a_clock(browser: Browser) -> Iterator[Page]:
+    """A page whose time the test sets: that holds for all pages of a context, so it has one of its own."""
+    with without_errors(browser.new_page(viewport=SIZE)) as opened:
+        opened.clock.install()
+        yield opened
+
+
+@contextmanager
+def without_errors(page: Page) -> Iterator[Page]:
+    """Close the page afterwards; no script on it may have raised an error."""
+    page.set_default_timeout(30_000)
     errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    yield opened
-    context.close()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
     assert errors == []
 
 

@@ -118,12 +118,12 @@ def test_hostile_names_are_text_and_a_vanished_run_is_a_message(
 
 
 def test_a_table_renewed_while_a_run_is_opened_does_not_empty_the_page(
-    workspace: Path, start_dashboard: Callable[[Path], str], page: Page
+    workspace: Path, start_dashboard: Callable[[Path], str], page_with_a_clock: Page
 ) -> None:
+    page = page_with_a_clock
     write_run(workspace, "live", last=60, planned=5000, state="running")
     sockets: list[WebSocket] = []
     page.on("websocket", lambda socket: sockets.append(socket))
-    page.clock.install()
     address = start_dashboard(workspace)
     for _ in range(3):
         page.goto(address)

@@ -12,13 +12,14 @@ from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
 from tests.lab.notebooks import run_cells
-from tests.tiny_runs import Lab, with_base_model
+from tests.tiny_runs import Lab, with_base_model, with_small_corpus
 
 
 def test_the_notebook_trains_sweeps_and_colours(
     workspace: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_base_model(workspace, source)
+    with_small_corpus(workspace)
     given = {"steps": 2, "batch_size": 2, "hidden_size": 64, "halt_max_steps": 3, "held_out_rows": 2}
     words = [word for name, value in {**given, "num_documents": 2}.items() for word in ("-p", f"{name}={value}")]
     assert main(["run", "adaptive-depth", *words]) == 0

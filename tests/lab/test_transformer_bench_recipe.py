@@ -11,7 +11,7 @@ from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
 from tests.lab.notebooks import run_cells
-from tests.tiny_runs import rows, text, with_base_model
+from tests.tiny_runs import rows, with_base_model, with_small_corpus
 
 SMALL = {
     "steps": 2,
@@ -36,11 +36,7 @@ def test_a_comparison_of_nothing_is_refused_before_it_begins(workspace: Path) ->
 
 def test_the_comparison_runs_and_concludes(workspace: Path, source: Path) -> None:
     place = with_base_model(workspace, source)
-    place.embedded_corpus.mkdir(parents=True)  # a small one in its place: five trainings read it
-    for seed, name in enumerate(("train", "validation")):
-        documents = text(seed=seed).strip().split("\n\n")
-        lines = (json.dumps({"text": document}) for document in documents)
-        (place.embedded_corpus / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf8")
+    with_small_corpus(workspace)
     words = [word for name, value in SMALL.items() for word in ("-p", f"{name}={json.dumps(value)}")]
     assert main(["run", "transformer-bench", *words]) == 0
 
