@@ -88,6 +88,7 @@ def without_errors(page: Page) -> Iterator[Page]:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
+    print(f"{page.url} showed at the end:\n{page.locator('body').inner_text()}")  # in the report of a test that failed
     page.close()
     assert errors == []
 
