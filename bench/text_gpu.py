@@ -51,7 +51,7 @@ def waits_of(trainer: Trainer, trace: Path, calls: tuple[str, ...] = WAITS) -> d
     """
     for _ in range(WARMUP):
         trainer.step()
-    trainer.journal.read(trainer.state)
+    trainer.journal.read()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if trainer.setup.device.type == "cuda" else [])
     with profile(activities=activities) as recorded:
         for _ in range(STEADY_STEPS):

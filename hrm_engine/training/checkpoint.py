@@ -15,15 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.save import Companions, write_model
-from hrm_engine.bundles.weights import load_tensors, save_tensors
-from hrm_engine.config import Config, TrainConfig
+from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.errors import CheckpointError
 from hrm_engine.kernels import native
-from hrm_engine.store.files import new_folder, read_json, write_json
-from hrm_engine.store.manifest import check_manifest, list_checkpoints, schema_problem, write_manifest
-from hrm_engine.store.paths import CHECKPOINTS_FOLDER, STATE_FILE
-from hrm_engine.training.run_folder import write_args
+from hrm_engine.store.files import read_json
+from hrm_engine.store.manifest import check_manifest, list_checkpoints, schema_problem
+from hrm_engine.store.paths import STATE_FILE
 from hrm_engine.training.state import TrainState
 
 STATE_SCHEMA = 1
@@ -45,38 +42,6 @@ class Checkpoint:
     state: TrainState
     fingerprint: str
     environment: dict[str, Any]
-
-
-def save_checkpoint(
-    run_dir: Path,
-    *,
-    core: Config,
-    config: TrainConfig,
-    companions: Companions,
-    weights: dict[str, Tensor],
-    optimizer: dict[str, Tensor],
-    task: dict[str, Tensor],
-    state: TrainState,
-    fingerprint: str,
-    device: torch.device,
-) -> Path:
-    """Write the state of the run after ``state.step``; one of the same step is replaced. Raises StorageError."""
-    path = run_dir / CHECKPOINTS_FOLDER / f"step_{state.step:08d}"
-    with new_folder(path, replace=True) as folder:
-        write_model(folder, config.kind, core, weights, companions)
-        save_tensors(folder, "optimizer", optimizer)
-        if task:
-            save_tensors(folder, "task", task)
-        write_args(folder, config, None)
-        content = {
-            "schema_version": STATE_SCHEMA,
-            "state": state.as_json(),
-            "dataset_fingerprint": fingerprint,
-            "environment": environment(device),
-        }
-        write_json(folder / STATE_FILE, content)
-        write_manifest(folder)
-    return path
 
 
 def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:

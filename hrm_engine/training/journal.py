@@ -7,6 +7,7 @@ CPU there is nothing to wait for and every step is read at once.
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -20,19 +21,22 @@ import psutil
 import torch
 from torch import Tensor
 
-from hrm_engine.config import kinds
+from hrm_engine.config import flat, kinds
+from hrm_engine.config.training import RunConfig
+from hrm_engine.errors import MissingExtraError
 from hrm_engine.kernels.device import allocated_bytes
 from hrm_engine.store.files import storage_error
 from hrm_engine.store.metrics import MetricsWriter
-from hrm_engine.store.paths import LOG_FILE, METRICS_FILE
-from hrm_engine.training.state import SPIKE_WINDOW, TrainState
-from hrm_engine.training.task import Measured, Task
-from hrm_engine.training.tracker import Tracker
+from hrm_engine.store.paths import LOG_FILE, METRICS_FILE, Workspace
+from hrm_engine.training.setup import Setup
+from hrm_engine.training.state import SPIKE_WINDOW
+from hrm_engine.training.task import Measured
 
 SPIKE_FACTOR = 10.0
 # Puzzles that are nearly solved have a median of thousandths of a nat, and every fresh one may exceed ten times that.
 SPIKE_FLOOR = 0.1
 GPU_INTERVAL = 10
+TRACKED_EVENTS = ("train", "eval", "system")
 
 Observer = Callable[[dict[str, Any]], None]
 
@@ -49,34 +53,55 @@ class PendingStep:
 
 
 class Journal:
-    """Metrics file, log file and observer of one run."""
+    """Metrics file, log file and observer of one run, and its copy at Weights & Biases."""
 
     def __init__(
-        self,
-        run_dir: Path,
-        run_id: str,
-        task: Task,
-        *,
-        copies: tuple[Path, ...],
-        observer: Observer | None,
-        tracker: Tracker | None,
-        device: torch.device,
-        loss_scaling: bool,
-        log_every: int,
+        self, run_dir: Path, run_id: str, setup: Setup, workspace: Workspace, observer: Observer | None
     ) -> None:
+        run, log_file = setup.config.run, setup.config.run.log_file
+        copies = () if log_file is None else (workspace.resolve(log_file),)
         self.metrics = MetricsWriter(run_dir / METRICS_FILE, run_id, copies)
         self.run_id = run_id
-        self._task = task
-        self.device = device
-        self._loss_scaling = loss_scaling
-        self._log_every = log_every
+        self._setup = setup
+        self._workspace = workspace
+        self._run_dir = run_dir
+        self._log_every = max(1, run.steps // 50)
         self._observer = observer
-        self._tracker = tracker
-        self._interval = 1 if device.type == "cpu" else GPU_INTERVAL
+        self._tracker = None if run.wandb == "off" else WandbTracker(run, run_dir, run_id, flat(setup.config))
+        self._interval = 1 if setup.device.type == "cpu" else GPU_INTERVAL
         self._pending: list[PendingStep] = []
         self._since = time.perf_counter()
         self._process = psutil.Process()
-        self._log_file = run_dir / LOG_FILE
+
+    def announce(self, messages: list[str], *, is_new: bool, command_line: list[str] | None) -> None:
+        """The first row of a session and the first lines of its log: what it works on, and sentences for the user."""
+        setup, state, checkpoint = self._setup, self._setup.state, self._setup.from_checkpoint
+        config, facts = setup.config, setup.task.facts
+        for root in (self._run_dir, self._workspace.root):  # of a checkpoint elsewhere the whole path is written
+            if checkpoint is not None and checkpoint.is_relative_to(root):
+                checkpoint = checkpoint.relative_to(root)
+        messages = [*messages, *facts.messages]
+        self.write(
+            "start" if is_new else "resume",
+            state.step,
+            kind=config.kind,
+            run_dir=str(self._run_dir),
+            total_steps=config.run.steps,
+            num_parameters=sum(p.numel() for p in setup.model.parameters()),
+            **facts.counts,
+            device=str(setup.device),
+            dtype=str(setup.precision.compute).removeprefix("torch."),
+            num_threads=torch.get_num_threads(),
+            from_checkpoint=None if checkpoint is None else checkpoint.as_posix(),
+            command_line=command_line,
+            messages=messages,
+        )
+        for message in messages:
+            self.say(message)
+        before, lr = config.optim.lr, config.optim_used.lr
+        if lr != before and is_new:
+            self.write("lr_adjustment", state.step, lr_before=before, lr=lr, reason=config.lr_reason)
+            self.say(f"learning rate {before:g} becomes {lr:g}: {config.lr_reason}")
 
     def write(self, event: str, step: int, **fields: Any) -> None:
         """Write a row to the metrics and hand it to the observer."""
@@ -89,25 +114,26 @@ class Journal:
     def say(self, message: str, *, warning: bool = False) -> None:
         """Write a line to ``run.log``. Raises StorageError."""
         line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {'WARNING' if warning else 'INFO':<7} {message}\n"
+        path = self._run_dir / LOG_FILE
         try:
-            with self._log_file.open("a", encoding="utf8", errors="backslashreplace") as file:
+            with path.open("a", encoding="utf8", errors="backslashreplace") as file:
                 file.write(line)
         except OSError as problem:
-            raise storage_error(problem, self._log_file, doing="append to") from problem
+            raise storage_error(problem, path, doing="append to") from problem
 
-    def add(self, pending: PendingStep, state: TrainState) -> None:
+    def add(self, pending: PendingStep) -> None:
         """Take the numbers of a step; they are read when an interval is full."""
         self._pending.append(pending)
         if len(self._pending) >= self._interval:
-            self.read(state)
+            self.read()
 
     @property
     def num_pending(self) -> int:
         """Steps whose numbers have not been read yet."""
         return len(self._pending)
 
-    def read(self, state: TrainState) -> None:
-        """Read all pending steps, write their rows, and count spikes and non-finite losses in ``state``."""
+    def read(self) -> None:
+        """Read all pending steps, write their rows, and count non-finite losses in the state."""
         if not self._pending:
             return
         pending, self._pending = self._pending, []
@@ -116,21 +142,21 @@ class Journal:
         ).tolist()
         step_time = (time.perf_counter() - self._since) / len(pending)
         self._since = time.perf_counter()
-        state.trained_s += step_time * len(pending)
+        self._setup.state.trained_s += step_time * len(pending)
         for step, row in zip(pending, numbers, strict=True):
-            self._write_step(step, row, step_time, state)
+            self._write_step(step, row, step_time)
 
     def restart_clock(self) -> None:
         """Leave out of the next step's time what was done since the last one (evaluation, saving)."""
         self._since = time.perf_counter()
 
-    def fail(self, state: TrainState, message: str, exit_code: int) -> None:
+    def fail(self, message: str, exit_code: int) -> None:
         """The last row of a run that ends by an error; the watcher, which may be what failed, is not told."""
         self._observer = None
         # A device that has failed gives nothing back; the numbers of its last steps are lost with it.
         with suppress(RuntimeError):
-            self.read(state)
-        self.write("stop", state.step, reason=message, exit_code=exit_code)
+            self.read()
+        self.write("stop", self._setup.state.step, reason=message, exit_code=exit_code)
         self.say(message, warning=True)
 
     def close(self) -> None:
@@ -139,10 +165,11 @@ class Journal:
         if self._tracker is not None:
             self._tracker.close()
 
-    def _write_step(self, pending: PendingStep, row: list[float], step_time: float, state: TrainState) -> None:
+    def _write_step(self, pending: PendingStep, row: list[float], step_time: float) -> None:
         *numbers, grad_norm, stepped = row
-        self._task.count(numbers, pending.measured.counts, state)
-        described = self._task.describe(numbers, pending.measured.counts, step_time, state)
+        task, state = self._setup.task, self._setup.state
+        task.count(numbers, pending.measured.counts, state)
+        described = task.describe(numbers, pending.measured.counts, step_time, state)
         step, loss = pending.step, described["loss"]
         fields = {
             **described,
@@ -151,19 +178,19 @@ class Journal:
             "step_time_s": step_time,
             "memory_rss_bytes": self._process.memory_info().rss,
         }
-        if (memory := allocated_bytes(self.device)) is not None:
+        if (memory := allocated_bytes(self._setup.device)) is not None:
             fields["memory_gpu_bytes"] = memory
         self.write("train", step, **fields)
-        for event, more in self._task.events(step, numbers):
+        for event, more in task.events(step, numbers):
             self.write(event, step, **more)
-        self._watch_for_trouble(step, loss, bool(stepped), state)
+        self._watch_for_trouble(step, loss, bool(stepped))
         if step % self._log_every == 0:
-            name, unit = kinds.words_of(kinds.named(self._task.kind)).speed
+            name, unit = kinds.words_of(kinds.named(task.kind)).speed
             speed = f", {fields[name]:,.0f} {unit}" if name in fields else ""
             self.say(f"step {step}: loss {loss:.4f}{speed}")
 
-    def _watch_for_trouble(self, step: int, loss: float, stepped: bool, state: TrainState) -> None:
-        overflow_only = self._loss_scaling and math.isfinite(loss)
+    def _watch_for_trouble(self, step: int, loss: float, stepped: bool) -> None:
+        state, overflow_only = self._setup.state, self._setup.precision.loss_scaling and math.isfinite(loss)
         if not math.isfinite(loss) or (not stepped and not overflow_only):
             state.nonfinite_in_a_row += 1
             what = "loss" if not math.isfinite(loss) else "gradient"
@@ -176,3 +203,39 @@ class Journal:
             self.write("spike", step, loss=loss, median=statistics.median(recent))
             self.say(f"step {step}: the loss {loss:.4f} is above 10 times the recent median", warning=True)
         state.recent_losses = [*recent, loss][-SPIKE_WINDOW:]
+
+
+class WandbTracker:
+    """The same rows in a run of Weights & Biases, in ``wandb/`` of the run folder; ``wandb sync`` uploads it later."""
+
+    def __init__(self, run: RunConfig, run_dir: Path, run_id: str, config: dict[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise MissingExtraError("--wandb needs the package wandb: pip install 'hrm-lab[wandb]'") from error
+        self._run = wandb.init(
+            project=run.wandb_project,
+            name=run_dir.name,
+            id=re.sub(r"[^A-Za-z0-9_-]", "-", run_id),
+            resume="allow",
+            mode="online" if run.wandb == "online" else "offline",
+            dir=run_dir,
+            config=config,
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+        )
+
+    def write(self, event: str, step: int, fields: dict[str, Any]) -> None:
+        """Log the numbers of a row under ``event/name``; lists become one number each."""
+        if event not in TRACKED_EVENTS:
+            return
+        numbers: dict[str, float] = {}
+        for name, value in fields.items():
+            parts = enumerate(value, 1) if isinstance(value, list) else [("", value)]
+            for place, part in parts:
+                if isinstance(part, int | float) and not isinstance(part, bool):
+                    numbers[f"{event}/{name}/{place}" if place else f"{event}/{name}"] = part
+        self._run.log(numbers, step=step)
+
+    def close(self) -> None:
+        """Finish the run's files."""
+        self._run.finish()

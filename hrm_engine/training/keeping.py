@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,15 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from hrm_engine.store.files import finite, new_folder
-from hrm_engine.training.checkpoint import EMA_PREFIX
-from hrm_engine.training.finish import best_weights, finish_run, write_best
+from hrm_engine.bundles.save import seal_bundle, write_model
+from hrm_engine.bundles.weights import load_tensors, save_tensors
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.files import finite, new_folder, read_json, write_json
+from hrm_engine.store.manifest import check_manifest, write_manifest
+from hrm_engine.store.paths import BEST_FOLDER, CHECKPOINTS_FOLDER, STATE_FILE
+from hrm_engine.store.processes import library_version
+from hrm_engine.training.checkpoint import EMA_PREFIX, STATE_SCHEMA, environment
 from hrm_engine.training.journal import Journal
+from hrm_engine.training.run_folder import write_args
 from hrm_engine.training.setup import Setup
 from hrm_engine.training.task import Evaluated
 
 EVALUATION_FOLDER = "evaluation"
+EVALUATION_FILE = "evaluation.json"
+LIBRARIES = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "bitsandbytes")
 
 Measure = Callable[..., Evaluated | None]
 
@@ -38,56 +48,85 @@ class Keeper:
         with setup.updater.evaluating(), nullcontext() if setup.average is None else setup.average.applied():
             yield
 
-    def checkpoint_tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Exact weights, and the state of optimizer and moving average."""
-        setup = self._setup
-        average = {} if setup.average is None else setup.average.state_tensors()
-        master = setup.precision.master
+    def save(self) -> Path:
+        """Write the exact state after ``state.step``; one of the same step is replaced. Raises StorageError."""
+        setup, master = self._setup, self._setup.precision.master
         weights = {n: t.to(torch.promote_types(t.dtype, master)) for n, t in setup.weights.tensors().items()}
-        return weights, {**setup.updater.state_tensors(), **{EMA_PREFIX + name: t for name, t in average.items()}}
+        average = {} if setup.average is None else setup.average.state_tensors()
+        optimizer = {**setup.updater.state_tensors(), **{EMA_PREFIX + name: t for name, t in average.items()}}
+        path = self._run_dir / CHECKPOINTS_FOLDER / f"step_{setup.state.step:08d}"
+        with new_folder(path, replace=True) as folder:
+            self._write_model(folder, weights)
+            save_tensors(folder, "optimizer", optimizer)
+            if task := setup.task.state_tensors():
+                save_tensors(folder, "task", task)
+            write_args(folder, setup.config, None)
+            content = {
+                "schema_version": STATE_SCHEMA,
+                "state": setup.state.as_json(),
+                "dataset_fingerprint": setup.task.facts.fingerprint,
+                "environment": environment(setup.device),
+            }
+            write_json(folder / STATE_FILE, content)
+            write_manifest(folder)
+        return path
 
     def keep_if_best(self, result: Evaluated) -> None:
         """Write ``best/`` where an evaluation is better than all before. Raises StorageError."""
-        setup, state = self._setup, self._setup.state
+        state = self._setup.state
         improved = state.best_score is None or result.score < state.best_score
         # What has not been trained yet is no result: a run stopped early keeps what it has learned so far.
         if state.step > 0 and improved and all(math.isfinite(part) for part in result.score):
             state.best_score, state.best_step, state.evals_since_best = result.score, state.step, 0
-            write_best(self._run_dir, setup.config.kind, setup.task.core, self._weights(), setup.task.companions, state)
+            with new_folder(self._run_dir / BEST_FOLDER, replace=True) as folder:
+                self._write_model(folder, self._weights())
+                write_json(folder / EVALUATION_FILE, state.last_eval or {})
+                write_manifest(folder)
         elif state.step > 0:
             state.evals_since_best += 1
 
     def write_bundle(self, measure: Measure | None, *, run_id: str, command_line: list[str] | None) -> None:
-        """Seal the weights of the best evaluation if there is one, else the last. Raises StorageError.
+        """Write the weights of the best evaluation if there is one, else the last; ``metadata.json`` comes last.
 
         Args:
             measure: evaluates the model on all held-out data (``full=True``); None leaves that out.
         """
-        setup, state = self._setup, self._setup.state
+        setup, state, device = self._setup, self._setup.state, self._setup.device
         which: dict[str, Any] = {"which": "best", "step": state.best_step}
-        weights = best_weights(self._run_dir, state)
+        weights = self._best_weights()
         if weights is None:
             weights, which = self._weights(), {"which": "last", "step": state.step}
         if setup.average is not None:
             which["average"] = setup.config.optim.ema_decay
         if measure is not None:
             self._evaluate_fully(weights, measure)
-        finish_run(
-            self._run_dir,
-            core=setup.task.core,
-            config=setup.config,
-            command_line=command_line,
-            weights=weights,
-            which=which,
-            companions=setup.task.companions,
-            state=state,
-            run_id=run_id,
-            device=setup.device,
-            facts=setup.task.bundle_facts(),
-        )
+        files = self._write_model(self._run_dir, weights, setup.config.weights_name)
+        write_args(self._run_dir, setup.config, command_line)
+        versions = {name: library_version(name) for name in LIBRARIES}
+        facts = {
+            "run_id": run_id,
+            "created": state.created,
+            "updated": now_iso(),
+            "step": state.step,
+            "weights": which,
+            "parent": state.parent,
+            "code_version": library_version("hrm-lab"),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+            "library_versions": {
+                "python": platform.python_version(),
+                **{name: version for name, version in versions.items() if version is not None},
+            },
+            "dataset_history": state.datasets,
+            "last_metrics": state.last_eval,
+            "first_metrics": state.first_eval,
+            "full_evaluation": state.full_eval,
+            "trained_s": round(state.trained_s, 3),
+            **setup.task.bundle_facts(),
+        }
+        seal_bundle(self._run_dir, setup.config.kind, files, facts)
         setup.task.finished(self._run_dir, state)
 
-    def _evaluate_fully(self, weights: dict[str, torch.Tensor], measure: Measure) -> None:
+    def _evaluate_fully(self, weights: dict[str, Tensor], measure: Measure) -> None:
         setup, started = self._setup, time.perf_counter()
         kept = {name: tensor.detach().clone() for name, tensor in setup.model.state_dict().items()}
         setup.model.load_state_dict(weights, strict=False)  # frozen ones are not among them
@@ -106,7 +145,21 @@ class Keeper:
             with new_folder(self._run_dir / EVALUATION_FOLDER, replace=True) as folder:
                 result.write_files(folder)
 
-    def _weights(self) -> dict[str, torch.Tensor]:
+    def _write_model(self, folder: Path, weights: dict[str, Tensor], name: str = "model") -> list[str]:
+        kind, task = self._setup.config.kind, self._setup.task
+        return write_model(folder, kind, task.core, weights, task.companions, weights_name=name)
+
+    def _best_weights(self) -> dict[str, Tensor] | None:
+        """Weights of the best evaluation of this run, None where there is none."""
+        folder, best_step = self._run_dir / BEST_FOLDER, self._setup.state.best_step
+        if best_step is None or check_manifest(folder):
+            return None
+        # After a kill, best/ can be ahead of the checkpoint that the run was continued from: another run's best then.
+        if read_json(folder / EVALUATION_FILE).get("step") != best_step:
+            return None
+        return load_tensors(folder, "model")
+
+    def _weights(self) -> dict[str, Tensor]:
         """What a bundle holds, copied: buffers are the model's own."""
         setup = self._setup
         source = setup.weights if setup.average is None else setup.average

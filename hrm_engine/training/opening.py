@@ -1,4 +1,4 @@
-"""How a session begins: a run anew, with the checkpoint of another one, or where it stopped; and what it says first.
+"""How a session begins: a run anew, with the checkpoint of another one, or where it stopped.
 
 Whatever cannot begin is found before a folder is made for it, or an old one is moved away.
 """
@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from hrm_engine.config import TrainConfig, build_config
 from hrm_engine.config.base import given_leaves
 from hrm_engine.config.beginning import Beginning
@@ -19,7 +17,6 @@ from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.checkpoint import newest_checkpoint
 from hrm_engine.training.fork import forked_config, forked_setup
-from hrm_engine.training.journal import Journal
 from hrm_engine.training.run_folder import (
     RunFolder,
     claim_folder,
@@ -97,50 +94,6 @@ def begin(
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
     return folder, setup
-
-
-def announce(
-    journal: Journal,
-    setup: Setup,
-    run_dir: Path,
-    workspace: Workspace,
-    *,
-    messages: list[str],
-    is_new: bool,
-    command_line: list[str] | None,
-) -> None:
-    """The first rows of a session and the first lines of its log: what it works on, and the sentences for the user."""
-    config, state, facts, checkpoint = setup.config, setup.state, setup.task.facts, setup.from_checkpoint
-    messages = [*messages, *facts.messages]
-    journal.write(
-        "start" if is_new else "resume",
-        state.step,
-        kind=config.kind,
-        run_dir=str(run_dir),
-        total_steps=config.run.steps,
-        num_parameters=sum(p.numel() for p in setup.model.parameters()),
-        **facts.counts,
-        device=str(setup.device),
-        dtype=str(setup.precision.compute).removeprefix("torch."),
-        num_threads=torch.get_num_threads(),
-        from_checkpoint=None if checkpoint is None else _place(checkpoint, run_dir, workspace),
-        command_line=command_line,
-        messages=messages,
-    )
-    for message in messages:
-        journal.say(message)
-    before, lr = config.optim.lr, config.optim_used.lr
-    if lr != before and is_new:
-        journal.write("lr_adjustment", state.step, lr_before=before, lr=lr, reason=config.lr_reason)
-        journal.say(f"learning rate {before:g} becomes {lr:g}: {config.lr_reason}")
-
-
-def _place(checkpoint: Path, run_dir: Path, workspace: Workspace) -> str:
-    """A checkpoint as rows name it: from the run folder, else from the workspace."""
-    for root in (run_dir, workspace.root):
-        if checkpoint.is_relative_to(root):
-            return checkpoint.relative_to(root).as_posix()
-    return checkpoint.as_posix()
 
 
 def _resumed(config: TrainConfig, workspace: Workspace, run_dir: Path, how: Beginning) -> Setup:

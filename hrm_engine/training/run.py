@@ -64,17 +64,19 @@ def train(
 
 def drive(trainer: Trainer) -> TrainResult:
     """Train to the last step, evaluating and saving on the way. Raises as :func:`train`."""
+    run, steps = trainer.config.run, trainer.total_steps
+    eval_every, save_every = trainer.config.eval_every or steps, run.save_every or steps
     with trainer:
         stop = trainer.check_stop()
         if stop is None and trainer.state.first_eval is None:
             trainer.evaluate()
-        while stop is None and trainer.step_number < trainer.total_steps:
+        while stop is None and trainer.step_number < steps:
             step = trainer.step().step
             stop = trainer.check_stop()
             # No evaluation because of a stop: the interrupted and the uninterrupted run must leave the same rows.
-            if step % trainer.eval_every == 0 or step == trainer.total_steps:
+            if step % eval_every == 0 or step == steps:
                 trainer.evaluate()
-            if step % trainer.save_every == 0:
+            if step % save_every == 0:
                 trainer.save()
         trainer.finish(stop)
     return _result(trainer, stop)

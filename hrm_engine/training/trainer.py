@@ -9,14 +9,14 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from hrm_engine.config import TrainConfig, flat
+from hrm_engine.config import TrainConfig
 from hrm_engine.config.beginning import ANEW, Beginning
 from hrm_engine.errors import HRMError, NonFiniteLossError, OutOfMemoryError
 from hrm_engine.kernels.device import is_out_of_memory, keep_freed_memory, release_memory
@@ -24,17 +24,16 @@ from hrm_engine.optim import UpdateResult, learning_rate
 from hrm_engine.store.files import finite
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.status import State
-from hrm_engine.training.checkpoint import prune_checkpoints, save_checkpoint
+from hrm_engine.training.checkpoint import prune_checkpoints
 from hrm_engine.training.journal import Journal, Observer, PendingStep
 from hrm_engine.training.keeping import Keeper
 from hrm_engine.training.monitor import Monitor
-from hrm_engine.training.opening import announce, begin
+from hrm_engine.training.opening import begin
 from hrm_engine.training.run_folder import saved_run_id
 from hrm_engine.training.setup import Setup
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.stopping import Stop, Stopper
 from hrm_engine.training.task import Evaluated, Measured, StepWork, Task, task_of
-from hrm_engine.training.tracker import Tracker, WandbTracker
 
 T = TypeVar("T")
 
@@ -126,21 +125,6 @@ class Trainer:
         """Optimizer steps done."""
         return self.state.step
 
-    @property
-    def rows_per_step(self) -> int:
-        """Effective batch size: rows of an optimizer step, accumulation included."""
-        return self.config.run.rows_per_step
-
-    @property
-    def eval_every(self) -> int:
-        """Steps between evaluations."""
-        return self.config.eval_every or self.total_steps
-
-    @property
-    def save_every(self) -> int:
-        """Steps between checkpoints."""
-        return self.config.run.save_every or self.total_steps
-
     def step(self) -> StepReport:
         """Make one optimizer step on the next rows.
 
@@ -163,71 +147,49 @@ class Trainer:
         update = self._update(schedule_share)
         state.step = number
         lr = optim.lr * schedule_share
-        self.journal.add(PendingStep(number, lr, update.value, update.grad_norm, update.stepped), state)
+        self.journal.add(PendingStep(number, lr, update.value, update.grad_norm, update.stepped))
         self._check_losses()
         return StepReport(number, lr, update)
 
     def evaluate(self) -> Evaluated | None:
         """Measure on held-out data, write the row, a sample, and ``best/`` where it is the best so far."""
-        self.journal.read(self.state)
-        self._check_losses()
         state = self.state
-        self.monitor.say("evaluating")
-        started = time.perf_counter()
-        with self.keeper.usable_weights():
-            result = self._measure()
-            if result is None:
-                return None
-            self.journal.write("eval", state.step, **result.fields, eval_time_s=time.perf_counter() - started)
-            self.journal.say(f"step {state.step}: {result.summary}")
-            state.last_eval = finite({"step": state.step, **result.fields})
-            state.first_eval = state.first_eval or state.last_eval
-            if (sample := self.task.sample()) is not None:
-                state.last_sample = "".join(sample.values())
-                self.journal.write("sample", state.step, **sample)
-        self.keeper.keep_if_best(result)
-        self.monitor.say("training")
-        self.journal.restart_clock()
+        with self._between_steps("evaluating") as started:
+            with self.keeper.usable_weights():
+                result = self._measure()
+                if result is None:
+                    return None
+                self.journal.write("eval", state.step, **result.fields, eval_time_s=time.perf_counter() - started)
+                self.journal.say(f"step {state.step}: {result.summary}")
+                state.last_eval = finite({"step": state.step, **result.fields})
+                state.first_eval = state.first_eval or state.last_eval
+                if (sample := self.task.sample()) is not None:
+                    state.last_sample = "".join(sample.values())
+                    self.journal.write("sample", state.step, **sample)
+            self.keeper.keep_if_best(result)
         return result
 
     def save(self) -> Path:
         """Write a checkpoint of this moment and drop the ones beyond ``keep_last``. Raises StorageError."""
-        self.journal.read(self.state)
-        self._check_losses()
-        self.journal.metrics.flush()
-        self.monitor.say("saving")
-        started = time.perf_counter()
-        weights, optimizer = self.keeper.checkpoint_tensors()
-        path = save_checkpoint(
-            self.run_dir,
-            core=self.task.core,
-            config=self.config,
-            companions=self.task.companions,
-            weights=weights,
-            optimizer=optimizer,
-            task=self.task.state_tensors(),
-            state=self.state,
-            fingerprint=self.task.facts.fingerprint,
-            device=self.setup.device,
-        )
-        self.journal.write(
-            "checkpoint",
-            self.state.step,
-            path=path.relative_to(self.run_dir).as_posix(),
-            bytes=sum(file.stat().st_size for file in path.iterdir()),
-            save_time_s=time.perf_counter() - started,
-        )
-        prune_checkpoints(self.run_dir, keep_last=self.config.run.keep_last, newest_step=self.state.step)
-        self._saved_step = self.state.step
-        self.monitor.say("training")
-        self.journal.restart_clock()
+        with self._between_steps("saving") as started:
+            self.journal.metrics.flush()
+            path = self.keeper.save()
+            self.journal.write(
+                "checkpoint",
+                self.state.step,
+                path=path.relative_to(self.run_dir).as_posix(),
+                bytes=sum(file.stat().st_size for file in path.iterdir()),
+                save_time_s=time.perf_counter() - started,
+            )
+            prune_checkpoints(self.run_dir, keep_last=self.config.run.keep_last, newest_step=self.state.step)
+            self._saved_step = self.state.step
         return path
 
     def finish(self, stop: Stop | None = None) -> None:
         """Save what is not saved yet and write the bundle; ``stop`` is why the run ends early."""
         if self.state.step > 0 and self._saved_step != self.state.step:
             self.save()
-        self.journal.read(self.state)
+        self.journal.read()
         self._check_losses()
         message = "finished" if stop is None else stop.reason
         if self.state.step > 0:
@@ -256,6 +218,16 @@ class Trainer:
             reason = f"no better evaluation in {patience} (--early-stopping)"
         return None if reason is None else Stop(reason, 0, is_complete=True)
 
+    @contextmanager
+    def _between_steps(self, doing: str) -> Iterator[float]:
+        """Work on what all steps so far have left, whose time is no step's; yields when it began."""
+        self.journal.read()
+        self._check_losses()
+        self.monitor.say(doing)
+        yield time.perf_counter()
+        self.monitor.say("training")
+        self.journal.restart_clock()
+
     def _open(self) -> None:
         keep_freed_memory()
         config, workspace = self.config, self.workspace
@@ -271,44 +243,16 @@ class Trainer:
         self.setup = setup
         self._saved_step = self.state.step if setup.is_saved else None
         self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
-        self._begin_journal([*setup.messages, *folder.messages])
-
-    def _begin_journal(self, messages: list[str]) -> None:
-        config, setup = self.config, self.setup
-        log_file = config.run.log_file
-        self.journal = Journal(
-            self.run_dir,
-            self.run_id,
-            self.task,
-            copies=() if log_file is None else (self.workspace.resolve(log_file),),
-            observer=self._observer,
-            tracker=self._tracker(),
-            device=setup.device,
-            loss_scaling=setup.precision.loss_scaling,
-            log_every=max(1, config.run.steps // 50),
-        )
+        self.journal = Journal(self.run_dir, self.run_id, setup, workspace, self._observer)
         self._stack.callback(self.journal.close)
         self.keeper = Keeper(self.run_dir, setup, self.journal)
-        announce(
-            self.journal,
-            setup,
-            self.run_dir,
-            self.workspace,
-            messages=messages,
-            is_new=not self._how.resume,
-            command_line=self._command_line,
-        )
+        messages = [*setup.messages, *folder.messages]
+        self.journal.announce(messages, is_new=not self._how.resume, command_line=self._command_line)
         self.monitor = Monitor(self.run_dir, setup.device, step=lambda: self.state.step, write=self.journal.write)
         self._stack.enter_context(self.monitor)
         self._stack.enter_context(self.stopper)
         self.monitor.say("training")
         self.journal.restart_clock()
-
-    def _tracker(self) -> Tracker | None:
-        run = self.config.run
-        if run.wandb == "off":
-            return None
-        return WandbTracker(run.wandb, self.run_dir, self.run_id, project=run.wandb_project, config=flat(self.config))
 
     def _update(self, schedule_share: float) -> UpdateResult[Measured]:
         setup = self.setup
@@ -373,7 +317,7 @@ class Trainer:
         try:
             # a full disk may be what failed
             with suppress(HRMError):
-                self.journal.fail(self.state, message, getattr(error, "exit_code", 1))
+                self.journal.fail(message, getattr(error, "exit_code", 1))
         finally:
             with suppress(HRMError):
                 self._end("failed", message)

@@ -122,7 +122,7 @@ def test_a_steady_step_does_not_wait_for_the_device(lab: Lab, use_moe: bool) -> 
     with Trainer(config, workspace=Workspace(lab.root)) as trainer:
         for _ in range(2):
             trainer.step()
-        trainer.journal.read(trainer.state)
+        trainer.journal.read()
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(5):

@@ -23,7 +23,7 @@ def test_the_micro_batch_halves_at_the_same_effective_batch(lab: Lab) -> None:
         with hungry(lab, name, most_rows, steps=2, eval_batches=0, **settings) as trainer:
             report = trainer.step()
             gradients.append(float(report.update.grad_norm))
-            assert (trainer.rows_per_step, trainer.state.rows) == (8, 8)
+            assert (trainer.config.run.rows_per_step, trainer.state.rows) == (8, 8)
             trainer.step()
             trainer.finish()
     run_dir = lab.run_dir("hungry")
