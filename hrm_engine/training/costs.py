@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrm_engine.config import Config
-from hrm_engine.config.training import TrainConfig
 from hrm_engine.models.flops import StepFlops
 from hrm_engine.optim.updater import Backward
 
@@ -22,6 +21,20 @@ class DryStep:
     run: Callable[[Backward], object]
     carry: int = 0
     """Bytes that it keeps from step to step."""
+
+    def flops(self, num_micro_batches: int) -> StepFlops:
+        """FLOPs that a step of so many micro-batches is seen to make."""
+        with FlopCounterMode(display=False) as counter:
+            forward = list[int]()
+
+            def backward(loss: torch.Tensor) -> None:
+                forward.append(counter.get_total_flops())
+                torch.autograd.backward(loss)
+
+            self.run(backward)
+        total = counter.get_total_flops()
+        before = forward[0] if forward else total
+        return StepFlops(num_micro_batches * before, num_micro_batches * (total - before), 0, 0)
 
 
 @dataclass(frozen=True)
@@ -41,46 +54,40 @@ class Parameters:
         return {**self.parts, **self.beside, "active": self.active, "total": self.total}
 
 
+def count_parameters(model: nn.Module) -> Parameters:
+    """All parameters of a model, in one part."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return Parameters(total, total)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``num_steps`` steps after the first ``first``, with what makes them cost what they cost (None: as all do)."""
+
+    first: int
+    num_steps: int
+    setting: Hashable = None
+
+
+@dataclass(frozen=True)
 class Costs:
-    """Of a training with this configuration and network. Kinds that know more than a dry step tells override it."""
+    """What a task knows of the costs of a step beyond what a dry step tells."""
 
-    def __init__(self, config: TrainConfig, network: Config) -> None:
-        self.config, self.network = config, network
-        self.rows = config.run.rows_per_step
+    tokens_per_step: int | None = None
+    """Tokens of full rows; None where rows are no texts."""
+    mean_share: float = 1.0
+    """Arithmetic of a step on average, as a share of that of one of full depth."""
+    parameters: Callable[[nn.Module], Parameters] = count_parameters
+    has_gradient: Callable[[str], bool] = lambda name: True
+    """Whether a loss reaches the parameter of that name."""
+    setting_of: Callable[[int], Hashable] | None = None
+    """What makes a step, given the number of steps before it, cost what it costs; None: all are alike."""
+    flops: Callable[[Hashable, bool], StepFlops] | None = None
+    """FLOPs of an optimizer step, given its setting (None: full depth) and whether it has checkpointing."""
 
-    @property
-    def tokens_per_step(self) -> int | None:
-        """Tokens of full rows; None where rows are no texts."""
-        return None
-
-    @property
-    def mean_share(self) -> float:
-        """Arithmetic of a step on average, as a share of that of one of full depth."""
-        return 1.0
-
-    def parameters(self, model: nn.Module) -> Parameters:
-        """What is learned."""
-        total = sum(parameter.numel() for parameter in model.parameters())
-        return Parameters(total, total)
-
-    def has_gradient(self, name: str) -> bool:
-        """Whether a loss reaches the parameter of that name."""
-        return True
-
-    def setting_of(self) -> Callable[[int], Hashable] | None:
-        """What makes a step, given the number of steps before it, cost what it costs; None: all are alike."""
-        return None
-
-    def flops(self, dry: DryStep, setting: Hashable, *, checkpointing: bool) -> StepFlops:
-        """FLOPs of one optimizer step with this setting; here those that a dry step is seen to make."""
-        with FlopCounterMode(display=False) as counter:
-            forward = list[int]()
-
-            def backward(loss: torch.Tensor) -> None:
-                forward.append(counter.get_total_flops())
-                torch.autograd.backward(loss)
-
-            dry.run(backward)
-        times = self.config.run.gradient_accumulation_steps
-        before = forward[0] if forward else counter.get_total_flops()
-        return StepFlops(times * before, times * (counter.get_total_flops() - before), 0, 0)
+    def stages(self, steps: int) -> list[Stage]:
+        """The stages of a run, in order: a depth curriculum or a warm-up of the gradient begins with cheaper steps."""
+        if self.setting_of is None:
+            return [Stage(0, steps)]
+        groups = [(setting, list(group)) for setting, group in groupby(range(steps), self.setting_of)]
+        return [Stage(numbers[0], len(numbers), setting) for setting, numbers in groups]

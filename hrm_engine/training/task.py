@@ -167,8 +167,8 @@ class Task(ABC):
 
     @classmethod
     def costs(cls, config: Any, network: Any) -> Costs:
-        """What else an estimate asks."""
-        return Costs(config, network)
+        """What is known of the costs of a step beyond what a dry step tells."""
+        return Costs()
 
     @classmethod
     def built_first(cls, workspace: Workspace) -> list[Path]:

@@ -20,11 +20,10 @@ from hrm_engine.models.flops import step_flops
 from hrm_engine.store.files import write_json
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
+from hrm_engine.training.costs import Stage
 from hrm_engine.training.estimating.estimate import Estimate, estimate
-from hrm_engine.training.estimating.stages import Stage, stages
 from hrm_engine.training.estimating.step_memory import LiveBytes
 from hrm_engine.training.estimating.trial import Request, Trial, main, run_trial
-from hrm_engine.training.tasks.gradient import warmed_grad_calls
 from hrm_engine.training.tasks.puzzle import PuzzleTask
 from hrm_engine.training.tasks.text import TextTask
 from tests.tiny_puzzles import PuzzleLab
@@ -170,20 +169,19 @@ def test_stages_are_those_of_the_trainer(lab: Lab, puzzle_lab: PuzzleLab) -> Non
     )
     for config, workspace in ((text, lab.workspace), (puzzles, puzzle_lab.workspace)):
         with Trainer(config, workspace=workspace) as trainer:
-            plan = stages(trainer.task.costs(config, trainer.task.core))
+            plan = trainer.task.costs(config, trainer.task.core).stages(20)
             assert [stage.first for stage in plan] == [sum(s.num_steps for s in plan[:n]) for n in range(len(plan))]
             assert sum(stage.num_steps for stage in plan) == 20
             assert len(plan) > 2
             for stage in plan:
                 for step in (stage.first, stage.first + stage.num_steps - 1):
                     trainer.state.step = step
-                    share = config.network.grad_calls_warmup
                     cycles, grad_calls = stage.setting
-                    assert warmed_grad_calls(trainer.task.core, share, trainer.state) == grad_calls
+                    assert trainer.task.warmed_grad_calls(trainer.state) == grad_calls
                     if isinstance(trainer.task, PuzzleTask):
                         assert trainer.task.cycles(trainer.state) == cycles
             trainer.state.step = 0
-            assert stages(TextTask.costs(lab.config(steps=7), trainer.task.core)) == [Stage(0, 7)]
+            assert TextTask.costs(lab.config(steps=7), trainer.task.core).stages(7) == [Stage(0, 7)]
 
 
 def test_a_run_of_cheaper_steps(lab: Lab) -> None:
@@ -193,7 +191,7 @@ def test_a_run_of_cheaper_steps(lab: Lab) -> None:
     found = estimate(config, workspace=lab.workspace, measure=False)
     per_step = [
         stage.num_steps * step_flops(found.core, rows=2, num_segments=3, grad_calls=stage.setting[1]).total
-        for stage in stages(TextTask.costs(config, found.core))
+        for stage in TextTask.costs(config, found.core).stages(20)
     ]
     assert len(per_step) > 2
     assert found.flops_per_run == pytest.approx(sum(per_step) * 2 / 3)

@@ -27,8 +27,7 @@ from hrm_engine.errors import HRMError, OutOfMemoryError
 from hrm_engine.models.flops import StepFlops
 from hrm_engine.store.files import clean_temporaries, read_json, temporary_folder, write_json
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.costs import Costs, DryStep, Parameters
-from hrm_engine.training.estimating.stages import Stage, stages
+from hrm_engine.training.costs import Parameters, Stage
 from hrm_engine.training.estimating.step_memory import Memory, shapes_only, step_memory
 from hrm_engine.training.estimating.trial import Request, Trial
 from hrm_engine.training.setup import hardware
@@ -94,13 +93,17 @@ def estimate(
         device, precision, _ = hardware(config)
         checkpointing = config.compute.gradient_checkpointing
         checkpointing = device.type != "cpu" if checkpointing is None else checkpointing
-        plan = stages(costs)
+        plan = costs.stages(config.run.steps)
         with shapes_only(task, network, device, precision) as model:
             parameters = costs.parameters(model)
             dry = task.dry_step(config, network, model, device, checkpointing=checkpointing)
-            full = costs.flops(dry, None, checkpointing=checkpointing)
-            per_run = sum(s.num_steps * _total(costs, dry, s, full, checkpointing) for s in plan)
-            memory = step_memory(model, dry, costs, precision)
+            if costs.flops is None:
+                full = dry.flops(config.run.gradient_accumulation_steps)
+                flops_per_run = config.run.steps * full.total
+            else:
+                full = costs.flops(None, checkpointing)
+                flops_per_run = sum(s.num_steps * costs.flops(s.setting, checkpointing).total for s in plan)
+            memory = step_memory(model, dry, costs, config.optim, precision)
         measured = _trial(config, workspace, folder, limit_s) if measure else None
         return Estimate(
             kind=config.kind,
@@ -109,20 +112,15 @@ def estimate(
             dtype=str(precision.compute).removeprefix("torch."),
             num_threads=torch.get_num_threads(),
             steps=config.run.steps,
-            rows_per_step=costs.rows,
+            rows_per_step=config.run.rows_per_step,
             tokens_per_step=costs.tokens_per_step,
             parameters=parameters,
             flops=full,
-            flops_per_run=round(per_run * costs.mean_share),
+            flops_per_run=round(flops_per_run * costs.mean_share),
             memory=memory,
             measured=measured,
             run_s=None if measured is None else _run_s(config, plan, measured),
         )
-
-
-def _total(costs: Costs, dry: DryStep, stage: Stage, full: StepFlops, checkpointing: bool) -> int:
-    """FLOPs of a step of a stage."""
-    return (full if stage.setting is None else costs.flops(dry, stage.setting, checkpointing=checkpointing)).total
 
 
 def _run_s(config: TrainConfig, plan: list[Stage], measured: Trial) -> float:

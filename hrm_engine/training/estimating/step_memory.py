@@ -96,13 +96,12 @@ def shapes_only(task: type[Task], network: Config, device: torch.device, precisi
         yield model
 
 
-def step_memory(model: nn.Module, dry: DryStep, costs: Costs, precision: Precision) -> Memory:
+def step_memory(model: nn.Module, dry: DryStep, costs: Costs, optim: OptimConfig, precision: Precision) -> Memory:
     """Bytes at the peak of a step of a micro-batch, the gradients of those before it lying there.
 
     Args:
         model: as :func:`shapes_only` yields it, within which this is called.
     """
-    optim = costs.config.optim
     weights = MasterWeights(model, precision.master)
     own = {id(parameter) for parameter in model.parameters()}
     parameters = list(weights.parameters.values())

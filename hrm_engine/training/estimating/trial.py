@@ -21,7 +21,7 @@ from hrm_engine.config import TrainConfig, build_config, kinds
 from hrm_engine.errors import HRMError
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.estimating.stages import Stage, stages
+from hrm_engine.training.costs import Stage
 from hrm_engine.training.task import task_of
 from hrm_engine.training.trainer import Trainer
 
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial found. Seconds are wall time."""
+    """Results of a trial. Seconds are wall time."""
 
     FILE: ClassVar[str] = "answer.json"
 
@@ -86,7 +86,7 @@ def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, bega
         start_s = time.time() - began
         wait = waiter(trainer.setup.device)
         wait()
-        plan = stages(trainer.task.costs(trainer.config, trainer.task.core))
+        plan = trainer.task.costs(trainer.config, trainer.task.core).stages(trainer.total_steps)
         until = time.perf_counter() + limit_s
         first = _timed(wait, lambda: _make_steps(trainer, plan[0], WARMUP_STEPS))
         step_s, num_steps = [], 0
@@ -188,8 +188,8 @@ def main() -> int:
     import_module(request.module)
     try:
         config = build_config(kinds.table()[request.kind].config, preset=request.parameters)
-        found = run_trial(config, Workspace(Path(request.root)), limit_s=request.limit_s, began=request.began)
-        answer: dict[str, Any] = asdict(found)
+        trial = run_trial(config, Workspace(Path(request.root)), limit_s=request.limit_s, began=request.began)
+        answer: dict[str, Any] = asdict(trial)
     except HRMError as problem:
         answer = {"error": type(problem).__name__, "message": str(problem)}
     write_json(folder / Trial.FILE, answer)

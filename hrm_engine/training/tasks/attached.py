@@ -6,7 +6,6 @@ goes on as it began, whatever has happened to them since.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,12 +13,10 @@ from typing import Any, Literal
 
 from hrm_engine.bundles.attached import attached_experts
 from hrm_engine.bundles.core_config import read_core_config
-from hrm_engine.bundles.steering import bias_routers, serving_experts
+from hrm_engine.bundles.steering import serving_experts
 from hrm_engine.config import CoreConfig
 from hrm_engine.config.moe import MoEConfig
 from hrm_engine.errors import ConfigError
-from hrm_engine.models.core import RecurrentCore
-from hrm_engine.store.attached import Attached
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.runs import find_run
@@ -80,36 +77,6 @@ def look_up(source: Path | None, moe: MoEConfig, workspace: Workspace) -> tuple[
     messages += [f"expert {e['expert_id']} is frozen: it is not trained" for e in entries if e["is_frozen"]]
     messages += [f"expert {e['expert_id']} is inactive: no token is sent to it" for e in entries if not e["is_active"]]
     return entries, messages
-
-
-def steer_training(model: RecurrentCore, entries: list[Entry]) -> None:
-    """Set the routers of a model as the state of its run says."""
-    bias_routers(model, {(e["layer"], e["column"]): e["bias"] if e["is_active"] else -math.inf for e in entries})
-
-
-def frozen_slices(model: RecurrentCore, entries: list[Entry]) -> list[tuple[str, int]]:
-    """Parameters, by name, and which of their rows must stay as they are."""
-    slices = []
-    for entry in entries:
-        if entry["is_frozen"]:
-            own = {id(parameter) for parameter in model.experts[entry["layer"]].parameters()}
-            slices += [(name, entry["column"]) for name, p in model.named_parameters() if id(p) in own]
-    return slices
-
-
-def biased_columns(entries: list[Entry]) -> dict[str, list[int]]:
-    """By layer, the columns that a goal favours."""
-    found: dict[str, list[int]] = {}
-    for entry in entries:
-        if entry["bias"]:
-            found.setdefault(entry["layer"], []).append(entry["column"])
-    return found
-
-
-def as_metadata(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """What the bundle of the run says of them."""
-    names = Attached.__dataclass_fields__
-    return [{name: entry[name] for name in names} for entry in entries]
 
 
 def _bundle(source: Path | None, workspace: Workspace) -> Path | None:

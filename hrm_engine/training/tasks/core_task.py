@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ from torch import Tensor
 
 from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.load import build_model
+from hrm_engine.bundles.steering import bias_routers
 from hrm_engine.config import CoreConfig
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.models.core import RecurrentCore
+from hrm_engine.optim.schedules import grad_calls
 from hrm_engine.starting.student import load_student
+from hrm_engine.store.attached import Attached
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import Task
-from hrm_engine.training.tasks.attached import as_metadata, biased_columns, frozen_slices, look_up, steer_training
-from hrm_engine.training.tasks.core_costs import CoreCosts
+from hrm_engine.training.tasks.attached import look_up
 from hrm_engine.training.tasks.routing import Routers
 
 MAY_DIFFER = ("h_cycles", "grad_calls", "experts_per_token", "window_size", "damping", "state_noise")
@@ -45,11 +48,6 @@ class CoreTask(Task):
     def build(cls, network: CoreConfig) -> Any:
         """A core of these settings."""
         return RecurrentCore(network)
-
-    @classmethod
-    def costs(cls, config: Any, network: CoreConfig) -> CoreCosts:
-        """By the formulas of a recurrent core."""
-        return CoreCosts(config, network)
 
     def first_model(self, workspace: Workspace) -> tuple[Any, dict[str, str] | None]:
         """A core with its first weights, or those of ``--student-init``."""
@@ -107,13 +105,26 @@ class CoreTask(Task):
         """Keep the model, and set its routers as the state of the run says."""
         experts = state.of_task.get("experts", [])
         self.model, self.device, self.attached = model, device, experts
-        if experts:
-            steer_training(model, experts)
-        self.routers.biased = biased_columns(experts)
+        bias_routers(model, {(e["layer"], e["column"]): e["bias"] if e["is_active"] else -math.inf for e in experts})
+        for expert in experts:
+            if expert["bias"]:
+                self.routers.biased.setdefault(expert["layer"], []).append(expert["column"])
+
+    def warmed_grad_calls(self, state: TrainState) -> int | None:
+        """Module calls with gradient in the next step, while these are warmed up; None where no step has fewer."""
+        share, full = self.config.network.grad_calls_warmup, self.core.grad_calls
+        if not share:
+            return None
+        return grad_calls(state.step + 1, full=full, total_steps=state.schedule_steps, warmup_share=share)
 
     def frozen_rows(self) -> list[tuple[str, int]]:
         """Slices of the weights that belong to frozen experts."""
-        return frozen_slices(self.model, list(self.attached))
+        slices = []
+        for entry in self.attached:
+            if entry["is_frozen"]:
+                own = {id(parameter) for parameter in self.model.experts[entry["layer"]].parameters()}
+                slices += [(name, entry["column"]) for name, p in self.model.named_parameters() if id(p) in own]
+        return slices
 
     def keeps_wide(self, name: str) -> bool:
         """Routers are in fp32 whatever the rest is stored in."""
@@ -125,7 +136,8 @@ class CoreTask(Task):
 
     def bundle_facts(self) -> dict[str, Any]:
         """The experts that are attached."""
-        return {"experts": as_metadata(self.attached)} if self.attached else {}
+        experts = [{name: entry[name] for name in Attached.__dataclass_fields__} for entry in self.attached]
+        return {"experts": experts} if experts else {}
 
 
 def _may_differ(core: CoreConfig, name: str, before: Any, now: Any) -> bool:

@@ -29,7 +29,6 @@ from hrm_engine.store.paths import Workspace
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured
 from hrm_engine.training.tasks.attached import look_up
-from hrm_engine.training.tasks.gradient import warmed_fields, warmed_grad_calls
 from hrm_engine.training.tasks.puzzle_plan import PuzzlePlan
 from hrm_engine.training.tasks.puzzle_report import baselines, describe_evaluation, describe_full_evaluation
 from hrm_engine.training.tasks.puzzle_rows import RowArrays, RowQueue
@@ -204,7 +203,7 @@ class PuzzleTask(PuzzlePlan):
     def grad_calls(self, state: TrainState) -> int | None:
         """Module calls with gradient in the next step, where their number is warmed up; at most all of its calls."""
         cycles = self.cycles(state) or (self.core.h_cycles, self.core.l_cycles)
-        warmed = warmed_grad_calls(self.core, self.config.network.grad_calls_warmup, state)
+        warmed = self.warmed_grad_calls(state)
         return None if warmed is None else min(warmed, cycles[0] * (cycles[1] + 1))
 
     def exploration(self, step: int) -> Tensor:
@@ -255,7 +254,7 @@ class PuzzleTask(PuzzlePlan):
             "epoch": epoch.number,
             "dataset_position": state.rows - epoch.start,
             "num_halted": int(halted),
-            **warmed_fields(counts),
+            **{name: counts[name] for name in ("grad_calls",) if name in counts},
             "rows_per_s": sums["fresh_rows"] / step_time,
             "row_segments_per_s": slots / step_time,
             "tokens_per_s": sums["fresh_tokens"] / step_time,

@@ -14,21 +14,11 @@ from hrm_engine.data.puzzles.format import open_dataset
 from hrm_engine.models.slots import Objective, Rows, empty_slots, think
 from hrm_engine.optim.updater import Backward
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.costs import DryStep
+from hrm_engine.training.costs import Costs, DryStep
 from hrm_engine.training.tasks.attached import with_attached
-from hrm_engine.training.tasks.core_costs import CoreCosts
+from hrm_engine.training.tasks.core_costs import core_costs
 from hrm_engine.training.tasks.core_task import CoreTask
 from hrm_engine.training.tasks.routing import Routers
-
-
-class PuzzleCosts(CoreCosts):
-    """Of a training of puzzles."""
-
-    def cycles_at(self, share: float) -> tuple[int, int] | None:
-        """Cycles under the depth curriculum."""
-        config: Any = self.config
-        cycles: tuple[int, int] | None = config.cycles_at(share)
-        return cycles
 
 
 class PuzzlePlan(CoreTask):
@@ -65,9 +55,9 @@ class PuzzlePlan(CoreTask):
         return with_attached(core, config.start.student_init, workspace)
 
     @classmethod
-    def costs(cls, config: Any, network: CoreConfig) -> PuzzleCosts:
+    def costs(cls, config: Any, network: CoreConfig) -> Costs:
         """Of one segment, in the stages of the depth curriculum."""
-        return PuzzleCosts(config, network)
+        return core_costs(config, network, cycles_at=config.cycles_at)
 
     @classmethod
     def built_first(cls, workspace: Workspace) -> list[Path]:

@@ -27,6 +27,7 @@ from hrm_engine.inference.text.reading import on_device
 from hrm_engine.models.act import HALT_LOSS_WEIGHT, TextBatch, TextLosses, accumulate_gradients
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.moe import Dispatch
+from hrm_engine.optim.schedules import FIRST_GRAD_CALLS
 from hrm_engine.optim.updater import Backward
 from hrm_engine.starting.implant import StartingPoint, starting_point
 from hrm_engine.starting.student import student_config, student_notes
@@ -34,7 +35,6 @@ from hrm_engine.store.paths import Workspace
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured
 from hrm_engine.training.tasks.attached import look_up
-from hrm_engine.training.tasks.gradient import warmed_fields, warmed_grad_calls, warms_embeddings
 from hrm_engine.training.tasks.routing import Routers, with_routing
 from hrm_engine.training.tasks.text_documents import (
     about_corpus,
@@ -158,14 +158,14 @@ class TextTask(TextPlan):
         start = starting_point(config.start.model, hidden_size=config.network.hidden_size, workspace=workspace)
         task = cls(config, start.tokenizer, workspace, start)
         task.attached, about_experts = look_up(config.start.student_init, config.moe, workspace)
-        messages += start.messages + about_experts
-        messages += student_notes(task.core, config.start.student_init, workspace)
+        messages += start.messages + about_experts + student_notes(task.core, config.start.student_init, workspace)
+        first_calls = task.core.model_copy(update={"grad_calls": FIRST_GRAD_CALLS})
         if not task.core.trains_embeddings:
             messages.append(
                 f"with --grad-calls {task.core.grad_calls} no gradient reaches the token embeddings: they stay as they "
                 "start"
             )
-        elif config.network.grad_calls_warmup and not warms_embeddings(task.core):
+        elif config.network.grad_calls_warmup and not first_calls.trains_embeddings:
             messages.append("the token embeddings stay as they start until enough calls carry gradient (its warm-up)")
         return task, messages
 
@@ -209,8 +209,8 @@ class TextTask(TextPlan):
         count = self.config.run.rows_per_step
         position = state.rows + num_pending * count
         rows = self._ahead.take((position, micro_batch), then=(position + count, micro_batch))
-        warmed = warmed_grad_calls(self.core, self.config.network.grad_calls_warmup, state)
-        return TextStep(self, state, replace(rows, grad_calls=warmed), checkpointing=checkpointing)
+        rows = replace(rows, grad_calls=self.warmed_grad_calls(state))
+        return TextStep(self, state, rows, checkpointing=checkpointing)
 
     def describe(
         self, numbers: list[float], counts: Mapping[str, int], step_time: float, state: TrainState
@@ -231,7 +231,7 @@ class TextTask(TextPlan):
             "tokens": state.tokens,
             "token_segments": state.token_segments,
             "effective_batch_size": self.config.run.rows_per_step,
-            **warmed_fields(counts),
+            **{name: counts[name] for name in ("grad_calls",) if name in counts},
             "dataset_position": (self.order.start_offset + rows) % len(self.rows),
             "epoch": self.order.epoch(rows),
             "act_steps_mean": token_segments / max(1, num_tokens),

@@ -14,33 +14,13 @@ from hrm_engine.optim.updater import Backward
 from hrm_engine.starting.implant import starting_point
 from hrm_engine.starting.student import student_core
 from hrm_engine.store.paths import Workspace
-from hrm_engine.training.costs import DryStep
+from hrm_engine.training.costs import Costs, DryStep
 from hrm_engine.training.tasks.attached import with_attached
-from hrm_engine.training.tasks.core_costs import CoreCosts
+from hrm_engine.training.tasks.core_costs import core_costs
 from hrm_engine.training.tasks.core_task import CoreTask
 from hrm_engine.training.tasks.routing import Routers
 
 _TRIAL_BATCHES = 2
-
-
-class TextCosts(CoreCosts):
-    """Of a training of text, all segments of a step together."""
-
-    @property
-    def num_segments(self) -> int:  # type: ignore[override]
-        """Of a step of full depth."""
-        return self.network.halt_max_steps
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Of full rows."""
-        return self.rows * self.network.max_seq_len
-
-    @property
-    def mean_share(self) -> float:
-        """Of steps whose number of segments is drawn."""
-        most = self.num_segments
-        return (1 + most) / 2 / most if self.config.depth.sample_segments else 1.0  # type: ignore[attr-defined]
 
 
 class TextPlan(CoreTask):
@@ -78,9 +58,16 @@ class TextPlan(CoreTask):
         return with_attached(core, config.start.student_init, workspace)
 
     @classmethod
-    def costs(cls, config: Any, network: CoreConfig) -> TextCosts:
-        """Of all segments of a step."""
-        return TextCosts(config, network)
+    def costs(cls, config: Any, network: CoreConfig) -> Costs:
+        """Of all segments of a step, whose number may be drawn."""
+        most = network.halt_max_steps
+        return core_costs(
+            config,
+            network,
+            num_segments=most,
+            tokens_per_step=config.run.rows_per_step * network.max_seq_len,
+            mean_share=(1 + most) / 2 / most if config.depth.sample_segments else 1.0,
+        )
 
     @classmethod
     def built_first(cls, workspace: Workspace) -> list[Path]:
