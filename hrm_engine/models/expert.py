@@ -138,6 +138,7 @@ class BehindLastLayer(nn.Module):
         self.network = network
         self.expert = expert
         self.is_on = True
+        self.is_forced = False  # every token goes to it anyway
 
     @property
     def head(self) -> Tensor:
@@ -169,29 +170,16 @@ def open_layer(core: RecurrentCore, name: str, expert: Expert) -> OpenMoE:
 
 
 @contextmanager
-def forced(model: ExpertModel) -> Iterator[None]:
-    """Within it every token is sent to the new expert."""
-    layers = [module for module in model.base.modules() if isinstance(module, OpenMoE)]
-    for layer in layers:
-        layer.is_forced = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.is_forced = False
-
-
-@contextmanager
-def without_expert(model: ExpertModel) -> Iterator[None]:
-    """Within it the base is what it is by itself."""
+def switched(model: ExpertModel, *, is_on: bool = True, is_forced: bool = False) -> Iterator[None]:
+    """Within it every token is sent to the new expert, or the base is what it is by itself."""
     layers = [module for module in model.base.modules() if isinstance(module, OpenMoE | BehindLastLayer)]
     for layer in layers:
-        layer.is_on = False
+        layer.is_on, layer.is_forced = is_on, is_forced
     try:
         yield
     finally:
         for layer in layers:
-            layer.is_on = True
+            layer.is_on, layer.is_forced = True, False
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ vocabulary, Q cells of the row queue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,7 @@ from hrm_engine.models.layers import Context
 from hrm_engine.models.moe import RoutingSums
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """Puzzles on the device, or a ring of them: ``inputs`` and ``labels`` (Q, C), ``identifiers`` (Q,)."""
 
     inputs: Tensor
@@ -51,7 +50,7 @@ class Slots:
         latents = len(self.carry.z_h) // len(self.segments)
         return Slots(
             Carry(*(state[start * latents : stop * latents] for state in (self.carry.z_h, self.carry.z_l))),
-            Rows(*(getattr(self.rows, field.name)[start:stop] for field in fields(Rows))),
+            Rows(*(column[start:stop] for column in self.rows)),
             self.segments[start:stop],
             self.halted[start:stop],
         )
@@ -61,7 +60,7 @@ class Slots:
         return {
             "z_h": self.carry.z_h,
             "z_l": self.carry.z_l,
-            **{field.name: getattr(self.rows, field.name) for field in fields(Rows)},
+            **self.rows._asdict(),
             "steps": self.segments,  # its name in checkpoints
             "halted": self.halted,
         }
@@ -69,7 +68,7 @@ class Slots:
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Slots:
         """Read back what :meth:`tensors` gave."""
-        rows = Rows(*(tensors[field.name] for field in fields(Rows)))
+        rows = Rows(*(tensors[name] for name in Rows._fields))
         return cls(Carry(tensors["z_h"], tensors["z_l"]), rows, tensors["steps"], tensors["halted"].bool())
 
 
@@ -86,8 +85,7 @@ def empty_slots(core: RecurrentCore, num_slots: int, queue: Rows) -> Slots:
     config, device = core.config, queue.inputs.device
     shape = (num_slots * config.num_latents, config.max_seq_len, config.hidden_size)
     states = (torch.zeros(shape, dtype=core.lm_head.weight.dtype, device=device) for _ in range(2))
-    columns = (getattr(queue, field.name) for field in fields(Rows))
-    rows = Rows(*(torch.zeros(num_slots, *column.shape[1:], dtype=column.dtype, device=device) for column in columns))
+    rows = Rows(*(torch.zeros(num_slots, *column.shape[1:], dtype=column.dtype, device=device) for column in queue))
     segments = torch.zeros(num_slots, dtype=torch.int32, device=device)
     return Slots(Carry(*states), rows, segments, torch.ones(num_slots, dtype=torch.bool, device=device))
 
@@ -102,14 +100,13 @@ def refill(slots: Slots, queue: Rows, cursor: Tensor) -> tuple[Slots, Tensor]:
     Returns:
         The slots, and the number of rows taken now. No row is dropped or given twice.
     """
-    place = (cursor + slots.halted.cumsum(0) - 1) % len(queue.inputs)
-    place = place.clamp_min(0)
+    place = ((cursor + slots.halted.cumsum(0) - 1) % len(queue.inputs)).clamp_min(0)
 
     def fresh(new: Tensor, old: Tensor) -> Tensor:
         halted = slots.halted.view(-1, *[1] * (old.ndim - 1))
         return torch.where(halted, new[place], old)
 
-    rows = Rows(*(fresh(getattr(queue, f.name), getattr(slots.rows, f.name)) for f in fields(Rows)))
+    rows = Rows(*map(fresh, queue, slots.rows))
     return replace(slots, rows=rows), cursor + slots.halted.sum()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -51,11 +50,9 @@ class WeightAverage:
         torch._foreach_mul_(change, stepped * (1 - self.decay))
         torch._foreach_add_(shadows, change)
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """Within it the model computes with the averaged weights; afterwards with exactly the present ones again."""
-        with self.weights.replaced(self._shadows):
-            yield
+        return self.weights.replaced(self._shadows)
 
     def tensors(self) -> dict[str, Tensor]:
         """Averaged parameters, and the model's buffers, by name: what a bundle keeps."""

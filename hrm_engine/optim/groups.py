@@ -21,7 +21,7 @@ STACK_DIMS = 3
 """Of the weights of a layer's experts, (N, A, B)."""
 
 
-def decay_groups(parameters: Mapping[str, Tensor], config: OptimConfig, *, decay_all: bool) -> list[Group]:
+def decay_groups(parameters: Mapping[str, Tensor], lr: float, decay: float, *, decay_all: bool) -> list[Group]:
     """Decay on matrices; none on embeddings (rows that a batch does not touch must not shrink) and vectors.
 
     Args:
@@ -30,7 +30,12 @@ def decay_groups(parameters: Mapping[str, Tensor], config: OptimConfig, *, decay
     Raises:
         ConfigError: no parameter is a matrix.
     """
-    return _split_by_decay(parameters, config.lr, config.weight_decay, decay_all=decay_all)
+    if decay_all:
+        return [_group(parameters, lr, decay)]
+    decayed = _matching(parameters, _is_decayed, "matrices, which weight decay is for")
+    free = {name: parameter for name, parameter in parameters.items() if name not in decayed}
+    groups = [_group(decayed, lr, decay)]
+    return [*groups, _group(free, lr, 0.0)] if free else groups
 
 
 def muon_groups(
@@ -49,25 +54,13 @@ def muon_groups(
     rest = {name: parameter for name, parameter in parameters.items() if name not in hidden}
     adam_lr = config.lr * ADAM_SHARE if config.adam_lr is None else config.adam_lr
     adam_decay = config.weight_decay if config.adam_weight_decay is None else config.adam_weight_decay
-    if not rest:
-        return [_group(hidden, config.lr, config.weight_decay)], []
+    adam = list[Group]()
     # Heads are matrices; a model whose head is its embedding has none left, which is no mistake of the settings.
-    heads = any(_is_decayed(name, parameter) for name, parameter in rest.items())
-    adam = (
-        _split_by_decay(rest, adam_lr, adam_decay, decay_all=decay_all)
-        if heads or decay_all
-        else [_group(rest, adam_lr, 0.0)]
-    )
+    if rest and (decay_all or any(_is_decayed(name, parameter) for name, parameter in rest.items())):
+        adam = decay_groups(rest, adam_lr, adam_decay, decay_all=decay_all)
+    elif rest:
+        adam = [_group(rest, adam_lr, 0.0)]
     return [_group(hidden, config.lr, config.weight_decay)], adam
-
-
-def _split_by_decay(parameters: Mapping[str, Tensor], lr: float, decay: float, *, decay_all: bool) -> list[Group]:
-    if decay_all:
-        return [_group(parameters, lr, decay)]
-    decayed = _matching(parameters, _is_decayed, "matrices, which weight decay is for")
-    free = {name: parameter for name, parameter in parameters.items() if name not in decayed}
-    groups = [_group(decayed, lr, decay)]
-    return [*groups, _group(free, lr, 0.0)] if free else groups
 
 
 def _matching(parameters: Mapping[str, Tensor], pattern: Callable[[str, Tensor], bool], what: str) -> dict[str, Tensor]:

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from hrm_engine.config.training import OptimConfig
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.optim.groups import STACK_DIMS, Group, decay_groups, muon_groups
-from hrm_engine.optim.rules import AskingUpdater
 from hrm_engine.optim.state_tree import as_tensor, from_tensor, put_together, take_apart
-from hrm_engine.optim.updater import SCALE_NAMES
+from hrm_engine.optim.updater import SCALE_NAMES, AskingUpdater
 
 _SECOND_ORDER = "it needs second derivatives of the loss"
 _OWN_BACKWARD = "it updates inside the backward pass and takes the model apart itself"
@@ -54,32 +53,16 @@ REFUSED = {
     "spectralsphere": _SHAPES,
     "spam": "its state holds a scheduler, which cannot be saved",
 }
-_MUON_GROUPS = {"adago", "adamuon", "normuon"}
+MUON_LIKE = {"adago", "adamuon", "normuon"}
+"""Rules that leave what is no hidden matrix to AdamW."""
 _LIBRARY_STATE = "library"
 _SHAPES_TRIED = ((7, 6), (8, 6), (1, 6), (8,), (1,))
-
-
-def names() -> list[str]:
-    """All names of the library."""
-    from pytorch_optimizer import get_supported_optimizers
-
-    return get_supported_optimizers()
-
-
-def refusal(name: str) -> str:
-    """Why a rule of the library cannot be used; empty where it can."""
-    return REFUSED.get(name, "")
-
-
-def takes_muon_groups(name: str) -> bool:
-    """Whether a rule is a kind of Muon, which leaves what is no hidden matrix to AdamW."""
-    return name in _MUON_GROUPS
 
 
 def describe(name: str) -> str:
     """Settings that a rule does not take, and whether it averages the weights."""
     kind, parts = _kind(name), []
-    if takes_muon_groups(name):
+    if name in MUON_LIKE:
         parts.append("a Muon: takes --adam-lr")
     elif name not in REFUSED:
         parts += _not_taken(kind)
@@ -107,15 +90,13 @@ class LibraryUpdater(AskingUpdater):
     def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
         self.name, self.num_updates = config.optimizer, 0
         kind = _kind(self.name)
-        if takes_muon_groups(self.name):
+        if self.name in MUON_LIKE:
             hidden, rest = muon_groups(self.weights.parameters, config, decay_all=decay_all, stacks=False)
-            groups = [{**group, "use_muon": True} for group in hidden] + [
-                {**group, "use_muon": False} for group in rest
-            ]
+            groups = [{**group, "use_muon": part is hidden} for part in (hidden, rest) for group in part]
             if any(weight.ndim == STACK_DIMS for weight in self.weights.parameters.values()):
                 self.messages.append(f"--optimizer {self.name} leaves the weights of experts to AdamW; muon does not")
         else:
-            groups = decay_groups(self.weights.parameters, config, decay_all=decay_all)
+            groups = decay_groups(self.weights.parameters, config.lr, config.weight_decay, decay_all=decay_all)
             for setting in _not_taken(kind):
                 self.messages.append(f"--optimizer {self.name} takes {setting}")
         _try_out(self.name, config, {(weight.dtype, weight.device) for weight in self.weights.parameters.values()})
@@ -123,7 +104,6 @@ class LibraryUpdater(AskingUpdater):
 
     @classmethod
     def averages_weights_of(cls, config: OptimConfig) -> bool:
-        """See :meth:`Updater.averages_weights_of`."""
         return _has_modes(_kind(config.optimizer))
 
     def _step(self, divisor: Tensor, finite: Tensor) -> None:
@@ -135,7 +115,6 @@ class LibraryUpdater(AskingUpdater):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """See :meth:`Updater.evaluating`."""
         (optimizer,) = self.optimizers
         # before the first update there is no average
         if not isinstance(optimizer, _Averaging) or self.num_updates == 0:
@@ -162,7 +141,6 @@ class LibraryUpdater(AskingUpdater):
         return {**scales, _LIBRARY_STATE: as_tensor({**description, "num_updates": self.num_updates}), **tensors}
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """See :meth:`Updater.load_state_tensors`."""
         if _LIBRARY_STATE not in tensors:
             raise CheckpointError(f"the optimizer state is not one of --optimizer {self.name}")
         for name in SCALE_NAMES:
@@ -214,7 +192,7 @@ def _build(name: str, groups: list[Group], config: OptimConfig) -> torch.optim.O
     kind, betas = _kind(name), (config.beta1, config.beta2)
     settings = _settings(kind)
     chosen: dict[str, object] = {}
-    if takes_muon_groups(name):
+    if name in MUON_LIKE:
         chosen["adamw_betas"] = betas
     elif _takes_two_betas(kind):
         chosen["betas"] = betas
@@ -268,7 +246,7 @@ def _trial(name: str, config: OptimConfig, dtype: torch.dtype, device: torch.dev
         parameters = {str(index): nn.Parameter(value.clone()) for index, value in enumerate(values)}
         group = {"lr": config.lr, "base_lr": config.lr, "weight_decay": config.weight_decay}
         split = [list(parameters.values())[:2], list(parameters.values())[2:]]
-        marks = [{"use_muon": True}, {"use_muon": False}] if takes_muon_groups(name) else [{}, {}]
+        marks = [{"use_muon": True}, {"use_muon": False}] if name in MUON_LIKE else [{}, {}]
         groups = [{**group, "params": part, **mark} for part, mark in zip(split, marks, strict=True)]
         return parameters, _build(name, groups, config)
 

@@ -1,16 +1,72 @@
-"""Names of update rules: the built-in ones and those of pytorch_optimizer."""
+"""Update rules by name: the built-in ones and those of pytorch_optimizer."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from hrm_engine.config.training import OptimConfig
-from hrm_engine.errors import ConfigError
+from hrm_engine.errors import ConfigError, MissingExtraError
 from hrm_engine.optim import library
-from hrm_engine.optim.rules import AdamATan2Updater, AdamW8bitUpdater, AdamWUpdater, MuonUpdater
-from hrm_engine.optim.updater import Updater
+from hrm_engine.optim.adam_atan2 import AdamATan2
+from hrm_engine.optim.groups import decay_groups, muon_groups
+from hrm_engine.optim.muon import Muon
+from hrm_engine.optim.updater import AskingUpdater, DeviceUpdater, Updater
 from hrm_engine.optim.weights import Weights
+
+EPS = 1e-8
+
+
+class AdamWUpdater(DeviceUpdater):
+    """Torch's fused AdamW; clipping and skipping happen inside its kernel."""
+
+    def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
+        groups = decay_groups(self.weights.parameters, config.lr, config.weight_decay, decay_all=decay_all)
+        return [torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=EPS, fused=True)]
+
+
+class AdamATan2Updater(DeviceUpdater):
+    """:class:`~hrm_engine.optim.adam_atan2.AdamATan2`, which HRM was trained with."""
+
+    def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
+        groups = decay_groups(self.weights.parameters, config.lr, config.weight_decay, decay_all=decay_all)
+        return [AdamATan2(groups, betas=(config.beta1, config.beta2))]
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        super().load_state_tensors(tensors)
+        for optimizer in self.optimizers:
+            assert isinstance(optimizer, AdamATan2)
+            optimizer.share_steps()
+
+
+class MuonUpdater(DeviceUpdater):
+    """:class:`~hrm_engine.optim.muon.Muon` for hidden matrices, AdamW for embeddings, heads, routers and vectors."""
+
+    def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
+        hidden, rest = muon_groups(self.weights.parameters, config, decay_all=decay_all, stacks=True)
+        muon = Muon(hidden)
+        if not rest:
+            return [muon]
+        return [muon, torch.optim.AdamW(rest, betas=(config.beta1, config.beta2), eps=EPS, fused=True)]
+
+
+class AdamW8bitUpdater(AskingUpdater):
+    """bitsandbytes' AdamW with state in blocks of 8-bit numbers (Dettmers et al. 2022, arXiv 2110.02861)."""
+
+    def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
+        try:
+            from bitsandbytes.optim.adamw import AdamW8bit
+        except ImportError as error:
+            raise MissingExtraError("--use-8bit-optimizer needs bitsandbytes: pip install bitsandbytes") from error
+        groups = decay_groups(self.weights.parameters, config.lr, config.weight_decay, decay_all=decay_all)
+        return [AdamW8bit(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=EPS)]
+
+    def _restored(self, tensor: Tensor, device: torch.device) -> object:
+        return int(tensor) if tensor.ndim == 0 and not tensor.is_floating_point() else tensor.to(device)
+
 
 BUILT_IN: dict[str, tuple[type[Updater], str]] = {
     "adamw": (AdamWUpdater, "AdamW (torch, fused)"),
@@ -32,11 +88,11 @@ class Rule:
 
 def list_rules() -> list[Rule]:
     """All names, the built-in ones first."""
+    from pytorch_optimizer import get_supported_optimizers
+
     rules = [Rule(name, "built in", text, "") for name, (_, text) in BUILT_IN.items()]
-    for name in library.names():
-        if name not in BUILT_IN:
-            rules.append(Rule(name, "pytorch_optimizer", library.describe(name), library.refusal(name)))
-    return rules
+    names = [name for name in get_supported_optimizers() if name not in BUILT_IN]
+    return rules + [Rule(n, "pytorch_optimizer", library.describe(n), library.REFUSED.get(n, "")) for n in names]
 
 
 def make_updater(weights: Weights, config: OptimConfig, *, loss_scaling: bool, decay_all: bool = False) -> Updater:
@@ -56,7 +112,7 @@ def make_updater(weights: Weights, config: OptimConfig, *, loss_scaling: bool, d
     else:
         check_name(name)
         rule = library.LibraryUpdater
-        with_adam = library.takes_muon_groups(name)
+        with_adam = name in library.MUON_LIKE
     if not with_adam:
         for flag, value in (("--adam-lr", config.adam_lr), ("--adam-weight-decay", config.adam_weight_decay)):
             if value is not None:
@@ -73,10 +129,12 @@ def check_name(name: str) -> None:
     """Raise ConfigError where ``name`` is no rule, or one that cannot be used."""
     if name in BUILT_IN:
         return
-    known = {*BUILT_IN, *library.names()}
+    from pytorch_optimizer import get_supported_optimizers
+
+    known = {*BUILT_IN, *get_supported_optimizers()}
     if name not in known:
         near = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise ConfigError(f"--optimizer {name}: there is no such rule; {hint}'lab optim list' shows all")
-    if reason := library.refusal(name):
+    if reason := library.REFUSED.get(name):
         raise ConfigError(f"--optimizer {name} cannot be used: {reason}; 'lab optim list' shows those that can")

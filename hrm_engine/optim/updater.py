@@ -19,6 +19,7 @@ from torch import Tensor
 from hrm_engine.config.training import OptimConfig
 from hrm_engine.errors import CheckpointError, OutOfMemoryError
 from hrm_engine.kernels.device import is_out_of_memory
+from hrm_engine.optim.conditional import stepping
 from hrm_engine.optim.weights import Weights
 
 T = TypeVar("T")
@@ -160,3 +161,24 @@ class Updater(ABC):
         factor = torch.where(finite, torch.where(grow, 2.0, 1.0), 0.5)
         self.loss_scale.mul_(factor).clamp_(1.0, LARGEST_SCALE)
         self.good_steps.copy_(torch.where(grow, 0.0, self.good_steps))
+
+
+class DeviceUpdater(Updater):
+    """Rules that clip and skip on the device, without asking the host."""
+
+    def _step(self, divisor: Tensor, finite: Tensor) -> None:
+        found_inf = (~finite).float()
+        for optimizer in self.optimizers:
+            with stepping(optimizer, grad_scale=divisor, found_inf=found_inf):
+                optimizer.step()
+
+
+class AskingUpdater(Updater):
+    """Rules of libraries, which take no condition from the device: the host waits for it once a step."""
+
+    def _step(self, divisor: Tensor, finite: Tensor) -> None:
+        if not bool(finite):
+            return
+        torch._foreach_div_(self.weights.gradients(), divisor)
+        for optimizer in self.optimizers:
+            optimizer.step()

@@ -2,15 +2,16 @@
 
 A step calls, in this order: ``zero_grad``, then the backward passes, ``reduce``, ``norm``, the update rule on
 ``parameters`` in place, ``publish``. Whether one process holds the parameters or many do, is known to the form behind
-the protocol alone: :class:`~hrm_engine.optim.masters.MasterWeights` is the one of a single process.
+the protocol alone: :class:`MasterWeights` is the one of a single process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 
@@ -82,3 +83,112 @@ class Weights(Protocol):
             values: by name, in the form of ``parameters``.
         """
         ...
+
+
+class MasterWeights:
+    """The form of a single process.
+
+    A model computes in its own dtype (bf16 or fp16 under ``--amp``). Updates that are small against the weight would be
+    lost there, so the *masters* are kept in fp32 and the model receives a rounded copy after each update: one cast a
+    step, however often a module is called. Gradients are summed in the masters' dtype as soon as a backward pass has
+    made them.
+
+    ``parameters`` are the masters, with ``.grad``; the model's own parameters where it computes in their dtype.
+    """
+
+    def __init__(self, model: Trainable, dtype: torch.dtype) -> None:
+        self.parameters: dict[str, nn.Parameter] = {}
+        self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._frozen: list[tuple[str, int, Tensor]] = []
+        # what a model does not save (biases that goals give to routers) is no part of the state
+        saved = model.state_dict().keys()
+        self.buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            # what the model itself keeps wider than the masters (routers) is its own master
+            if parameter.dtype == torch.promote_types(parameter.dtype, dtype):
+                self.parameters[name] = parameter
+                continue
+            master = nn.Parameter(parameter.detach().to(dtype))
+            self.parameters[name] = master
+            self._pairs.append((master, parameter))
+            parameter.register_post_accumulate_grad_hook(_collector(master))
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy values by name into masters and buffers; shapes have been checked by the caller."""
+        with torch.no_grad():
+            for name, tensor in (*self.parameters.items(), *self.buffers.items()):
+                tensor.copy_(tensors[name])
+        self.publish()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Masters and buffers by name: what a checkpoint or bundle keeps."""
+        return {name: t.detach() for name, t in (*self.parameters.items(), *self.buffers.items())}
+
+    def freeze(self, name: str, row: int) -> None:
+        self._frozen.append((name, row, self.parameters[name].detach()[row].clone()))
+
+    def zero_grad(self) -> None:
+        for master in self.parameters.values():
+            master.grad = None
+        # not model.zero_grad(), which walks through all modules: a millisecond in each step of a small model
+        for _, copy in self._pairs:
+            copy.grad = None
+
+    def reduce(self) -> None:
+        """Take the gradients of frozen rows away, so that they count in no norm; one process has all others."""
+        for name, row, _ in self._frozen:
+            gradient = self.parameters[name].grad
+            if gradient is not None:
+                gradient[row] = 0
+
+    def gradients(self) -> list[Tensor]:
+        """Gradients of the masters that a loss has reached."""
+        return [master.grad for master in self.parameters.values() if master.grad is not None]
+
+    def norm(self) -> Tensor:
+        """Norm of all gradients, a scalar in fp32."""
+        return torch.nn.utils.get_total_norm(self.gradients()).float()
+
+    def publish(self) -> None:
+        """Give the model rounded copies of the masters; frozen rows are first what they were."""
+        with torch.no_grad():
+            for name, row, value in self._frozen:
+                self.parameters[name][row] = value
+        if self._pairs:
+            masters, copies = zip(*self._pairs, strict=True)
+            with torch.no_grad():
+                torch._foreach_copy_(list(copies), list(masters))
+
+    @contextmanager
+    def replaced(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """As in :class:`Weights`, rounded to the type that the model computes in; its masters stay as they are."""
+        copies = {id(master): copy for master, copy in self._pairs}
+        own = {name: master for name, master in self.parameters.items() if id(master) not in copies}
+        kept = [master.detach().clone() for master in own.values()]
+        with torch.no_grad():
+            for name, master in self.parameters.items():
+                copies.get(id(master), master).copy_(values[name])
+        try:
+            yield
+        finally:
+            if own:
+                with torch.no_grad():
+                    torch._foreach_copy_(list(own.values()), kept)
+            self.publish()
+
+
+def _collector(master: nn.Parameter) -> Callable[[Tensor], None]:
+    """Move the gradient of a copy to its master, when a backward pass has made it."""
+
+    def collect(parameter: Tensor) -> None:
+        if parameter.grad is None:
+            return
+        if master.grad is None:
+            master.grad = parameter.grad.to(master.dtype)
+        else:
+            master.grad.add_(parameter.grad)
+        parameter.grad = None
+
+    return collect

@@ -58,25 +58,24 @@ def parent_checkpoint(source: Path, workspace: Workspace) -> tuple[Path, list[st
     return newest, warnings
 
 
-def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, *, workspace: Workspace | None = None) -> C:
+def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, workspace: Workspace) -> C:
     """The configuration of a fork: that of the checkpoint with what is ``given`` on top, under a name of its own.
 
     Raises:
         BundleError, CheckpointError: there is no such checkpoint, or it is of another kind.
         ConfigError: values that are wrong, or that a fork cannot have.
     """
-    workspace = workspace or Workspace.find()
     checkpoint, _ = parent_checkpoint(source, workspace)
     saved = saved_config(checkpoint, kind)
     known = leaves(kind)
     run = kinds.of(kind).run
     fresh = {name: known[name].default for name in (run.name_leaf, *run.not_inherited)}
     config = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**fresh, **given})
-    before, wanted = flat(saved), flat(config)
+    before, after = flat(saved), flat(config)
     for name, why in (("model", "the tokenizer is"), ("student_init", "the weights are")):
-        if name in known and before[name] != wanted[name]:
+        if name in known and before[name] != after[name]:
             raise ConfigError(
-                f"{known[name].flag} {wanted[name]}: not with --from-checkpoint, {why} that of the checkpoint"
+                f"{known[name].flag} {after[name]}: not with --from-checkpoint, {why} that of the checkpoint"
             )
     resolved: C = task_of(kind).in_steps(config, workspace)
     return resolved

@@ -53,8 +53,8 @@ def settle(
         return build_config(kind, preset=preset, overrides=given)
     given = {**given_leaves(kind, preset or {}), **given}
     if how.from_checkpoint is None:
-        return resumed_config(kind, given, workspace=workspace)
-    return forked_config(kind, given, how.from_checkpoint, workspace=workspace)
+        return resumed_config(kind, given, workspace)
+    return forked_config(kind, given, how.from_checkpoint, workspace)
 
 
 def begin(
@@ -99,13 +99,7 @@ def begin(
 def _resumed(config: TrainConfig, workspace: Workspace, run_dir: Path, how: Beginning) -> Setup:
     checkpoint, warnings = newest_checkpoint(run_dir)
     if checkpoint is not None:
-        setup = resumed_setup(
-            config,
-            workspace,
-            checkpoint,
-            allow_changed_data=how.allow_changed_data,
-            extend_schedule=how.extend_schedule,
-        )
+        setup = resumed_setup(config, workspace, checkpoint, how)
     elif (origin := saved_origin(run_dir)) is None:
         setup = first_setup(config, workspace)
         warnings.append("--resume: no checkpoint yet, starting at step 0")

@@ -13,7 +13,6 @@ from hrm_engine.config.keywords import takes
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.journal import Observer
 from hrm_engine.training.opening import settle
-from hrm_engine.training.stopping import Stop
 from hrm_engine.training.trainer import Trainer
 
 
@@ -56,9 +55,9 @@ def train(
     workspace = workspace or Workspace.find()
     how = settings
     if how.has_saved_settings:
-        wanted = _chosen(config) if given is None else given
+        given = _chosen(config) if given is None else given
         place = {config.run.name_leaf: config.run.name, "bundle_dir": config.run.bundle_dir} if how.resume else {}
-        config = settle(type(config), {**place, **wanted}, how, workspace)
+        config = settle(type(config), {**place, **given}, how, workspace)
     return drive(Trainer(config, how, command_line=command_line, workspace=workspace, observer=observer))
 
 
@@ -79,15 +78,6 @@ def drive(trainer: Trainer) -> TrainResult:
             if step % save_every == 0:
                 trainer.save()
         trainer.finish(stop)
-    return _result(trainer, stop)
-
-
-def _chosen(config: TrainConfig) -> dict[str, Any]:
-    known = leaves(type(config))
-    return {name: value for name, value in flat(config).items() if value != known[name].default}
-
-
-def _result(trainer: Trainer, stop: Stop | None) -> TrainResult:
     state = trainer.state
     return TrainResult(
         run_dir=trainer.run_dir,
@@ -99,3 +89,8 @@ def _result(trainer: Trainer, stop: Stop | None) -> TrainResult:
         last_eval=state.last_eval,
         sample=state.last_sample,
     )
+
+
+def _chosen(config: TrainConfig) -> dict[str, Any]:
+    known = leaves(type(config))
+    return {name: value for name, value in flat(config).items() if value != known[name].default}

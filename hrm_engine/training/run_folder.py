@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -175,17 +176,15 @@ def saved_config(path: Path, kind: type[C]) -> C:
     return build_config(kind, preset=kind.as_of_now(parameters))
 
 
-def resumed_config(kind: type[C], given: Mapping[str, Any], *, workspace: Workspace | None = None) -> C:
+def resumed_config(kind: type[C], given: Mapping[str, Any], workspace: Workspace) -> C:
     """The configuration of a run that is continued: the saved one, with the few changes that are allowed.
 
     Args:
-        kind: the configuration model of the training.
         given: leaf values that the user gave; those that name the run and its folder say which it is.
 
     Raises:
         ConfigError: a value differs from the saved one and may not; both are named, for all such values at once.
     """
-    workspace = workspace or Workspace.find()
     run = kinds.of(kind).run
     bundle_dir = Path(given.get("bundle_dir") or run.bundle_dir)
     path = existing_run(given.get(run.name_leaf), workspace.resolve(bundle_dir), run)
@@ -200,7 +199,8 @@ def resumed_config(kind: type[C], given: Mapping[str, Any], *, workspace: Worksp
     problems = [
         f"{known[name].flag} is {before[name]} in the saved run, {after[name]} was given"
         for name in changed
-        if before[name] != after[name] and not (known[name].may_change_on_resume and _may_become(name, before, after))
+        if before[name] != after[name]
+        and not (known[name].may_change_on_resume and (name != "steps" or after[name] > before[name]))
     ]
     if problems:
         raise ConfigError(
@@ -208,10 +208,6 @@ def resumed_config(kind: type[C], given: Mapping[str, Any], *, workspace: Worksp
             "start a new run"
         )
     return resumed
-
-
-def _may_become(name: str, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return name != "steps" or wanted[name] > before[name]
 
 
 def _last_config(path: Path, kind: type[C]) -> C:
@@ -241,28 +237,25 @@ def _is_unused(path: Path) -> bool:
 
 
 def _next_free(first: Path) -> Path:
-    number = 1
-    while True:
-        path = first if number == 1 else first.with_name(f"{first.name}-{number}")
+    path = first
+    for number in count(2):
         try:
             path.mkdir()
+            break
         except FileExistsError:
-            number += 1
+            path = first.with_name(f"{first.name}-{number}")
         except OSError as problem:
             raise storage_error(problem, path, doing="create the run folder") from problem
-        else:
-            return path
+    return path
 
 
 def _archive(path: Path) -> Path:
     with FolderLock(path):  # refuses while a trainer is at work there
         pass
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    target = path.parent / ARCHIVE_FOLDER / f"{path.name}-{stamp}"
-    number = 2
-    while target.exists():
-        target = target.with_name(f"{path.name}-{stamp}-{number}")
-        number += 1
+    first = path.parent / ARCHIVE_FOLDER / f"{path.name}-{stamp}"
+    names = chain([first.name], (f"{first.name}-{number}" for number in count(2)))
+    target = next(place for name in names if not (place := first.with_name(name)).exists())
     try:
         target.parent.mkdir(exist_ok=True)
         path.rename(target)

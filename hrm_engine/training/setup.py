@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hrm_engine.config import TrainConfig
+from hrm_engine.config.beginning import Beginning
 from hrm_engine.errors import DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
 from hrm_engine.optim import MasterWeights, Updater, WeightAverage, Weights, make_updater
@@ -60,26 +61,21 @@ def first_setup(config: TrainConfig, workspace: Workspace) -> Setup:
     return make_setup(config, device, precision, task, model, state, messages + notes)
 
 
-def resumed_setup(
-    config: TrainConfig, workspace: Workspace, folder: Path, *, allow_changed_data: bool, extend_schedule: bool
-) -> Setup:
+def resumed_setup(config: TrainConfig, workspace: Workspace, folder: Path, how: Beginning) -> Setup:
     """The state of a run's own checkpoint, to go on from.
-
-    Args:
-        extend_schedule: from here on the learning rate is that of a run of ``config.run.steps``.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or does not fit.
-        DataError: the data has changed and ``allow_changed_data`` is not set.
+        DataError: the data has changed, and ``how`` does not allow that.
     """
     checkpoint = read_checkpoint(folder)
     device, precision, messages = hardware(config)
     state = checkpoint.state
     before = state.schedule_steps
-    messages += _set_schedule(state, config.run.steps, extend=extend_schedule)
+    messages += _set_schedule(state, config.run.steps, extend=how.extend_schedule)
     task, notes = task_of(config).resumed(config, workspace, checkpoint.path)
     messages += notes
-    messages += _check_data(task, checkpoint, allow_changed_data)
+    messages += _check_data(task, checkpoint, how.allow_changed_data)
     messages += environment_changes(checkpoint.environment, device)
     model = task.saved_model(checkpoint.path, checkpoint.weights)
     setup = make_setup(config, device, precision, task, model, state, messages)
@@ -141,8 +137,8 @@ def _set_schedule(state: TrainState, steps: int, *, extend: bool) -> list[str]:
     """Make the schedule as long as the run where that is asked for; sentences where they differ."""
     before = state.schedule_steps
     if steps == before:
-        told = f"--extend-schedule changes nothing: the schedule is that of {steps} steps already; give more --steps"
-        return [told] if extend else []
+        unchanged = f"--extend-schedule changes nothing: the schedule is that of {steps} steps already"
+        return [f"{unchanged}; give more --steps"] if extend else []
     if not extend:
         return [f"the schedule ends at step {before}: its last learning rate stays (--extend-schedule recomputes it)"]
     state.schedule_steps = steps

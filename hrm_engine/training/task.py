@@ -22,6 +22,7 @@ from hrm_engine.config import Config, kinds
 from hrm_engine.config.training import TrainConfig
 from hrm_engine.errors import CheckpointError
 from hrm_engine.optim.updater import Backward
+from hrm_engine.optim.weights import Trainable
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.costs import Costs, DryStep
 from hrm_engine.training.state import TrainState
@@ -92,14 +93,10 @@ class NoCompanions:
         return []
 
 
-class Model(Protocol):
+class Model(Trainable, Protocol):
     """What a training needs of a model; a module of torch has all of it."""
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
-
     def parameters(self) -> Iterator[nn.Parameter]: ...
-
-    def named_buffers(self) -> Iterator[tuple[str, Tensor]]: ...
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
@@ -193,9 +190,7 @@ class Task(ABC):
     def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> Any:
         """The model of a checkpoint with its weights, on the CPU. Raises CheckpointError where they do not fit."""
         model = self.build(self.core)
-        if problems := check_shapes(weights, model.state_dict(), where=folder):
-            raise CheckpointError(f"{folder}: {'; '.join(problems)}")
-        model.load_state_dict(weights)
+        load_checked(model, weights, folder)
         return model
 
     def forked_model(self, folder: Path, weights: dict[str, Tensor], saved: Any) -> tuple[Any, list[str]]:
@@ -298,6 +293,13 @@ class Task(ABC):
         """The same in a fork, whose settings or data may be others: as far as they fit, and what is left out."""
         self.load_state_tensors(tensors)
         return []
+
+
+def load_checked(model: Model, weights: dict[str, Tensor], folder: Path) -> None:
+    """Load the weights of a checkpoint. Raises CheckpointError where they do not fit."""
+    if problems := check_shapes(weights, model.state_dict(), where=folder):
+        raise CheckpointError(f"{folder}: {'; '.join(problems)}")
+    model.load_state_dict(weights)
 
 
 def task_of(config: TrainConfig | type[TrainConfig]) -> type[Task]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from hrm_engine.training import Trainer
 from hrm_engine.training.costs import Stage
 from hrm_engine.training.estimating.estimate import Estimate, estimate
 from hrm_engine.training.estimating.step_memory import LiveBytes
-from hrm_engine.training.estimating.trial import Request, Trial, main, run_trial
+from hrm_engine.training.estimating.trial import ANSWER_FILE, REQUEST_FILE, main, run_trial
 from hrm_engine.training.tasks.puzzle import PuzzleTask
 from hrm_engine.training.tasks.text import TextTask
 from tests.tiny_puzzles import PuzzleLab
@@ -208,12 +207,12 @@ def test_a_trial_of_puzzles_with_a_curriculum(puzzle_lab: PuzzleLab) -> None:
 
 def test_a_trial_tells_what_is_wrong(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     config = lab.config(optimizer="nothing")
-    place, parameters = ("hrm_engine.training.tasks.text", sys.path), config.model_dump(mode="json")
-    request = Request(config.kind, *place, parameters, str(lab.root), 0.1, time.time())
-    write_json(lab.root / Request.FILE, asdict(request))
+    request = {"kind": config.kind, "module": "hrm_engine.training.tasks.text", "path": sys.path}
+    request |= {"parameters": config.model_dump(mode="json"), "root": str(lab.root), "limit_s": 0.1, "began": 0.0}
+    write_json(lab.root / REQUEST_FILE, request)
     monkeypatch.setattr("sys.argv", ["trial", str(lab.root)])
     assert main() == 0
-    answer = json.loads((lab.root / Trial.FILE).read_text())
+    answer = json.loads((lab.root / ANSWER_FILE).read_text())
     assert answer["error"] == "ConfigError"
     assert "there is no such rule" in answer["message"]
 

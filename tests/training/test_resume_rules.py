@@ -14,7 +14,8 @@ from hrm_engine.config.text import TextTrainConfig
 from hrm_engine.errors import CheckpointError, ConfigError, DataError
 from hrm_engine.store.manifest import write_manifest
 from hrm_engine.store.status import read_status
-from hrm_engine.training import resumed_config, train
+from hrm_engine.training import train
+from hrm_engine.training.run_folder import resumed_config
 from tests.tiny_runs import TEXT, Lab, assert_same_end, files, final_files, lasting_rows, row_of, rows, text
 
 MAY_CHANGE = {"save_every", "keep_last", "eval_every", "log_file", "stop_file", "max_minutes", "steps"}
@@ -98,7 +99,7 @@ def test_a_run_in_another_folder_is_found_there(lab: Lab) -> None:
     lab.train("run", steps=2, eval_batches=0, bundle_dir="elsewhere")
     (lab.root / "elsewhere").rename(lab.root / "moved")
     given = {"steps": 3, "brain_name": "run", "bundle_dir": Path("moved")}
-    config = resumed_config(TextTrainConfig, given, workspace=lab.workspace)
+    config = resumed_config(TextTrainConfig, given, lab.workspace)
     assert (flat(config)["brain_name"], flat(config)["bundle_dir"]) == ("run", "moved")
     result = train(config, resume=True, given={"steps": 3}, workspace=lab.workspace)
     assert (result.run_dir, result.step) == (lab.root / "moved" / "run", 3)

@@ -29,7 +29,7 @@ from hrm_engine.store.files import clean_temporaries, read_json, temporary_folde
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.costs import Parameters, Stage
 from hrm_engine.training.estimating.step_memory import Memory, shapes_only, step_memory
-from hrm_engine.training.estimating.trial import Request, Trial
+from hrm_engine.training.estimating.trial import ANSWER_FILE, REQUEST_FILE, Trial
 from hrm_engine.training.setup import hardware
 from hrm_engine.training.task import task_of
 
@@ -165,23 +165,23 @@ def _aside(config: TrainConfig, workspace: Workspace) -> Iterator[tuple[TrainCon
 
 def _trial(config: TrainConfig, workspace: Workspace, folder: Path, limit_s: float) -> Trial:
     """Make a trial in a process of its own, whose memory is that of the training alone."""
-    request = Request(
-        kind=config.kind,
-        module=kinds.of(config).task.partition(":")[0],
-        path=sys.path,
-        parameters=config.model_dump(mode="json"),
-        root=str(workspace.root.absolute()),
-        limit_s=limit_s,
-        began=time.time(),
-    )
-    write_json(folder / Request.FILE, asdict(request))
+    root = str(workspace.root.absolute())
+    request = {
+        "kind": config.kind,
+        "module": kinds.of(config).task.partition(":")[0],
+        "path": sys.path,
+        "parameters": config.model_dump(mode="json"),
+        "root": root,
+        "limit_s": limit_s,
+        "began": time.time(),
+    }
+    write_json(folder / REQUEST_FILE, request)
     command = [sys.executable, "-m", "hrm_engine.training.estimating.trial", str(folder)]
-    environment = {**os.environ, "HRM_LAB_ROOT": request.root}
+    environment = {**os.environ, "HRM_LAB_ROOT": root}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
-    answer = read_json(folder / Trial.FILE) if (folder / Trial.FILE).is_file() else {}
+    answer = read_json(folder / ANSWER_FILE) if (folder / ANSWER_FILE).is_file() else {}
     if "error" in answer:
-        kind = getattr(errors, answer["error"])
-        raise kind(answer["message"])
+        raise getattr(errors, answer["error"])(answer["message"])
     if done.returncode == _KILLED:
         raise OutOfMemoryError(
             "the trial was killed, as a system does where memory runs out: use a smaller model, "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import psutil
 import torch
@@ -29,29 +29,12 @@ STEPS_AT_ONCE = 4
 """Between two looks at the clock on a GPU, which would wait for nothing else."""
 WARMUP_STEPS = 2
 MOST_STEPS = 60
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be tried. ``began`` is the moment of the command, in seconds since 1970."""
-
-    FILE: ClassVar[str] = "request.json"
-
-    kind: str
-    module: str
-    """Of its task; one that registers the kind itself does so when it is imported."""
-    path: list[str]
-    parameters: dict[str, Any]
-    root: str
-    limit_s: float
-    began: float
+REQUEST_FILE, ANSWER_FILE = "request.json", "answer.json"
 
 
 @dataclass(frozen=True)
 class Trial:
     """Results of a trial. Seconds are wall time."""
-
-    FILE: ClassVar[str] = "answer.json"
 
     num_steps: int
     """Steps that were timed, warm-up excluded."""
@@ -81,27 +64,27 @@ class Trial:
 
 def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, began: float) -> Trial:
     """Train a few steps in the run folder that ``config`` names, evaluate, save and finish. Raises what they raise."""
-    before = _memory_bytes()
+    before = psutil.Process().memory_info().rss
     with Trainer(task_of(config).for_trial(config), workspace=workspace) as trainer:
         start_s = time.time() - began
-        wait = waiter(trainer.setup.device)
-        wait()
+        device = trainer.setup.device
+        _timed(device, lambda: None)
         plan = trainer.task.costs(trainer.config, trainer.task.core).stages(trainer.total_steps)
         until = time.perf_counter() + limit_s
-        first = _timed(wait, lambda: _make_steps(trainer, plan[0], WARMUP_STEPS))
+        first = _timed(device, lambda: _make_steps(trainer, plan[0], WARMUP_STEPS))
         step_s, num_steps = [], 0
         stepping, cpu = time.perf_counter(), time.process_time()
         for number, stage in enumerate(plan):
             share = (until - time.perf_counter()) / (len(plan) - number)
-            mean, count = _step_time(trainer, stage, wait, max(0.0, share), warm=number > 0)
+            mean, count = _step_time(trainer, stage, max(0.0, share), warm=number > 0)
             step_s.append(mean)
             num_steps += count
         cpu_share = (time.process_time() - cpu) / (time.perf_counter() - stepping) / torch.get_num_threads()
-        evaluation_s, full_s = _evaluation_times(trainer, config, wait)
-        save_s = _timed(wait, trainer.save)
+        evaluation_s, full_s = _evaluation_times(trainer, config)
+        save_s = _timed(device, trainer.save)
         optimizer = sum(tensor.nbytes for tensor in trainer.setup.updater.state_tensors().values())
-        finish_s = _timed(wait, trainer.finish)
-        on_gpu = trainer.setup.device.type == "cuda"
+        finish_s = _timed(device, trainer.finish)
+        on_gpu = device.type == "cuda"
         return Trial(
             num_steps=num_steps,
             step_s=step_s,
@@ -110,7 +93,7 @@ def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, bega
             evaluation_s=evaluation_s,
             save_s=save_s,
             finish_s=finish_s + full_s,
-            peak_bytes=torch.cuda.max_memory_allocated(trainer.setup.device) if on_gpu else _peak_bytes(),
+            peak_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else _peak_bytes(),
             libraries_bytes=0 if on_gpu else before,
             optimizer_bytes=optimizer,
             cpu_share=min(1.0, cpu_share),
@@ -118,15 +101,14 @@ def run_trial(config: TrainConfig, workspace: Workspace, *, limit_s: float, bega
         )
 
 
-def _step_time(
-    trainer: Trainer, stage: Stage, wait: Callable[[], None], limit_s: float, *, warm: bool
-) -> tuple[float, int]:
+def _step_time(trainer: Trainer, stage: Stage, limit_s: float, *, warm: bool) -> tuple[float, int]:
     """Mean time of a step of a stage, and how many were timed: at least one."""
     if warm:
         _make_steps(trainer, stage, 1)
-    spent, count, at_once = 0.0, 0, 1 if trainer.setup.device.type == "cpu" else STEPS_AT_ONCE
+    device = trainer.setup.device
+    spent, count, at_once = 0.0, 0, 1 if device.type == "cpu" else STEPS_AT_ONCE
     while not count or (spent * (count + at_once) / count < limit_s and count < MOST_STEPS):
-        spent += _timed(wait, lambda: _make_steps(trainer, stage, at_once))
+        spent += _timed(device, lambda: _make_steps(trainer, stage, at_once))
         count += at_once
     return spent / count, count
 
@@ -138,32 +120,24 @@ def _make_steps(trainer: Trainer, stage: Stage, count: int) -> None:
         trainer.step()
 
 
-def _evaluation_times(trainer: Trainer, config: TrainConfig, wait: Callable[[], None]) -> tuple[float, float]:
+def _evaluation_times(trainer: Trainer, config: TrainConfig) -> tuple[float, float]:
     """Seconds of one periodic evaluation of full size, and of the one of all held-out rows at the end (0: none)."""
-    task, rows = trainer.task, trainer.state.micro_batch_size
+    task, device, rows = trainer.task, trainer.setup.device, trainer.state.micro_batch_size
     if task.evaluate(rows) is None:
         return 0.0, 0.0
-    short = _timed(wait, lambda: task.evaluate(rows))
-    whole = _timed(wait, trainer.evaluate)
+    short = _timed(device, lambda: task.evaluate(rows))
+    whole = _timed(device, trainer.evaluate)
     measured, _ = task.evaluation_rows(task.config)
     periodic, full = task.evaluation_rows(config)
     return max(0.0, whole - short) + short * periodic / measured, short * full / measured
 
 
-def waiter(device: torch.device) -> Callable[[], None]:
-    """Waits until a device has done all that it was given."""
-    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
-
-
-def _timed(wait: Callable[[], None], work: Callable[[], object]) -> float:
+def _timed(device: torch.device, work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
-    wait()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - began
-
-
-def _memory_bytes() -> int:
-    return int(psutil.Process().memory_info().rss)
 
 
 def _peak_bytes() -> int:
@@ -183,16 +157,17 @@ def _peak_bytes() -> int:
 def main() -> int:
     """Answer the request in the folder that the command line names."""
     folder = Path(sys.argv[1])
-    request = Request(**read_json(folder / Request.FILE))
-    sys.path[:] = request.path
-    import_module(request.module)
+    request = read_json(folder / REQUEST_FILE)
+    sys.path[:] = request["path"]
+    import_module(request["module"])  # a kind that its task's module registers is one of the table now
     try:
-        config = build_config(kinds.table()[request.kind].config, preset=request.parameters)
-        trial = run_trial(config, Workspace(Path(request.root)), limit_s=request.limit_s, began=request.began)
+        config = build_config(kinds.table()[request["kind"]].config, preset=request["parameters"])
+        workspace = Workspace(Path(request["root"]))
+        trial = run_trial(config, workspace, limit_s=request["limit_s"], began=request["began"])
         answer: dict[str, Any] = asdict(trial)
     except HRMError as problem:
         answer = {"error": type(problem).__name__, "message": str(problem)}
-    write_json(folder / Trial.FILE, answer)
+    write_json(folder / ANSWER_FILE, answer)
     return 0
 
 

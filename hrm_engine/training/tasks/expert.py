@@ -19,7 +19,6 @@ from hrm_engine.config.text import DepthConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import CheckpointError, ConfigError, RegistryError
 from hrm_engine.inference.text.evaluate import Evaluation, evaluate, token_means
-from hrm_engine.inference.text.reading import on_device
 from hrm_engine.kernels.losses import head_statistics, token_losses
 from hrm_engine.models.act import TextBatch, TextLosses
 from hrm_engine.models.core import RecurrentCore
@@ -28,10 +27,9 @@ from hrm_engine.models.expert import (
     Expert,
     ExpertModel,
     OpenMoE,
-    forced,
     initialise_expert,
     open_layer,
-    without_expert,
+    switched,
 )
 from hrm_engine.optim.updater import Backward
 from hrm_engine.starting.base_network import BaseNetwork, find_base
@@ -43,7 +41,7 @@ from hrm_engine.store.files import read_json, sha256_file, write_bytes
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import BEST_FOLDER, CONFIG_FILE, METADATA_FILE, Workspace
 from hrm_engine.training.state import TrainState
-from hrm_engine.training.task import Evaluated
+from hrm_engine.training.task import Evaluated, load_checked
 from hrm_engine.training.tasks.text import TextTask
 from hrm_engine.training.tasks.text_rows import StepRows
 
@@ -90,7 +88,6 @@ class ExpertTask(TextTask):
 
     @classmethod
     def resumed(cls, config: Any, workspace: Workspace, checkpoint: Path) -> tuple[TextTask, list[str]]:
-        """The task of a training that goes on, on the same base."""
         return cls.first(config, workspace)
 
     def _network(self) -> None:
@@ -118,7 +115,6 @@ class ExpertTask(TextTask):
         raise ConfigError("an estimate is of a whole network; leave out --expert-id")
 
     def forked_model(self, folder: Path, weights: dict[str, Tensor], saved: Any) -> tuple[Any, list[str]]:
-        """The expert of the checkpoint; its network is the base's."""
         return self.saved_model(folder, weights), []
 
     def first_model(self, workspace: Workspace) -> tuple[ExpertModel, dict[str, str] | None]:
@@ -131,10 +127,10 @@ class ExpertTask(TextTask):
             weights = registry.weights(expert_id)
         except (RegistryError, ConfigError):
             return model, parent
-        found = load_tensors(weights.parent, weights.stem)
-        if problems := check_shapes(found, model.state_dict(), where=weights):
+        learned = load_tensors(weights.parent, weights.stem)
+        if problems := check_shapes(learned, model.state_dict(), where=weights):
             raise ConfigError(f"expert {expert_id} does not fit this base: {'; '.join(problems)}")
-        model.load_state_dict(found)
+        model.load_state_dict(learned)
         kept = (weights, weights.with_name(METADATA_FILE), weights.with_name(CONFIG_FILE))
         self._learned = {file.name: file.read_bytes() for file in kept if file.is_file()}
         return model, parent
@@ -153,9 +149,7 @@ class ExpertTask(TextTask):
                 "train further on the new one without --resume"
             )
         model, _ = self._in_base()
-        if problems := check_shapes(weights, model.state_dict(), where=folder):
-            raise CheckpointError(f"{folder}: {'; '.join(problems)}")
-        model.load_state_dict(weights)
+        load_checked(model, weights, folder)
         return model
 
     def begin(self, model: ExpertModel, device: torch.device, state: TrainState) -> None:
@@ -177,7 +171,7 @@ class ExpertTask(TextTask):
         self, model: RecurrentCore, rows: StepRows, backward: Backward, *, step: int, checkpointing: bool
     ) -> TextLosses:
         """Gradients of the expert, to which every token is sent."""
-        with forced(self.expert_model):
+        with switched(self.expert_model, is_forced=True):
             return super().losses(model, rows, backward, step=step, checkpointing=checkpointing)
 
     def gradients(
@@ -195,7 +189,7 @@ class ExpertTask(TextTask):
         """Loss on held-out text with the expert as it will be used, and without it."""
         if not self._num_eval_rows or full:
             return None
-        with without_expert(self.expert_model):
+        with switched(self.expert_model, is_on=False):
             without = self._measure(micro_batch)
         for layer in self._open_layers():
             layer.use = torch.zeros(2)
@@ -270,7 +264,7 @@ class ExpertTask(TextTask):
     @torch.no_grad()
     def _measure(self, micro_batch: int) -> Evaluation:
         model = self.expert_model.base
-        batches = (on_device(batch, self.device) for batch in self._held_out_batches(micro_batch))
+        batches = self._eval_batches(micro_batch)
         if not isinstance(model, BehindLastLayer):
             return evaluate(model, batches, num_segments=self.num_segments)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,27 @@ from torch import Tensor
 
 from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.puzzle_card import PuzzleCard
-from hrm_engine.config import CoreConfig, PuzzleTrainConfig
+from hrm_engine.config import CoreConfig, PuzzleTrainConfig, resolve_puzzle_core
 from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.data.puzzles.description import DatasetInfo
-from hrm_engine.data.puzzles.embedded import build_embedded
+from hrm_engine.data.puzzles.embedded import EMBEDDED, build_embedded
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.data.random import stream
 from hrm_engine.errors import DataError
-from hrm_engine.inference.puzzles.evaluate import evaluate_puzzles
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.slots import NUMBERS, Objective, Rows, Slots, empty_slots, join, refill, think
 from hrm_engine.optim.sparse_sign import sparse_sign_update
 from hrm_engine.optim.updater import Backward
 from hrm_engine.starting.student import student_source
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training.costs import Costs, DryStep
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import DataFacts, Evaluated, Measured
-from hrm_engine.training.tasks.attached import look_up
-from hrm_engine.training.tasks.puzzle_plan import PuzzlePlan
-from hrm_engine.training.tasks.puzzle_report import baselines, describe_evaluation, describe_full_evaluation
-from hrm_engine.training.tasks.puzzle_rows import RowArrays, RowQueue
+from hrm_engine.training.tasks.attached import look_up, with_attached
+from hrm_engine.training.tasks.core_costs import core_costs
+from hrm_engine.training.tasks.core_task import CoreTask
+from hrm_engine.training.tasks.puzzle_report import HeldOut
+from hrm_engine.training.tasks.puzzle_rows import RowQueue
 from hrm_engine.training.tasks.routing import Routers, with_routing
 
 RECENT_ROWS = 1000
@@ -95,7 +96,7 @@ class PuzzleStep:
             )
 
 
-class PuzzleTask(PuzzlePlan):
+class PuzzleTask(CoreTask):
     """Rows, slots, losses and evaluation of one puzzle training."""
 
     kind = PUZZLE.name
@@ -167,6 +168,77 @@ class PuzzleTask(PuzzlePlan):
     def resumed(cls, config: PuzzleTrainConfig, workspace: Workspace, checkpoint: Path) -> tuple[PuzzleTask, list[str]]:
         """The task of a run that goes on."""
         return cls(config, workspace, core=read_core_config(checkpoint, kind=cls.kind)), []
+
+    @classmethod
+    def network_for(cls, config: Any, workspace: Workspace) -> CoreConfig:
+        """The network of a new run on the sizes of its dataset, which is built where the lab can."""
+        folder = workspace.resolve(config.data.data_path)
+        build_embedded(folder, workspace.puzzles)
+        return cls.core_of(config, open_dataset(folder, "train", check_tokens=False).info, workspace)
+
+    @classmethod
+    def network_like(cls, config: Any, like: CoreConfig) -> CoreConfig:
+        """The network that a configuration asks for on the boards of another one."""
+        return resolve_puzzle_core(
+            config.network,
+            vocab_size=like.vocab_size,
+            seq_len=like.max_seq_len - like.prefix_tokens,
+            num_identifiers=max(1, like.num_identifiers),
+            moe=config.moe,
+        )
+
+    @classmethod
+    def core_of(cls, config: Any, info: DatasetInfo, workspace: Workspace) -> CoreConfig:
+        """The network on the sizes of a dataset."""
+        core = resolve_puzzle_core(
+            config.network,
+            vocab_size=info.vocab_size,
+            seq_len=info.seq_len,
+            num_identifiers=info.num_puzzle_identifiers,
+            moe=config.moe,
+        )
+        return with_attached(core, config.start.student_init, workspace)
+
+    @classmethod
+    def costs(cls, config: Any, network: CoreConfig) -> Costs:
+        """Of one segment, in the stages of the depth curriculum."""
+        return core_costs(config, network, cycles_at=config.cycles_at)
+
+    @classmethod
+    def built_first(cls, workspace: Workspace) -> list[Path]:
+        """The datasets that the lab can make by itself."""
+        return [workspace.puzzles / name for name in EMBEDDED]
+
+    @classmethod
+    def for_trial(cls, config: Any) -> Any:
+        """The same with one batch in an evaluation, and none of all rows."""
+        rows = min(config.evaluation.eval_rows, max(config.run.batch_size, min(256, config.run.rows_per_step)))
+        changes = {"eval_rows": rows, "full_eval": False}
+        return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=changes)})
+
+    @classmethod
+    def dry_step(cls, config: Any, network: Any, model: Any, device: torch.device, *, checkpointing: bool) -> DryStep:
+        """A segment of the slots of one micro-batch."""
+        rows, cells = config.run.batch_size, network.max_seq_len - network.prefix_tokens
+        row_type = torch.uint8 if network.vocab_size <= 256 else torch.int32
+        queue = Rows(
+            torch.zeros(1, cells, dtype=row_type, device=device),
+            torch.zeros(1, cells, dtype=row_type, device=device),
+            torch.zeros(1, dtype=torch.int32, device=device),
+        )
+        slots = empty_slots(model, rows, queue)
+        settings, routers = config.objective, Routers(config.moe, network, seed=0, total_steps=1)
+        objective = Objective(settings.loss, settings.label_smoothing, settings.halt_loss_weight)
+
+        def run(backward: Backward) -> None:
+            ids = torch.zeros(rows, dtype=torch.int64, device=device)
+            table = None if model.puzzle_embedding is None else model.puzzle_embedding(ids).requires_grad_()
+            positions = torch.arange(network.max_seq_len, device=device)[None]
+            context = model.context(positions, checkpointing=checkpointing, dispatch=routers.dispatch(1, 0, device))
+            backward(think(model, slots, context, objective, num_slots=rows, min_segments=ids, puzzle=table).loss)
+
+        kept = sum(tensor.nbytes for tensor in slots.tensors().values())
+        return DryStep(run, carry=kept * config.run.gradient_accumulation_steps)
 
     def evaluation_rows(self, config: Any) -> tuple[int, int]:
         """The fixed subset of the test split; all of it at the end."""
@@ -276,31 +348,13 @@ class PuzzleTask(PuzzlePlan):
         settings = self.config.evaluation
         if self.test_set is None or not settings.eval_rows or (full and not settings.full_eval):
             return None
-        rows = np.arange(self.test_set.num_rows) if full else self.subset
-        arrays = RowArrays(self.test_set)
-        result = evaluate_puzzles(
+        held_out = HeldOut(self.train_set, self.test_set, None if full else settings.eval_rows)
+        return held_out.evaluate(
             self.model,
-            _batches(arrays, rows, max(micro_batch, min(256, self.num_slots)), self.device),
             self.objective,
+            batch_size=max(micro_batch, min(256, self.num_slots)),
             num_segments=settings.eval_segments or self.core.halt_max_steps,
         )
-        describe = describe_full_evaluation if full else describe_evaluation
-        return describe(result, self.test_set, rows, arrays, self.baselines(rows, arrays))
-
-    @property
-    def subset(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Rows of the test split that periodic evaluations use: always the same ones."""
-        assert self.test_set is not None
-        count, wanted = self.test_set.num_rows, self.config.evaluation.eval_rows
-        if count <= wanted:
-            return np.arange(count)
-        bits = stream(0, "evaluation-subset", 0)  # the same for every seed of the run, so that runs compare
-        return np.sort(bits.choice(count, wanted, replace=False))
-
-    def baselines(self, rows: np.ndarray[Any, Any], arrays: RowArrays) -> dict[str, float]:
-        """What answers without a model score on these rows of the test split."""
-        inputs, labels, _ = arrays.take(rows)
-        return baselines(self.train_set, inputs, labels)
 
     def stop_reason(self, state: TrainState) -> str | None:
         """Early stopping on the training accuracy."""
@@ -356,9 +410,3 @@ def _check_fits(info: DatasetInfo, core: CoreConfig, folder: Path) -> None:
     ]
     if wrong := [f"it has {here} {name}, the network {there}" for name, here, there in sizes if here != there]:
         raise DataError(f"{folder} does not fit the network of the checkpoint: {'; '.join(wrong)}")
-
-
-def _batches(arrays: RowArrays, rows: np.ndarray[Any, Any], size: int, device: torch.device) -> Iterator[Rows]:
-    for start in range(0, len(rows), size):
-        columns = arrays.take(rows[start : start + size])
-        yield Rows(*(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns))

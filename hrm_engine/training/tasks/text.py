@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.bundles.core_config import read_core_config
-from hrm_engine.config import CoreConfig, TextTrainConfig
+from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
 from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.ahead import Ahead
 from hrm_engine.data.text.order import RowOrder
@@ -30,12 +30,15 @@ from hrm_engine.models.moe import Dispatch
 from hrm_engine.optim.schedules import FIRST_GRAD_CALLS
 from hrm_engine.optim.updater import Backward
 from hrm_engine.starting.implant import StartingPoint, starting_point
-from hrm_engine.starting.student import student_config, student_notes
+from hrm_engine.starting.student import student_config, student_core, student_notes
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training.costs import Costs, DryStep
 from hrm_engine.training.state import TrainState
-from hrm_engine.training.task import DataFacts, Evaluated, Measured
-from hrm_engine.training.tasks.attached import look_up
-from hrm_engine.training.tasks.routing import Routers, with_routing
+from hrm_engine.training.task import DataFacts, Evaluated
+from hrm_engine.training.tasks.attached import look_up, with_attached
+from hrm_engine.training.tasks.core_costs import core_costs
+from hrm_engine.training.tasks.core_task import CoreTask
+from hrm_engine.training.tasks.routing import Routers
 from hrm_engine.training.tasks.text_documents import (
     about_corpus,
     build_embedded_corpus,
@@ -43,41 +46,13 @@ from hrm_engine.training.tasks.text_documents import (
     sample_prompt,
     split_documents,
 )
-from hrm_engine.training.tasks.text_plan import TextPlan
-from hrm_engine.training.tasks.text_rows import StepRows, step_rows
+from hrm_engine.training.tasks.text_rows import StepRows, TextStep, step_rows
 
 SAMPLE_TOKENS = 60
+_TRIAL_BATCHES = 2
 
 
-class TextStep:
-    """The next rows of a text training."""
-
-    def __init__(self, task: TextTask, state: TrainState, rows: StepRows, *, checkpointing: bool) -> None:
-        self._task, self._step, self._rows, self._checkpointing = task, state.step + 1, rows, checkpointing
-
-    def run(self, backward: Backward) -> Measured:
-        """Forward and backward passes of all micro-batches."""
-        losses = self._task.losses(
-            self._task.model, self._rows, backward, step=self._step, checkpointing=self._checkpointing
-        )
-        self._routing = losses.routing
-        token_segments = self._rows.token_segments
-        counts = {
-            "num_tokens": self._rows.num_tokens,
-            "token_segments": token_segments,
-            "rows": self._task.config.run.rows_per_step,
-            **({} if self._rows.grad_calls is None else {"grad_calls": self._rows.grad_calls}),
-        }
-        loss = losses.ce_by_segment.sum() / max(1, token_segments)
-        numbers = torch.cat((losses.ce_by_segment, losses.halt[None]))
-        return Measured(with_routing(numbers, losses.routing), loss, counts)
-
-    def commit(self, stepped: Tensor, schedule_share: float) -> None:
-        """Balance the experts."""
-        self._task.routers.commit(self._task.model, self._routing, stepped)
-
-
-class TextTask(TextPlan):
+class TextTask(CoreTask):
     """Rows, losses, evaluation and samples of one text training."""
 
     kind = TEXT.name
@@ -176,6 +151,82 @@ class TextTask(TextPlan):
         core = read_core_config(checkpoint, kind=cls.kind)
         return cls(config, Tokenizer.load(checkpoint), workspace, core=core), messages
 
+    @classmethod
+    def network_for(cls, config: Any, workspace: Workspace) -> CoreConfig:
+        """The network of a new run; of the base model its tokenizer is read, of the data nothing."""
+        model = workspace.resolve(config.start.model)
+        if (model / "tokenizer.json").is_file():
+            tokenizer = Tokenizer.load(model)
+        else:
+            hidden_size = config.network.hidden_size
+            tokenizer = starting_point(config.start.model, hidden_size=hidden_size, workspace=workspace).tokenizer
+        return cls.core_of(config, tokenizer, workspace)
+
+    @classmethod
+    def network_like(cls, config: Any, like: CoreConfig) -> CoreConfig:
+        """The network that a configuration asks for with the tokens of another one."""
+        return resolve_core(
+            config.network, vocab_size=like.vocab_size, max_seq_len=config.data.max_seq_len, moe=config.moe
+        )
+
+    @classmethod
+    def core_of(cls, config: Any, tokenizer: Tokenizer, workspace: Workspace, scale: float | None = None) -> CoreConfig:
+        """The network on the tokens of a tokenizer; ``scale`` is that of taken-over embeddings."""
+        core = resolve_core(
+            config.network,
+            vocab_size=tokenizer.vocab_size,
+            max_seq_len=config.data.max_seq_len,
+            embedding_scale=scale,
+            moe=config.moe,
+        )
+        core = student_core(core, config.start.student_init, workspace)
+        return with_attached(core, config.start.student_init, workspace)
+
+    @classmethod
+    def costs(cls, config: Any, network: CoreConfig) -> Costs:
+        """Of all segments of a step, whose number may be drawn."""
+        most = network.halt_max_steps
+        return core_costs(
+            config,
+            network,
+            num_segments=most,
+            tokens_per_step=config.run.rows_per_step * network.max_seq_len,
+            mean_share=(1 + most) / 2 / most if config.depth.sample_segments else 1.0,
+        )
+
+    @classmethod
+    def built_first(cls, workspace: Workspace) -> list[Path]:
+        """Base model and embedded corpus."""
+        return [workspace.base_model, workspace.embedded_corpus]
+
+    @classmethod
+    def for_trial(cls, config: Any) -> Any:
+        """The same with evaluations of a few batches."""
+        batches = min(config.evaluation.eval_batches, _TRIAL_BATCHES)
+        return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"eval_batches": batches})})
+
+    @classmethod
+    def dry_step(cls, config: Any, network: Any, model: Any, device: torch.device, *, checkpointing: bool) -> DryStep:
+        """The first two segments of one micro-batch: the second has the first one's state beside it."""
+        num_segments, shape = min(2, config.network.halt_max_steps), (config.run.batch_size, config.data.max_seq_len)
+        inputs, labels, positions, documents, depths = torch.zeros((5, *shape), dtype=torch.int64, device=device)
+        freezes = num_segments > 1 and config.depth.freeze_positions > 0
+        batch = TextBatch(inputs, labels, positions, documents, depths if freezes else None)
+        routers = Routers(config.moe, network, seed=0, total_steps=1)
+
+        def run(backward: Backward) -> None:
+            accumulate_gradients(
+                model,
+                batch,
+                num_segments=num_segments,
+                normaliser=1.0,
+                backward=backward,
+                checkpointing=checkpointing,
+                dispatch=routers.dispatch(1, 0, device),
+            )
+
+        return DryStep(run)
+
     def evaluation_rows(self, config: Any) -> tuple[int, int]:
         """The first held-out rows; at the end nothing more."""
         return min(len(self.held_out_rows), config.evaluation.eval_batches * config.run.batch_size), 0
@@ -210,7 +261,8 @@ class TextTask(TextPlan):
         position = state.rows + num_pending * count
         rows = self._ahead.take((position, micro_batch), then=(position + count, micro_batch))
         rows = replace(rows, grad_calls=self.warmed_grad_calls(state))
-        return TextStep(self, state, rows, checkpointing=checkpointing)
+        losses = partial(self.losses, self.model, rows, step=state.step + 1, checkpointing=checkpointing)
+        return TextStep(rows, count, losses, partial(self.routers.commit, self.model))
 
     def describe(
         self, numbers: list[float], counts: Mapping[str, int], step_time: float, state: TrainState

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,11 @@ from hrm_engine.config.text import DepthConfig
 from hrm_engine.data.random import stream
 from hrm_engine.data.text.packing import IGNORE, Batch
 from hrm_engine.inference.text.reading import on_device
-from hrm_engine.models.act import TextBatch
+from hrm_engine.models.act import TextBatch, TextLosses
+from hrm_engine.models.moe import RoutingSums
+from hrm_engine.optim.updater import Backward
+from hrm_engine.training.task import Measured
+from hrm_engine.training.tasks.routing import with_routing
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,32 @@ def step_rows(parts: list[Batch], *, depth: DepthConfig, num_segments: int, seed
     drawn = np.where(stops, draw.integers(1, num_segments, is_label.shape), num_segments)
     depths = torch.from_numpy(drawn).split([len(part.inputs) for part in parts])
     return StepRows(parts, list(depths), num_tokens, num_segments, int(drawn[is_label].sum()))
+
+
+class TextStep:
+    """The next rows of a text training: ``losses`` runs them, ``balance`` balances the experts after an update."""
+
+    def __init__(
+        self,
+        rows: StepRows,
+        num_rows: int,
+        losses: Callable[[Backward], TextLosses],
+        balance: Callable[[RoutingSums | None, Tensor], None],
+    ) -> None:
+        self._rows, self._num_rows, self._losses, self._balance = rows, num_rows, losses, balance
+
+    def run(self, backward: Backward) -> Measured:
+        """Forward and backward passes of all micro-batches."""
+        losses = self._losses(backward)
+        self._routing = losses.routing
+        token_segments = self._rows.token_segments
+        counts = {"num_tokens": self._rows.num_tokens, "token_segments": token_segments, "rows": self._num_rows}
+        if self._rows.grad_calls is not None:
+            counts["grad_calls"] = self._rows.grad_calls
+        loss = losses.ce_by_segment.sum() / max(1, token_segments)
+        numbers = torch.cat((losses.ce_by_segment, losses.halt[None]))
+        return Measured(with_routing(numbers, losses.routing), loss, counts)
+
+    def commit(self, stepped: Tensor, schedule_share: float) -> None:
+        """Balance the experts."""
+        self._balance(self._routing, stepped)
