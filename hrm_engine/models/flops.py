@@ -31,15 +31,12 @@ class StepFlops:
         return self.forward + self.backward + self.recomputed + self.target
 
 
-def flops_per_layer(config: CoreConfig, name: str | None = None) -> int:
-    """FLOPs of one layer for one row of ``max_seq_len`` positions, in attention of the pairs that may see each other.
+def flops_per_layer(config: CoreConfig, name: str) -> int:
+    """FLOPs of a layer, such as ``H.1``, for one row of ``max_seq_len`` positions: of the pairs that may attend.
 
     Of experts, those that a token is sent to are counted. Windows and ends of documents are not.
-
-    Args:
-        name: of the layer, such as ``H.1``, where attached experts have made single layers wider.
     """
-    experts = config.num_experts if name is None else config.experts_in(name)
+    experts = config.experts_in(name)
     active = min(config.experts_per_token, experts) if experts else 1
     router = 2 * config.max_seq_len * config.hidden_size * experts
     return _mixer(config) + router + active * 3 * 2 * config.max_seq_len * config.hidden_size * config.intermediate_size

@@ -19,12 +19,12 @@ from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
 
 from hrm_engine.config import flat, kinds
 from hrm_engine.config.training import RunConfig
 from hrm_engine.errors import MissingExtraError
 from hrm_engine.kernels.device import allocated_bytes
+from hrm_engine.optim.updater import UpdateResult
 from hrm_engine.store.files import storage_error
 from hrm_engine.store.metrics import MetricsWriter
 from hrm_engine.store.paths import LOG_FILE, METRICS_FILE, Workspace
@@ -42,14 +42,17 @@ Observer = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class PendingStep:
-    """One step whose numbers are still on the device."""
+class StepReport:
+    """One optimizer step. The numbers are still on the device; reading one waits for it."""
 
     step: int
     lr: float
-    measured: Measured
-    grad_norm: Tensor
-    stepped: Tensor
+    update: UpdateResult[Measured]
+
+    @property
+    def loss(self) -> float:
+        """Loss of the step: for text the mean cross-entropy in nats per token over the segments."""
+        return float(self.update.value.loss)
 
 
 class Journal:
@@ -69,7 +72,7 @@ class Journal:
         self._observer = observer
         self._tracker = None if run.wandb == "off" else WandbTracker(run, run_dir, run_id, flat(setup.config))
         self._interval = 1 if setup.device.type == "cpu" else GPU_INTERVAL
-        self._pending: list[PendingStep] = []
+        self._pending: list[StepReport] = []
         self._since = time.perf_counter()
         self._process = psutil.Process()
 
@@ -121,9 +124,9 @@ class Journal:
         except OSError as problem:
             raise storage_error(problem, path, doing="append to") from problem
 
-    def add(self, pending: PendingStep) -> None:
+    def add(self, report: StepReport) -> None:
         """Take the numbers of a step; they are read when an interval is full."""
-        self._pending.append(pending)
+        self._pending.append(report)
         if len(self._pending) >= self._interval:
             self.read()
 
@@ -137,14 +140,15 @@ class Journal:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
+        updates = [report.update for report in pending]
         numbers = torch.stack(
-            [torch.cat((p.measured.numbers, torch.stack((p.grad_norm, p.stepped.float())))) for p in pending]
+            [torch.cat((u.value.numbers, torch.stack((u.grad_norm, u.stepped.float())))) for u in updates]
         ).tolist()
         step_time = (time.perf_counter() - self._since) / len(pending)
         self._since = time.perf_counter()
         self._setup.state.trained_s += step_time * len(pending)
-        for step, row in zip(pending, numbers, strict=True):
-            self._write_step(step, row, step_time)
+        for report, row in zip(pending, numbers, strict=True):
+            self._write_step(report, row, step_time)
 
     def restart_clock(self) -> None:
         """Leave out of the next step's time what was done since the last one (evaluation, saving)."""
@@ -165,15 +169,16 @@ class Journal:
         if self._tracker is not None:
             self._tracker.close()
 
-    def _write_step(self, pending: PendingStep, row: list[float], step_time: float) -> None:
+    def _write_step(self, report: StepReport, row: list[float], step_time: float) -> None:
         *numbers, grad_norm, stepped = row
         task, state = self._setup.task, self._setup.state
-        task.count(numbers, pending.measured.counts, state)
-        described = task.describe(numbers, pending.measured.counts, step_time, state)
-        step, loss = pending.step, described["loss"]
+        step, counts = report.step, report.update.value.counts
+        task.count(numbers, counts, state)
+        described = task.describe(numbers, counts, step_time, state)
+        loss = described["loss"]
         fields = {
             **described,
-            "lr": pending.lr,
+            "lr": report.lr,
             "grad_norm": grad_norm,
             "step_time_s": step_time,
             "memory_rss_bytes": self._process.memory_info().rss,

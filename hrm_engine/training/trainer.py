@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -20,12 +19,13 @@ from hrm_engine.config import TrainConfig
 from hrm_engine.config.beginning import ANEW, Beginning
 from hrm_engine.errors import HRMError, NonFiniteLossError, OutOfMemoryError
 from hrm_engine.kernels.device import is_out_of_memory, keep_freed_memory, release_memory
-from hrm_engine.optim import UpdateResult, learning_rate
+from hrm_engine.optim.schedules import learning_rate
+from hrm_engine.optim.updater import UpdateResult
 from hrm_engine.store.files import finite
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.status import State
 from hrm_engine.training.checkpoint import prune_checkpoints
-from hrm_engine.training.journal import Journal, Observer, PendingStep
+from hrm_engine.training.journal import Journal, Observer, StepReport
 from hrm_engine.training.keeping import Keeper
 from hrm_engine.training.monitor import Monitor
 from hrm_engine.training.opening import begin
@@ -36,20 +36,6 @@ from hrm_engine.training.stopping import Stop, Stopper
 from hrm_engine.training.task import Evaluated, Measured, StepWork, Task, task_of
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One optimizer step. The numbers are still on the device; reading one waits for it."""
-
-    step: int
-    lr: float
-    update: UpdateResult[Measured]
-
-    @property
-    def loss(self) -> float:
-        """Loss of the step: for text the mean cross-entropy in nats per token over the segments."""
-        return float(self.update.value.loss)
 
 
 class Trainer:
@@ -146,10 +132,10 @@ class Trainer:
         )
         update = self._update(schedule_share)
         state.step = number
-        lr = optim.lr * schedule_share
-        self.journal.add(PendingStep(number, lr, update.value, update.grad_norm, update.stepped))
+        report = StepReport(number, optim.lr * schedule_share, update)
+        self.journal.add(report)
         self._check_losses()
-        return StepReport(number, lr, update)
+        return report
 
     def evaluate(self) -> Evaluated | None:
         """Measure on held-out data, write the row, a sample, and ``best/`` where it is the best so far."""

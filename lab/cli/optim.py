@@ -15,7 +15,7 @@ app = App(name="optim", help="List the optimizers.")
 @app.command(name="list")
 def list_(*, json: Json = False) -> int:
     """All names for --optimizer, what each takes, and why some cannot be used."""
-    from hrm_engine.optim import list_rules
+    from hrm_engine.optim.registry import list_rules
 
     rules = list_rules()
     if json:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from hrm_engine.config.text import OptimConfig
-from hrm_engine.optim import MasterWeights, Updater, make_updater
+from hrm_engine.optim.registry import make_updater
+from hrm_engine.optim.updater import Updater
+from hrm_engine.optim.weights import MasterWeights
 
 Backward = Callable[[Tensor], None]
 

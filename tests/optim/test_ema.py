@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from hrm_engine.errors import CheckpointError
-from hrm_engine.optim import MasterWeights, WeightAverage, ema, make_updater
+from hrm_engine.optim import ema
+from hrm_engine.optim.ema import WeightAverage
+from hrm_engine.optim.registry import make_updater
+from hrm_engine.optim.weights import MasterWeights
 from tests.optim.small_net import Net, OptimConfig, assert_equal, net, objective, one_pass
 
 DTYPES = [torch.float32, torch.bfloat16]

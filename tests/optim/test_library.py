@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from hrm_engine.config.training import OptimConfig
 from hrm_engine.errors import CheckpointError, ConfigError
-from hrm_engine.optim import MasterWeights, Updater, check_name, library, list_rules, make_updater
+from hrm_engine.optim import library
+from hrm_engine.optim.registry import check_name, list_rules, make_updater
 from hrm_engine.optim.state_tree import LIBRARY, as_tensor, from_tensor, rebuild
+from hrm_engine.optim.updater import Updater
+from hrm_engine.optim.weights import MasterWeights
 from tests.optim.small_net import Backward, assert_equal, copies
 
 RULES = list_rules()

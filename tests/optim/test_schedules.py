@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrm_engine.optim import learning_rate
-from hrm_engine.optim.schedules import grad_calls
+from hrm_engine.optim.schedules import grad_calls, learning_rate
 
 curves = st.fixed_dictionaries(
     {

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hrm_engine.optim import sparse_sign_update
+from hrm_engine.optim.sparse_sign import sparse_sign_update
 
 
 def slow(table: Tensor, identifiers: list[int], gradient: Tensor, lr: float, decay: float) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hrm_engine.errors import CheckpointError, MissingExtraError
-from hrm_engine.optim import MasterWeights, Updater
+from hrm_engine.optim.updater import Updater
+from hrm_engine.optim.weights import MasterWeights
 from tests.models.tiny import tiny_core
 from tests.optim.small_net import Backward, Net, assert_equal, copies, net, objective, one_pass, updater_of
 

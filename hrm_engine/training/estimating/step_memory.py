@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_leaves
 from hrm_engine.config import Config
 from hrm_engine.config.training import OptimConfig
 from hrm_engine.kernels.device import Precision
-from hrm_engine.optim import MasterWeights
 from hrm_engine.optim.groups import muon_groups
+from hrm_engine.optim.weights import MasterWeights
 from hrm_engine.training.costs import Costs, DryStep
 from hrm_engine.training.task import Task
 

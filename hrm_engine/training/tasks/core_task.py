@@ -112,10 +112,10 @@ class CoreTask(Task):
 
     def warmed_grad_calls(self, state: TrainState) -> int | None:
         """Module calls with gradient in the next step, while these are warmed up; None where no step has fewer."""
-        share, full = self.config.network.grad_calls_warmup, self.core.grad_calls
+        share, steps = self.config.network.grad_calls_warmup, state.schedule_steps
         if not share:
             return None
-        return grad_calls(state.step + 1, full=full, total_steps=state.schedule_steps, warmup_share=share)
+        return grad_calls(state.step + 1, full=self.core.grad_calls, total_steps=steps, warmup_share=share)
 
     def frozen_rows(self) -> list[tuple[str, int]]:
         """Slices of the weights that belong to frozen experts."""

@@ -358,12 +358,12 @@ class PuzzleTask(CoreTask):
 
     def stop_reason(self, state: TrainState) -> str | None:
         """Early stopping on the training accuracy."""
-        wanted = self.config.evaluation.stop_at_train_accuracy
+        goal = self.config.evaluation.stop_at_train_accuracy
         recent = state.of_task.get("recent_exact", [])
         rows = sum(count for count, _ in recent)
-        if wanted is not None and rows >= RECENT_ROWS:
+        if goal is not None and rows >= RECENT_ROWS:
             share = sum(exact for _, exact in recent) / rows
-            if share >= wanted:
+            if share >= goal:
                 return f"{share:.3f} of the last {rows:.0f} training rows were right (--stop-at-train-accuracy)"
         return None
 
@@ -408,5 +408,5 @@ def _check_fits(info: DatasetInfo, core: CoreConfig, folder: Path) -> None:
         ("cells", info.seq_len, core.max_seq_len - core.prefix_tokens),
         ("identifiers", info.num_puzzle_identifiers if core.prefix_tokens else 0, core.num_identifiers),
     ]
-    if wrong := [f"it has {here} {name}, the network {there}" for name, here, there in sizes if here != there]:
+    if wrong := [f"it has {count} {name}, the network {size}" for name, count, size in sizes if count != size]:
         raise DataError(f"{folder} does not fit the network of the checkpoint: {'; '.join(wrong)}")

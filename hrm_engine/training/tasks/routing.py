@@ -68,15 +68,15 @@ class Routers:
         """Fields of the ``expert_usage`` rows of a step, one for each layer; none in most steps."""
         if not self.layers or (step % USAGE_EVERY and step != self._total_steps):
             return []
-        found, start = [], len(numbers) - self.num_numbers + _LOSSES
+        rows, start = [], len(numbers) - self.num_numbers + _LOSSES
         for name, count in self.layers.items():
             probabilities, assigned, dropped = (
-                numbers[start + row * count : start + (row + 1) * count] for row in range(_ROWS)
+                numbers[start + part * count : start + (part + 1) * count] for part in range(_ROWS)
             )
             start += _ROWS * count
             total = sum(probabilities)  # of a token they add up to 1
             biased = sum(assigned[column] for column in self.biased.get(name, ()))
-            found.append(
+            rows.append(
                 {
                     "layer": name,
                     "avg_routing_prob": [value / max(total, 1.0) for value in probabilities],
@@ -86,7 +86,7 @@ class Routers:
                     "bias_rate": biased / max(sum(assigned), 1.0),
                 }
             )
-        return found
+        return rows
 
 
 def with_routing(numbers: Tensor, routing: RoutingSums | None) -> Tensor:

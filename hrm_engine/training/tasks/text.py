@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from hrm_engine.config import CoreConfig, TextTrainConfig, resolve_core
 from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.ahead import Ahead
 from hrm_engine.data.text.order import RowOrder
-from hrm_engine.data.text.packing import Batch, PackedRows, pack
+from hrm_engine.data.text.packing import Batch, PackedRows, dataset_fingerprint, pack
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.data.text.unigram import unigram_loss
-from hrm_engine.errors import BundleError, ConfigError
+from hrm_engine.errors import BundleError
 from hrm_engine.inference import evaluate, generate
 from hrm_engine.inference.text.evaluate import Evaluation, evaluate_adaptive
 from hrm_engine.inference.text.reading import on_device
@@ -42,7 +43,6 @@ from hrm_engine.training.tasks.routing import Routers
 from hrm_engine.training.tasks.text_documents import (
     about_corpus,
     build_embedded_corpus,
-    fingerprint_of,
     sample_prompt,
     split_documents,
 )
@@ -82,8 +82,9 @@ class TextTask(CoreTask):
             linear=config.data.linear_dataset,
             start_offset=config.data.dataset_start_offset,
         )
+        texts = " ".join(each.fingerprint for each in (corpus, eval_corpus) if each is not None)
         self.facts = DataFacts(
-            fingerprint=fingerprint_of(corpus, eval_corpus, tokenizer, seq_len),
+            fingerprint=dataset_fingerprint(texts, tokenizer.fingerprint, seq_len),
             source=" or ".join(str(file) for file in (config.data.dataset_file, config.evaluation.eval_file) if file),
             counts={
                 "num_rows": len(self.rows),
@@ -308,14 +309,11 @@ class TextTask(CoreTask):
         self, model: RecurrentCore, rows: StepRows, backward: Backward, *, step: int, checkpointing: bool
     ) -> TextLosses:
         """Gradients of one optimizer step's rows, and the sums of their losses."""
-        total: TextLosses | None = None
+        parts = []
         for number, batch in enumerate(rows.batches(self.device)):
             dispatch = self.routers.dispatch(step, number, self.device)
-            part = self.gradients(model, batch, rows, backward, checkpointing=checkpointing, dispatch=dispatch)
-            total = part if total is None else total + part
-        if total is None:
-            raise ConfigError("a step needs at least one row")
-        return total
+            parts.append(self.gradients(model, batch, rows, backward, checkpointing=checkpointing, dispatch=dispatch))
+        return reduce(add, parts)
 
     def gradients(
         self,

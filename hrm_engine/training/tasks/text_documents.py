@@ -6,7 +6,6 @@ from pathlib import Path
 
 from hrm_engine.config import TextTrainConfig
 from hrm_engine.data.text.documents import Corpus, read_documents, split_holdout
-from hrm_engine.data.text.packing import dataset_fingerprint
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.starting.implant import embedded_corpus
 from hrm_engine.store.paths import Workspace
@@ -37,12 +36,6 @@ def split_documents(
     return corpus, corpus.documents, eval_corpus.documents, eval_corpus
 
 
-def fingerprint_of(corpus: Corpus, eval_corpus: Corpus | None, tokenizer: Tokenizer, seq_len: int) -> str:
-    """What tells these rows from others: text, tokenizer, length."""
-    texts = corpus.fingerprint if eval_corpus is None else f"{corpus.fingerprint} {eval_corpus.fingerprint}"
-    return dataset_fingerprint(texts, tokenizer.fingerprint, seq_len)
-
-
 def about_corpus(corpus: Corpus) -> list[str]:
     """What reading left out or changed, in sentences."""
     messages = list(corpus.notes)
@@ -65,9 +58,9 @@ def sample_prompt(document: str, tokenizer: Tokenizer, seq_len: int) -> str | No
 
 def build_embedded_corpus(config: TextTrainConfig, workspace: Workspace) -> list[str]:
     """Build the corpus that the presets name, where it is asked for and not there yet."""
-    asked = {workspace.resolve(file) for file in (config.data.dataset_file, config.evaluation.eval_file) if file}
+    files = {workspace.resolve(file) for file in (config.data.dataset_file, config.evaluation.eval_file) if file}
     folder = workspace.resolve(workspace.embedded_corpus)
-    if any(file.is_relative_to(folder) and not file.exists() for file in asked):
+    if any(file.is_relative_to(folder) and not file.exists() for file in files):
         embedded_corpus(workspace)
         return [f"no embedded corpus yet: built it at {folder} (lab data build-python-docs)"]
     return []
