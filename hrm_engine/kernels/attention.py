@@ -103,7 +103,7 @@ def plan_attention(
         visible = same if visible is None else visible & same
     blocks = None
     if device.type == "cpu" and dtype == torch.bfloat16 and num_queries == num_keys > 1 and prefix is None:
-        spans = _spans(documents, num_keys, window) if causal else _whole_rows(documents, num_keys, window)
+        spans = _spans(documents, num_keys, window, causal=causal)
         if spans is not None and native.load() is None:
             return AttentionPlan(visible, is_causal, None, spans=spans)
     if device.type == "cpu":
@@ -112,24 +112,23 @@ def plan_attention(
     return AttentionPlan(visible, is_causal, blocks)
 
 
-def _spans(documents: Tensor | None, length: int, window: int | None) -> Tensor:
-    """Of causal attention: from the beginning of the document, or of the window, up to the position itself."""
+def _spans(documents: Tensor | None, length: int, window: int | None, *, causal: bool) -> Tensor | None:
+    """From the beginning of the document, or of the window, up to the position itself; else whole rows or nothing."""
+    if not causal:
+        ends = torch.tensor([0, length], dtype=torch.int32)
+        return ends[:, None, None].repeat(1, 1, length) if documents is None and window is None else None
     place = torch.arange(length, dtype=torch.int32)[None]
-    first = torch.zeros_like(place)
-    if documents is not None:
-        begins = torch.ones_like(documents, dtype=torch.bool)
-        begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-        first = (place * begins).cummax(1).values
+    first = torch.zeros_like(place) if documents is None else (place * _begins(documents)).cummax(1).values
     if window is not None:
         first = first.maximum(place - (window - 1))
     return torch.stack((first, (place + 1).expand_as(first)))
 
 
-def _whole_rows(documents: Tensor | None, length: int, window: int | None) -> Tensor | None:
-    if documents is not None or window is not None:
-        return None
-    ends = torch.tensor([0, length], dtype=torch.int32)
-    return ends[:, None, None].repeat(1, 1, length)
+def _begins(documents: Tensor) -> Tensor:
+    """Whether a document begins at each position (B, S)."""
+    begins = torch.ones_like(documents, dtype=torch.bool)
+    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return begins
 
 
 def document_starts(documents: Tensor) -> Tensor:
@@ -140,9 +139,7 @@ def document_starts(documents: Tensor) -> Tensor:
     Args:
         documents: (B, S) document index of each position, on the host.
     """
-    begins = torch.ones_like(documents, dtype=torch.bool)
-    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    places = begins.flatten().nonzero()[:, 0]
+    places = _begins(documents).flatten().nonzero()[:, 0]
     size = 1 << len(places).bit_length()
     bounds = torch.full((size + 1,), documents.numel(), dtype=torch.int32)
     bounds[: len(places)] = places
@@ -199,18 +196,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
     if plan.starts is not None:
         return _by_document(q, k, v, plan.starts, plan.window)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if plan.blocks is None or _is_one_token(q):
+    is_one_token = q.shape[2] == 1 and not torch.is_grad_enabled()  # a step of generation
+    if plan.blocks is None or is_one_token:
         mask = None if plan.is_causal else plan.visible
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=plan.is_causal).transpose(1, 2)
     # values in the order of the products: else each block keeps a copy of those it sees for the backward pass
     q, v = q * q.shape[-1] ** -0.5, v.contiguous()
     parts = [_attend(q, k, v, block) for block in plan.blocks]
     return (parts[0] if len(parts) == 1 else torch.cat(parts, 2)).transpose(1, 2)
-
-
-def _is_one_token(q: Tensor) -> bool:
-    """Whether this is a step of generation, of queries (B, N, S, K)."""
-    return q.shape[2] == 1 and not torch.is_grad_enabled()
 
 
 def _by_document(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, window: int | None) -> Tensor:

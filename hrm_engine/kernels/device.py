@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,10 +46,7 @@ def choose_device(name: str, *, strict: bool = False) -> tuple[torch.device, str
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"--device {name}: use auto, cpu, cuda, cuda:N, mps or xpu") from error
-    present = _available(device.type)
-    if present and device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        present = False
-    if present:
+    if _available(device.type) and (device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()):
         return device, None
     if strict:
         raise ConfigError(
@@ -60,19 +58,17 @@ def choose_device(name: str, *, strict: bool = False) -> tuple[torch.device, str
 
 def choose_precision(device: torch.device, *, amp: bool, model_dtype: str) -> tuple[Precision, str | None]:
     """Types of a run from ``--amp`` and ``--model-dtype``, and a message where the hardware decided otherwise."""
-    stored = DTYPES[model_dtype]
+    stored, note = DTYPES[model_dtype], None
+    compute = stored
+    if amp and stored == torch.float32:
+        if has_bf16(device):
+            compute = torch.bfloat16
+        elif device.type == "cuda":
+            compute, note = torch.float16, "no bf16 on this GPU: fp16 with loss scaling"
+        else:
+            note = "no bf16 arithmetic on this processor: computing in fp32"
     master = torch.bfloat16 if model_dtype == "bf16" else torch.float32
-    if model_dtype == "fp16":
-        return Precision(master, torch.float16, stored, True), None
-    if model_dtype == "bf16":
-        return Precision(master, torch.bfloat16, stored, False), None
-    if not amp:
-        return Precision(master, torch.float32, stored, False), None
-    if has_bf16(device):
-        return Precision(master, torch.bfloat16, stored, False), None
-    if device.type == "cuda":
-        return Precision(master, torch.float16, stored, True), "no bf16 on this GPU: fp16 with loss scaling"
-    return Precision(master, torch.float32, stored, False), "no bf16 arithmetic on this processor: computing in fp32"
+    return Precision(master, compute, stored, loss_scaling=compute == torch.float16), note
 
 
 def can_compile(device: torch.device) -> bool:
@@ -81,16 +77,13 @@ def can_compile(device: torch.device) -> bool:
     return has_compiler and (device.type == "cpu" or find_spec("triton") is not None)
 
 
-def keep_freed_memory() -> bool:
-    """Let glibc keep freed blocks for reuse instead of returning them to the system; True where that was possible."""
-    if sys.platform != "linux":
-        return False
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    kept = [mallopt(M_MMAP_THRESHOLD, 1 << 30), mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)]
-    return all(kept)
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks for reuse instead of returning them to the system, where that is the library."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+            mallopt(M_MMAP_THRESHOLD, 1 << 30)
+            mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def allocated_bytes(device: torch.device) -> int | None:
@@ -114,13 +107,8 @@ def release_memory(device: torch.device) -> None:
 
 
 def _available(kind: str) -> bool:
-    if kind == "cpu":
-        return True
-    if kind == "cuda":
-        return torch.cuda.is_available()
-    if kind == "mps":
-        return torch.backends.mps.is_available()
-    return hasattr(torch, "xpu") and torch.xpu.is_available()
+    backends = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}
+    return kind == "cpu" or backends.get(kind, torch.xpu).is_available()
 
 
 def has_bf16(device: torch.device) -> bool:

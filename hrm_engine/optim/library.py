@@ -66,7 +66,7 @@ def describe(name: str) -> str:
         parts.append("a Muon: takes --adam-lr")
     elif name not in REFUSED:
         parts += _not_taken(kind)
-    if _has_modes(kind):
+    if issubclass(kind, _Averaging):
         parts.append("averages the weights itself")
     return ", ".join(parts)
 
@@ -104,7 +104,7 @@ class LibraryUpdater(AskingUpdater):
 
     @classmethod
     def averages_weights_of(cls, config: OptimConfig) -> bool:
-        return _has_modes(_kind(config.optimizer))
+        return issubclass(_kind(config.optimizer), _Averaging)
 
     def _step(self, divisor: Tensor, finite: Tensor) -> None:
         if not bool(finite):
@@ -172,10 +172,6 @@ def _kind(name: str) -> type[torch.optim.Optimizer]:
 
 def _settings(kind: type[torch.optim.Optimizer]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(kind.__init__).parameters)
-
-
-def _has_modes(kind: type[torch.optim.Optimizer]) -> bool:
-    return issubclass(kind, _Averaging)
 
 
 def _takes_two_betas(kind: type[torch.optim.Optimizer]) -> bool:

@@ -65,15 +65,10 @@ def look_up(source: Path | None, moe: MoEConfig, workspace: Workspace) -> tuple[
         serving, messages = serving_experts(ids, inactive, goals, workspace, str(source))
     entries = []
     for entry in attached:
-        card = cards.get(entry.expert_id)
-        is_active = card is None or card.is_active
-        favoured = is_active and entry.expert_id in serving
-        state = {
-            "is_frozen": card is not None and card.is_frozen,
-            "is_active": is_active,
-            "bias": moe.goal_bias_strength if favoured else 0.0,
-        }
-        entries.append({**asdict(entry), **state})
+        card, is_active = cards.get(entry.expert_id), entry.expert_id not in inactive
+        bias = moe.goal_bias_strength if is_active and entry.expert_id in serving else 0.0
+        is_frozen = card is not None and card.is_frozen
+        entries.append({**asdict(entry), "is_frozen": is_frozen, "is_active": is_active, "bias": bias})
     messages += [f"expert {e['expert_id']} is frozen: it is not trained" for e in entries if e["is_frozen"]]
     messages += [f"expert {e['expert_id']} is inactive: no token is sent to it" for e in entries if not e["is_active"]]
     return entries, messages

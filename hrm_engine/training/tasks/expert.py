@@ -79,9 +79,7 @@ class ExpertTask(TextTask):
             ConfigError: the expert is frozen, or its id or its base cannot be used.
         """
         expert_id = check_expert_id(config.run.expert_id)
-        registry = ExpertRegistry(workspace)
-        known = {card.expert_id: card for card in registry.cards()}
-        if expert_id in known and known[expert_id].is_frozen:
+        if any(card.expert_id == expert_id and card.is_frozen for card in ExpertRegistry(workspace).cards()):
             raise ConfigError(f"expert {expert_id} is frozen: thaw it with `lab experts unfreeze {expert_id}` first")
         base, messages = find_base(config, workspace)
         return cls(config, base.tokenizer, workspace, base=base), messages
@@ -222,9 +220,7 @@ class ExpertTask(TextTask):
             "checkpoint_path": registry.place(run_dir / "expert.safetensors"),
             "sha256": sha256_file(run_dir / "expert.safetensors"),
             "training_config": {
-                "hidden_size": core.hidden_size,
-                "intermediate_size": core.intermediate_size,
-                "layer": core.layer,
+                **core.model_dump(include=_SIZES),
                 "steps": state.step,
                 "batch_size": self.config.run.rows_per_step,
                 "base": core.base,
@@ -245,9 +241,7 @@ class ExpertTask(TextTask):
         return {
             **super().bundle_facts(),
             "expert_id": core.expert_id,
-            "layer": core.layer,
-            "hidden_size": core.hidden_size,
-            "intermediate_size": core.intermediate_size,
+            **core.model_dump(include=_SIZES),
             "base": {"path": core.base, "sha256": core.base_hash},
         }
 
@@ -300,5 +294,6 @@ _MEASURED = {
     "num_tokens": "num_tokens",
 }
 """What a card says of the last evaluation, and how its row calls it."""
+_SIZES = {"hidden_size", "intermediate_size", "layer"}
 _USE = ("total_activations", "avg_routing_weight")
 """Fields of cards and of ``eval`` rows: both count on from one training of an expert to the next."""
