@@ -1,33 +1,47 @@
 """How a session begins: a run anew, with the checkpoint of another one, or where it stopped.
 
 Whatever cannot begin is found before a folder is made for it, or an old one is moved away.
+
+A fork, a run that begins with the checkpoint of another one, goes on at the step of the checkpoint: with its weights,
+the state of its optimizer and moving average, its place in the data, its counters. Settings may differ from there on;
+with none that does, it ends in the bits of its parent. Best evaluation and first evaluation are its own.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hrm_engine.config import TrainConfig, build_config
+from hrm_engine.bundles.listing import parent_record
+from hrm_engine.config import Config, TrainConfig, build_config, flat, kinds, leaves
 from hrm_engine.config.base import given_leaves
 from hrm_engine.config.beginning import Beginning
 from hrm_engine.errors import CheckpointError, ConfigError
-from hrm_engine.store.paths import Workspace
-from hrm_engine.training.checkpoint import newest_checkpoint
-from hrm_engine.training.fork import forked_config, forked_setup
+from hrm_engine.optim.updater import SCALE_NAMES
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.manifest import check_manifest
+from hrm_engine.store.paths import MANIFEST_FILE, STATE_FILE, Workspace
+from hrm_engine.store.runs import find_run
+from hrm_engine.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from hrm_engine.training.run_folder import (
     RunFolder,
     claim_folder,
     planned_folder,
     resumed_config,
+    saved_config,
     saved_origin,
-    write_args,
 )
-from hrm_engine.training.setup import Setup, first_setup, resumed_setup
+from hrm_engine.training.setup import Setup, dataset_record, first_setup, hardware, make_setup, resumed_setup
+from hrm_engine.training.state import TrainState
+from hrm_engine.training.task import Task, task_of
 
 C = TypeVar("C", bound=TrainConfig)
+
+OF_THE_RULE = ("optimizer", "use_8bit_optimizer", "model_dtype")
+"""Settings by which the optimizer's state is another one."""
 
 
 def settle(
@@ -57,21 +71,16 @@ def settle(
     return forked_config(kind, given, how.from_checkpoint, workspace)
 
 
-def begin(
-    config: TrainConfig, workspace: Workspace, how: Beginning, command_line: list[str] | None
-) -> tuple[RunFolder, Setup]:
-    """The locked folder of a run and the state that it begins or goes on with.
+def begin(config: TrainConfig, workspace: Workspace, how: Beginning, stack: ExitStack) -> tuple[RunFolder, Setup]:
+    """The folder of a run, whose lock the ``stack`` releases, and the state that it begins or goes on with.
 
     Raises:
         HRMError: as :class:`~hrm_engine.training.trainer.Trainer` says; what was there before is as it was.
     """
     if how.resume:
         folder = claim_folder(config, workspace, resume=True, fresh=how.fresh)
-        try:
-            return folder, _resumed(config, workspace, folder.path, how)
-        except BaseException:
-            folder.lock.release()
-            raise
+        stack.callback(folder.lock.release)
+        return folder, _resumed(config, workspace, folder.path, how)
     fresh = how.fresh or config.trains_further
     planned = planned_folder(config, workspace, resume=False, fresh=fresh)
     if how.from_checkpoint is None:
@@ -85,14 +94,7 @@ def begin(
                 f"choose another {config.run.name_flag}"
             )
     folder = claim_folder(config, workspace, resume=False, fresh=fresh)
-    try:
-        origin = setup.state.parent if how.from_checkpoint is not None else None
-        write_args(folder.path, config, command_line, forked_from=origin)
-        setup.task.opened(folder.path)
-    except BaseException:
-        folder.lock.release()
-        shutil.rmtree(folder.path, ignore_errors=True)
-        raise
+    stack.callback(folder.lock.release)
     return folder, setup
 
 
@@ -113,3 +115,133 @@ def _resumed(config: TrainConfig, workspace: Workspace, run_dir: Path, how: Begi
         warnings.append(f"--resume: no checkpoint yet, starting again from {origin['path']}")
     setup.messages = [*warnings, *setup.messages]
     return setup
+
+
+def parent_checkpoint(source: Path, workspace: Workspace) -> tuple[Path, list[str]]:
+    """The checkpoint that ``--from-checkpoint`` means: the folder of a whole one, or the newest of a run; and warnings.
+
+    Raises:
+        BundleError: there is no such folder. CheckpointError: it has no exact state, or a damaged one.
+    """
+    path = find_run(str(source), workspace)
+    if (path / STATE_FILE).is_file():
+        if problems := check_manifest(path):
+            raise CheckpointError(
+                f"--from-checkpoint {path} is damaged: {'; '.join(problems)}. Take another checkpoint of that run"
+            )
+        return path, []
+    if (path / MANIFEST_FILE).is_file():
+        raise CheckpointError(
+            f"--from-checkpoint {path} has weights, and no state of an optimizer: take a folder "
+            "checkpoints/step_... of that run, or begin with these weights alone by --student-init"
+        )
+    newest, warnings = newest_checkpoint(path)
+    if newest is None:
+        raise CheckpointError(
+            f"--from-checkpoint {path} has no checkpoint; weights alone are what --student-init begins with"
+        )
+    return newest, warnings
+
+
+def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, workspace: Workspace) -> C:
+    """The configuration of a fork: that of the checkpoint with what is ``given`` on top, under a name of its own.
+
+    Raises:
+        BundleError, CheckpointError: there is no such checkpoint, or it is of another kind.
+        ConfigError: values that are wrong, or that a fork cannot have.
+    """
+    checkpoint, _ = parent_checkpoint(source, workspace)
+    saved = saved_config(checkpoint, kind)
+    known = leaves(kind)
+    run = kinds.of(kind).run
+    fresh = {name: known[name].default for name in (run.name_leaf, *run.not_inherited)}
+    config = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**fresh, **given})
+    before, after = flat(saved), flat(config)
+    for name, why in (("model", "the tokenizer is"), ("student_init", "the weights are")):
+        if name in known and before[name] != after[name]:
+            raise ConfigError(
+                f"{known[name].flag} {after[name]}: not with --from-checkpoint, {why} that of the checkpoint"
+            )
+    resolved: C = task_of(kind).in_steps(config, workspace)
+    return resolved
+
+
+def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Setup:
+    """The state of a checkpoint as the first one of a new run.
+
+    Raises:
+        BundleError, CheckpointError: it cannot be read.
+        ConfigError, DataError: the network or the data that is asked for does not fit its weights; nothing is left to
+            train; or what every start raises.
+    """
+    folder, warnings = parent_checkpoint(source, workspace)
+    checkpoint, saved = read_checkpoint(folder), saved_config(folder, type(config))
+    step = checkpoint.state.step
+    if config.run.steps <= step:
+        raise ConfigError(
+            f"--from-checkpoint {folder} is at step {step}, where a fork goes on: --steps {config.run.steps} leaves "
+            "nothing to train; give a larger --steps"
+        )
+    device, precision, messages = hardware(config)
+    task, notes = task_of(config).resumed(config, workspace, folder)
+    model, about_network = task.forked_model(folder, checkpoint.weights, saved)
+    state, about_state = _state(task, checkpoint, config, saved, workspace)
+    messages = [*warnings, f"a fork of {folder}, from step {step} on", *messages, *notes, *about_network, *about_state]
+    setup = make_setup(config, device, precision, task, model, state, messages)
+    setup.from_checkpoint = folder
+    setup.messages += _load_optimizer(setup, checkpoint, saved)
+    is_same_data = checkpoint.fingerprint == task.facts.fingerprint
+    setup.messages += task.load_forked_tensors(checkpoint.task, is_same_data=is_same_data)
+    return setup
+
+
+def _state(
+    task: Task, checkpoint: Checkpoint, config: TrainConfig, saved: TrainConfig, workspace: Workspace
+) -> tuple[TrainState, list[str]]:
+    """The counters of the checkpoint; what tells of evaluations is the fork's own."""
+    before, messages = checkpoint.state, list[str]()
+    state = replace(
+        before,
+        best_step=None,
+        best_score=None,
+        evals_since_best=0,
+        first_eval=None,
+        last_eval=None,
+        full_eval=None,
+        last_sample=None,
+        created=now_iso(),
+        parent={**parent_record(checkpoint.path), "step": before.step},
+    )
+    if config.run.steps != saved.run.steps:
+        state.schedule_steps = config.run.steps
+    if config.run.batch_size != saved.run.batch_size:
+        state.micro_batch_size = config.run.batch_size
+    if checkpoint.fingerprint != task.facts.fingerprint:
+        state.datasets[-1]["rows"] = state.rows
+        state.datasets.append(dataset_record(task))
+        messages += task.other_data(saved)
+    messages += task.forked_state(state, checkpoint.path, saved, workspace)
+    return state, messages
+
+
+def _load_optimizer(setup: Setup, checkpoint: Checkpoint, saved: Config) -> list[str]:
+    """Optimizer and moving average go on where they are the same ones, else begin anew; sentences say which."""
+    messages, updater, average = list[str](), setup.updater, setup.average
+    before, now = flat(saved), flat(setup.config)
+    changed = [name for name in OF_THE_RULE if before[name] != now[name]]
+    if changed:
+        flags = leaves(type(setup.config))
+        what = ", ".join(f"{flags[name].flag} is {now[name]} and was {before[name]}" for name in changed)
+        messages.append(f"the optimizer's state begins anew: {what}")
+    else:
+        tensors = dict(checkpoint.optimizer)
+        if before["amp"] != now["amp"] or before["device"] != now["device"]:  # gradients may be scaled otherwise
+            tensors |= {name: updater.state_tensors()[name] for name in SCALE_NAMES}
+        updater.load_state_tensors(tensors)
+    if average is not None and checkpoint.average:
+        average.load_state_tensors(checkpoint.average)
+    elif average is not None:
+        messages.append("the moving average begins with the weights of the checkpoint")
+    elif checkpoint.average:
+        messages.append("the moving average of the checkpoint is left out (--ema-decay 0)")
+    return messages

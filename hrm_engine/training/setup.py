@@ -12,10 +12,9 @@ from hrm_engine.config import TrainConfig
 from hrm_engine.config.beginning import Beginning
 from hrm_engine.errors import DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
-from hrm_engine.optim.ema import WeightAverage
 from hrm_engine.optim.registry import make_updater
 from hrm_engine.optim.updater import Updater
-from hrm_engine.optim.weights import MasterWeights, Weights
+from hrm_engine.optim.weights import MasterWeights, WeightAverage, Weights
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.checkpoint import Checkpoint, environment_changes, prune_checkpoints, read_checkpoint

@@ -29,7 +29,7 @@ from hrm_engine.training.journal import Journal, Observer, StepReport
 from hrm_engine.training.keeping import Keeper
 from hrm_engine.training.monitor import Monitor
 from hrm_engine.training.opening import begin
-from hrm_engine.training.run_folder import saved_run_id
+from hrm_engine.training.run_folder import saved_run_id, write_args
 from hrm_engine.training.setup import Setup
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.stopping import Stop, Stopper
@@ -221,12 +221,14 @@ class Trainer:
             stop_file=None if config.run.stop_file is None else workspace.resolve(config.run.stop_file),
             max_minutes=config.run.max_minutes,
         )
-        folder, setup = begin(config, workspace, self._how, self._command_line)
-        self._stack.callback(folder.lock.release)
+        folder, setup = begin(config, workspace, self._how, self._stack)
         self._stack.callback(setup.task.close)
-        self._new_folder = None if self._how.resume else folder.path
-        self.run_dir = folder.path
-        self.setup = setup
+        self.run_dir, self.setup = folder.path, setup
+        if not self._how.resume:
+            self._new_folder = folder.path
+            origin = None if self._how.from_checkpoint is None else setup.state.parent
+            write_args(folder.path, config, self._command_line, forked_from=origin)
+            setup.task.opened(folder.path)
         self._saved_step = self.state.step if setup.is_saved else None
         self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
         self.journal = Journal(self.run_dir, self.run_id, setup, workspace, self._observer)

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from hrm_engine.errors import CheckpointError
-from hrm_engine.optim import ema
-from hrm_engine.optim.ema import WeightAverage
+from hrm_engine.optim import weights as averages
 from hrm_engine.optim.registry import make_updater
-from hrm_engine.optim.weights import MasterWeights
+from hrm_engine.optim.weights import MasterWeights, WeightAverage
 from tests.optim.small_net import Net, OptimConfig, assert_equal, net, objective, one_pass
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -34,7 +33,7 @@ def trained(model: Net, average: WeightAverage, steps: int, *, bad: tuple[int, .
 @pytest.mark.parametrize("start_step", [0, 3])
 def test_parity(dtype: torch.dtype, start_step: int, on_device: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if on_device:
-        monkeypatch.setattr(ema, "host_knows", lambda device: False)
+        monkeypatch.setattr(averages, "host_knows", lambda device: False)
     model = net(dtype)
     average = WeightAverage(MasterWeights(model, torch.float32), decay=0.8, start_step=start_step)
     shadow = {name: t.detach().double().clone() for name, t in average.weights.tensors().items()}
@@ -54,7 +53,7 @@ def test_parity(dtype: torch.dtype, start_step: int, on_device: bool, monkeypatc
 @pytest.mark.parametrize("on_device", [False, True])
 def test_a_skipped_step_changes_no_bit(on_device: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if on_device:
-        monkeypatch.setattr(ema, "host_knows", lambda device: False)
+        monkeypatch.setattr(averages, "host_knows", lambda device: False)
     model = net()
     average = WeightAverage(MasterWeights(model, torch.float32), decay=0.9)
     trained(model, average, 3)

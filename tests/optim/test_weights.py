@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from hrm_engine.config.training import OptimConfig
-from hrm_engine.optim.ema import WeightAverage
 from hrm_engine.optim.registry import make_updater
-from hrm_engine.optim.weights import MasterWeights
+from hrm_engine.optim.weights import MasterWeights, WeightAverage
 from tests.optim.small_net import net, objective, one_pass
 
 

@@ -15,7 +15,7 @@ from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataErr
 from hrm_engine.store.files import sha256_file
 from hrm_engine.store.reader import MetricsReader
 from hrm_engine.training import TrainResult, train
-from hrm_engine.training.fork import forked_config
+from hrm_engine.training.opening import forked_config
 from hrm_engine.training.run_folder import saved_config
 from tests.tiny_puzzles import PuzzleLab
 from tests.tiny_runs import Lab, files, interrupter, lasting_rows, row_of, rows, text

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -50,8 +50,7 @@ class Memory:
     @property
     def total(self) -> int:
         """All of them together."""
-        known = (self.weights, self.masters, self.gradients, self.average, self.carry, self.activations)
-        return sum(known) + (self.optimizer or 0)
+        return sum(size or 0 for size in astuple(self))
 
 
 class LiveBytes(TorchDispatchMode):

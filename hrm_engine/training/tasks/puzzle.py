@@ -315,9 +315,7 @@ class PuzzleTask(CoreTask):
         slots, halted = self.num_slots, sums["num_halted"]
         epoch = self.queue.order.epoch_of(state.rows)
         fields: dict[str, Any] = {
-            "loss": sums["loss"] / slots,
-            "ce": sums["ce"] / slots,
-            "halt_loss": sums["halt_loss"] / slots,
+            **{name: sums[name] / slots for name in ("loss", "ce", "halt_loss")},
             **about_routers,
             "rows": state.rows,
             "tokens": state.tokens,
@@ -335,12 +333,8 @@ class PuzzleTask(CoreTask):
         if self.core.halting == "q_halt_continue":
             fields["continue_loss"] = sums["continue_loss"] / slots
         if halted:
-            fields |= {
-                "cell_accuracy": sums["cell_accuracy"] / halted,
-                "exact_accuracy": sums["exact_accuracy"] / halted,
-                "halt_accuracy": sums["halt_accuracy"] / halted,
-                "act_steps_mean": sums["segments"] / halted,
-            }
+            fields |= {name: sums[name] / halted for name in ("cell_accuracy", "exact_accuracy", "halt_accuracy")}
+            fields["act_steps_mean"] = sums["segments"] / halted
         return fields
 
     def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:

@@ -40,13 +40,15 @@ from hrm_engine.training.tasks.attached import look_up, with_attached
 from hrm_engine.training.tasks.core_costs import core_costs
 from hrm_engine.training.tasks.core_task import CoreTask
 from hrm_engine.training.tasks.routing import Routers
-from hrm_engine.training.tasks.text_documents import (
+from hrm_engine.training.tasks.text_rows import (
+    StepRows,
+    TextStep,
     about_corpus,
     build_embedded_corpus,
     sample_prompt,
     split_documents,
+    step_rows,
 )
-from hrm_engine.training.tasks.text_rows import StepRows, TextStep, step_rows
 
 SAMPLE_TOKENS = 60
 _TRIAL_BATCHES = 2
