@@ -114,7 +114,7 @@ def _(left: Tensor, right: Tensor, ends: Tensor) -> Tensor:
     return left.new_empty(ends.shape[0], left.shape[1], right.shape[1])
 
 
-def _keep_blocks(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
@@ -129,7 +129,7 @@ def _blocks_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | No
     )
 
 
-_blocks.register_autograd(_blocks_backward, setup_context=_keep_blocks)
+_blocks.register_autograd(_blocks_backward, setup_context=_keep_inputs)
 
 
 @torch.library.custom_op("hrm_lab::spread_rows", mutates_args=())
@@ -177,10 +177,6 @@ def _(rows: Tensor, weights: Tensor, order: Tensor, place: Tensor) -> Tensor:
     return rows.new_empty(weights.shape[0], rows.shape[1])
 
 
-def _keep_combined(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
 def _combine_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
     rows, weights, order, place = ctx.saved_tensors
     spread = grad.index_select(0, order // weights.shape[1])
@@ -188,4 +184,4 @@ def _combine_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, Non
     return spread * weights.flatten()[order][:, None], by_assignment, None, None
 
 
-combine_rows.register_autograd(_combine_backward, setup_context=_keep_combined)
+combine_rows.register_autograd(_combine_backward, setup_context=_keep_inputs)

@@ -43,20 +43,17 @@ class Monitor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_thread()
+        self._end.set()
+        self._thread.join()
 
     def close(self, state: State, message: str) -> None:
         """End the heartbeat with the last word about the run. Raises StorageError."""
-        self._end_thread()
+        self.__exit__()
         write_status(self.run_dir, RunStatus.of_this_process(state, self._step(), message))
 
     def say(self, message: str) -> None:
         """What the run is doing now, shown with its state."""
         self._message = message
-
-    def _end_thread(self) -> None:
-        self._end.set()
-        self._thread.join()
 
     def _run(self) -> None:
         next_system = time.monotonic() + SYSTEM_S

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.kernels import attention as kernels
 from hrm_engine.kernels.attention import (
     QUERY_BLOCK,
     AttentionPlan,
@@ -265,7 +264,7 @@ def test_documents_by_their_starts(window: int | None, monkeypatch: pytest.Monke
     assert masked.starts is None, "there is no such kernel for fp32"
     plan = plan_attention(**size, dtype=torch.bfloat16, starts=starts)
     assert plan.visible is None
-    monkeypatch.setattr(kernels, "varlen_attn", documents_one_by_one)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", documents_one_by_one)
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, 8, 2, 4, dtype=torch.float64, generator=generator) for _ in range(3))
     wanted = attention_reference(q, k, v, masked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -168,9 +168,8 @@ class TextTask(CoreTask):
     @classmethod
     def network_like(cls, config: Any, like: CoreConfig) -> CoreConfig:
         """The network that a configuration asks for with the tokens of another one."""
-        return resolve_core(
-            config.network, vocab_size=like.vocab_size, max_seq_len=config.data.max_seq_len, moe=config.moe
-        )
+        length = config.data.max_seq_len
+        return resolve_core(config.network, vocab_size=like.vocab_size, max_seq_len=length, moe=config.moe)
 
     @classmethod
     def core_of(cls, config: Any, tokenizer: Tokenizer, workspace: Workspace, scale: float | None = None) -> CoreConfig:
@@ -368,15 +367,8 @@ class TextTask(CoreTask):
 
     def evaluation_fields(self, result: Evaluation) -> dict[str, Any]:
         """What an ``eval`` row says of held-out text at every depth."""
-        return {
-            "loss": result.loss,
-            "perplexity": result.perplexity,
-            "token_accuracy": result.token_accuracy,
-            "loss_by_segment": result.loss_by_segment,
-            "token_accuracy_by_segment": result.token_accuracy_by_segment,
-            "num_tokens": result.num_tokens,
-            "unigram_loss": self.unigram_loss,
-        }
+        means = {"loss": result.loss, "perplexity": result.perplexity, "token_accuracy": result.token_accuracy}
+        return {**means, **asdict(result), "unigram_loss": self.unigram_loss}
 
     def sample(self) -> dict[str, str] | None:
         """Greedy continuation of the beginning of a held-out document; None where there is none to be had."""
