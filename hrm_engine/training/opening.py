@@ -56,7 +56,7 @@ def settle(
 
     Args:
         given: what the user set, by leaf name. A run that goes on has its saved settings, which these must equal but
-            for the few that may change; a fork has those of its checkpoint, with these on top.
+            for the few that may change; a fork has those of its checkpoint, with these on top, and a name of its own.
         preset: nested settings below these.
 
     Raises:
@@ -68,7 +68,18 @@ def settle(
     given = {**given_leaves(kind, preset or {}), **given}
     if how.from_checkpoint is None:
         return resumed_config(kind, given, workspace)
-    return forked_config(kind, given, how.from_checkpoint, workspace)
+    checkpoint, _ = parent_checkpoint(how.from_checkpoint, workspace)
+    saved, known, run = saved_config(checkpoint, kind), leaves(kind), kinds.of(kind).run
+    own = {name: known[name].default for name in (run.name_leaf, *run.not_inherited)}
+    config = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**own, **given})
+    before, after = flat(saved), flat(config)
+    for name, why in (("model", "the tokenizer is"), ("student_init", "the weights are")):
+        if name in known and before[name] != after[name]:
+            raise ConfigError(
+                f"{known[name].flag} {after[name]}: not with --from-checkpoint, {why} that of the checkpoint"
+            )
+    resolved: C = task_of(kind).in_steps(config, workspace)
+    return resolved
 
 
 def begin(config: TrainConfig, workspace: Workspace, how: Beginning, stack: ExitStack) -> tuple[RunFolder, Setup]:
@@ -141,29 +152,6 @@ def parent_checkpoint(source: Path, workspace: Workspace) -> tuple[Path, list[st
             f"--from-checkpoint {path} has no checkpoint; weights alone are what --student-init begins with"
         )
     return newest, warnings
-
-
-def forked_config(kind: type[C], given: Mapping[str, Any], source: Path, workspace: Workspace) -> C:
-    """The configuration of a fork: that of the checkpoint with what is ``given`` on top, under a name of its own.
-
-    Raises:
-        BundleError, CheckpointError: there is no such checkpoint, or it is of another kind.
-        ConfigError: values that are wrong, or that a fork cannot have.
-    """
-    checkpoint, _ = parent_checkpoint(source, workspace)
-    saved = saved_config(checkpoint, kind)
-    known = leaves(kind)
-    run = kinds.of(kind).run
-    fresh = {name: known[name].default for name in (run.name_leaf, *run.not_inherited)}
-    config = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**fresh, **given})
-    before, after = flat(saved), flat(config)
-    for name, why in (("model", "the tokenizer is"), ("student_init", "the weights are")):
-        if name in known and before[name] != after[name]:
-            raise ConfigError(
-                f"{known[name].flag} {after[name]}: not with --from-checkpoint, {why} that of the checkpoint"
-            )
-    resolved: C = task_of(kind).in_steps(config, workspace)
-    return resolved
 
 
 def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Setup:

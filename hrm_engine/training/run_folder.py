@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, count
@@ -140,13 +141,10 @@ def saved_origin(run_dir: Path) -> dict[str, Any] | None:
 
 def saved_run_id(run_dir: Path) -> str | None:
     """The id under which the rows of a run stand; None where it has none yet."""
-    try:
-        with (run_dir / METRICS_FILE).open(encoding="utf8") as file:
-            row = json.loads(file.readline())
-    except (OSError, ValueError):
-        return None
-    run_id = row.get("run_id") if isinstance(row, dict) else None
-    return run_id if isinstance(run_id, str) else None
+    with suppress(OSError, ValueError, AttributeError), (run_dir / METRICS_FILE).open(encoding="utf8") as file:
+        run_id = json.loads(file.readline()).get("run_id")
+        return run_id if isinstance(run_id, str) else None
+    return None
 
 
 def saved_config(path: Path, kind: type[C]) -> C:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig
+from hrm_engine.config.beginning import Beginning
 from hrm_engine.data.puzzles.sudoku.build import build_generated
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataError
 from hrm_engine.store.files import sha256_file
 from hrm_engine.store.reader import MetricsReader
-from hrm_engine.training import TrainResult, train
-from hrm_engine.training.opening import forked_config
+from hrm_engine.training import TrainResult, settle, train
 from hrm_engine.training.run_folder import saved_config
 from tests.tiny_puzzles import PuzzleLab
 from tests.tiny_runs import Lab, files, interrupter, lasting_rows, row_of, rows, text
@@ -260,7 +260,7 @@ def test_puzzles_with_other_slots_or_data_begin_with_fresh_rows(puzzle_lab: Puzz
 def test_steps_take_the_place_of_epochs(puzzle_lab: PuzzleLab) -> None:
     parent = puzzle_lab.train("parent", epochs=2, eval_rows=0)
     assert parent.step == 6
-    config = forked_config(PuzzleTrainConfig, {"steps": 9}, parent.run_dir, puzzle_lab.workspace)
+    config = settle(PuzzleTrainConfig, {"steps": 9}, Beginning(from_checkpoint=parent.run_dir), puzzle_lab.workspace)
     assert (config.run.epochs, config.run.steps) == (None, 9)
     assert fork_puzzles(puzzle_lab, parent.run_dir, steps=9).step == 9
 
