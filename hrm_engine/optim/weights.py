@@ -126,7 +126,6 @@ class MasterWeights:
         self.publish()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Masters and buffers by name: what a checkpoint or bundle keeps."""
         return {name: t.detach() for name, t in (*self.parameters.items(), *self.buffers.items())}
 
     def freeze(self, name: str, row: int) -> None:
@@ -147,11 +146,9 @@ class MasterWeights:
                 gradient[row] = 0
 
     def gradients(self) -> list[Tensor]:
-        """Gradients of the masters that a loss has reached."""
         return [master.grad for master in self.parameters.values() if master.grad is not None]
 
     def norm(self) -> Tensor:
-        """Norm of all gradients, a scalar in fp32."""
         return torch.nn.utils.get_total_norm(self.gradients()).float()
 
     def publish(self) -> None:

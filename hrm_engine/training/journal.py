@@ -63,6 +63,7 @@ class Journal:
     ) -> None:
         run, log_file = setup.config.run, setup.config.run.log_file
         copies = () if log_file is None else (workspace.resolve(log_file),)
+        self._tracker = None if run.wandb == "off" else WandbTracker(run, run_dir, run_id, flat(setup.config))
         self.metrics = MetricsWriter(run_dir / METRICS_FILE, run_id, copies)
         self.run_id = run_id
         self._setup = setup
@@ -70,20 +71,19 @@ class Journal:
         self._run_dir = run_dir
         self._log_every = max(1, run.steps // 50)
         self._observer = observer
-        self._tracker = None if run.wandb == "off" else WandbTracker(run, run_dir, run_id, flat(setup.config))
         self._interval = 1 if setup.device.type == "cpu" else GPU_INTERVAL
         self._pending: list[StepReport] = []
         self._since = time.perf_counter()
         self._process = psutil.Process()
 
-    def announce(self, messages: list[str], *, is_new: bool, command_line: list[str] | None) -> None:
+    def announce(self, *, is_new: bool, command_line: list[str] | None) -> None:
         """The first row of a session and the first lines of its log: what it works on, and sentences for the user."""
         setup, state, checkpoint = self._setup, self._setup.state, self._setup.from_checkpoint
         config, facts = setup.config, setup.task.facts
         for root in (self._run_dir, self._workspace.root):  # of a checkpoint elsewhere the whole path is written
             if checkpoint is not None and checkpoint.is_relative_to(root):
                 checkpoint = checkpoint.relative_to(root)
-        messages = [*messages, *facts.messages]
+        messages = [*setup.messages, *facts.messages]
         self.write(
             "start" if is_new else "resume",
             state.step,

@@ -26,15 +26,8 @@ from hrm_engine.store.manifest import check_manifest
 from hrm_engine.store.paths import MANIFEST_FILE, STATE_FILE, Workspace
 from hrm_engine.store.runs import find_run
 from hrm_engine.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
-from hrm_engine.training.run_folder import (
-    RunFolder,
-    claim_folder,
-    planned_folder,
-    resumed_config,
-    saved_config,
-    saved_origin,
-)
-from hrm_engine.training.setup import Setup, dataset_record, first_setup, hardware, make_setup, resumed_setup
+from hrm_engine.training.run_folder import claim_folder, planned_folder, resumed_config, saved_config, saved_origin
+from hrm_engine.training.setup import Setup, dataset_record, first_setup, hardware, resumed_setup
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import Task, task_of
 
@@ -82,16 +75,18 @@ def settle(
     return resolved
 
 
-def begin(config: TrainConfig, workspace: Workspace, how: Beginning, stack: ExitStack) -> tuple[RunFolder, Setup]:
+def begin(config: TrainConfig, workspace: Workspace, how: Beginning, stack: ExitStack) -> tuple[Path, Setup]:
     """The folder of a run, whose lock the ``stack`` releases, and the state that it begins or goes on with.
 
     Raises:
         HRMError: as :class:`~hrm_engine.training.trainer.Trainer` says; what was there before is as it was.
     """
     if how.resume:
-        folder = claim_folder(config, workspace, resume=True, fresh=how.fresh)
-        stack.callback(folder.lock.release)
-        return folder, _resumed(config, workspace, folder.path, how)
+        lock, notes = claim_folder(config, workspace, resume=True, fresh=how.fresh)
+        stack.callback(lock.release)
+        setup = _resumed(config, workspace, lock.folder, how)
+        setup.messages += notes
+        return lock.folder, setup
     fresh = how.fresh or config.trains_further
     planned = planned_folder(config, workspace, resume=False, fresh=fresh)
     if how.from_checkpoint is None:
@@ -104,9 +99,10 @@ def begin(config: TrainConfig, workspace: Workspace, how: Beginning, stack: Exit
                 f"--from-checkpoint {parent}: a fork leaves its parent as it is, and would move {planned} away; "
                 f"choose another {config.run.name_flag}"
             )
-    folder = claim_folder(config, workspace, resume=False, fresh=fresh)
-    stack.callback(folder.lock.release)
-    return folder, setup
+    lock, notes = claim_folder(config, workspace, resume=False, fresh=fresh)
+    stack.callback(lock.release)
+    setup.messages += notes
+    return lock.folder, setup
 
 
 def _resumed(config: TrainConfig, workspace: Workspace, run_dir: Path, how: Beginning) -> Setup:
@@ -175,7 +171,7 @@ def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Set
     model, about_network = task.forked_model(folder, checkpoint.weights, saved)
     state, about_state = _state(task, checkpoint, config, saved, workspace)
     messages = [*warnings, f"a fork of {folder}, from step {step} on", *messages, *notes, *about_network, *about_state]
-    setup = make_setup(config, device, precision, task, model, state, messages)
+    setup = Setup(config, device, precision, task, model, state, messages)
     setup.from_checkpoint = folder
     setup.messages += _load_optimizer(setup, checkpoint, saved)
     is_same_data = checkpoint.fingerprint == task.facts.fingerprint

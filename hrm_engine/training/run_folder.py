@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -39,17 +38,10 @@ ARGS_SCHEMA = 1
 C = TypeVar("C", bound=TrainConfig)
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """A run folder that this process has claimed and locked."""
-
-    path: Path
-    lock: FolderLock
-    messages: list[str]
-
-
-def claim_folder(config: TrainConfig, workspace: Workspace, *, resume: bool, fresh: bool) -> RunFolder:
-    """Claim and lock the folder that the configuration names.
+def claim_folder(
+    config: TrainConfig, workspace: Workspace, *, resume: bool, fresh: bool
+) -> tuple[FolderLock, list[str]]:
+    """The lock of the folder that the configuration names, now held, and sentences for the user.
 
     Raises:
         ConfigError: the name exists and neither ``resume`` nor ``fresh`` is set, or there is nothing to resume.
@@ -65,11 +57,11 @@ def claim_folder(config: TrainConfig, workspace: Workspace, *, resume: bool, fre
         path.mkdir(exist_ok=True)
     except OSError as problem:
         raise storage_error(problem, path, doing="create the run folder") from problem
-    folder = _lock(path, messages)
+    lock, messages = _lock(path, messages)
     if not _is_unused(path):
-        folder.lock.release()
+        lock.release()
         raise ConfigError(f"{path} was taken by another process just now; choose another {config.run.name_flag}")
-    return folder
+    return lock, messages
 
 
 def planned_folder(config: TrainConfig, workspace: Workspace, *, resume: bool, fresh: bool) -> Path:
@@ -262,7 +254,7 @@ def _archive(path: Path) -> Path:
     return target
 
 
-def _lock(path: Path, messages: list[str]) -> RunFolder:
+def _lock(path: Path, messages: list[str]) -> tuple[FolderLock, list[str]]:
     ensure_writable(path)
     lock = FolderLock(path)
     try:
@@ -273,4 +265,4 @@ def _lock(path: Path, messages: list[str]) -> RunFolder:
     for folder in (path, path / CHECKPOINTS_FOLDER):
         if folder.is_dir():
             messages += clean_temporaries(folder)
-    return RunFolder(path, lock, messages)
+    return lock, messages

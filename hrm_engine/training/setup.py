@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from hrm_engine.config.beginning import Beginning
 from hrm_engine.errors import DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
 from hrm_engine.optim.registry import make_updater
-from hrm_engine.optim.updater import Updater
 from hrm_engine.optim.weights import MasterWeights, WeightAverage, Weights
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.paths import Workspace
@@ -22,25 +20,53 @@ from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import Model, Task, task_of
 
 
-@dataclass
 class Setup:
-    """All that steps, evaluations and saves work on. ``messages`` are sentences for the user."""
+    """All that steps, evaluations and saves work on."""
 
-    config: TrainConfig
-    device: torch.device
-    precision: Precision
-    task: Task
-    model: Model
-    weights: Weights
-    average: WeightAverage | None
-    updater: Updater
-    state: TrainState
-    checkpointing: bool
     from_checkpoint: Path | None = None
     """Where the state was read from; None: it is a first one."""
-    is_saved: bool = False
+    is_saved = False
     """Whether that is a checkpoint of the run itself, and says all: not of a schedule that has been extended since."""
-    messages: list[str] = field(default_factory=list)
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        precision: Precision,
+        task: Task,
+        model: Model,
+        state: TrainState,
+        messages: list[str],
+    ) -> None:
+        """Bring a model with fp32 weights to the device, in the types it computes in, with its optimizer.
+
+        Args:
+            messages: sentences for the user, so far.
+        """
+        self.config, self.device, self.precision, self.task, self.state = config, device, precision, task, state
+        optim, compiled, checkpointing = config.optim, config.compute.compile, config.compute.gradient_checkpointing
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        first_weights = {name: tensor.clone() for name, tensor in model.state_dict().items() if name not in frozen}
+        self.model = model.to(device=device, dtype=precision.compute)
+        self.weights: Weights = MasterWeights(self.model, precision.master)
+        self.weights.load(first_weights)
+        scaling = precision.loss_scaling
+        self.updater = make_updater(self.weights, config.optim_used, loss_scaling=scaling, decay_all=task.decay_all)
+        self.messages = messages + self.updater.messages
+        self.average: WeightAverage | None = None
+        if optim.ema_decay:
+            self.average = WeightAverage(self.weights, decay=optim.ema_decay, start_step=optim.ema_start_step)
+        self.checkpointing = device.type != "cpu" if checkpointing is None else checkpointing
+        if compiled is None and device.type == "cuda" and not can_compile(device):
+            self.messages.append(
+                "torch.compile needs Triton and a C compiler, which are not here: running without it, slower"
+            )
+            compiled = False
+        if device.type == "cuda" if compiled is None else compiled:
+            self.model.compile()
+        task.begin(self.model, device, state)
+        for name, row in task.frozen_rows():
+            self.weights.freeze(name, row)
 
 
 def first_setup(config: TrainConfig, workspace: Workspace) -> Setup:
@@ -60,7 +86,7 @@ def first_setup(config: TrainConfig, workspace: Workspace) -> Setup:
         datasets=[dataset_record(task)],
     )
     task.fill(state)
-    return make_setup(config, device, precision, task, model, state, messages + notes)
+    return Setup(config, device, precision, task, model, state, messages + notes)
 
 
 def resumed_setup(config: TrainConfig, workspace: Workspace, folder: Path, how: Beginning) -> Setup:
@@ -72,15 +98,13 @@ def resumed_setup(config: TrainConfig, workspace: Workspace, folder: Path, how: 
     """
     checkpoint = read_checkpoint(folder)
     device, precision, messages = hardware(config)
-    state = checkpoint.state
-    before = state.schedule_steps
+    state, before = checkpoint.state, checkpoint.state.schedule_steps
     messages += _set_schedule(state, config.run.steps, extend=how.extend_schedule)
     task, notes = task_of(config).resumed(config, workspace, checkpoint.path)
-    messages += notes
-    messages += _check_data(task, checkpoint, how.allow_changed_data)
+    messages += notes + _check_data(task, checkpoint, how.allow_changed_data)
     messages += environment_changes(checkpoint.environment, device)
     model = task.saved_model(checkpoint.path, checkpoint.weights)
-    setup = make_setup(config, device, precision, task, model, state, messages)
+    setup = Setup(config, device, precision, task, model, state, messages)
     setup.from_checkpoint, setup.is_saved = folder, state.schedule_steps == before
     setup.updater.load_state_tensors(checkpoint.optimizer)
     if setup.average is not None:
@@ -89,50 +113,6 @@ def resumed_setup(config: TrainConfig, workspace: Workspace, folder: Path, how: 
     # a kill can have interrupted the removal of an old one
     prune_checkpoints(folder.parent.parent, keep_last=config.run.keep_last, newest_step=state.step)
     return setup
-
-
-def make_setup(
-    config: TrainConfig,
-    device: torch.device,
-    precision: Precision,
-    task: Task,
-    model: Model,
-    state: TrainState,
-    messages: list[str],
-) -> Setup:
-    """Bring a model with fp32 weights to the device, in the types it computes in, with its optimizer."""
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    first_weights = {name: tensor.clone() for name, tensor in model.state_dict().items() if name not in frozen}
-    model = model.to(device=device, dtype=precision.compute)
-    weights = MasterWeights(model, precision.master)
-    weights.load(first_weights)
-    updater = make_updater(weights, config.optim_used, loss_scaling=precision.loss_scaling, decay_all=task.decay_all)
-    messages += updater.messages
-    average = None
-    if config.optim.ema_decay:
-        average = WeightAverage(weights, decay=config.optim.ema_decay, start_step=config.optim.ema_start_step)
-    checkpointing, compiled = config.compute.gradient_checkpointing, config.compute.compile
-    if compiled is None and device.type == "cuda" and not can_compile(device):
-        messages.append("torch.compile needs Triton and a C compiler, which are not here: running without it, slower")
-        compiled = False
-    if device.type == "cuda" if compiled is None else compiled:
-        model.compile()
-    task.begin(model, device, state)
-    for name, row in task.frozen_rows():
-        weights.freeze(name, row)
-    return Setup(
-        config=config,
-        device=device,
-        precision=precision,
-        task=task,
-        model=model,
-        weights=weights,
-        average=average,
-        updater=updater,
-        state=state,
-        checkpointing=device.type != "cpu" if checkpointing is None else checkpointing,
-        messages=messages,
-    )
 
 
 def _set_schedule(state: TrainState, steps: int, *, extend: bool) -> list[str]:

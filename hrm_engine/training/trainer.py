@@ -221,21 +221,20 @@ class Trainer:
             stop_file=None if config.run.stop_file is None else workspace.resolve(config.run.stop_file),
             max_minutes=config.run.max_minutes,
         )
-        folder, setup = begin(config, workspace, self._how, self._stack)
+        self.run_dir, self.setup = begin(config, workspace, self._how, self._stack)
+        setup = self.setup
         self._stack.callback(setup.task.close)
-        self.run_dir, self.setup = folder.path, setup
         if not self._how.resume:
-            self._new_folder = folder.path
+            self._new_folder = self.run_dir
             origin = None if self._how.from_checkpoint is None else setup.state.parent
-            write_args(folder.path, config, self._command_line, forked_from=origin)
-            setup.task.opened(folder.path)
+            write_args(self.run_dir, config, self._command_line, forked_from=origin)
+            setup.task.opened(self.run_dir)
         self._saved_step = self.state.step if setup.is_saved else None
         self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"
         self.journal = Journal(self.run_dir, self.run_id, setup, workspace, self._observer)
         self._stack.callback(self.journal.close)
         self.keeper = Keeper(self.run_dir, setup, self.journal)
-        messages = [*setup.messages, *folder.messages]
-        self.journal.announce(messages, is_new=not self._how.resume, command_line=self._command_line)
+        self.journal.announce(is_new=not self._how.resume, command_line=self._command_line)
         self.monitor = Monitor(self.run_dir, setup.device, step=lambda: self.state.step, write=self.journal.write)
         self._stack.enter_context(self.monitor)
         self._stack.enter_context(self.stopper)

@@ -188,7 +188,7 @@ def test_a_file_in_the_folders_place_is_found_before_step_0(lab: Lab) -> None:
 
 
 def test_a_start_that_was_killed_at_once_does_not_block_its_name(lab: Lab) -> None:
-    claim_folder(lab.config(brain_name="brain"), lab.workspace, resume=False, fresh=False).lock.release()
+    claim_folder(lab.config(brain_name="brain"), lab.workspace, resume=False, fresh=False)[0].release()
     assert names(lab) == ["brain"]
     with pytest.raises(ConfigError, match="there is no run 'brain'.*start it without --resume"):
         lab.resume("brain")
