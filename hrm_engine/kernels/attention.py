@@ -165,12 +165,7 @@ def attention_reference(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) ->
 
 
 def gated_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gate: Tensor | None,
-    angles: tuple[Tensor, Tensor] | None,
-    plan: AttentionPlan,
+    q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, angles: tuple[Tensor, Tensor] | None, plan: AttentionPlan
 ) -> Tensor:
     """``sigmoid(gate) * attention(rotate(q), rotate(k), v)``; what is None is left out.
 

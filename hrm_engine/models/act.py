@@ -76,11 +76,7 @@ def run_segments(
     embedding is made anew for each segment, because the backward pass of the one before has freed it.
     """
     context = core.context(
-        batch.positions,
-        documents=batch.documents,
-        starts=batch.starts,
-        checkpointing=checkpointing,
-        dispatch=dispatch,
+        batch.positions, documents=batch.documents, starts=batch.starts, checkpointing=checkpointing, dispatch=dispatch
     )
     carry: Carry | None = None
     stopped: Tensor | None = None
@@ -129,12 +125,7 @@ def accumulate_gradients(
     previous: tuple[Tensor, Tensor] | None = None
     routing: RoutingSums | None = None
     segments = run_segments(
-        core,
-        batch,
-        num_segments=num_segments,
-        checkpointing=checkpointing,
-        dispatch=dispatch,
-        grad_calls=grad_calls,
+        core, batch, num_segments=num_segments, checkpointing=checkpointing, dispatch=dispatch, grad_calls=grad_calls
     )
     for carry in segments:
         hidden = carry.z_h.flatten(0, 1)

@@ -178,12 +178,7 @@ class Module(nn.Module):
         self._compiled: Callable[..., _Applied] | None = None
 
     def forward(
-        self,
-        state: Tensor,
-        context: Context,
-        caches: Sequence[Slot] | None = None,
-        *,
-        first_only: bool = False,
+        self, state: Tensor, context: Context, caches: Sequence[Slot] | None = None, *, first_only: bool = False
     ) -> Tensor:
         """(B, S, D) state with its injection already added, to the new state. ``caches`` has one entry a layer.
 

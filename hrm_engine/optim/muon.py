@@ -25,11 +25,7 @@ class Muon(ConditionalOptimizer):
     """For matrices (..., A, B): ``p <- p (1 - lr wd) - lr sqrt(max(1, A / B)) U`` (U: orthogonal Nesterov momentum)."""
 
     def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 0.02,
-        momentum: float = MOMENTUM,
-        weight_decay: float = 0.0,
+        self, params: ParamsT, lr: float | Tensor = 0.02, momentum: float = MOMENTUM, weight_decay: float = 0.0
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 

@@ -17,9 +17,9 @@ from hrm_engine.bundles.steering import serving_experts
 from hrm_engine.config import CoreConfig
 from hrm_engine.config.moe import MoEConfig
 from hrm_engine.errors import ConfigError
+from hrm_engine.starting.student import student_bundle
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.paths import Workspace
-from hrm_engine.store.runs import find_run
 
 Entry = dict[str, Any]
 """An :class:`Attached` as JSON, with ``is_frozen``, ``is_active`` and ``bias``, which goals add to its score."""
@@ -27,7 +27,7 @@ Entry = dict[str, Any]
 
 def with_attached(core: CoreConfig, source: Path | None, workspace: Workspace) -> CoreConfig:
     """The settings of a new network with the layers that attached experts have made wider in what it starts from."""
-    folder = _bundle(source, workspace)
+    folder = student_bundle(source, workspace)
     if folder is None:
         return core
     before = read_core_config(folder)
@@ -45,7 +45,7 @@ def look_up(source: Path | None, moe: MoEConfig, workspace: Workspace) -> tuple[
         ConfigError: ``--goal`` where no expert is attached.
         RegistryError: no such goal; the registry or the goals are damaged.
     """
-    folder = _bundle(source, workspace)
+    folder = student_bundle(source, workspace)
     attached = [] if folder is None else attached_experts(folder)
     if moe.goal is None and not attached:
         return [], []
@@ -72,9 +72,3 @@ def look_up(source: Path | None, moe: MoEConfig, workspace: Workspace) -> tuple[
     messages += [f"expert {e['expert_id']} is frozen: it is not trained" for e in entries if e["is_frozen"]]
     messages += [f"expert {e['expert_id']} is inactive: no token is sent to it" for e in entries if not e["is_active"]]
     return entries, messages
-
-
-def _bundle(source: Path | None, workspace: Workspace) -> Path | None:
-    if source is None or workspace.resolve(source).is_file():
-        return None
-    return find_run(workspace.resolve(source), workspace)

@@ -16,7 +16,6 @@ from hrm_engine.bundles.weights import check_shapes, load_tensors
 from hrm_engine.config import CoreConfig, ExpertConfig, ExpertTrainConfig
 from hrm_engine.config.kinds import EXPERT
 from hrm_engine.config.text import DepthConfig
-from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import CheckpointError, ConfigError, RegistryError
 from hrm_engine.inference.text.evaluate import Evaluation, evaluate, token_means
 from hrm_engine.kernels.losses import head_statistics, token_losses
@@ -33,7 +32,6 @@ from hrm_engine.models.expert import (
 )
 from hrm_engine.optim.updater import Backward
 from hrm_engine.starting.base_network import BaseNetwork, find_base
-from hrm_engine.starting.implant import StartingPoint
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.expert_cards import ExpertCard, check_expert_id
 from hrm_engine.store.experts import ExpertRegistry
@@ -52,19 +50,11 @@ class ExpertTask(TextTask):
     kind = EXPERT.name
     core: ExpertConfig  # type: ignore[assignment]
 
-    def __init__(
-        self,
-        config: ExpertTrainConfig,
-        tokenizer: Tokenizer,
-        workspace: Workspace,
-        start: StartingPoint | None = None,
-        *,
-        base: BaseNetwork,
-    ) -> None:
+    def __init__(self, config: ExpertTrainConfig, workspace: Workspace, base: BaseNetwork) -> None:
         self._base = base
         self._learned: dict[str, bytes] = {}
         self._used: tuple[int, float] = (0, 0.0)
-        super().__init__(config, tokenizer, workspace, start)
+        super().__init__(config, base.tokenizer, workspace)
 
     @classmethod
     def resolve(cls, config: Any, workspace: Workspace) -> Any:
@@ -82,7 +72,7 @@ class ExpertTask(TextTask):
         if any(card.expert_id == expert_id and card.is_frozen for card in ExpertRegistry(workspace).cards()):
             raise ConfigError(f"expert {expert_id} is frozen: thaw it with `lab experts unfreeze {expert_id}` first")
         base, messages = find_base(config, workspace)
-        return cls(config, base.tokenizer, workspace, base=base), messages
+        return cls(config, workspace, base), messages
 
     @classmethod
     def resumed(cls, config: Any, workspace: Workspace, checkpoint: Path) -> tuple[TextTask, list[str]]:

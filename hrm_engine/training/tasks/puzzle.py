@@ -107,7 +107,11 @@ class PuzzleTask(CoreTask):
         self.config = config
         folder = workspace.resolve(config.data.data_path)
         self.train_set = open_dataset(folder, "train")
-        self.test_set = self._test_set(folder)
+        self.test_set: PuzzleDataset | None = None
+        if config.evaluation.eval_rows:
+            if not (folder / "test").is_dir():
+                raise DataError(f"{folder} has no test split to evaluate on; add one, or train without: --eval-rows 0")
+            self.test_set = open_dataset(folder, "test")
         about, info = self.train_set.about, self.train_set.info
         if config.data.symmetries:
             about.board.check_symmetries(about.height, about.width)
@@ -340,7 +344,7 @@ class PuzzleTask(CoreTask):
     def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
         """Accuracies on a fixed subset of the test split, or on all of it."""
         settings = self.config.evaluation
-        if self.test_set is None or not settings.eval_rows or (full and not settings.full_eval):
+        if self.test_set is None or (full and not settings.full_eval):
             return None
         held_out = HeldOut(self.train_set, self.test_set, None if full else settings.eval_rows)
         return held_out.evaluate(
@@ -386,13 +390,6 @@ class PuzzleTask(CoreTask):
         taken = int(self.cursor)
         self.queue.restart(taken, *((number, start) if is_same_data else (number + 1, taken)))
         return ["all slots begin with fresh rows: they are not as many as in the checkpoint, or of other data"]
-
-    def _test_set(self, folder: Path) -> PuzzleDataset | None:
-        if not self.config.evaluation.eval_rows:
-            return None
-        if not (folder / "test").is_dir():
-            raise DataError(f"{folder} has no test split to evaluate on; add one, or train without: --eval-rows 0")
-        return open_dataset(folder, "test")
 
 
 def _check_fits(info: DatasetInfo, core: CoreConfig, folder: Path) -> None:

@@ -88,11 +88,7 @@ class TextTask(CoreTask):
         self.facts = DataFacts(
             fingerprint=dataset_fingerprint(texts, tokenizer.fingerprint, seq_len),
             source=" or ".join(str(file) for file in (config.data.dataset_file, config.evaluation.eval_file) if file),
-            counts={
-                "num_rows": len(self.rows),
-                "num_documents": len(train),
-                "num_held_out_documents": len(held_out),
-            },
+            counts={"num_rows": len(self.rows), "num_documents": len(train), "num_held_out_documents": len(held_out)},
             history={
                 "dataset": str(config.data.dataset_file),
                 "documents": len(train),
@@ -104,8 +100,11 @@ class TextTask(CoreTask):
         )
         rows: Ahead[tuple[int, int], StepRows] = Ahead(lambda place: self.rows_of_step(*place), name="hrm-lab-rows")
         self._ahead = rows
-        self._num_eval_rows = min(len(self.held_out_rows), config.evaluation.eval_batches * config.run.batch_size)
-        self.unigram_loss = self._unigram_loss()
+        self._num_eval_rows, _ = self.evaluation_rows(config)
+        self.unigram_loss: float | None = None
+        if self._num_eval_rows:
+            labels = torch.cat([batch.labels.flatten() for batch in self._held_out_batches(config.run.batch_size)])
+            self.unigram_loss = unigram_loss(self.rows.stream.label_counts(), labels)
         self.routers = Routers(config.moe, self._network(), seed=config.run.seed, total_steps=config.run.steps)
 
     def _network(self) -> CoreConfig | None:
@@ -299,11 +298,7 @@ class TextTask(CoreTask):
         indices = self.order.indices(position, count)
         parts = [self.rows.batch(indices[start : start + micro_batch]) for start in range(0, count, micro_batch)]
         return step_rows(
-            parts,
-            depth=self.config.depth,
-            num_segments=self.num_segments,
-            seed=self.config.run.seed,
-            position=position,
+            parts, depth=self.config.depth, num_segments=self.num_segments, seed=self.config.run.seed, position=position
         )
 
     def losses(
@@ -387,9 +382,3 @@ class TextTask(CoreTask):
     def _held_out_batches(self, size: int) -> Iterator[Batch]:
         count = self._num_eval_rows
         return (self.held_out_rows.batch(np.arange(start, min(start + size, count))) for start in range(0, count, size))
-
-    def _unigram_loss(self) -> float | None:
-        if not self._num_eval_rows:
-            return None
-        labels = torch.cat([batch.labels.flatten() for batch in self._held_out_batches(self.config.run.batch_size)])
-        return unigram_loss(self.rows.stream.label_counts(), labels)
