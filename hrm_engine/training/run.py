@@ -55,7 +55,9 @@ def train(
     workspace = workspace or Workspace.find()
     how = settings
     if how.has_saved_settings:
-        given = _chosen(config) if given is None else given
+        if given is None:
+            known = leaves(type(config))
+            given = {name: value for name, value in flat(config).items() if value != known[name].default}
         place = {config.run.name_leaf: config.run.name, "bundle_dir": config.run.bundle_dir} if how.resume else {}
         config = settle(type(config), {**place, **given}, how, workspace)
     return drive(Trainer(config, how, command_line=command_line, workspace=workspace, observer=observer))
@@ -89,8 +91,3 @@ def drive(trainer: Trainer) -> TrainResult:
         last_eval=state.last_eval,
         sample=state.last_sample,
     )
-
-
-def _chosen(config: TrainConfig) -> dict[str, Any]:
-    known = leaves(type(config))
-    return {name: value for name, value in flat(config).items() if value != known[name].default}

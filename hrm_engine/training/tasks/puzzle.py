@@ -273,8 +273,7 @@ class PuzzleTask(CoreTask):
 
     def cycles(self, state: TrainState) -> tuple[int, int] | None:
         """Cycles of the next step under the depth curriculum; None where there is none."""
-        cycles: tuple[int, int] | None = self.config.cycles_at(state.step / max(1, state.schedule_steps))
-        return cycles
+        return self.config.cycles_at(state.step / max(1, state.schedule_steps))
 
     def grad_calls(self, state: TrainState) -> int | None:
         """Module calls with gradient in the next step, where their number is warmed up; at most all of its calls."""

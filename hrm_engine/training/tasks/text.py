@@ -58,6 +58,7 @@ class TextTask(CoreTask):
     """Rows, losses, evaluation and samples of one text training."""
 
     kind = TEXT.name
+    config: TextTrainConfig
 
     def __init__(
         self,
@@ -336,8 +337,7 @@ class TextTask(CoreTask):
     @property
     def num_segments(self) -> int:
         """ACT segments of a training step."""
-        most: int = self.config.network.halt_max_steps
-        return most
+        return self.config.network.halt_max_steps
 
     def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
         """Loss and accuracy at every depth on the first held-out rows; None where evaluation is off."""

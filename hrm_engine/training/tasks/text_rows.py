@@ -76,33 +76,31 @@ def step_rows(parts: list[Batch], *, depth: DepthConfig, num_segments: int, seed
     return StepRows(parts, list(depths), num_tokens, num_segments, int(drawn[is_label].sum()))
 
 
+@dataclass
 class TextStep:
     """The next rows of a text training: ``losses`` runs them, ``balance`` balances the experts after an update."""
 
-    def __init__(
-        self,
-        rows: StepRows,
-        num_rows: int,
-        losses: Callable[[Backward], TextLosses],
-        balance: Callable[[RoutingSums | None, Tensor], None],
-    ) -> None:
-        self._rows, self._num_rows, self._losses, self._balance = rows, num_rows, losses, balance
+    rows: StepRows
+    num_rows: int
+    losses: Callable[[Backward], TextLosses]
+    balance: Callable[[RoutingSums | None, Tensor], None]
+    routing: RoutingSums | None = None
 
     def run(self, backward: Backward) -> Measured:
         """Forward and backward passes of all micro-batches."""
-        losses = self._losses(backward)
-        self._routing = losses.routing
-        token_segments = self._rows.token_segments
-        counts = {"num_tokens": self._rows.num_tokens, "token_segments": token_segments, "rows": self._num_rows}
-        if self._rows.grad_calls is not None:
-            counts["grad_calls"] = self._rows.grad_calls
+        losses = self.losses(backward)
+        self.routing = losses.routing
+        token_segments = self.rows.token_segments
+        counts = {"num_tokens": self.rows.num_tokens, "token_segments": token_segments, "rows": self.num_rows}
+        if self.rows.grad_calls is not None:
+            counts["grad_calls"] = self.rows.grad_calls
         loss = losses.ce_by_segment.sum() / max(1, token_segments)
         numbers = torch.cat((losses.ce_by_segment, losses.halt[None]))
         return Measured(with_routing(numbers, losses.routing), loss, counts)
 
     def commit(self, stepped: Tensor, schedule_share: float) -> None:
         """Balance the experts."""
-        self._balance(self._routing, stepped)
+        self.balance(self.routing, stepped)
 
 
 def split_documents(
