@@ -1,35 +1,112 @@
-"""``lab bundle``: list, show and verify brains; exchange them with transformers and the reference implementations."""
+"""``lab bundle``: list, show and verify brains, and exchange them with transformers and the reference implementations.
+
+``copy``, ``rename`` and ``delete`` take run folders of any kind but experts, which have commands of their own.
+"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from hrm_engine.config import build_config
 from hrm_engine.config.exchange import ExportConfig, ImportConfig
 from hrm_engine.store.files import read_json
 from hrm_engine.store.paths import Workspace
-from lab.cli import bundle_changes
-from lab.cli.console import console, human_bytes, human_count, printable, show_facts, show_json, show_table
+from lab.cli.console import (
+    confirmed,
+    human_bytes,
+    human_count,
+    relative,
+    say,
+    show_done,
+    show_facts,
+    show_json,
+    show_list,
+    show_report,
+    show_table,
+)
 from lab.cli.flags import config_flags
-from lab.cli.parameters import Json
-from lab.cli.places import relative
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from lab.cli.parameters import Brain, Json, Yes, switch
 
 _PARTS = ("metadata", "config", "training_args")
+_SHOWN_CHILDREN = 5
+_SHOWN_CHARS = 120
 
 app = App(name="bundle", help="List, show, verify, copy, rename, delete, import and export brains.")
-app.command(bundle_changes.copy)
-app.command(bundle_changes.rename)
-app.command(bundle_changes.delete)
 
-Name = Annotated[str, Parameter(help="Name or id of a brain, or the path of its folder.")]
+Run = Annotated[str, Parameter(name="NAME", help="Name or id of a run, or the path of its folder in this workspace.")]
+New = Annotated[str, Parameter(name="NEW", help="The other name; one that exists is refused.")]
+
+
+@app.command
+def copy(
+    name: Run,
+    new: New,
+    /,
+    *,
+    with_checkpoints: Annotated[bool, switch("Its checkpoints too, so that the copy can be resumed.")] = False,
+) -> int:
+    """Write a new brain with the files of a finished one, beside it; its metadata names the parent and its hash."""
+    from hrm_engine.bundles.changing import copy_bundle
+
+    workspace = Workspace.find()
+    folder = copy_bundle(name, new, with_checkpoints=with_checkpoints, workspace=workspace)
+    say(f"{name} is copied to {relative(folder, workspace)}.")
+    return 0
+
+
+@app.command
+def rename(name: Run, new: New, /) -> int:
+    """Give a run folder another name; its run id, history and checkpoints stay. A running training refuses."""
+    from hrm_engine.bundles.changing import find_changeable, made_of, rename_bundle
+
+    workspace = Workspace.find()
+    children = made_of(find_changeable(name, workspace), workspace)
+    folder = rename_bundle(name, new, workspace=workspace)
+    say(f"{name} is {relative(folder, workspace)} now.")
+    if children:
+        names = _naming(children, workspace)
+        say(f"{names} its old path as where they came from; the hash there still tells that it is this one.")
+    return 0
+
+
+@app.command
+def delete(
+    name: Run,
+    /,
+    *,
+    old_checkpoints: Annotated[bool, switch("Only its checkpoints, the newest whole one excepted.")] = False,
+    yes: Yes = False,
+) -> int:
+    """Delete a run folder with all that is in it, for good. A running training refuses."""
+    from hrm_engine.bundles.changing import delete_bundle, delete_old_checkpoints, find_changeable, made_of
+    from hrm_engine.store.disk_usage import folder_bytes
+
+    workspace = Workspace.find()
+    folder = find_changeable(name, workspace)
+    place = relative(folder, workspace)
+    if old_checkpoints:
+        question = f"Delete all checkpoints of {place} but the newest?"
+    else:
+        question = f"Delete {place} ({human_bytes(folder_bytes(folder))}) for good?"
+        if children := made_of(folder, workspace):
+            say(
+                f"{_naming(children, workspace)} it as where they came from. They have their own weights, but one that "
+                "was not finished may need it to be resumed."
+            )
+    if not confirmed(question, yes=yes):
+        say("Nothing was deleted.")
+    elif old_checkpoints:
+        deleted, num_bytes = delete_old_checkpoints(folder, workspace=workspace)
+        names = ", ".join(path.name for path in deleted) or "none: there is no older one"
+        say(f"Deleted checkpoints of {place}: {names}. {human_bytes(num_bytes)} are free again.")
+    else:
+        num_bytes = delete_bundle(folder, workspace=workspace)
+        say(f"{place} is deleted. {human_bytes(num_bytes)} are free again.")
+    return 0
 
 
 @app.command(name="list")
@@ -39,32 +116,28 @@ def list_(*, json: Json = False) -> int:
 
     workspace = Workspace.find()
     infos = list_bundles(workspace)
-    if json:
-        show_json([asdict(bundle) for bundle in infos])
-    elif not infos:
-        console().print(f"No brains under {workspace.artifacts} yet; 'lab run quickstart' trains one.")
-    else:
-        columns = ("name", "kind", "architecture", "parameters", "step", "state", "size", "problems", "folder")
-        rows = [
-            (
-                bundle.name,
-                bundle.kind or "-",
-                bundle.arch or "-",
-                human_count(bundle.num_parameters) if bundle.num_parameters else "-",
-                "-" if bundle.step is None else bundle.step,
-                bundle.state,
-                human_bytes(bundle.bytes),
-                len(bundle.problems) or "none",
-                relative(bundle.path, workspace),
-            )
-            for bundle in infos
-        ]
-        show_table(columns, rows, right=("parameters", "step", "size"))
-    return 0
+    columns = ("name", "kind", "architecture", "parameters", "step", "state", "size", "problems", "folder")
+    rows = [
+        (
+            bundle.name,
+            bundle.kind or "-",
+            bundle.arch or "-",
+            human_count(bundle.num_parameters) if bundle.num_parameters else "-",
+            "-" if bundle.step is None else bundle.step,
+            bundle.state,
+            human_bytes(bundle.bytes),
+            len(bundle.problems) or "none",
+            relative(bundle.path, workspace),
+        )
+        for bundle in infos
+    ]
+    none, right = f"No brains under {workspace.artifacts} yet; 'lab run quickstart' trains one.", ("parameters", "step")
+    content = [asdict(bundle) for bundle in infos]
+    return show_list(content, columns, rows, json=json, right=(*right, "size"), if_none=none)
 
 
 @app.command
-def show(name: Name, /, *, json: Json = False) -> int:
+def show(name: Brain, /, *, json: Json = False) -> int:
     """One brain: configuration, origin, last measurements."""
     from hrm_engine.bundles.attached import attached_experts
     from hrm_engine.store.runs import find_run
@@ -78,20 +151,18 @@ def show(name: Name, /, *, json: Json = False) -> int:
         return 0
     show_facts([("folder", relative(folder, workspace))])
     for part, fields in content.items():
+        say(f"\n{part}.json")
         # The hashes are for 'verify'.
-        shown = {name: value for name, value in fields.items() if name not in ("files", "experts")}
-        console().print(f"\n{part}.json")
-        show_facts(_lines(shown), indent="  ")
+        show_facts(_lines({name: value for name, value in fields.items() if name not in ("files", "experts")}), "  ")
     if attached:
-        console().print("\nattached experts")
-        columns = ("expert", "layer", "column", "sha256")
+        say("\nattached experts")
         rows = [(entry.expert_id, entry.layer, entry.column, entry.sha256[:12]) for entry in attached]
-        show_table(columns, rows, right=("column",))
+        show_table(("expert", "layer", "column", "sha256"), rows, right=("column",))
     return 0
 
 
 @app.command
-def verify(name: Name, /, *, json: Json = False) -> int:
+def verify(name: Brain, /, *, json: Json = False) -> int:
     """Compare every file of a brain with its recorded hash; exit code 2 if something is wrong."""
     from hrm_engine.bundles.listing import verify_bundle
     from hrm_engine.store.runs import find_run
@@ -99,13 +170,8 @@ def verify(name: Name, /, *, json: Json = False) -> int:
     workspace = Workspace.find()
     folder = find_run(name, workspace)
     problems = verify_bundle(folder)
-    if json:
-        show_json({"path": str(folder), "valid": not problems, "problems": problems})
-    elif problems:
-        for problem in problems:
-            console().print(printable(problem))
-    else:
-        console().print(f"{relative(folder, workspace)}: every file is as it was saved.")
+    text = "\n".join(problems) or f"{relative(folder, workspace)}: every file is as it was saved."
+    show_done(text, {"path": str(folder), "valid": not problems, "problems": problems}, json=json)
     return 2 if problems else 0
 
 
@@ -116,72 +182,64 @@ def import_(
         str, Parameter(help="Checkpoint, a state dict written by torch.save; with --format hf a folder or hub id.")
     ],
     /,
+    settings: ImportConfig,
     *,
     json: Json = False,
-    **given: Any,
 ) -> int:
     """Make a brain of a model of transformers, or of a checkpoint of a reference implementation, with equal logits."""
-    source = build_config(ImportConfig, overrides=given, typed=True)
-
     from hrm_engine.bundles.exchange.hf_import import import_model
     from hrm_engine.bundles.exchange.importing import import_checkpoint
 
     workspace = Workspace.find()
-    if source.format == "hf":
-        return _report(
-            import_model(path, name=source.name, workspace=workspace, command_line=sys.argv), workspace, json
-        )
-    report = import_checkpoint(
+    if settings.format == "hf":
+        report = import_model(path, name=settings.name, workspace=workspace, command_line=sys.argv)
+        return show_report(report, workspace, json=json)
+    checkpoint = import_checkpoint(
         Path(path),
-        source.format,
-        name=source.name,
+        settings.format,
+        name=settings.name,
         workspace=workspace,
-        data_path=source.data_path,
-        model_config=source.config_file,
-        sizes=source.sizes,
+        data_path=settings.data_path,
+        model_config=settings.config_file,
+        sizes=settings.sizes,
         command_line=sys.argv,
     )
-    return _report(report, workspace, json)
+    return show_report(checkpoint, workspace, json=json)
 
 
 @app.command
 @config_flags(ExportConfig)
 def export(
-    name: Name,
+    name: Brain,
     path: Annotated[Path, Parameter(help="Checkpoint to write; with --format hf a new folder.")],
     /,
+    settings: ExportConfig,
     *,
     json: Json = False,
-    **given: Any,
 ) -> int:
     """Write a text brain as a folder for transformers, or a solver as a checkpoint of a reference implementation."""
-    target = build_config(ExportConfig, overrides=given, typed=True)
-
     from hrm_engine.bundles.exchange.exporting import export_checkpoint
     from hrm_engine.bundles.exchange.hf_export import export_folder
 
     workspace = Workspace.find()
-    if target.format == "hf":
-        return _report(export_folder(name, path, workspace=workspace, segments=target.segments), workspace, json)
-    report = export_checkpoint(
+    if settings.format == "hf":
+        report = export_folder(name, path, workspace=workspace, segments=settings.segments)
+        return show_report(report, workspace, json=json)
+    checkpoint = export_checkpoint(
         name,
-        target.format,
+        settings.format,
         path,
         workspace=workspace,
-        forward_dtype=target.forward_dtype,
-        is_compiled=target.compiled,
+        forward_dtype=settings.forward_dtype,
+        is_compiled=settings.compiled,
     )
-    return _report(report, workspace, json)
+    return show_report(checkpoint, workspace, json=json)
 
 
-def _report(report: DataclassInstance, workspace: Workspace, as_json: bool) -> int:
-    from lab.cli.reports import show_report
-
-    if as_json:
-        show_json({field: str(value) if isinstance(value, Path) else value for field, value in asdict(report).items()})
-    else:
-        show_report(report, workspace)
-    return 0
+def _naming(children: list[Path], workspace: Workspace) -> str:
+    names = ", ".join(relative(child, workspace) for child in children[:_SHOWN_CHILDREN])
+    more = f" and {len(children) - _SHOWN_CHILDREN} more" if len(children) > _SHOWN_CHILDREN else ""
+    return f"{names}{more} {'names' if len(children) == 1 else 'name'}"
 
 
 def _lines(value: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
@@ -191,6 +249,7 @@ def _lines(value: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
         if isinstance(inner, dict) and inner:
             lines += _lines(inner, f"{prefix}{key}.")
         else:
-            text = str(Path(inner) if isinstance(inner, Path) else inner)
-            lines.append((printable(prefix + key), text if len(text) <= 120 else text[:117] + "..."))
+            text = str(inner)
+            shown = text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
+            lines.append((prefix + key, shown))
     return lines

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.files import finite
+from hrm_engine.store.paths import Workspace
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from rich.console import Console
 
 # Text from models, run folders and notebooks may hold terminal commands; tab and newline only lay out.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+PROXY = "PROXY: results on this dataset are not comparable with published ones."
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
@@ -29,6 +35,23 @@ def console(*, stderr: bool = False) -> Console:
 def printable(text: object) -> str:
     """``text`` without control characters, so that printing it cannot steer the terminal."""
     return _CONTROL.sub("", str(text).replace("\r\n", "\n"))
+
+
+def say(text: object = "", *, style: str | None = None, stderr: bool = False) -> None:
+    """Print a text without its control characters."""
+    console(stderr=stderr).print(printable(text), style=style)
+
+
+def write(text: str) -> None:
+    """Write a text to stdout at once: to a pipe as it is, to a terminal without its control characters."""
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def relative(path: Path, workspace: Workspace) -> str:
+    """A path as it can be typed: from the workspace root if it lies under it, else in full."""
+    path, root = Path(path), workspace.root.absolute()
+    return path.relative_to(root).as_posix() if path.is_absolute() and path.is_relative_to(root) else str(path)
 
 
 def show_json(value: Any) -> None:
@@ -54,17 +77,60 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, righ
         console().print(Text("  ".join(cells).rstrip(), style="bold" if position == 0 else ""))
 
 
-def show_facts(facts: Sequence[tuple[str, object]], *, indent: str = "") -> None:
+def show_list(
+    content: Sequence[object],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    json: bool,
+    right: Sequence[str] = (),
+    if_none: str = "",
+) -> int:
+    """End a command that lists: ``content`` as JSON, or the table, or a sentence where there is nothing."""
+    if json:
+        show_json(content)
+    elif rows or not if_none:
+        show_table(columns, rows, right=right)
+    else:
+        say(if_none)
+    return 0
+
+
+def show_done(text: str, content: object, *, json: bool) -> int:
+    """End a command that changed something: a sentence, or the changed thing as JSON."""
+    if json:
+        show_json(content)
+    else:
+        say(text)
+    return 0
+
+
+def show_report(report: DataclassInstance, workspace: Workspace, *, json: bool = False) -> int:
+    """End a command that an engine function reports to: a line for each field, counts with separators."""
+
+    def written(value: object) -> str:
+        if isinstance(value, Path):
+            return relative(value, workspace)
+        return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+    if json:
+        show_json(asdict(report))
+    else:
+        show_facts([(name.replace("_", " "), written(value)) for name, value in vars(report).items()])
+    return 0
+
+
+def show_facts(facts: Sequence[tuple[str, object]], indent: str = "") -> None:
     """Lines of name and value, values aligned."""
     from rich.text import Text
 
-    width = max((len(name) for name, _ in facts), default=0)
+    width = max((len(printable(name)) for name, _ in facts), default=0)
     for name, value in facts:
-        console().print(Text.assemble(indent, (name.ljust(width), "dim"), "  ", printable(value)))
+        console().print(Text.assemble(indent, (printable(name).ljust(width), "dim"), "  ", printable(value)))
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
-    """Whether the user agrees to what cannot be undone: said before by ``yes``, or asked for on a terminal.
+    """Whether the user agrees to what cannot be undone, by ``yes`` or on a terminal.
 
     Raises ConfigError where nobody can be asked.
     """
@@ -77,6 +143,24 @@ def confirmed(question: str, *, yes: bool) -> bool:
     except EOFError:
         answer = ""
     return answer.strip().lower() in {"y", "yes"}
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield what is called with (done, all), all 0 where it is not known; None where stderr is no terminal.
+
+    The bar is gone when the work ends.
+    """
+    out = console(stderr=True)
+    if not out.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*columns, console=out, transient=True, refresh_per_second=4) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def human_bytes(size: float) -> str:

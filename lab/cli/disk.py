@@ -10,9 +10,8 @@ from cyclopts import Parameter
 
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, human_bytes, show_facts, show_json, show_table
+from lab.cli.console import human_bytes, relative, say, show_facts, show_json, show_table
 from lab.cli.parameters import Json
-from lab.cli.places import relative
 
 _PARTS = ("total", "weights", "checkpoints", "best", "metrics", "other")
 
@@ -38,18 +37,14 @@ def disk(
         rows = [(relative(run.path, workspace), *(human_bytes(getattr(run, part)) for part in _PARTS)) for run in shown]
         show_table(("run", *_PARTS), rows, right=_PARTS)
         if left_out := len(usage.runs) - len(shown):
-            console().print(f"and {left_out} more; -n 0 shows all")
-        console().print()
+            say(f"and {left_out} more; -n 0 shows all")
+        say()
     facts = [(name.replace("_", " "), human_bytes(size)) for name, size in usage.places.items() if size]
     free = f"{human_bytes(usage.disk_free)} of {human_bytes(usage.disk_total)}"
     show_facts([*facts, ("together", human_bytes(usage.total)), ("free on the disk", free)])
     if usage.runs:
         largest = Path(relative(usage.runs[0].path, workspace)).as_posix()
-        console().print()
-        show_facts(
-            [
-                (f"lab bundle delete {largest} --old-checkpoints", "keeps its newest checkpoint"),
-                (f"lab bundle delete {largest}", "deletes it for good"),
-            ]
-        )
+        say()
+        command = f"lab bundle delete {largest}"
+        show_facts([(f"{command} --old-checkpoints", "keeps its newest checkpoint"), (command, "deletes it for good")])
     return 0

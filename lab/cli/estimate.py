@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from hrm_engine.config import TrainConfig, build_config, kinds, load_preset
+from hrm_engine.config import build_config, kinds
 from hrm_engine.config.beginning import TrialConfig
 from hrm_engine.config.kinds import Kind
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, human_bytes, human_count, human_seconds, show_facts, show_json
-from lab.cli.flags import SELF, config_flags, taken
+from lab.cli.console import human_bytes, human_count, human_seconds, say, show_facts, show_json
+from lab.cli.flags import SELF, config_flags
 from lab.cli.parameters import Json
-from lab.cli.train import app_of_kinds, preset_place
+from lab.cli.train import app_of_kinds, preset_of
 
 if TYPE_CHECKING:
     from hrm_engine.training.estimating.estimate import Estimate
@@ -28,9 +28,21 @@ Preset = Annotated[str | None, Parameter(group=_TRIAL, help="Preset or YAML file
 
 def _command(kind: Kind) -> Callable[..., int]:
     @config_flags(TrialConfig, {SELF: _TRIAL})
-    def estimate(*, config: Preset = None, json: Json = False, **given: Any) -> int:
-        trial = build_config(TrialConfig, overrides=taken(TrialConfig, given), typed=True)
-        return _estimate(kinds.chosen(kind, given).config, config, given, trial, json=json)
+    def estimate(settings: TrialConfig, *, config: Preset = None, json: Json = False, **given: Any) -> int:
+        workspace, model = Workspace.find(), kinds.chosen(kind, given).config
+        training = build_config(model, preset=preset_of(config, model, workspace), overrides=given, typed=True)
+
+        # Only now: a wrong setting should not wait for torch.
+        from hrm_engine.training.estimating.estimate import estimate as estimate_of
+
+        if settings.measure:
+            say(f"measuring: the data is read, then steps for up to {settings.limit_s:g} s ...", stderr=True)
+        result = estimate_of(training, workspace=workspace, measure=settings.measure, limit_s=settings.limit_s)
+        if json:
+            show_json(result.as_json())
+        else:
+            _show(result)
+        return 0
 
     estimate.__doc__ = f"""Estimate a training of {kind.words.makes}: the flags are those of {kind.command_line}.
 
@@ -39,42 +51,19 @@ def _command(kind: Kind) -> Callable[..., int]:
     return estimate
 
 
-def _estimate(
-    kind: type[TrainConfig], preset_name: str | None, given: dict[str, Any], trial: TrialConfig, *, json: bool
-) -> int:
-    workspace = Workspace.find()
-    preset = {} if preset_name is None else load_preset(preset_place(preset_name, workspace), kind)
-    config = build_config(kind, preset=preset, overrides=given, typed=True)
-
-    # Only now: a wrong setting should not wait for torch.
-    from hrm_engine.training.estimating.estimate import estimate
-
-    if trial.measure:
-        console(stderr=True).print(f"measuring: the data is read, then steps for up to {trial.limit_s:g} s ...")
-    found = estimate(config, workspace=workspace, measure=trial.measure, limit_s=trial.limit_s)
-    if json:
-        show_json(found.as_json())
-    else:
-        _show(found)
-    return 0
-
-
-def _show(found: Estimate) -> None:
-    parameters, flops, memory, measured = found.parameters, found.flops, found.memory, found.measured
+def _show(result: Estimate) -> None:
+    parameters, flops, memory, measured = result.parameters, result.flops, result.memory, result.measured
+    beside = [(f"{name.replace('_', ' ')}, beside them", number) for name, number in parameters.beside.items()]
     _section(
         f"parameters  {human_count(parameters.total)}",
         [
             *((name.replace("_", " "), human_count(number)) for name, number in parameters.parts.items()),
-            *(
-                line
-                for name, number in parameters.beside.items()
-                for line in _where(number, f"{name.replace('_', ' ')}, beside them", human_count)
-            ),
+            *((name, human_count(number)) for name, number in beside if number),
             *_where(parameters.total - parameters.active, "idle for a token (experts)", human_count),
         ],
     )
     _section(
-        f"arithmetic  {_flops(flops.total)} a step, {_flops(found.flops_per_run)} in {found.steps:,} steps",
+        f"arithmetic  {_flops(flops.total)} a step, {_flops(result.flops_per_run)} in {result.steps:,} steps",
         [
             ("forward", _flops(flops.forward)),
             ("backward", _flops(flops.backward)),
@@ -84,7 +73,7 @@ def _show(found: Estimate) -> None:
     )
     optimizer = memory.optimizer if measured is None else measured.optimizer_bytes
     _section(
-        f"tensors  {human_bytes(memory.total)} at the peak of a step, in {found.dtype} on {found.device}",
+        f"tensors  {human_bytes(memory.total)} at the peak of a step, in {result.dtype} on {result.device}",
         [
             ("weights", human_bytes(memory.weights)),
             *_where(memory.masters, "wider copies for the update", human_bytes),
@@ -95,15 +84,15 @@ def _show(found: Estimate) -> None:
             ("activations", human_bytes(memory.activations)),
         ],
     )
-    if measured is None or found.run_s is None:
+    if measured is None or result.run_s is None:
         return
-    tokens = found.tokens_per_step
+    tokens = result.tokens_per_step
     speed = "" if tokens is None else f", {tokens / measured.step_s[-1]:,.0f} tokens/s"
     steps = ", ".join(f"{1000 * step_s:,.0f} ms" for step_s in measured.step_s)
     _section(
-        f"measured  {human_seconds(found.run_s)} for the whole run, {human_bytes(measured.peak_bytes)} of memory",
+        f"measured  {human_seconds(result.run_s)} for the whole run, {human_bytes(measured.peak_bytes)} of memory",
         [
-            ("a step", f"{steps}{speed} ({measured.num_steps} timed, {found.num_threads} threads)"),
+            ("a step", f"{steps}{speed} ({measured.num_steps} timed, {result.num_threads} threads)"),
             ("an evaluation", human_seconds(measured.evaluation_s)),
             ("a checkpoint", human_seconds(measured.save_s)),
             ("start", human_seconds(measured.start_s + measured.first_step_s)),
@@ -112,16 +101,16 @@ def _show(found: Estimate) -> None:
             ("micro-batch", f"{measured.micro_batch_size} rows"),
         ],
     )
-    if found.device == "cpu" and measured.cpu_share < _BUSY:
-        console().print(
+    if result.device == "cpu" and measured.cpu_share < _BUSY:
+        say(
             f"The steps had {measured.cpu_share:.0%} of the processor time that they could use: other work on this "
             "machine slows them, and the run will take longer or shorter as that changes."
         )
 
 
 def _section(title: str, facts: list[tuple[str, object]]) -> None:
-    console().print(title)
-    show_facts(facts, indent="  ")
+    say(title)
+    show_facts(facts, "  ")
 
 
 def _where(number: int, name: str, written: Any) -> list[tuple[str, object]]:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import Any
 
 from cyclopts import App
 
-from hrm_engine.config import build_config
 from hrm_engine.config.writing import EvaluateTextConfig
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, show_json, show_table
+from lab.cli.console import relative, say, show_json, show_table
 from lab.cli.flags import config_flags
 from lab.cli.parameters import Json
-from lab.cli.places import relative
 
 app = App(name="eval", help="Measure a trained brain.")
 
@@ -23,10 +20,8 @@ _THRESHOLDS = (0.25, 0.5, 0.75)
 
 @app.command
 @config_flags(EvaluateTextConfig)
-def text(*, json: Json = False, **given: Any) -> int:
+def text(settings: EvaluateTextConfig, *, json: Json = False) -> int:
     """Loss and accuracy of a text brain after every segment, and where it halts by itself, with the mean depth."""
-    settings = build_config(EvaluateTextConfig, overrides=given, typed=True)
-
     from hrm_engine.bundles.load import load_bundle
     from hrm_engine.inference.text.evaluate import evaluate, evaluate_adaptive
     from hrm_engine.inference.text.reading import held_out_documents, text_batches
@@ -47,27 +42,20 @@ def text(*, json: Json = False, **given: Any) -> int:
         for threshold in thresholds
     ]
     if json:
-        show_json(
-            {"bundle": str(loaded.path), "text": source, **asdict(fixed), "adaptive": [asdict(one) for one in adaptive]}
-        )
+        content = {"bundle": str(loaded.path), "text": source, **asdict(fixed)}
+        show_json({**content, "adaptive": [asdict(one) for one in adaptive]})
         return 0
-    console().print(f"{relative(loaded.path, workspace)} on {source}: {fixed.num_tokens:,} tokens")
-    rows: list[tuple[str, str, str, str, str]] = [
-        (f"all of {depth}", f"{depth:.2f}", f"{loss:.4f}", f"{math.exp(min(loss, 700)):,.1f}", f"{accuracy:.1%}")
-        for depth, (loss, accuracy) in enumerate(
-            zip(fixed.loss_by_segment, fixed.token_accuracy_by_segment, strict=True), start=1
-        )
-    ]
+    say(f"{relative(loaded.path, workspace)} on {source}: {fixed.num_tokens:,} tokens")
+    by_depth = zip(fixed.loss_by_segment, fixed.token_accuracy_by_segment, strict=True)
+    rows = [(f"all of {depth}", float(depth), *measured) for depth, measured in enumerate(by_depth, start=1)]
     rows += [
-        (
-            f"halts by itself, threshold {one.halt_threshold:g}",
-            f"{one.mean_depth:.2f}",
-            f"{one.loss:.4f}",
-            f"{math.exp(min(one.loss, 700)):,.1f}",
-            f"{one.token_accuracy:.1%}",
-        )
+        (f"halts by itself, threshold {one.halt_threshold:g}", one.mean_depth, one.loss, one.token_accuracy)
         for one in adaptive
     ]
     columns = ("depth", "segments a token", "loss", "perplexity", "token accuracy")
-    show_table(columns, rows, right=columns[1:])
+    shown = [
+        (label, f"{depth:.2f}", f"{loss:.4f}", f"{math.exp(min(loss, 700)):,.1f}", f"{accuracy:.1%}")
+        for label, depth, loss, accuracy in rows
+    ]
+    show_table(columns, shown, right=columns[1:])
     return 0

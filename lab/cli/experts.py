@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +11,8 @@ from cyclopts import App, Parameter
 
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import confirmed, console, printable, show_facts, show_json, show_table
-from lab.cli.parameters import Expert, Json, Yes
-from lab.cli.places import relative
+from lab.cli.console import confirmed, relative, say, show_done, show_facts, show_json, show_list
+from lab.cli.parameters import Brain, Expert, Json, Yes, switch
 
 if TYPE_CHECKING:
     from hrm_engine.store.expert_cards import ExpertCard
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 app = App(name="experts", help="List, freeze, arrange, attach and delete experts.")
 
-Brain = Annotated[str, Parameter(help="Name or id of a brain, or the path of its folder.")]
 Layer = Annotated[
     str | None,
     Parameter(
@@ -38,29 +37,24 @@ def list_(*, json: Json = False) -> int:
     """All experts of the workspace, with what they are for and whether they are active or frozen."""
     workspace = Workspace.find()
     cards = _registry(workspace).cards()
-    if json:
-        show_json([card.dump() for card in cards])
-    elif not cards:
-        place = relative(workspace.expert_registry, workspace)
-        console().print(f"No experts in {place} yet; 'lab train actv1 --expert-id NAME' trains one.")
-    else:
-        columns = ("expert", "name", "category", "state", "goals", "parent", "children", "last trained", "activations")
-        rows = [
-            (
-                card.expert_id,
-                card.name or "-",
-                card.category or "-",
-                _state(card),
-                ", ".join(_goal_ids(card)) or "-",
-                card.parent_expert_id or "-",
-                ", ".join(card.child_expert_ids) or "-",
-                card.last_trained or "never",
-                f"{card.total_activations:,}",
-            )
-            for card in cards
-        ]
-        show_table(columns, rows, right=("activations",))
-    return 0
+    columns = ("expert", "name", "category", "state", "goals", "parent", "children", "last trained", "activations")
+    rows = [
+        (
+            card.expert_id,
+            card.name or "-",
+            card.category or "-",
+            _state(card),
+            ", ".join(goal.text if goal.id is None else str(goal.id) for goal in card.goals) or "-",
+            card.parent_expert_id or "-",
+            ", ".join(card.child_expert_ids) or "-",
+            card.last_trained or "never",
+            f"{card.total_activations:,}",
+        )
+        for card in cards
+    ]
+    place = relative(workspace.expert_registry, workspace)
+    none = f"No experts in {place} yet; 'lab train actv1 --expert-id NAME' trains one."
+    return show_list([card.dump() for card in cards], columns, rows, json=json, right=("activations",), if_none=none)
 
 
 @app.command
@@ -70,41 +64,30 @@ def show(expert_id: Expert, /, *, json: Json = False) -> int:
 
     workspace = Workspace.find()
     card = _registry(workspace).get(expert_id)
-    bundles = [relative(path, workspace) for path in attached_to(expert_id, workspace)]
-    content = card.dump()
+    content = {**card.dump(), "attached_to": [relative(path, workspace) for path in attached_to(expert_id, workspace)]}
     if json:
-        show_json({**content, "attached_to": bundles})
+        show_json(content)
         return 0
-    goals = content.pop("goals")
-    facts = [(name, _shown(value)) for name, value in content.items()]
-    facts += [("attached_to", ", ".join(bundles) or "-")]
-    facts += [(f"goal {goal['id']}" if goal["id"] is not None else "goal", goal["text"]) for goal in goals]
-    show_facts([(printable(name), value) for name, value in facts])
+    goals = [(f"goal {goal.id}" if goal.id is not None else "goal", goal.text) for goal in card.goals]
+    show_facts([*((name, _shown(value)) for name, value in content.items() if name != "goals"), *goals])
     return 0
 
 
-@app.command
-def freeze(expert_id: Expert, /, *, json: Json = False) -> int:
-    """Keep an expert as it is: no gradient, no weight decay, no further training."""
-    return _change(lambda registry: registry.freeze(expert_id), json=json)
+def _changing(verb: str, text: str) -> Callable[..., int]:
+    def change(expert_id: Expert, /, *, json: Json = False) -> int:
+        return _show_changed(getattr(_registry(Workspace.find()), verb)(expert_id), json=json)
+
+    change.__doc__ = text
+    return change
 
 
-@app.command
-def unfreeze(expert_id: Expert, /, *, json: Json = False) -> int:
-    """Let a frozen expert be trained again."""
-    return _change(lambda registry: registry.unfreeze(expert_id), json=json)
-
-
-@app.command
-def activate(expert_id: Expert, /, *, json: Json = False) -> int:
-    """Let tokens be routed to an expert again."""
-    return _change(lambda registry: registry.activate(expert_id), json=json)
-
-
-@app.command
-def deactivate(expert_id: Expert, /, *, json: Json = False) -> int:
-    """Mask an expert from routing; its card and weights stay."""
-    return _change(lambda registry: registry.deactivate(expert_id), json=json)
+for _verb, _text in {
+    "freeze": "Keep an expert as it is: no gradient, no weight decay, no further training.",
+    "unfreeze": "Let a frozen expert be trained again.",
+    "activate": "Let tokens be routed to an expert again.",
+    "deactivate": "Mask an expert from routing; its card and weights stay.",
+}.items():
+    app.command(_changing(_verb, _text), name=_verb)
 
 
 @app.command
@@ -113,13 +96,13 @@ def set_parent(
     parent: Annotated[str | None, Parameter(name="PARENT", help="Id of the expert to hang it under.")] = None,
     /,
     *,
-    root: Annotated[bool, Parameter(negative="", show_default=False, help="Hang it under no expert.")] = False,
+    root: Annotated[bool, switch("Hang it under no expert.")] = False,
     json: Json = False,
 ) -> int:
     """Hang an expert under another one, or with --root under none; a cycle is refused."""
     if (parent is None) != root:
         raise ConfigError("name either the parent's id or --root")
-    return _change(lambda registry: registry.set_parent(expert_id, parent), json=json)
+    return _show_changed(_registry(Workspace.find()).set_parent(expert_id, parent), json=json)
 
 
 @app.command
@@ -127,9 +110,7 @@ def delete(
     expert_id: Expert,
     /,
     *,
-    reparent: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Hang its children under its own parent.")
-    ] = False,
+    reparent: Annotated[bool, switch("Hang its children under its own parent.")] = False,
     yes: Yes = False,
 ) -> int:
     """Delete an expert: its card, its links to goals and its folder. One that is attached to a brain is kept."""
@@ -138,10 +119,10 @@ def delete(
     registry.get(expert_id)
     folder = relative(registry.folder(expert_id), workspace)
     if not confirmed(f"Delete expert {expert_id} and everything in {folder}?", yes=yes):
-        console().print("Nothing was deleted.")
+        say("Nothing was deleted.")
         return 0
     registry.delete(expert_id, reparent=reparent)
-    console().print(f"Expert {expert_id} is deleted, with its folder {folder}.")
+    say(f"Expert {expert_id} is deleted, with its folder {folder}.")
     return 0
 
 
@@ -152,8 +133,7 @@ def attach(expert_id: Expert, /, *, bundle: Brain, layer: Layer = None, name: Na
 
     workspace = Workspace.find()
     folder = attach_expert(expert_id, bundle, layer=layer, name=name, workspace=workspace)
-    _show_made(folder, f"Expert {expert_id} is attached in", workspace, json=json)
-    return 0
+    return _show_made(folder, f"Expert {expert_id} is attached in", workspace, json=json)
 
 
 @app.command
@@ -163,8 +143,7 @@ def detach(expert_id: Expert, /, *, bundle: Brain, layer: Layer = None, name: Na
 
     workspace = Workspace.find()
     folder = detach_expert(expert_id, bundle, layer=layer, name=name, workspace=workspace)
-    _show_made(folder, f"Without expert {expert_id}:", workspace, json=json)
-    return 0
+    return _show_made(folder, f"Without expert {expert_id}:", workspace, json=json)
 
 
 @app.command
@@ -176,7 +155,7 @@ def export(
     """Copy the weights of an expert and their metadata to a new folder."""
     workspace = Workspace.find()
     target = _registry(workspace).export(expert_id, folder)
-    console().print(f"Expert {expert_id} stands in {printable(relative(target, workspace))}.")
+    say(f"Expert {expert_id} stands in {relative(target, workspace)}.")
     return 0
 
 
@@ -186,35 +165,25 @@ def _registry(workspace: Workspace) -> ExpertRegistry:
     return ExpertRegistry(workspace)
 
 
-def _show_made(folder: Path, words: str, workspace: Workspace, *, json: bool) -> None:
-    from dataclasses import asdict
-
+def _show_made(folder: Path, words: str, workspace: Workspace, *, json: bool) -> int:
     from hrm_engine.bundles.attached import attached_experts
 
     attached = attached_experts(folder)
-    if json:
-        show_json({"path": str(folder), "name": folder.name, "experts": [asdict(entry) for entry in attached]})
-        return
-    told = ", ".join(f"{entry.expert_id} (layer {entry.layer}, column {entry.column})" for entry in attached)
-    console().print(f"{words} {printable(relative(folder, workspace))}. Attached there: {told or 'none'}.")
+    names = ", ".join(f"{entry.expert_id} (layer {entry.layer}, column {entry.column})" for entry in attached)
+    return show_done(
+        f"{words} {relative(folder, workspace)}. Attached there: {names or 'none'}.",
+        {"path": str(folder), "name": folder.name, "experts": [asdict(entry) for entry in attached]},
+        json=json,
+    )
 
 
-def _change(change: Callable[[ExpertRegistry], ExpertCard], *, json: bool) -> int:
-    card = change(_registry(Workspace.find()))
-    if json:
-        show_json(card.dump())
-    else:
-        parent = f", parent {card.parent_expert_id}" if card.parent_expert_id else ""
-        console().print(f"Expert {card.expert_id} is {_state(card)}{parent}.")
-    return 0
+def _show_changed(card: ExpertCard, *, json: bool) -> int:
+    parent = f", parent {card.parent_expert_id}" if card.parent_expert_id else ""
+    return show_done(f"Expert {card.expert_id} is {_state(card)}{parent}.", card.dump(), json=json)
 
 
 def _state(card: ExpertCard) -> str:
     return ("active" if card.is_active else "inactive") + (", frozen" if card.is_frozen else "")
-
-
-def _goal_ids(card: ExpertCard) -> list[str]:
-    return [goal.text if goal.id is None else str(goal.id) for goal in card.goals]
 
 
 def _shown(value: Any) -> str:

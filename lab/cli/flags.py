@@ -20,7 +20,7 @@ from cyclopts import Group, Parameter, Token
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticUndefined
 
-from hrm_engine.config import Config, Leaf, leaves
+from hrm_engine.config import Config, Leaf, build_config, leaves
 
 Titles = Mapping[str, str | Group]
 NOTHING = "none"
@@ -31,9 +31,11 @@ _FINITE = ConfigDict(allow_inf_nan=False)
 def config_flags(
     model: type[Config], groups: Titles | None = None
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Replace a command's ``**given`` by one keyword for each leaf of ``model``.
+    """Give a command one keyword for each leaf of ``model``.
 
-    Leaves without default are required, but where the command takes a preset (``config``), which can bring them.
+    The command gets the built configuration as ``settings`` if it has such a parameter, else what was given in its
+    ``**given``. Leaves without default are required, but where the command takes a preset (``config``), which can
+    bring them.
 
     Args:
         model: the configuration; a leaf stands in the group that declares it.
@@ -43,11 +45,20 @@ def config_flags(
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        signature = inspect.signature(command, eval_str=True)
+        names = leaves(model) if "settings" in signature.parameters else ()
+
         def run(*words: Any, **values: Any) -> int:
+            if names:
+                given = {name: values.pop(name) for name in names if name in values}
+                values["settings"] = build_config(model, overrides=given, typed=True)
             return command(*words, **values)
 
-        signature = inspect.signature(command, eval_str=True)
-        own = [item for item in signature.parameters.values() if item.kind is not inspect.Parameter.VAR_KEYWORD]
+        own = [
+            item
+            for item in signature.parameters.values()
+            if item.name != "settings" and item.kind is not item.VAR_KEYWORD
+        ]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         made = _parameters(model, groups, presets="config" in signature.parameters)
         # a preset is named before what goes on top of it; flags such as --json come last
@@ -59,30 +70,25 @@ def config_flags(
     return decorate
 
 
-def taken(model: type[Config], given: dict[str, Any]) -> dict[str, Any]:
-    """Take the leaves of ``model`` out of what a command was given, and return them."""
-    return {name: given.pop(name) for name in leaves(model) if name in given}
-
-
-def _parameters(
-    model: type[Config], groups: Mapping[str, str | Group] | None, *, presets: bool
-) -> list[inspect.Parameter]:
+def _parameters(model: type[Config], groups: Titles | None, *, presets: bool) -> list[inspect.Parameter]:
     models = _group_models(model)
     titles = groups or {name: name.replace("_", " ").capitalize() for name in models if name != SELF}
     sections = {
-        name: title if isinstance(title, Group) else Group(title, help=_first_line(models[name]), sort_key=position)
+        name: title
+        if isinstance(title, Group)
+        else Group(title, help=(inspect.getdoc(models[name]) or "").partition("\n")[0], sort_key=position)
         for position, (name, title) in enumerate(titles.items(), start=10)
         if name in models
     }
-    return [
-        inspect.Parameter(
-            leaf.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if _is_required(leaf) and not presets else _default(leaf),
-            annotation=Annotated[_accepted(leaf), _described(leaf, sections.get([SELF, *leaf.path][-2]))],
-        )
-        for leaf in leaves(model).values()
-    ]
+    made = []
+    for leaf in leaves(model).values():
+        # What a preset can bring need not be on the command line, so even a required leaf may be left out.
+        is_required = leaf.default is PydanticUndefined
+        default = (inspect.Parameter.empty if not presets else None) if is_required else leaf.default
+        annotation = leaf.annotation | None if is_required else leaf.annotation
+        described = Annotated[annotation, _described(leaf, sections.get([SELF, *leaf.path][-2]))]
+        made.append(inspect.Parameter(leaf.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=described))
+    return made
 
 
 def _group_models(model: type[Config]) -> dict[str, type[Config]]:
@@ -94,20 +100,8 @@ def _group_models(model: type[Config]) -> dict[str, type[Config]]:
     return {**models, SELF: model}
 
 
-def _is_required(leaf: Leaf) -> bool:
-    return leaf.default is PydanticUndefined
-
-
-def _default(leaf: Leaf) -> Any:
-    return None if _is_required(leaf) else leaf.default
-
-
-def _accepted(leaf: Leaf) -> Any:
-    # What a preset can bring need not be on the command line, so even a required leaf may be left out.
-    return leaf.annotation | None if _is_required(leaf) else leaf.annotation
-
-
 def _described(leaf: Leaf, group: Group | None) -> Parameter:
+    is_dict = _holds(leaf.annotation, dict)
     return Parameter(
         **({} if group is None else {"group": group}),
         help=leaf.description,
@@ -116,11 +110,11 @@ def _described(leaf: Leaf, group: Group | None) -> Parameter:
         show_default=_shown if leaf.default not in (None, (), PydanticUndefined) else False,
         allow_leading_hyphen=leaf.is_free_text,
         # a value that may begin with a hyphen would take the flags behind it
-        consume_multiple=None if leaf.is_free_text else _is_list(leaf.annotation) or None,
+        consume_multiple=None if leaf.is_free_text else _holds(leaf.annotation, tuple) or None,
         converter=None if _is_switch(leaf.annotation) else _reader(leaf),
         # a dict is one token, which is read as a whole
-        n_tokens=1 if _is_dict(leaf.annotation) else None,
-        accepts_keys=False if _is_dict(leaf.annotation) else None,
+        n_tokens=1 if is_dict else None,
+        accepts_keys=False if is_dict else None,
     )
 
 
@@ -136,9 +130,9 @@ def _reader(leaf: Leaf) -> Callable[[Any, Sequence[Token]], Any]:
             Annotated[(leaf.annotation, leaf.name, *leaf.field.metadata)], config=_FINITE
         )
         try:
-            if _is_dict(leaf.annotation):
+            if _holds(leaf.annotation, dict):
                 return declared.validate_python(_literal(text))
-            if _is_list(leaf.annotation):
+            if _holds(leaf.annotation, tuple):
                 text = " ".join(token.value for token in tokens)
                 return declared.validate_python([token.value for token in tokens])
             numbers = _numbers_of(leaf.annotation)
@@ -170,7 +164,7 @@ def _literal(text: str) -> Any:
 
 def _negatives(leaf: Leaf) -> list[str] | None:
     """``--no-NAME`` of a switch, and for ``use_NAME`` the short one as well; None: as the library makes it."""
-    if _is_list(leaf.annotation):
+    if _holds(leaf.annotation, tuple):
         return []
     if not _is_switch(leaf.annotation) or not leaf.name.startswith("use_"):
         return None
@@ -186,13 +180,6 @@ def _is_switch(annotation: Any) -> bool:
     return annotation is bool or (bool in typing.get_args(annotation))
 
 
-def _is_dict(annotation: Any) -> bool:
-    return any(typing.get_origin(part) is dict for part in (annotation, *typing.get_args(annotation)))
-
-
-def _is_list(annotation: Any) -> bool:
-    return any(typing.get_origin(part) is tuple for part in (annotation, *typing.get_args(annotation)))
-
-
-def _first_line(model: type[Config]) -> str:
-    return (inspect.getdoc(model) or "").partition("\n")[0]
+def _holds(annotation: Any, kind: type) -> bool:
+    """Whether values are of this container, or may be."""
+    return any(typing.get_origin(part) is kind for part in (annotation, *typing.get_args(annotation)))

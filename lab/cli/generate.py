@@ -6,14 +6,14 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING
 
-from hrm_engine.config import build_config, flat
+from hrm_engine.config import flat
 from hrm_engine.config.writing import GenerateConfig
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, human_seconds, printable, show_json
-from lab.cli.data.progress import progress_bar
+from lab.cli.console import human_seconds, printable, progress_bar, say, show_json, write
 from lab.cli.flags import config_flags
 from lab.cli.parameters import Json
 from lab.cli.steering import show_use, steered, use_json
@@ -27,9 +27,8 @@ _STDIN = "-"
 
 
 @config_flags(GenerateConfig)
-def generate(*, json: Json = False, **given: Any) -> int:
+def generate(settings: GenerateConfig, *, json: Json = False) -> int:
     """Continue a prompt with a trained brain and print both; or each prompt of a file, one line of JSON each."""
-    settings = build_config(GenerateConfig, overrides=given, typed=True)
     if json and settings.prompt is None:
         raise ConfigError("--json goes with --prompt")
 
@@ -53,11 +52,12 @@ def generate(*, json: Json = False, **given: Any) -> int:
         show_json({**asdict(generation), **use_json(used)})
         return 0
     if text is not None and generation.finish_reason == "context":
-        _show_dim(f"the text ends because the model's context of {bundle.config.max_seq_len} tokens is full")
+        full = f"the text ends because the model's context of {bundle.config.max_seq_len} tokens is full"
+        say(full, style="dim", stderr=True)
     if text is not None and settings.writing.halt_threshold is not None:
         mean = generation.mean_depth
         depth = "no token" if mean is None else f"{mean:.2f} of {generation.num_segments} segments a token"
-        _show_dim(f"depth: {depth}")
+        say(f"depth: {depth}", style="dim", stderr=True)
     show_use(used, goals)
     return 0
 
@@ -68,10 +68,8 @@ def _continue(bundle: Bundle, text: str, settings: GenerateConfig, *, shown: boo
     writing = inference.stream(bundle, text, settings=settings.writing)
     pieces = writing if shown and settings.stream is not False else ["".join(writing)]
     if shown:
-        _write(text)
-        for piece in pieces:
-            _write(piece)
-        _write("\n")
+        for piece in chain([text], pieces, "\n"):
+            write(piece)
     return writing.result()
 
 
@@ -86,14 +84,10 @@ def _answer_file(bundle: Bundle, prompts: list[Prompt], settings: GenerateConfig
     out = None if files.out is None else workspace.resolve(files.out)
     if out is not None and files.prompt_file is not None and out == workspace.resolve(files.prompt_file):
         raise ConfigError(f"--out: {out} is the file of the prompts: give another name")
-    written_with = {
-        "weights": parent_record(bundle.path)["sha256"],
-        **flat(settings.goals),
-        **flat(settings.writing),
-    }
-    file = None
-    if out is not None:
-        file = AnswerFile(out, prompts, written_with, overwrite=files.overwrite, resume=files.resume)
+    weights = parent_record(bundle.path)["sha256"]
+    written_with = {"weights": weights, **flat(settings.goals), **flat(settings.writing)}
+    how = {"overwrite": files.overwrite, "resume": files.resume}
+    file = None if out is None else AnswerFile(out, prompts, written_with, **how)
     num_before = 0 if file is None else file.num_done
     generations = inference.generate_batch(
         bundle,
@@ -104,28 +98,27 @@ def _answer_file(bundle: Bundle, prompts: list[Prompt], settings: GenerateConfig
         settings=settings.writing,
     )
     try:
-        with file or nullcontext(_write_line) as write, progress_bar("prompts") as tell:
+        with file or nullcontext(_write_line) as write_line, progress_bar("prompts") as tell:
             pairs = zip(prompts[num_before:], generations, strict=True)
             for index, (prompt, generation) in enumerate(pairs, start=num_before):
-                write(answer_line(index, prompt, generation))
+                write_line(answer_line(index, prompt, generation))
                 depths += generation.depths
                 if tell is not None:
                     tell(index + 1, len(prompts))
     except BaseException:
         if file is not None and file.num_done:
-            console(stderr=True).print(
-                f"{file.num_done} of {len(prompts)} texts are in {file.part}; the same command with --resume writes "
-                "the others",
-                style="yellow",
-            )
+            num_done = f"{file.num_done} of {len(prompts)} texts are in {file.part}"
+            say(f"{num_done}; the same command with --resume writes the others", style="yellow", stderr=True)
         raise
     seconds = time.perf_counter() - started
     depth = f", {sum(depths) / len(depths):.2f} segments a token" if depths else ""
     num_new = len(prompts) - num_before
-    _show_dim(
+    say(
         f"{num_new} text{'s' * (num_new != 1)}{f' after {num_before} of before' if num_before else ''}, "
         f"{len(depths)} tokens in {human_seconds(seconds)} ({len(depths) / seconds:.0f} tokens/s{depth})"
-        + (f": {out}" if out is not None else "")
+        + (f": {out}" if out is not None else ""),
+        style="dim",
+        stderr=True,
     )
 
 
@@ -140,16 +133,5 @@ def _prompt(prompt: str) -> str:
     return decoded(sys.stdin.buffer.read(), "standard input").removesuffix("\n").removesuffix("\r")
 
 
-def _show_dim(line: str) -> None:
-    console(stderr=True).print(line, style="dim")
-
-
-def _write(text: str) -> None:
-    # A pipe gets the bytes as they are; a terminal must not be steered by what a model wrote.
-    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
-    sys.stdout.flush()
-
-
 def _write_line(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    print(line, flush=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import confirmed, console, printable, show_json, show_table
-from lab.cli.parameters import Expert, Json, Yes
+from lab.cli.console import confirmed, say, show_done, show_list
+from lab.cli.parameters import Expert, Json, Yes, switch
 
 if TYPE_CHECKING:
     from hrm_engine.store.goal_tables import Goal
@@ -31,36 +31,31 @@ def add(
 ) -> int:
     """Add an active goal, and link an expert to it if one is named."""
     goal = _goals().add(text, expert_id=expert_id)
-    if json:
-        show_json({**asdict(goal), "experts": [expert_id] if expert_id else []})
-    else:
-        served = f", served by expert {expert_id}" if expert_id else ""
-        console().print(f"Goal {goal.id} is added{served}: {printable(goal.text)}")
-    return 0
+    served = f", served by expert {expert_id}" if expert_id else ""
+    content = {**asdict(goal), "experts": [expert_id] if expert_id else []}
+    return show_done(f"Goal {goal.id} is added{served}: {goal.text}", content, json=json)
 
 
 @app.command(name="list")
-def list_(
-    *,
-    all: Annotated[bool, Parameter(negative="", show_default=False, help="Inactive goals too.")] = False,
-    json: Json = False,
-) -> int:
+def list_(*, all: Annotated[bool, switch("Inactive goals too.")] = False, json: Json = False) -> int:
     """The active goals, with the experts that serve them."""
     goals = _goals()
-    found = goals.list_goals(active_only=not all)
-    return _show(goals, found, "No goals yet; 'lab goals add TEXT' adds one." if all else "No active goals.", json=json)
+    none = "No goals yet; 'lab goals add TEXT' adds one." if all else "No active goals."
+    return _show(goals, goals.list_goals(active_only=not all), none, json=json)
 
 
 @app.command
 def activate(goal_id: GoalId, /, *, json: Json = False) -> int:
     """Let a goal steer routing again."""
-    return _tell(_goals().activate(goal_id), json=json)
+    goal = _goals().activate(goal_id)
+    return show_done(f"Goal {goal.id} is active: {goal.text}", asdict(goal), json=json)
 
 
 @app.command
 def deactivate(goal_id: GoalId, /, *, json: Json = False) -> int:
     """Keep a goal and its links, but let it steer nothing."""
-    return _tell(_goals().deactivate(goal_id), json=json)
+    goal = _goals().deactivate(goal_id)
+    return show_done(f"Goal {goal.id} is inactive: {goal.text}", asdict(goal), json=json)
 
 
 @app.command
@@ -69,10 +64,10 @@ def remove(goal_id: GoalId, /, *, yes: Yes = False) -> int:
     goals = _goals()
     goal = goals.get(goal_id)
     if not confirmed(f"Remove goal {goal.id} ({goal.text})?", yes=yes):
-        console().print("Nothing was removed.")
+        say("Nothing was removed.")
         return 0
     goals.remove(goal_id)
-    console().print(f"Goal {goal.id} is removed: {printable(goal.text)}")
+    say(f"Goal {goal.id} is removed: {goal.text}")
     return 0
 
 
@@ -88,16 +83,16 @@ def remove_like(
 ) -> int:
     """Remove all goals whose text fits a pattern, such as '%summar%'; case is ignored."""
     goals = _goals()
-    found = goals.matching(pattern)
-    if not found:
-        console().print(printable(f"No goal fits {pattern!r}."))
+    matching = goals.matching(pattern)
+    if not matching:
+        say(f"No goal fits {pattern!r}.")
         return 0
-    listed = ", ".join(f"{goal.id} ({goal.text})" for goal in found)
-    if not confirmed(f"Remove {_count(found)}: {listed}?", yes=yes):
-        console().print("Nothing was removed.")
+    listed = ", ".join(f"{goal.id} ({goal.text})" for goal in matching)
+    if not confirmed(f"Remove {_count(matching)}: {listed}?", yes=yes):
+        say("Nothing was removed.")
         return 0
-    gone = goals.remove_like(pattern)
-    console().print(f"{_count(gone)} removed: {', '.join(str(goal.id) for goal in gone)}")
+    removed = goals.remove_like(pattern)
+    say(f"{_count(removed)} removed: {', '.join(str(goal.id) for goal in removed)}")
     return 0
 
 
@@ -105,7 +100,7 @@ def remove_like(
 def link_expert(goal_id: GoalId, expert_id: Expert, /) -> int:
     """Let an expert serve a goal."""
     _goals().link_expert(goal_id, expert_id)
-    console().print(f"Expert {expert_id} serves goal {goal_id}.")
+    say(f"Expert {expert_id} serves goal {goal_id}.")
     return 0
 
 
@@ -113,7 +108,7 @@ def link_expert(goal_id: GoalId, expert_id: Expert, /) -> int:
 def unlink_expert(goal_id: GoalId, expert_id: Expert, /) -> int:
     """End that an expert serves a goal."""
     _goals().unlink_expert(goal_id, expert_id)
-    console().print(f"Expert {expert_id} no longer serves goal {goal_id}.")
+    say(f"Expert {expert_id} no longer serves goal {goal_id}.")
     return 0
 
 
@@ -128,16 +123,10 @@ def list_for_expert(expert_id: Expert, /, *, json: Json = False) -> int:
 def get_expert(goal_id: GoalId, /, *, json: Json = False) -> int:
     """The experts that serve a goal."""
     goals = _goals()
-    found = goals.get_expert(goal_id)
-    if json:
-        show_json(found)
-    elif not found:
-        console().print(f"No expert serves goal {goal_id}; 'lab goals link-expert {goal_id} EXPERT' links one.")
-    else:
-        cards = goals.registry.read()
-        rows = [(name, (cards.get(name).name if name in cards else "not in the registry") or "-") for name in found]
-        show_table(("expert", "name"), rows)
-    return 0
+    experts, cards = goals.get_expert(goal_id), goals.registry.read()
+    rows = [(name, (cards.get(name).name if name in cards else "not in the registry") or "-") for name in experts]
+    none = f"No expert serves goal {goal_id}; 'lab goals link-expert {goal_id} EXPERT' links one."
+    return show_list(experts, ("expert", "name"), rows, json=json, if_none=none)
 
 
 def _goals() -> Goals:
@@ -146,27 +135,14 @@ def _goals() -> Goals:
     return Goals(Workspace.find())
 
 
-def _show(goals: Goals, found: Sequence[Goal], if_none: str, *, json: bool) -> int:
+def _show(goals: Goals, chosen: Sequence[Goal], if_none: str, *, json: bool) -> int:
     experts = goals.experts_by_goal()
-    if json:
-        show_json([{**asdict(goal), "experts": experts.get(goal.id, [])} for goal in found])
-    elif not found:
-        console().print(printable(if_none))
-    else:
-        rows = [
-            (goal.id, "yes" if goal.active else "no", ", ".join(experts.get(goal.id, [])) or "-", goal.text)
-            for goal in found
-        ]
-        show_table(("id", "active", "experts", "goal"), rows, right=("id",))
-    return 0
-
-
-def _tell(goal: Goal, *, json: bool) -> int:
-    if json:
-        show_json(asdict(goal))
-    else:
-        console().print(f"Goal {goal.id} is {'active' if goal.active else 'inactive'}: {printable(goal.text)}")
-    return 0
+    rows = [
+        (goal.id, "yes" if goal.active else "no", ", ".join(experts.get(goal.id, [])) or "-", goal.text)
+        for goal in chosen
+    ]
+    content = [{**asdict(goal), "experts": experts.get(goal.id, [])} for goal in chosen]
+    return show_list(content, ("id", "active", "experts", "goal"), rows, json=json, right=("id",), if_none=if_none)
 
 
 def _count(goals: Sequence[Goal]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -16,7 +15,8 @@ from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.paths import LOG_FILE, Workspace
 from hrm_engine.store.runs import find_run
 from hrm_engine.store.status import live_state
-from lab.cli.console import console, printable
+from lab.cli.console import say, write
+from lab.cli.parameters import switch
 
 _POLL_S = 0.3
 
@@ -25,10 +25,7 @@ def logs(
     name: Annotated[str, Parameter(help="Name or id of a run, or the path of its folder.")],
     /,
     *,
-    follow: Annotated[
-        bool,
-        Parameter(name=["--follow", "-f"], negative="", show_default=False, help="Go on until the run ends."),
-    ] = False,
+    follow: Annotated[bool, switch("Go on until the run ends.", "--follow", "-f")] = False,
     lines: Annotated[int, Parameter(name=["--lines", "-n"], help="How many of the last lines; 0 = all.")] = 40,
 ) -> int:
     """Show the end of a run's log, or follow it while the run goes on."""
@@ -43,22 +40,22 @@ def logs(
     with file:
         decode = codecs.getincrementaldecoder("utf8")(errors="replace").decode
         for line in deque(file, maxlen=lines or None):
-            _write(decode(line))
+            write(decode(line))
         if follow:
             for fresh in _appended(file, log, folder):
-                _write(decode(fresh))
+                write(decode(fresh))
     return 0
 
 
 def _appended(file: BinaryIO, log: Path, folder: Path) -> Iterator[bytes]:
     """What is appended until the run has ended; from the beginning again where the log was cut."""
     while True:
-        # Asked before reading: what a run writes last must not fall between the two.
+        # Read before the file: what a run writes last must not fall between the two.
         running = live_state(folder) == "running"
         try:
             size = log.stat().st_size
         except OSError:
-            console(stderr=True).print(f"{log} was removed")
+            say(f"{log} was removed", stderr=True)
             return
         if size < file.tell():
             file.seek(0)
@@ -68,8 +65,3 @@ def _appended(file: BinaryIO, log: Path, folder: Path) -> Iterator[bytes]:
             time.sleep(_POLL_S)
         else:
             return
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
-    sys.stdout.flush()

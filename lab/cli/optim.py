@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from cyclopts import App
 
-from lab.cli.console import show_json, show_table
+from lab.cli.console import show_list
 from lab.cli.parameters import Json
 
 app = App(name="optim", help="List the optimizers.")
@@ -18,12 +18,9 @@ def list_(*, json: Json = False) -> int:
     from hrm_engine.optim.registry import list_rules
 
     rules = list_rules()
-    if json:
-        show_json([{**asdict(rule), "usable": not rule.refused} for rule in rules])
-        return 0
+    content = [{**asdict(rule), "usable": not rule.refused} for rule in rules]
     rows = [
         (rule.name, rule.source, rule.description if not rule.refused else f"cannot be used: {rule.refused}")
         for rule in rules
     ]
-    show_table(("name", "source", "remarks"), rows)
-    return 0
+    return show_list(content, ("name", "source", "remarks"), rows, json=json)

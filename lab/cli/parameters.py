@@ -6,6 +6,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-Json = Annotated[bool, Parameter(negative="", show_default=False, help="Write JSON instead.")]
-Yes = Annotated[bool, Parameter(negative="", show_default=False, help="Do not ask.")]
+
+def switch(text: str, *names: str) -> Parameter:
+    """A switch that is off and has no ``--no-...``."""
+    return Parameter(name=names or None, negative="", show_default=False, help=text)
+
+
+Json = Annotated[bool, switch("Write JSON instead.")]
+Yes = Annotated[bool, switch("Do not ask.")]
 Expert = Annotated[str, Parameter(name="EXPERT", help="Id of the expert, as 'lab experts list' shows it.")]
+Brain = Annotated[str, Parameter(help="Name or id of a brain, or the path of its folder.")]

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.text import Text
 
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, printable, show_json, show_table
+from lab.cli.console import relative, say, show_json, show_list, show_table
 from lab.cli.parameters import Json
-from lab.cli.places import relative
 from lab.runner.recipes import find_recipe, list_recipes
 
 app = App(name="recipes", help="List and show recipes.")
@@ -21,11 +19,8 @@ def list_(*, json: Json = False) -> int:
     """All recipes that come with the lab."""
     workspace = Workspace.find()
     recipes = [find_recipe(name, workspace) for name in list_recipes()]
-    if json:
-        show_json([{"name": item.name, "title": item.title, "description": item.description} for item in recipes])
-    else:
-        show_table(("name", "what it does"), [(item.name, item.description) for item in recipes])
-    return 0
+    content = [{"name": item.name, "title": item.title, "description": item.description} for item in recipes]
+    return show_list(content, ("name", "what it does"), [(item.name, item.description) for item in recipes], json=json)
 
 
 @app.command
@@ -44,19 +39,12 @@ def show(
     rows = [(item.name, item.type_name, plan.parameters[item.name], item.comment) for item in plan.declared.values()]
     if json:
         keys = ("name", "type", "default", "comment")
-        show_json(
-            {
-                "name": recipe.name,
-                "title": recipe.title,
-                "description": recipe.description,
-                "notebook": str(recipe.notebook),
-                "preset": recipe.preset,
-                "parameters": [dict(zip(keys, row, strict=True)) for row in rows],
-            }
-        )
+        parameters = [dict(zip(keys, row, strict=True)) for row in rows]
+        fields = {name: getattr(recipe, name) for name in ("name", "title", "description", "notebook", "preset")}
+        show_json({**fields, "parameters": parameters})
         return 0
-    console().print(Text(printable(f"{recipe.title}: {recipe.description}" if recipe.description else recipe.title)))
-    console().print(f"notebook: {relative(recipe.notebook, workspace)}\n")
+    say(f"{recipe.title}: {recipe.description}" if recipe.description else recipe.title)
+    say(f"notebook: {relative(recipe.notebook, workspace)}\n")
     show_table(("parameter", "type", "default", ""), rows)
-    console().print(f"\nlab run {recipe.name} -p name=value ...")
+    say(f"\nlab run {recipe.name} -p name=value ...")
     return 0

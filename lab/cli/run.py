@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from textwrap import indent
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +17,13 @@ from rich.text import Text
 
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, human_seconds, printable, show_facts, show_json
-from lab.cli.places import relative
+from lab.cli.console import console, human_seconds, printable, relative, say, show_facts, show_json
+from lab.cli.parameters import switch
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
     from lab.runner.execute import Progress
     from lab.runner.record import RunRecord
 
@@ -30,26 +33,18 @@ _STOPPING = "\nstopping: a training in the notebook gets up to two minutes to sa
 _SHOWN_ERROR_CHARS = 1000
 _SHOWN_VALUE_CHARS = 200
 _OUTPUT_INTERVAL_S = 5.0
+_GIVEN = "NAME=VALUE, as often as needed; checked before anything starts."
 
 
 def run(
     recipe: Annotated[str, Parameter(help="Name of a recipe ('lab recipes list'), or the path of a notebook.")],
     /,
     *,
-    parameter: Annotated[
-        list[str] | None,
-        Parameter(
-            name=["--parameter", "-p"],
-            negative="",
-            help="NAME=VALUE, as often as needed; checked before anything starts.",
-        ),
-    ] = None,
+    parameter: Annotated[list[str] | None, Parameter(name=["--parameter", "-p"], negative="", help=_GIVEN)] = None,
     cell_timeout: Annotated[
         int | None, Parameter(help="Longest time of one cell in seconds. Default: no limit.")
     ] = None,
-    json: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Write run.json to stdout at the end.")
-    ] = False,
+    json: Annotated[bool, switch("Write run.json to stdout at the end.")] = False,
 ) -> int:
     """Run a recipe or a notebook from top to bottom; exit code 1 if it fails."""
     from lab.runner.execute import plan_run, run_notebook
@@ -59,12 +54,8 @@ def run(
         raise ConfigError(f"--cell-timeout {cell_timeout}: use at least 1 second")
     workspace = Workspace.find()
     plan = plan_run(find_recipe(recipe, workspace), dict(_pair(text) for text in parameter or ()))
-    with _stopping_on_signals():
-        if json:
-            record = run_notebook(plan, workspace=workspace, cell_timeout_s=cell_timeout)
-        else:
-            with run_view(plan.recipe.title) as view:
-                record = run_notebook(plan, workspace=workspace, cell_timeout_s=cell_timeout, observer=view)
+    with _stopping_on_signals(), nullcontext() if json else run_view(plan.recipe.title) as view:
+        record = run_notebook(plan, workspace=workspace, cell_timeout_s=cell_timeout, observer=view)
     if json:
         show_json(record.as_json())
     else:
@@ -83,28 +74,23 @@ def _show_end(record: RunRecord, workspace: Workspace) -> None:
     out = console()
     out.print()
     if record.error is not None:
-        where = (
-            "before the first cell"
-            if record.error.cell is None
-            else f"in cell {record.error.cell}: {record.error.source}"
-        )
+        cell = record.error.cell
+        where = "before the first cell" if cell is None else f"in cell {cell}: {record.error.source}"
         out.print(Text.assemble(("failed ", "bold red"), printable(where)))
-        out.print(Text(printable(f"{record.error.type}: {record.error.message}")[:_SHOWN_ERROR_CHARS]))
+        say(f"{record.error.type}: {record.error.message}"[:_SHOWN_ERROR_CHARS])
     else:
-        took = human_seconds(record.seconds or 0.0)
-        out.print(Text.assemble((record.status, "bold green"), f" in {took}"))
+        out.print(Text.assemble((record.status, "bold green"), f" in {human_seconds(record.seconds or 0.0)}"))
     for label, text in record.blocks.items():
-        out.print()
-        out.print(Text(f"  {printable(label)}", style="bold"))
-        out.print(Text(indent(printable(text), "    ")))
+        say(f"\n  {label}", style="bold")
+        say(indent(printable(text), "    "))
     if record.blocks:
-        out.print()
+        say()
     facts: list[tuple[str, object]] = [(label, _short(value)) for label, value in record.summary.items()]
     facts += [("bundle", path) for path in record.bundles]
     facts.append(("notebook", relative(record.folder / record.notebook, workspace)))
     if record.report:
         facts.append(("HTML", relative(record.folder / record.report, workspace)))
-    show_facts([*facts, ("look at it", "lab dashboard")], indent="  ")
+    show_facts([*facts, ("look at it", "lab dashboard")], "  ")
 
 
 def _short(value: object) -> str:
@@ -115,54 +101,33 @@ def _short(value: object) -> str:
 class _View:
     """One line for each heading of the notebook, and the last printed line now and then."""
 
-    def __init__(self) -> None:
-        self._out = console()
+    def __init__(self, out: Console, status: Status | None) -> None:
+        self._out, self._status = out, status
         self._heading = ""
-        self._began = time.monotonic()
-        self._last = self._began
-        self._status = self._out.status("starting the kernel ...") if self._out.is_terminal else None
+        self._began = self._last = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         """Show one step of the run."""
         text = printable(progress.text)
-        if progress.kind == "cell":
-            if text and text != self._heading:
-                self._heading = text
-                self._out.print(Text.assemble((f"[{progress.cell}/{progress.num_cells}] ", "dim"), text))
-            self._show(text)
-            return
-        line = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-        if line:
-            self._show(line)
-
-    def _show(self, line: str) -> None:
-        if self._status is not None:
-            self._status.update(Text(f"{human_seconds(time.monotonic() - self._began)}  {line}"[: self._out.width - 4]))
-        elif time.monotonic() - self._last >= _OUTPUT_INTERVAL_S and line != self._heading:
+        if progress.kind == "output":
+            text = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+        elif text and text != self._heading:
+            self._heading = text
+            self._out.print(Text.assemble((f"[{progress.cell}/{progress.num_cells}] ", "dim"), text))
+        if self._status is not None and text:
+            self._status.update(Text(f"{human_seconds(time.monotonic() - self._began)}  {text}"[: self._out.width - 4]))
+        elif text and time.monotonic() - self._last >= _OUTPUT_INTERVAL_S and text != self._heading:
             self._last = time.monotonic()
-            self._out.print(f"        {line}")
-
-    def start(self) -> None:
-        """Begin to show."""
-        if self._status is not None:
-            self._status.start()
-
-    def stop(self) -> None:
-        """Take away what moves."""
-        if self._status is not None:
-            self._status.stop()
+            self._out.print(f"        {text}")
 
 
 @contextmanager
 def run_view(title: str) -> Iterator[_View]:
-    """A view for the present stdout."""
-    console().print(Text(printable(title), style="bold"))
-    view = _View()
-    view.start()
-    try:
-        yield view
-    finally:
-        view.stop()
+    """A view for the present stdout; what moves is taken away at the end."""
+    say(title, style="bold")
+    out = console()
+    with out.status("starting the kernel ...") if out.is_terminal else nullcontext() as status:
+        yield _View(out, status)
 
 
 @contextmanager

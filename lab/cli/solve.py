@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hrm_engine.config import build_config
 from hrm_engine.config.solving import PuzzleConfig, SolveConfig
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, human_count, show_facts, show_json
+from lab.cli.console import human_count, say, show_facts, show_json
 from lab.cli.flags import config_flags
 from lab.cli.parameters import Json
 from lab.cli.steering import show_use, steered, use_json
@@ -18,12 +17,14 @@ if TYPE_CHECKING:
     from hrm_engine.inference.puzzles.solve import Solutions
     from hrm_engine.inference.puzzles.trace import Segment, Trace
 
+_OF_A_ROW = (
+    "halted", "confidence", "start", "depth", "segments", "solved_by_verifier", "restarts", "restart_segments",
+)  # fmt: skip
+
 
 @config_flags(SolveConfig)
-def solve(*, json: Json = False, **given: Any) -> int:
+def solve(settings: SolveConfig, *, json: Json = False) -> int:
     """Solve a puzzle: the board beside the answer, and whether it is valid. * marks cells that a segment changed."""
-    settings = build_config(SolveConfig, overrides=given, typed=True)
-
     import numpy as np
 
     from hrm_engine import inference
@@ -55,7 +56,7 @@ def solve(*, json: Json = False, **given: Any) -> int:
         return 0
     for row, question in enumerate(questions):
         if row:
-            console().print()
+            say()
         _show(loaded, question, solutions, row, traces[row])
     show_use(used, settings.goals)
     return 0
@@ -83,14 +84,7 @@ def _board_json(
         "answer": board.to_text(solutions.answers[row]),
         "is_valid": None if solutions.is_valid is None else bool(solutions.is_valid[row]),
         "is_right": question.is_right(board, solutions.answers[row]),
-        "halted": bool(solutions.halted[row]),
-        "confidence": float(solutions.confidence[row]),
-        "start": int(solutions.start[row]),
-        "depth": int(solutions.depth[row]),
-        "segments": int(solutions.segments[row]),
-        "solved_by_verifier": bool(solutions.solved_by_verifier[row]),
-        "restarts": int(solutions.restarts[row]),
-        "restart_segments": int(solutions.restart_segments[row]),
+        **{name: getattr(solutions, name)[row].item() for name in _OF_A_ROW},
     }
     if question.warning:
         content["warning"] = question.warning
@@ -102,7 +96,7 @@ def _show(bundle: PuzzleBundle, question: Puzzle, solutions: Solutions, row: int
     from lab.cli.board_view import board_lines, side_by_side
 
     if question.warning:
-        console(stderr=True).print(f"warning: {question.warning}", style="yellow")
+        say(f"warning: {question.warning}", style="yellow", stderr=True)
     card, board, answer = bundle.card, bundle.card.board, solutions.answers[row]
     if traced is not None:
         for segment in traced.segments:
@@ -131,11 +125,8 @@ def _facts(
     if solutions.start[row] or solutions.segments[row] > solutions.depth[row]:
         facts.append(("all starts", f"{solutions.segments[row]} segments; start {solutions.start[row]} answered"))
     if solutions.restarts[row]:
-        end = (
-            "solved by a restart that the verifier accepted"
-            if solutions.solved_by_verifier[row]
-            else "not solved by any"
-        )
+        is_solved = solutions.solved_by_verifier[row]
+        end = "solved by a restart that the verifier accepted" if is_solved else "not solved by any"
         facts.append(("restarts", f"{solutions.restarts[row]}, {solutions.restart_segments[row]} segments: {end}"))
     facts.append(("cost", f"{human_count(solutions.flops)}FLOP"))
     return facts
@@ -152,16 +143,9 @@ def _show_segment(traced: Trace, segment: Segment) -> None:
         words.append("halts here")
     elif traced.halted_at is not None and segment.number > traced.halted_at:
         words.append("beyond its halt")
-    console().print(", ".join(words), style="bold")
+    say(", ".join(words), style="bold")
     boards = [traced.inputs, *(one.prediction for one in traced.segments)]
     shape = traced.height, traced.width
-    lines = board_lines(
-        traced.board,
-        segment.prediction,
-        shape,
-        extent(boards, *shape),
-        given=traced.inputs,
-        changed=segment.changed,
-    )
-    side_by_side([lines])
-    console().print()
+    region, marks = extent(boards, *shape), segment.changed
+    side_by_side([board_lines(traced.board, segment.prediction, shape, region, given=traced.inputs, changed=marks)])
+    say()

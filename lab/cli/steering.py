@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hrm_engine.config.writing import GoalsConfig
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, printable
+from lab.cli.console import printable, say
 
 if TYPE_CHECKING:
     from hrm_engine.bundles.bundle import Bundle, PuzzleBundle
@@ -24,7 +24,7 @@ def steered(bundle: Bundle | PuzzleBundle, goals: GoalsConfig, workspace: Worksp
     if goals.goal is not None:
         notes = steer(bundle, goals=_numbers(goals.goal), workspace=workspace, strength=goals.goal_bias_strength)
     for sentence in notes:
-        console(stderr=True).print(f"warning: {printable(sentence)}", style="yellow")
+        say(f"warning: {sentence}", style="yellow", stderr=True)
 
 
 def show_use(used: Sequence[ExpertUse], goals: GoalsConfig) -> None:
@@ -32,7 +32,7 @@ def show_use(used: Sequence[ExpertUse], goals: GoalsConfig) -> None:
     for one in used if goals.goal is not None else ():
         share = "no tokens yet" if one.token_share is None else f"{one.token_share:.1%} of the tokens"
         state = f"bias {one.bias:g}" if one.is_active else "inactive"
-        console(stderr=True).print(f"expert {one.expert_id} in {one.layer}: {state}, {share}", style="dim")
+        say(f"expert {one.expert_id} in {one.layer}: {state}, {share}", style="dim", stderr=True)
 
 
 def use_json(used: Sequence[ExpertUse]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hrm_engine.config import TrainConfig, build_config, kinds, load_preset
 from hrm_engine.config.beginning import Beginning
 from hrm_engine.config.kinds import Kind
 from hrm_engine.store.paths import Workspace
-from lab.cli.flags import SELF, config_flags, taken
+from lab.cli.flags import SELF, config_flags
 
 START = Group("Run", help="Which configuration, and whether a run begins, goes on or is forked.", sort_key=1)
 
@@ -54,35 +54,31 @@ def app_of_kinds(name: str, text: str, command_of: Callable[[Kind], Callable[...
 
 def _command(kind: Kind) -> Callable[..., int]:
     @config_flags(Beginning, {SELF: START})
-    def train(*, config: Preset = None, **given: Any) -> int:
-        how = build_config(Beginning, overrides=taken(Beginning, given), typed=True)
-        return _train(kinds.chosen(kind, given).config, config, how, given)
+    def train(settings: Beginning, *, config: Preset = None, **given: Any) -> int:
+        workspace, model = Workspace.find(), kinds.chosen(kind, given).config
+        preset = preset_of(config, model, workspace)
+        if not settings.has_saved_settings:
+            build_config(model, preset=preset, overrides=given, typed=True)  # a wrong setting should not wait for torch
+
+        from hrm_engine.training import Trainer, drive, settle
+        from lab.cli.train_view import train_view
+
+        settled = settle(model, given, settings, workspace, preset=preset)
+        with train_view(workspace) as view:
+            result = drive(Trainer(settled, settings, command_line=sys.argv, workspace=workspace, observer=view))
+        view.finish(result)
+        return result.exit_code
 
     train.__doc__ = kind.about
     return train
 
 
-def _train(kind: type[TrainConfig], preset_name: str | None, how: Beginning, given: dict[str, Any]) -> int:
-    workspace = Workspace.find()
-    preset = {} if preset_name is None else load_preset(preset_place(preset_name, workspace), kind)
-    if not how.has_saved_settings:
-        build_config(kind, preset=preset, overrides=given, typed=True)  # a wrong setting should not wait for torch
-
-    from hrm_engine.training import Trainer, drive, settle
-    from lab.cli.train_view import train_view
-
-    settings = settle(kind, given, how, workspace, preset=preset)
-    with train_view(workspace) as view:
-        result = drive(Trainer(settings, how, command_line=sys.argv, workspace=workspace, observer=view))
-    view.finish(result)
-    return result.exit_code
-
-
-def preset_place(name_or_file: str, workspace: Workspace) -> str | Path:
-    """Files are taken from the workspace root, like every path on the command line."""
-    if Path(name_or_file).suffix in {".yaml", ".yml"}:
-        return workspace.resolve(name_or_file)
-    return name_or_file
+def preset_of(name_or_file: str | None, model: type[TrainConfig], workspace: Workspace) -> dict[str, Any]:
+    """The preset of a command line; files are taken from the workspace root, like every path there."""
+    if name_or_file is None:
+        return {}
+    is_file = Path(name_or_file).suffix in {".yaml", ".yml"}
+    return load_preset(workspace.resolve(name_or_file) if is_file else name_or_file, model)
 
 
 def __getattr__(name: str) -> App:

@@ -18,27 +18,25 @@ from rich.text import Text
 from hrm_engine.config import kinds
 from hrm_engine.config.kinds import Kind
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, human_count, human_seconds, printable, show_facts
-from lab.cli.places import relative
+from lab.cli.console import console, human_count, human_seconds, printable, relative, show_facts
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from hrm_engine.training import TrainResult
 
 _PLAIN_INTERVAL_S = 10.0
 _SAMPLE_CHARS = 110
-_NOTICES = {
-    "oom": "yellow",
-    "nan": "yellow",
-    "spike": "yellow",
-    "stop": "cyan",
-}
-_UNTOLD = {"ts", "run_id", "event", "step", "message", "nonfinite"}
+_TASK: TaskID = 0  # type: ignore[assignment]
+"""The only line of the progress bar."""
+_NOTICES = {"oom": "yellow", "nan": "yellow", "spike": "yellow", "stop": "cyan"}
+_NOT_SHOWN = {"ts", "run_id", "event", "step", "message", "nonfinite"}
 
 
 class TrainView:
     """Turns metrics rows into output; ``bar`` is None where stdout is no terminal."""
 
-    def __init__(self, workspace: Workspace, bar: _Bar | None) -> None:
+    def __init__(self, workspace: Workspace, bar: Progress | None) -> None:
         self._workspace = workspace
         self._bar = bar
         self._out = bar.console if bar else console()
@@ -61,7 +59,7 @@ class TrainView:
             text = " ".join(printable(row.get("text", "")).split())[:_SAMPLE_CHARS]
             self._out.print(Text.assemble(self._step(row), ("sample  ", "dim"), Text(text, style="italic")))
         elif event in _NOTICES:
-            self._out.print(Text.assemble(self._step(row), (f"{event}  ", _NOTICES[event]), _told(row)))
+            self._out.print(Text.assemble(self._step(row), (f"{event}  ", _NOTICES[event]), _notice(row)))
 
     def finish(self, result: TrainResult) -> None:
         """The last lines: how it ended, where the bundle lies, what to do with it."""
@@ -79,7 +77,7 @@ class TrainView:
         if result.state != "finished" and self._kind is not None:
             resume = f"{self._kind.command_line} --resume {self._kind.run.name_flag}"
             facts.append(("go on", f"{resume} {shlex.quote(result.run_dir.name)}"))
-        show_facts([*facts, ("look at it", "lab dashboard")], indent="  ")
+        show_facts([*facts, ("look at it", "lab dashboard")], "  ")
 
     def _name(self, run_dir: Path) -> str:
         """What other commands call the run: its name where its kind has its home, else its path."""
@@ -104,12 +102,13 @@ class TrainView:
         for message in row.get("messages") or ():
             self._out.print(Text(f"- {printable(message)}"))
         if self._bar:
-            self._bar.begin(self._total, self._first_step)
+            self._bar.reset(_TASK, total=self._total, completed=self._first_step, description="training")
 
     def _progress(self, row: Mapping[str, Any]) -> None:
         step = int(row.get("step") or 0)
         if self._bar:
-            self._bar.move(step, f"loss {_number(row.get('loss'))}", self._speed(row))
+            loss = f"loss {_number(row.get('loss'))}"
+            self._bar.update(_TASK, completed=step, loss=loss, speed=self._speed(row))
             return
         now = time.monotonic()
         if step < self._total and now - self._last_line < _PLAIN_INTERVAL_S:
@@ -137,19 +136,17 @@ def train_view(workspace: Workspace) -> Iterator[TrainView]:
     if not out.is_terminal:
         yield TrainView(workspace, None)
         return
-    bar = _Bar(out)
-    bar.prepare()
-    try:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    loss, speed, left = TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[speed]}"), TextColumn("left")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), loss, speed, TimeRemainingColumn())
+    with Progress(*columns, left, console=out, transient=True, refresh_per_second=4) as bar:
+        bar.add_task("reading the data, building the network ...", total=None, loss="", speed="")
         yield TrainView(workspace, bar)
-    finally:
-        bar.end()
 
 
 def evaluation_line(row: Mapping[str, Any]) -> str:
-    """``validation loss 4.1 (unigram 6.2)  perplexity 61  accuracy 28.4 %  by depth 4.3 4.1  by itself 4.1 at 1.4``.
-
-    Or what puzzles have.
-    """
+    """``validation loss 4.1 (unigram 6.2)  perplexity 61  accuracy 28.4 %  ...``, or what puzzles have."""
     if "exact_accuracy" in row:
         return _puzzle_line(row)
     parts = [f"validation loss {_number(row.get('loss'))}"]
@@ -189,53 +186,10 @@ def _puzzle_line(row: Mapping[str, Any]) -> str:
     return f"{solved}  cells {share.get('cell_accuracy', '-')} ({baselines})  {row.get('num_rows'):,} puzzles"
 
 
-class _Bar:
-    """The progress bar of rich, begun when the number of steps is known."""
-
-    def __init__(self, out: Any) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.console = out
-        self._progress = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=out,
-            transient=True,
-            refresh_per_second=4,
-        )
-        self._task: Any = None
-        self._status = out.status("reading the data, building the network ...")
-
-    def prepare(self) -> None:
-        """Show that work goes on before there is anything to count."""
-        self._status.start()
-
-    def begin(self, total: int, done: int) -> None:
-        """Draw the bar for ``total`` steps, of which ``done`` are behind."""
-        self._status.stop()
-        self._task = self._progress.add_task("", total=total, completed=done, loss="", speed="")
-        self._progress.start()
-
-    def move(self, step: int, loss: str, speed: str) -> None:
-        """Show that ``step`` is done."""
-        if self._task is not None:
-            self._progress.update(self._task, completed=step, loss=loss, speed=speed)
-
-    def end(self) -> None:
-        """Take everything that moves away; lines above it stay."""
-        self._status.stop()
-        self._progress.stop()
-
-
-def _told(row: Mapping[str, Any]) -> str:
+def _notice(row: Mapping[str, Any]) -> str:
     if row.get("message"):
         return printable(row["message"])
-    return "  ".join(f"{name} {printable(value)}" for name, value in row.items() if name not in _UNTOLD)
+    return "  ".join(f"{name} {printable(value)}" for name, value in row.items() if name not in _NOT_SHOWN)
 
 
 def _number(value: Any, digits: int = 3) -> str:

@@ -102,34 +102,19 @@ def run_notebook(
     workspace: Workspace,
     cell_timeout_s: int | None = None,
     output_cap_chars: int = DEFAULT_CAP,
-    observer: Callable[[Progress], None] = lambda progress: None,
+    observer: Callable[[Progress], None] | None = None,
 ) -> RunRecord:
     """Execute a plan and return its record; a failing notebook is a record with status ``failed``, not an exception.
 
     Args:
         cell_timeout_s: longest time of one cell in seconds.
         output_cap_chars: characters of each stream of one cell that reach the notebook.
-        observer: told of every cell and of what is printed, in this thread.
+        observer: called with every cell and what is printed, in this thread.
 
     Raises:
         StorageError: the run's folder cannot be written.
         KeyboardInterrupt, SystemExit: passed on after the kernel has ended and the record says ``stopped``.
     """
-    record = _begin(plan, workspace)
-    began = time.monotonic()
-    failed: CellError | None = None
-    status: Status = "stopped"
-    try:
-        failed = _execute(plan, record, workspace, cell_timeout_s, output_cap_chars, observer)
-        status = "failed" if failed else "finished"
-    finally:
-        # Also on Ctrl-C: nothing of the kernel stays behind, and run.json says how it ended.
-        end_processes(record.run_id)
-        record = _finish(record, status, time.monotonic() - began, failed)
-    return record
-
-
-def _begin(plan: Plan, workspace: Workspace) -> RunRecord:
     run_id = new_run_id(plan.recipe.name)
     folder = workspace.notebooks.absolute() / run_id
     ensure_writable(folder)
@@ -139,40 +124,47 @@ def _begin(plan: Plan, workspace: Workspace) -> RunRecord:
         recipe=plan.recipe.name,
         source=str(plan.recipe.notebook),
         notebook=f"{plan.recipe.name}.ipynb",
-        report=None,
         parameters=plan.parameters,
         hash=run_hash(plan.notebook.cells, plan.parameters),
         started=now_iso(),
     )
     record.save()
+    began = time.monotonic()
+    error: CellError | None = None
+    status: Status = "stopped"
+    environment = kernel_environment(run_id=run_id, root=workspace.root, log=folder / OUTPUT_LOG, cap=output_cap_chars)
+    try:
+        error = _execute(plan, record, environment, cell_timeout_s, observer or (lambda progress: None))
+        status = "failed" if error else "finished"
+    finally:
+        # Also on Ctrl-C: nothing of the kernel stays behind, and run.json says how it ended.
+        end_processes(run_id)
+        record = _finish(record, status, time.monotonic() - began, error)
     return record
 
 
 def _execute(
     plan: Plan,
     record: RunRecord,
-    workspace: Workspace,
+    environment: dict[str, str],
     cell_timeout_s: int | None,
-    output_cap_chars: int,
     observer: Callable[[Progress], None],
 ) -> CellError | None:
     """Run all cells; what stopped them, if anything did."""
     target = record.folder / record.notebook
+    num_cells = len(plan.notebook.cells) + bool(plan.given)
     headings = _Headings()
     # papermill looks up engines by name in a table of its own.
     papermill_engines.register(NAME, LabEngine)
     with (record.folder / KERNEL_LOG).open("wb") as kernel_log:
         session = Session(
             cwd=plan.recipe.notebook.parent,
-            env=kernel_environment(
-                run_id=record.run_id, root=workspace.root, log=record.folder / OUTPUT_LOG, cap=output_cap_chars
-            ),
+            env=environment,
             kernel_log=kernel_log,
             cell_timeout_s=cell_timeout_s,
             on_cell=lambda index, cell: observer(Progress(index + 1, num_cells, "cell", headings.of(cell))),
             on_output=lambda text: observer(Progress((session.cell or 0) + 1, num_cells, "output", text)),
         )
-        num_cells = len(plan.notebook.cells) + bool(plan.given)
         try:
             with _papermill_trusts_us():
                 papermill.execute_notebook(
@@ -189,13 +181,17 @@ def _execute(
         except PapermillExecutionError as error:
             return CellError(error.cell_index + 1, _first_line(error.source), error.ename, error.evalue)
         except (CellTimeoutError, DeadKernelError) as error:
-            return _stopped_in(session, target, *failure_of(error, session))
+            kind, message = failure_of(error, session)
+            if session.cell is None:
+                return CellError(None, "", kind, message)
+            source = nbformat.read(target, as_version=4).cells[session.cell].source
+            return CellError(session.cell + 1, _first_line(source), kind, message)
         except RuntimeError as error:
             # nbclient and jupyter_client raise it when a kernel does not come up; its own words tell why.
             if session.cell is not None:
                 raise
-            said = (record.folder / KERNEL_LOG).read_text(encoding="utf8", errors="replace")
-            return CellError(None, "", "KernelNotStarted", f"{error}\n{said[-_KERNEL_LOG_TAIL_CHARS:]}".strip())
+            log = (record.folder / KERNEL_LOG).read_text(encoding="utf8", errors="replace")
+            return CellError(None, "", "KernelNotStarted", f"{error}\n{log[-_KERNEL_LOG_TAIL_CHARS:]}".strip())
     return None
 
 
@@ -214,14 +210,17 @@ def _papermill_trusts_us() -> Iterator[None]:
 def _finish(record: RunRecord, status: Status, seconds: float, error: CellError | None) -> RunRecord:
     """Save the record, then the notebook and its HTML, so that nothing in them can hide how the run ended."""
     target = record.folder / record.notebook
+    record = replace(record, status=status, ended=now_iso(), seconds=round(seconds, 3), error=error)
     if not target.is_file():  # interrupted before papermill had written it
-        record = record.end(status, seconds=seconds, error=error)
         record.save()
         return record
-    notebook = nbformat.read(target, as_version=4)
-    notebook = remove_error_markers(notebook)
-    _mark_cells(notebook, error)
-    record = record.end(status, seconds=seconds, error=error, **vars(read_summary(notebook.cells)))
+    notebook = remove_error_markers(nbformat.read(target, as_version=4))
+    if error is not None and error.cell is not None:
+        # papermill counts cells that it never reached as completed
+        for number, cell in enumerate(notebook.cells, start=1):
+            if number >= error.cell and "papermill" in cell.metadata:
+                cell.metadata.papermill["status"] = "failed" if number == error.cell else "pending"
+    record = replace(record, **vars(read_summary(notebook.cells)))
     record.save()
     write_text(target, nbformat.writes(notebook))
     report = f"{target.stem}.html"
@@ -229,22 +228,6 @@ def _finish(record: RunRecord, status: Status, seconds: float, error: CellError 
     record = replace(record, report=report)
     record.save()
     return record
-
-
-def _stopped_in(session: Session, target: Path, kind: str, message: str) -> CellError:
-    cells = nbformat.read(target, as_version=4).cells
-    number = session.cell
-    source = "" if number is None else _first_line(cells[number].source)
-    return CellError(None if number is None else number + 1, source, kind, message)
-
-
-def _mark_cells(notebook: nbformat.NotebookNode, error: CellError | None) -> None:
-    """Correct the status of the cells after a failure: papermill counts cells that it never reached as completed."""
-    if error is None or error.cell is None:
-        return
-    for number, cell in enumerate(notebook.cells, start=1):
-        if number >= error.cell and "papermill" in cell.metadata:
-            cell.metadata.papermill["status"] = "failed" if number == error.cell else "pending"
 
 
 def _first_line(source: str) -> str:

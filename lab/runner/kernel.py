@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -72,12 +72,9 @@ def end_processes(run_id: str) -> int:
     """End what is left of a run, politely first; how many processes there were."""
     left = list(processes_of(run_id))
     for process in left:
-        _ignoring_gone(process.terminate)
+        with suppress(psutil.Error):
+            process.terminate()
     for process in psutil.wait_procs(left, timeout=_END_LIMIT_S)[1] if left else ():
-        _ignoring_gone(process.kill)
+        with suppress(psutil.Error):
+            process.kill()
     return len(left)
-
-
-def _ignoring_gone(action: Callable[[], object]) -> None:
-    with suppress(psutil.Error):
-        action()

@@ -28,15 +28,7 @@ from hrm_engine.errors import NotebookError
 
 TAG = "parameters"
 
-_PLAIN: dict[str, Any] = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "bool": bool,
-    "None": None,
-    "list": list,
-    "dict": dict,
-}
+_PLAIN: dict[str, Any] = {kind.__name__: kind for kind in (int, float, str, bool, list, dict)}
 
 
 @dataclass(frozen=True)
@@ -92,7 +84,9 @@ def check_values(declared: Mapping[str, Parameter], given: Mapping[str, Any], wh
         try:
             values[name] = convert(declared[name].annotation, value)
         except ValueError as error:
-            problems.append(f"{name}={_short(value)}: {error} (declared as {declared[name].type_name})")
+            text = repr(value)
+            shown = text if len(text) <= 80 else f"{text[:77]}..."
+            problems.append(f"{name}={shown}: {error} (declared as {declared[name].type_name})")
     if problems:
         raise NotebookError(f"{where}: " + "; ".join(problems))
     return values
@@ -101,14 +95,17 @@ def check_values(declared: Mapping[str, Parameter], given: Mapping[str, Any], wh
 def convert(annotation: Any, value: Any) -> Any:
     """``value`` as ``annotation``; text is read, other values must have the type already. Raises ValueError."""
     adapter = TypeAdapter(_exact(annotation), config=ConfigDict(allow_inf_nan=False))
+    members = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
     try:
-        if not isinstance(value, str) or _takes_text(annotation):
+        if not isinstance(value, str) or str in members:
             return adapter.validate_python(value, strict=True)
-        if value == "None" and type(None) in typing.get_args(annotation):
+        if value == "None" and type(None) in members:
             return None
-        if _is_container(annotation):
-            return adapter.validate_python(_from_json(value), strict=True)
+        if {list, dict} & {typing.get_origin(member) or member for member in members}:
+            return adapter.validate_python(json.loads(value), strict=True)
         return adapter.validate_strings(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f'write it as JSON, like [1, 2] or {{"a": 1}} ({error.msg})') from error
     except ValidationError as error:
         reasons = dict.fromkeys(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
         raise ValueError(" or ".join(reasons)) from error
@@ -122,16 +119,16 @@ def _parse(source: str, where: str) -> dict[str, Parameter]:
     except (ValueError, RecursionError) as error:  # a NUL character; brackets nested without end
         raise NotebookError(f"{where}: the parameters do not parse: {error}") from error
     lines = source.splitlines()
-    found: dict[str, Parameter] = {}
+    declared: dict[str, Parameter] = {}
     for statement in tree.body:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue  # a text that explains the cell
         place = f"{where}, line {statement.lineno}"
         parameter = _declaration(statement, place, _comment(lines, statement))
-        if parameter.name in found:
+        if parameter.name in declared:
             raise NotebookError(f"{place}: {parameter.name} is declared twice")
-        found[parameter.name] = parameter
-    return found
+        declared[parameter.name] = parameter
+    return declared
 
 
 def _declaration(statement: ast.stmt, where: str, comment: str) -> Parameter:
@@ -147,9 +144,8 @@ def _declaration(statement: ast.stmt, where: str, comment: str) -> Parameter:
     try:
         default = ast.literal_eval(statement.value)
     except ValueError as error:
-        raise NotebookError(
-            f"{where}: the default of {target.id} is not a literal; compute it in a later cell"
-        ) from error
+        message = f"{where}: the default of {target.id} is not a literal; compute it in a later cell"
+        raise NotebookError(message) from error
     if isinstance(statement, ast.Assign):
         if default is None:
             raise NotebookError(f"{where}: write the type of {target.id}, for example '{target.id}: str | None = None'")
@@ -205,27 +201,8 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
-    return typing.get_args(annotation) if _is_union(annotation) else (annotation,)
-
-
 def _is_union(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
-
-
-def _takes_text(annotation: Any) -> bool:
-    return str in _members(annotation)
-
-
-def _is_container(annotation: Any) -> bool:
-    return any((typing.get_origin(member) or member) in (list, dict) for member in _members(annotation))
-
-
-def _from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f'write it as JSON, like [1, 2] or {{"a": 1}} ({error.msg})') from error
 
 
 def _comment(lines: list[str], statement: ast.stmt) -> str:
@@ -242,8 +219,3 @@ def _unknown(name: str, declared: Mapping[str, Parameter]) -> str:
     near = difflib.get_close_matches(name, declared, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else f"it takes {', '.join(declared)}"
     return f"unknown parameter {name!r}: {hint}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -11,6 +11,7 @@ parameters: {steps: 300}      # defaults, on top of the notebook's own
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,19 +57,18 @@ class Recipe:
         """
         if self.preset is None:
             return
+        # The preset by name, or its file as the notebook's kernel resolves it, which runs beside the notebook.
+        chosen: str | Path = str(values.get("preset", self.preset))
+        if Path(chosen).suffix in {".yaml", ".yml"}:
+            chosen = self.notebook.parent.absolute() / chosen
         try:
             model = _training_of(self.preset)
             known = leaves(model)
             settings = {name: value for name, value in values.items() if name in known and value is not None}
             # as of a preset: a notebook hands over all its parameters, also those that do nothing beside the others
-            build_config(model, preset={**load_preset(self._chosen_preset(values), model), **settings})
+            build_config(model, preset={**load_preset(chosen, model), **settings})
         except ConfigError as error:
             raise NotebookError(f"recipe {self.name}: {error}") from error
-
-    def _chosen_preset(self, values: Mapping[str, Any]) -> str | Path:
-        """The preset by name, or its file as the notebook's kernel finds it, which runs beside the notebook."""
-        chosen = str(values.get("preset", self.preset))
-        return self.notebook.parent.absolute() / chosen if Path(chosen).suffix in {".yaml", ".yml"} else chosen
 
 
 def _training_of(preset: str) -> type[TrainConfig]:
@@ -76,10 +76,9 @@ def _training_of(preset: str) -> type[TrainConfig]:
     recorded = load_preset(preset).get("kind")
     kind = kinds.named(recorded)
     if kind is None:
-        known = ", ".join(kinds.table())
         raise ConfigError(
             f"preset {preset} is for no training of the lab (kind: {recorded!r}): begin it with a line such as "
-            f"'kind: {kinds.TEXT.name}'; there are {known}"
+            f"'kind: {kinds.TEXT.name}'; there are {', '.join(kinds.table())}"
         )
     return kind.config
 
@@ -100,7 +99,9 @@ def find_recipe(name_or_path: str, workspace: Workspace) -> Recipe:
         notebook = workspace.resolve(name_or_path)
         if not notebook.is_file():
             raise NotebookError(f"{notebook} does not exist")
-        return Recipe(name=_run_name(notebook.stem), notebook=notebook, title=notebook.stem)
+        # as the beginning of a run id: characters that names do not have become '-'
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", notebook.stem).lstrip("._-")[:40]
+        return Recipe(name or "notebook", notebook, title=notebook.stem)
     if suffix in {".yaml", ".yml"}:
         return load_recipe(workspace.resolve(name_or_path), workspace)
     if name_or_path not in list_recipes():
@@ -118,8 +119,7 @@ def load_recipe(path: Path, workspace: Workspace) -> Recipe:
             names a notebook that does not exist.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
-        found = _File.model_validate(content)
+        file = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf8")))
     except (OSError, UnicodeDecodeError) as error:
         raise NotebookError(f"cannot read the recipe {path}: {error}") from error
     except yaml.YAMLError as error:
@@ -127,21 +127,8 @@ def load_recipe(path: Path, workspace: Workspace) -> Recipe:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
         raise NotebookError(f"{path} is not a recipe: {problems}") from error
-    places = [workspace.resolve(found.notebook), path.parent / found.notebook, _CODE / found.notebook]
+    places = [workspace.resolve(file.notebook), path.parent / file.notebook, _CODE / file.notebook]
     notebook = next((place for place in places if place.is_file()), None)
     if notebook is None:
-        raise NotebookError(f"{path}: the notebook {found.notebook} does not exist (looked for {places[0]})")
-    return Recipe(
-        name=check_name(path.stem, "recipe"),
-        notebook=notebook,
-        title=found.title,
-        description=found.description,
-        preset=found.preset,
-        parameters=found.parameters,
-    )
-
-
-def _run_name(stem: str) -> str:
-    """A notebook's name as the beginning of a run id: other characters than those of names become '-'."""
-    plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in stem)
-    return plain.lstrip("._-")[:40] or "notebook"
+        raise NotebookError(f"{path}: the notebook {file.notebook} does not exist (looked for {places[0]})")
+    return Recipe(check_name(path.stem, "recipe"), notebook, file.title, file.description, file.preset, file.parameters)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import secrets
-import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import finite, write_json
 from hrm_engine.store.processes import host_name, own_pid
 
@@ -29,6 +28,8 @@ Blocks are texts whose lines are to stay as they are, such as drawn boards. In a
 """
 _SUMMARY_LABELS = 50
 _SUMMARY_CHARS = 5_000
+_PAIRS: dict[str, tuple[type, ...]] = {"summary": (str, int, float), "blocks": (str,)}
+"""Lists of pairs, with the types that their values have."""
 
 Status = Literal["running", "finished", "failed", "stopped"]
 
@@ -43,7 +44,7 @@ class CellError:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """Everything in run.json; ``folder`` is where it lies."""
 
@@ -52,7 +53,7 @@ class RunRecord:
     recipe: str
     source: str
     notebook: str
-    report: str | None
+    report: str | None = None
     parameters: dict[str, Any]
     hash: str
     status: Status = "running"
@@ -66,35 +67,20 @@ class RunRecord:
 
     def as_json(self) -> dict[str, Any]:
         """The content of run.json."""
+        fields = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        del fields["folder"]
+        bundles = list(self.bundles)
         return {
-            "schema_version": SCHEMA_VERSION,
-            "run_id": self.run_id,
-            "recipe": self.recipe,
-            "source": self.source,
-            "notebook": self.notebook,
-            "report": self.report,
-            "parameters": self.parameters,
-            "hash": self.hash,
-            "status": self.status,
-            "started": self.started,
-            "ended": self.ended,
-            "seconds": self.seconds,
-            "error": None if self.error is None else vars(self.error),
-            "summary": self.summary,
-            "blocks": self.blocks,
-            "bundles": list(self.bundles),
+            **fields,
+            "bundles": bundles,
             "pid": own_pid(),
             "host": host_name(),
-            "python": sys.version.split()[0],
+            "python": platform.python_version(),
         }
 
     def save(self) -> None:
         """Write run.json. Raises StorageError."""
         write_json(self.folder / RUN_FILE, finite(self.as_json()))
-
-    def end(self, status: Status, *, seconds: float, error: CellError | None = None, **more: Any) -> RunRecord:
-        """The record of the ended run."""
-        return replace(self, status=status, ended=now_iso(), seconds=round(seconds, 3), error=error, **more)
 
 
 def new_run_id(name: str) -> str:
@@ -110,35 +96,31 @@ def run_hash(cells: Iterable[Mapping[str, Any]], parameters: Mapping[str, Any]) 
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the cells of a notebook told of their run."""
+class Summary:
+    """What the cells of a notebook say of their run."""
 
     summary: dict[str, Any] = field(default_factory=dict)
     blocks: dict[str, str] = field(default_factory=dict)
     bundles: tuple[str, ...] = ()
 
 
-def read_summary(cells: Iterable[Mapping[str, Any]]) -> Told:
+def read_summary(cells: Iterable[Mapping[str, Any]]) -> Summary:
     """What the cells of an executed notebook displayed of that type; what has another form is left out."""
-    found = Told()
+    whole = Summary()
     for cell in cells:
         for output in cell.get("outputs", ()):
-            told = output.get("data", {}).get(SUMMARY_MIME)
-            if not isinstance(told, Mapping):
+            content = output.get("data", {}).get(SUMMARY_MIME)
+            if not isinstance(content, Mapping):
                 continue
-            for pair in _list(told.get("summary")):
-                match pair:
-                    case [str(label), str(text)] if len(found.summary) < _SUMMARY_LABELS:
-                        found.summary[label[:100]] = text[:_SUMMARY_CHARS]
-                    case [str(label), int() | float() as number] if len(found.summary) < _SUMMARY_LABELS:
-                        found.summary[label[:100]] = number
-            for pair in _list(told.get("blocks")):
-                match pair:
-                    case [str(label), str(text)] if len(found.blocks) < _SUMMARY_LABELS:
-                        found.blocks[label[:100]] = text[:_SUMMARY_CHARS]
-            paths = [path for path in _list(told.get("bundles")) if isinstance(path, str)]
-            found = replace(found, bundles=tuple(dict.fromkeys((*found.bundles, *paths))))
-    return found
+            for name, kinds in _PAIRS.items():
+                into = getattr(whole, name)
+                for pair in _list(content.get(name)):
+                    match pair:
+                        case [str(label), value] if isinstance(value, kinds) and len(into) < _SUMMARY_LABELS:
+                            into[label[:100]] = value[:_SUMMARY_CHARS] if isinstance(value, str) else value
+            paths = [path for path in _list(content.get("bundles")) if isinstance(path, str)]
+            whole = replace(whole, bundles=tuple(dict.fromkeys((*whole.bundles, *paths))))
+    return whole
 
 
 def _list(value: Any) -> list[Any]:

@@ -39,18 +39,16 @@ for (const script of document.querySelectorAll("script.hrm-figure")) {
 
 def report_html(notebook: NotebookNode, record: RunRecord) -> str:
     """The page of a run; the failing cell, if there is one, stands at its top."""
-    scripts = [_plotly(), _DRAW] if _has_figure(notebook.cells) else []
+    scripts = _scripts(notebook.cells)
+    failed = record.error.cell if record.error else None
     settings = Config()
     settings.NbConvertBase.display_data_priority = _SHOWN
     settings.HTMLExporter.sanitize_html = True
     settings.HTMLExporter.extra_template_basedirs = [str(TEMPLATES)]
     settings.HTMLExporter.template_name = "report"
     # nbconvert's own cleaning knows neither headings nor paragraphs, and would show their tags as text.
-    settings.HTMLExporter.filters = {
-        "clean_html": clean_html,
-        "as_script_data": _as_script_data,
-        "as_value": _as_value,
-    }
+    filters = {"clean_html": clean_html, "as_script_data": _as_script_data, "as_value": _as_value}
+    settings.HTMLExporter.filters = filters
     # The states of widgets are for JupyterLab; here they would only make the page heavy.
     metadata = {name: value for name, value in notebook.metadata.items() if name != "widgets"}
     page, _ = HTMLExporter(config=settings).from_notebook_node(
@@ -59,7 +57,7 @@ def report_html(notebook: NotebookNode, record: RunRecord) -> str:
             "metadata": {"name": record.run_id},
             "policy": _policy(scripts),
             "run": record,
-            "failed_cell": _failed_cell(notebook, record),
+            "failed_cell": None if failed is None else notebook.cells[failed - 1],
         },
     )
     tags = "".join(f"<script>{script}</script>\n" for script in scripts)
@@ -67,20 +65,14 @@ def report_html(notebook: NotebookNode, record: RunRecord) -> str:
     return before + tags + after
 
 
-def _has_figure(cells: Iterable[NotebookNode]) -> bool:
-    return any(PLOTLY_MIME in output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
-
-
-def _failed_cell(notebook: NotebookNode, record: RunRecord) -> NotebookNode | None:
-    number = record.error.cell if record.error else None
-    return None if number is None else notebook.cells[number - 1]
-
-
-def _plotly() -> str:
+def _scripts(cells: Iterable[NotebookNode]) -> list[str]:
+    """What draws the figures; nothing where there are none."""
+    if not any(PLOTLY_MIME in output.get("data", {}) for cell in cells for output in cell.get("outputs", ())):
+        return []
     from plotly.offline import get_plotlyjs
 
     # A script element ends at this tag wherever it stands, also within a string.
-    return get_plotlyjs().replace("</script", "<\\/script")
+    return [get_plotlyjs().replace("</script", "<\\/script"), _DRAW]
 
 
 def _policy(scripts: Iterable[str]) -> str:

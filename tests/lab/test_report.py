@@ -49,7 +49,8 @@ def record(tmp_path: Path, **changed: object) -> RunRecord:
         "started": "now",
         "summary": {"sample": "<b>text</b>", "loss": 1.23456},
     }
-    return RunRecord(**{**fields, **changed}).end("finished", seconds=1.0)  # type: ignore[arg-type]
+    ended = {"status": "finished", "ended": "now", "seconds": 1.0}
+    return RunRecord(**{**fields, **ended, **changed})  # type: ignore[arg-type]
 
 
 def page(tmp_path: Path, *outputs: dict[str, object], markdown: str = "# Title") -> str:
@@ -135,7 +136,7 @@ def test_the_failing_cell_stands_on_top(tmp_path: Path) -> None:
     wrong = new_output("error", ename="ValueError", evalue="no", traceback=["\x1b[31mtrace\x1b[0m"])
     cells = [new_code_cell("fine = 1"), new_code_cell("broken()", outputs=[wrong], execution_count=2)]
     error = CellError(2, "broken()", "ValueError", "no <b>")
-    html = report_html(new_notebook(cells=cells), record(tmp_path).end("failed", seconds=1.0, error=error))
+    html = report_html(new_notebook(cells=cells), record(tmp_path, status="failed", error=error))
     box = BeautifulSoup(html, "html.parser").find("div", class_="hrm-error")
     assert "ValueError in cell 2, In [2]" in " ".join(box.get_text().split())
     assert "broken()" in box.get_text()

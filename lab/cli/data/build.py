@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hrm_engine.config import Config, build_config
-from hrm_engine.config.datasets import ArcConfig, MazeConfig, PythonDocsConfig, SudokuConfig
+from hrm_engine.config.datasets import ArcConfig, DatasetConfig, MazeConfig, PythonDocsConfig, SudokuConfig
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, human_bytes, human_seconds, show_facts
-from lab.cli.data.progress import progress_bar
+from lab.cli.console import PROXY, human_bytes, human_seconds, progress_bar, relative, say, show_facts, show_report
 from lab.cli.flags import config_flags
-from lab.cli.places import relative
 
 if TYPE_CHECKING:
     from hrm_engine.data.puzzles.arc.build import ArcReport
@@ -23,20 +20,16 @@ Facts = list[tuple[str, object]]
 
 
 @config_flags(PythonDocsConfig)
-def build_python_docs(**given: Any) -> int:
+def build_python_docs(settings: PythonDocsConfig) -> int:
     """Build a corpus from the documentation inside this Python installation; needs no network."""
-    settings = build_config(PythonDocsConfig, overrides=given, typed=True)
-
     from hrm_engine.data.text.python_docs import build_python_docs as build
-    from lab.cli.reports import show_report
 
     workspace = Workspace.find()
-    show_report(build(workspace.resolve(settings.output_dir)), workspace)
-    return 0
+    return show_report(build(workspace.resolve(settings.output_dir)), workspace)
 
 
 @config_flags(SudokuConfig)
-def build_sudoku(**given: Any) -> int:
+def build_sudoku(settings: SudokuConfig) -> int:
     """Build a Sudoku dataset: every puzzle has one solution, no training puzzle is a test puzzle."""
     from hrm_engine.data.puzzles.sudoku.build import build_sudokus
 
@@ -49,11 +42,11 @@ def build_sudoku(**given: Any) -> int:
             ("left out", f"{report.num_left_out:,} training puzzles that are test puzzles"),
         ]
 
-    return _build(SudokuConfig, given, build_sudokus, "Sudoku", facts)
+    return _build(settings, build_sudokus, "Sudoku", facts)
 
 
 @config_flags(MazeConfig)
-def build_maze(**given: Any) -> int:
+def build_maze(settings: MazeConfig) -> int:
     """Build a maze dataset: labels are shortest paths, no training maze is a test maze in any orientation."""
     from hrm_engine.data.puzzles.maze.build import build_mazes
 
@@ -67,14 +60,14 @@ def build_maze(**given: Any) -> int:
             ("training", f"{report.num_train_mazes:,} mazes, {report.num_train_rows:,} rows with their orientations"),
             ("test", f"{report.num_test_mazes:,} mazes"),
             ("path, in steps", f"{report.shortest} to {report.longest}, mean {report.mean:.1f}"),
-            *(of_files if given.get("csv") else []),
+            *(of_files if settings.files.csv else []),
         ]
 
-    return _build(MazeConfig, given, build_mazes, "Mazes", facts)
+    return _build(settings, build_mazes, "Mazes", facts)
 
 
 @config_flags(ArcConfig)
-def build_arc(**given: Any) -> int:
+def build_arc(settings: ArcConfig) -> int:
     """Build an ARC dataset; the answers of evaluation tasks stand in the test split alone."""
     from hrm_engine.data.puzzles.arc import build
 
@@ -95,17 +88,15 @@ def build_arc(**given: Any) -> int:
             ("size", human_bytes(report.num_bytes)),
         ]
 
-    return _build(ArcConfig, given, build_tasks, "Tasks", facts)
+    return _build(settings, build_tasks, "Tasks", facts)
 
 
-def _build(
-    model: type[Config], given: dict[str, Any], build: Callable[..., Any], what: str, facts: Callable[[Any], Facts]
-) -> int:
-    settings, workspace = build_config(model, overrides=given, typed=True), Workspace.find()
-    with progress_bar(what) as progress:
+def _build(settings: DatasetConfig, build: Callable[..., Any], label: str, facts: Callable[[Any], Facts]) -> int:
+    workspace = Workspace.find()
+    with progress_bar(label) as progress:
         report = build(settings, workspace, progress=progress)
     if report.is_proxy:
-        console().print("PROXY: results on this dataset are not comparable with published ones.", style="yellow")
+        say(PROXY, style="yellow")
     head: Facts = [("folder", relative(report.folder, workspace)), ("what", report.description)]
     show_facts([*head, *facts(report), ("time", human_seconds(report.seconds))])
     return 0

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, show_facts, show_json
+from lab.cli.console import PROXY, relative, say, show_facts, show_json
 from lab.cli.parameters import Json
-from lab.cli.places import relative
 
 if TYPE_CHECKING:
-    from hrm_engine.data.puzzles.board import Tokens
     from hrm_engine.data.puzzles.format import PuzzleDataset
 
 
@@ -26,7 +24,9 @@ def show(
     json: Json = False,
 ) -> int:
     """Draw one row: the puzzle beside its solution. In colour, what the puzzle gives is bold."""
+    from hrm_engine.data.puzzles.board import extent
     from hrm_engine.data.puzzles.format import open_dataset
+    from lab.cli.board_view import board_lines, side_by_side
 
     workspace = Workspace.find()
     opened = open_dataset(workspace.resolve(dataset), split, check_tokens=False)
@@ -40,11 +40,13 @@ def show(
         show_json({"dataset": str(opened.folder), **facts, **boards})
         return 0
     if opened.about.is_proxy:
-        console().print("PROXY: results on this dataset are not comparable with published ones.", style="yellow")
+        say(PROXY, style="yellow")
     shown = {name.replace("_", " "): value for name, value in facts.items() if value not in (None, "", False)}
     show_facts([("dataset", relative(opened.folder, workspace)), *shown.items()])
-    console().print()
-    _draw(opened, inputs, labels)
+    say()
+    about, shape = opened.about, (opened.about.height, opened.about.width)
+    region = extent([inputs, labels], *shape)
+    side_by_side([board_lines(about.board, tokens, shape, region, given=inputs) for tokens in (inputs, labels)])
     return 0
 
 
@@ -71,13 +73,3 @@ def _facts(opened: PuzzleDataset, index: int) -> dict[str, Any]:
         "identifier": identifier if opened.identifiers is None else opened.identifiers[identifier],
         "rating": None if part.ratings is None else part.ratings[row].item(),
     }
-
-
-def _draw(opened: PuzzleDataset, inputs: Tokens, labels: Tokens) -> None:
-    from hrm_engine.data.puzzles.board import extent
-    from lab.cli.board_view import board_lines, side_by_side
-
-    about = opened.about
-    shape = about.height, about.width
-    region = extent([inputs, labels], *shape)
-    side_by_side([board_lines(about.board, tokens, shape, region, given=inputs) for tokens in (inputs, labels)])
