@@ -8,8 +8,10 @@ notebook parameters all go through :func:`build_config`, so a value means the sa
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import getitem
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -32,6 +34,11 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+
+def flag_of(name: str) -> str:
+    """A setting as it is written on the command line."""
+    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -59,16 +66,15 @@ class Needs:
 
     @property
     def other(self) -> str:
-        """The other leaf as it is written on the command line, with the value that is asked for or excluded."""
-        flag = "--" + self.name.replace("_", "-")
-        return flag if self.value is None or self.value is True else f"{flag} {self.value}"
+        """The other leaf as it is written on the command line, with the value that is needed or excluded."""
+        return flag_of(self.name) if self.value is None or self.value is True else f"{flag_of(self.name)} {self.value}"
 
     @property
     def sentence(self) -> str:
         """What a message says behind the flags that would do nothing."""
-        if self.but:
-            return f"cannot be used with {self.other}: leave out one or the other"
-        return f"goes with {self.other}"
+        return (
+            f"cannot be used with {self.other}: leave out one or the other" if self.but else f"goes with {self.other}"
+        )
 
 
 @dataclass(frozen=True)
@@ -112,14 +118,11 @@ class Leaf:
     @property
     def flag(self) -> str:
         """The setting as it is written on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return flag_of(self.name)
 
     def value(self, config: Config) -> Any:
         """The value in a configuration."""
-        value: Any = config
-        for part in self.path:
-            value = getattr(value, part)
-        return value
+        return functools.reduce(getattr, self.path, config)
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -175,17 +178,30 @@ def leaf_named(known: Mapping[str, Leaf], name: str) -> Leaf | None:
 
 
 def given_leaves(model: type[Config], content: Mapping[str, Any]) -> dict[str, Any]:
-    """What the content of a preset says, by leaf name; it has groups of leaves, or leaves by their flag names.
+    """What the content of a preset says, by leaf name; :func:`build_config` refuses what else stands in it."""
+    return _read(model, content)[0]
 
-    Keys that are neither stay out: :func:`build_config` refuses them.
+
+def _read(model: type[Config], content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a preset by leaf name, and what is none where it stands.
+
+    A preset has groups of leaves, or leaves by their flag names (``batch-size: 8``), or both.
     """
-    known, values = leaves(model), dict[str, Any]()
+    known = leaves(model)
+    grouped, single, unknown = dict[str, Any](), dict[str, Any](), dict[str, Any]()
     for key, value in content.items():
-        inner = value.items() if key in model.model_fields and isinstance(value, Mapping) else [(key, value)]
-        for name, setting in inner:
-            if leaf := leaf_named(known, str(name)):
-                values[leaf.name] = setting
-    return values
+        if key in model.model_fields and isinstance(value, Mapping):
+            for name, setting in value.items():
+                leaf = leaf_named(known, str(name))
+                if leaf is not None and leaf.path[0] == key:
+                    grouped[leaf.name] = setting
+                else:
+                    unknown.setdefault(key, {})[name] = setting
+        elif leaf := leaf_named(known, str(key)):
+            single[leaf.name] = value
+        else:
+            unknown[key] = value
+    return {**grouped, **single}, unknown
 
 
 def load_preset(name_or_file: str | Path, model: type[Config] | None = None) -> dict[str, Any]:
@@ -201,9 +217,9 @@ def load_preset(name_or_file: str | Path, model: type[Config] | None = None) -> 
     if path.suffix not in {".yaml", ".yml"}:
         path = PRESETS / f"{name_or_file}.yaml"
     if not path.is_file():
-        names = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
-        known = ", ".join(names if model is None else presets_of(model))
-        raise ConfigError(f"--config {name_or_file}: no such preset or YAML file. Presets: {known}")
+        raise ConfigError(
+            f"--config {name_or_file}: no such preset or YAML file. Presets: {', '.join(presets_of(model))}"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -213,10 +229,10 @@ def load_preset(name_or_file: str | Path, model: type[Config] | None = None) -> 
     return content
 
 
-def presets_of(model: type[Config]) -> list[str]:
-    """Names of the shipped presets for a training configuration."""
+def presets_of(model: type[Config] | None) -> list[str]:
+    """Names of the shipped presets, all of them or those for a training configuration."""
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
-    return [name for name in names if is_preset_for(model, load_preset(name))]
+    return [name for name in names if model is None or is_preset_for(model, load_preset(name))]
 
 
 def is_preset_for(model: type[Config], preset: Mapping[str, Any]) -> bool:
@@ -233,8 +249,6 @@ def build_config(
     typed: bool = False,
 ) -> C:
     """Build a configuration from a preset (name, file or nested mapping) with leaf values on top.
-
-    A preset has groups of leaves, or leaves by their flag names (``batch-size: 8``), or both.
 
     Args:
         typed: somebody typed each of the overrides; else one with its default is as good as not given.
@@ -254,15 +268,7 @@ def build_config(
                 f"presets for it are {', '.join(presets_of(model)) or 'not shipped'}"
             )
         nested.pop("kind", None)
-        for key, value in nested.items():
-            leaf = None if key in model.model_fields else leaf_named(known, str(key))
-            if leaf is not None:
-                given[leaf.name] = value
-            elif isinstance(value, Mapping):
-                inner = ((leaf_named(known, str(name)), name, setting) for name, setting in value.items())
-                tree[key] = {leaf.name if leaf else name: setting for leaf, name, setting in inner}
-            else:
-                tree[key] = value
+        given, tree = _read(model, nested)
     overrides = {_known_leaf(known, name).name: value for name, value in (overrides or {}).items()}
     for name, value in {**given, **overrides}.items():
         branch = tree
@@ -278,18 +284,14 @@ def build_config(
         config = model.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error, known)) from error
-    check_needs(config, [name for name in overrides if typed or known[name].value(config) != known[name].default])
-    return config
-
-
-def check_needs(config: Config, given: Iterable[str]) -> None:
-    """Raise ConfigError where one of the given leaves does nothing beside the other settings."""
-    known, problems = leaves(type(config)), dict[str, list[str]]()
-    for leaf in (known[name] for name in given):
+    chosen = (known[name] for name in overrides if typed or known[name].value(config) != known[name].default)
+    problems: dict[str, list[str]] = {}
+    for leaf in chosen:
         if need := next((need for need in leaf.needs if not need.is_met(config, known)), None):
             problems.setdefault(need.sentence, []).append(leaf.flag)
     if problems:
         raise ConfigError("; ".join(f"{' and '.join(flags)} {sentence}" for sentence, flags in problems.items()))
+    return config
 
 
 def _known_leaf(known: Mapping[str, Leaf], name: str) -> Leaf:
@@ -302,14 +304,8 @@ def _known_leaf(known: Mapping[str, Leaf], name: str) -> Leaf:
 
 def flat(config: Config) -> dict[str, Any]:
     """The leaf values of a configuration by leaf name (JSON types)."""
-    dumped = config.model_dump(mode="json")
-    values: dict[str, Any] = {}
-    for leaf in leaves(type(config)).values():
-        value: Any = dumped
-        for part in leaf.path:
-            value = value[part]
-        values[leaf.name] = value
-    return values
+    dumped: Any = config.model_dump(mode="json")
+    return {leaf.name: functools.reduce(getitem, leaf.path, dumped) for leaf in leaves(type(config)).values()}
 
 
 def _explain(error: ValidationError, known: Mapping[str, Leaf]) -> str:

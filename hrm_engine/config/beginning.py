@@ -21,11 +21,9 @@ class Beginning(Config):
         "and with its settings; flags go on top.",
     )
     allow_changed_data: Annotated[bool, Needs("resume")] = Field(
-        False, description="With --resume: accept a dataset that has changed."
+        False, description="Accept a changed dataset in --resume."
     )
-    extend_schedule: bool = Field(
-        False, description="With --resume and more --steps: recompute the learning rate over all of them."
-    )
+    extend_schedule: bool = Field(False, description="With --resume: spread the learning rate over the new --steps.")
 
     @model_validator(mode="after")
     def _is_one_way(self) -> Beginning:

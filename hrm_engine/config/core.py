@@ -28,13 +28,13 @@ class CoreConfig(Config):
     intermediate_size: int = Field(ge=1, le=1 << 18, description="SwiGLU inner width.")
     num_heads: int = Field(ge=1, le=256, description="Attention heads.")
     head_width: int | None = Field(
-        None, ge=1, le=1 << 14, description="Width of a head, where it is not hidden_size / num_heads."
+        None, ge=1, le=1 << 14, description="Width of a head; None: hidden_size / num_heads."
     )
     h_layers: int = Field(ge=1, le=64, description="Layers in the high-level module.")
     l_layers: int = Field(ge=1, le=64, description="Layers in the low-level module.")
     h_cycles: int = Field(ge=1, le=64, description="High-level cycles in a segment.")
     l_cycles: int = Field(
-        ge=0, le=64, description="Low-level calls in each high-level cycle; 0 leaves one stack, a transformer."
+        ge=0, le=64, description="Low-level calls in a high-level cycle; 0: one stack, a transformer."
     )
     grad_calls: int = Field(ge=1, description="Last module calls of a segment that carry gradient.")
     halt_max_steps: int = Field(ge=1, le=MAX_SEGMENTS, description="ACT segments the model was trained for.")
@@ -92,10 +92,7 @@ class CoreConfig(Config):
     )
     num_latents: int = Field(1, ge=1, le=64, description="Latent states run in parallel for each row (2601.19085).")
     damping: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="Share of a module's output in the new state; the rest is the old one (2605.21488).",
+        1.0, gt=0, le=1, description="Share of a module's output in the new state; the rest is the old (2605.21488)."
     )
     state_noise: float = Field(0.0, ge=0, le=1, description="Noise on states in training (2605.21488).")
 

@@ -109,10 +109,7 @@ class MazeConfig(DatasetConfig):
         description=f"Mazes to evaluate on. Default: {MAZE_TESTS:,} generated ones; of CSV files none but --test-csv.",
     )
     num_aug: Annotated[int, Needs("aug", but=True)] = Field(
-        1,
-        ge=1,
-        le=NUM_ORIENTATIONS,
-        description="Orientations that each training maze is written in, itself included.",
+        1, ge=1, le=NUM_ORIENTATIONS, description="Orientations that each training maze is written in, itself included."
     )
     aug: bool = Field(False, description=f"The same as --num-aug {NUM_ORIENTATIONS}.")
     seed: int = Field(SEED, description="Seed of the mazes, of the draws from files and of the orientations.")

@@ -11,6 +11,7 @@ from hrm_engine.config.base import Alias, Config, Needs
 from hrm_engine.config.core import PositionEncoding
 
 OfReference = Needs("format", "hf", but=True)
+Size = Annotated[int | None, OfReference]
 Format = Literal["sapient-hrm", "trm", "hf"]
 
 _FORMAT = "Whose: sapientinc/HRM or TRM (SamsungSAILMontreal), solvers; hf: hrm_text in transformers."
@@ -19,20 +20,12 @@ _FORMAT = "Whose: sapientinc/HRM or TRM (SamsungSAILMontreal), solvers; hf: hrm_
 class SizesConfig(Config):
     """What its own configuration does not say."""
 
-    seq_len: Annotated[int | None, OfReference] = Field(None, description="Cells of a row, where there is no dataset.")
-    num_heads: Annotated[int | None, OfReference] = Field(
-        None, description="Attention heads. Default: its configuration, else 8."
-    )
-    h_cycles: Annotated[int | None, OfReference] = Field(
-        None, description="High-level cycles. Default: its configuration, else 2; trm 3."
-    )
-    l_cycles: Annotated[int | None, OfReference] = Field(
-        None, description="Low-level calls in a cycle. Default: its configuration, else 2; trm 6."
-    )
-    halt_max_steps: Annotated[int | None, OfReference] = Field(
-        None, description="Segments. Default: its configuration, else 16."
-    )
-    puzzle_tokens: Annotated[int | None, OfReference] = Field(
+    seq_len: Size = Field(None, description="Cells of a row, where there is no dataset.")
+    num_heads: Size = Field(None, description="Attention heads. Default: its configuration, else 8.")
+    h_cycles: Size = Field(None, description="High-level cycles. Default: its configuration, else 2; trm 3.")
+    l_cycles: Size = Field(None, description="Low-level calls in a cycle. Default: its configuration, else 2; trm 6.")
+    halt_max_steps: Size = Field(None, description="Segments. Default: its configuration, else 16.")
+    puzzle_tokens: Size = Field(
         None, description="Positions of trm's puzzle embedding. Default: its configuration, else 16."
     )
     pos_encodings: Annotated[PositionEncoding | None, OfReference] = Field(

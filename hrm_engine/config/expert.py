@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config, Leaf, leaves
+from hrm_engine.config.base import Config, leaves
 from hrm_engine.config.text import TextRunConfig, TextTrainConfig
 from hrm_engine.config.training import OptimConfig
 
@@ -53,26 +53,17 @@ class ExpertTrainConfig(TextTrainConfig):
             raise ValueError("--expert-id names the expert that is to be trained")
         if self.run.bundle_dir != EXPERTS_FOLDER:
             raise ValueError(f"--bundle-dir {self.run.bundle_dir}: experts lie in {EXPERTS_FOLDER.as_posix()}")
-        if ignored := self._of_a_network():
+        on_a_bundle = self.start.student_init is not None or self.run.brain_name is not None
+        used = set() if on_a_bundle else {"expansion"}  # on a bundle the expert is as wide as those of its layer
+        ignored = [
+            f"--no-{leaf.flag.removeprefix('--').removeprefix('use-')}" if leaf.value(self) is False else leaf.flag
+            for name, leaf in leaves(type(self)).items()
+            if (leaf.path[0] in {"network", "moe"} or name == "halt_threshold") and name not in used
+            if leaf.value(self) != leaf.default
+        ]
+        if ignored:
             raise ValueError(
                 f"{', '.join(ignored)}: not with --expert-id, which trains on the network of its base as that is; "
                 "leave them out, and a preset that sets them"
             )
         return self
-
-    def _of_a_network(self) -> list[str]:
-        """Flags with other values than the default that would change nothing here."""
-        on_a_bundle = self.start.student_init is not None or self.run.brain_name is not None
-        used = {"expansion"} if not on_a_bundle else set()  # on a bundle the expert is as wide as those of its layer
-        return [
-            self._as_given(leaf)
-            for name, leaf in leaves(type(self)).items()
-            if (leaf.path[0] in {"network", "moe"} or name == "halt_threshold")
-            and name not in used
-            and leaf.value(self) != leaf.default
-        ]
-
-    def _as_given(self, leaf: Leaf) -> str:
-        """The flag; of a switch that was switched off, its negative."""
-        is_off = leaf.value(self) is False
-        return f"--no-{leaf.flag.removeprefix('--').removeprefix('use-')}" if is_off else leaf.flag

@@ -20,7 +20,7 @@ class MoEConfig(Config):
     use_moe: bool = Field(True, description="Experts in the place of each feed-forward layer; --no-moe: dense layers.")
     num_experts: Annotated[int, Needs("use_moe")] = Field(8, ge=1, le=1024, description="Experts of each layer.")
     num_experts_per_tok: Annotated[int, Needs("use_moe")] = Field(
-        2, ge=1, le=64, description="Experts that a token is sent to (top-k)."
+        2, ge=1, le=64, description="Experts of a token (top-k)."
     )
     moe_capacity_factor: Annotated[float, HasRouters] = Field(
         1.25,
@@ -76,11 +76,7 @@ class MoEConfig(Config):
         """The settings of :class:`~hrm_engine.config.core.CoreConfig` that are about experts."""
         if not self.use_moe:
             return {}
-        return {
-            "feed_forward": "moe",
-            "num_experts": self.num_experts,
-            "experts_per_token": self.num_experts_per_tok,
-        }
+        return {"feed_forward": "moe", "num_experts": self.num_experts, "experts_per_token": self.num_experts_per_tok}
 
 
 class PuzzleMoEConfig(MoEConfig):

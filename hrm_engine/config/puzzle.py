@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config, Needs, build_config
+from hrm_engine.config.base import Config, Needs
 from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.config.moe import MoETrainConfig, PuzzleMoEConfig
 from hrm_engine.config.puzzle_network import PuzzleNetworkConfig
-from hrm_engine.config.training import MAY_CHANGE, ComputeConfig, EvaluationConfig, NamedRunConfig, OptimConfig
+from hrm_engine.config.training import (
+    MAY_CHANGE,
+    ComputeConfig,
+    EvaluationConfig,
+    GradClip,
+    LearningRate,
+    NamedRunConfig,
+    OptimConfig,
+    Scheduler,
+    UpdateRule,
+)
 
 
 class PuzzleStartConfig(Config):
     """What training starts from."""
 
     student_init: Path | None = Field(
-        None, description="Start from the weights of a bundle folder or a safetensors file."
+        None, description="Start from the weights of a bundle folder or safetensors file."
     )
 
 
@@ -53,12 +63,8 @@ class ObjectiveConfig(Config):
 class PuzzleOptimConfig(OptimConfig):
     """The update rules and their learning rates."""
 
-    optimizer: str = Field(
-        "adam_atan2",
-        pattern=r"^[a-z0-9_]+$",
-        description="Update rule: adamw, adam_atan2, muon, or another name of `lab optim list`.",
-    )
-    lr: float = Field(1e-4, gt=0, le=10, description="Peak learning rate.")
+    optimizer: UpdateRule = "adam_atan2"
+    lr: LearningRate = 1e-4
     weight_decay: float = Field(1.0, ge=0, le=10, description="Decoupled weight decay on all weights.")
     puzzle_lr: Annotated[float, Needs("puzzle_tokens", 0, but=True)] = Field(
         1e-4, gt=0, le=10, description="Peak learning rate of the puzzle embedding (sign-SGD)."
@@ -66,16 +72,14 @@ class PuzzleOptimConfig(OptimConfig):
     puzzle_weight_decay: Annotated[float, Needs("puzzle_tokens", 0, but=True)] = Field(
         1.0, ge=0, le=10, description="Weight decay of the puzzle embedding."
     )
-    lr_scheduler: Literal["constant", "linear", "cosine"] = Field("constant", description="Decay after the warm-up.")
-    grad_clip: float = Field(0.0, ge=0, description="Largest gradient norm; 0 = no clipping.")
+    lr_scheduler: Scheduler = "constant"
+    grad_clip: GradClip = 0.0
 
 
 class PuzzleEvaluationConfig(EvaluationConfig):
     """What is measured on the test split."""
 
-    eval_rows: int = Field(
-        512, ge=0, description="Rows of the periodic evaluation, a fixed subset; 0 = no evaluation at all."
-    )
+    eval_rows: int = Field(512, ge=0, description="Rows of the periodic evaluation, a fixed subset; 0 = no evaluation.")
     full_eval: bool = Field(True, description="Evaluate all test rows at the end.")
     eval_segments: Annotated[int | None, Needs("eval_rows")] = Field(
         None, ge=1, le=MAX_SEGMENTS, description="Segments of an evaluation. Default: --halt-max-steps."
@@ -101,14 +105,10 @@ class PuzzleRunConfig(NamedRunConfig):
     run_name: str | None = Field(None, description="Name of the run folder. Default: solver, solver-2, ...")
     steps: int = Field(2000, ge=1, description="Optimizer steps, one segment each.", json_schema_extra=MAY_CHANGE)
     epochs: float | None = Field(
-        None,
-        gt=0,
-        description="Length in epochs instead of steps: steps = epochs x puzzle groups / batch, as published.",
+        None, gt=0, description="Length in epochs, not steps: steps = epochs x puzzle groups / batch, as published."
     )
     batch_size: int = Field(64, ge=1, description="Slots in a micro-batch.")
-    gradient_accumulation_steps: int = Field(
-        1, ge=1, description="Micro-batches in an optimizer step; each has its own slots."
-    )
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Micro-batches in a step; each has its own slots.")
 
 
 class PuzzleTrainConfig(MoETrainConfig):
@@ -128,8 +128,8 @@ class PuzzleTrainConfig(MoETrainConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> PuzzleTrainConfig:
+        full_h, full_l = self.network.cycles
         for h_cycles, l_cycles in self.curriculum.values():
-            full_h, full_l = (int(str(self.network.settings()[name])) for name in ("h_cycles", "l_cycles"))
             if not (1 <= h_cycles <= full_h and min(1, full_l) <= l_cycles <= full_l):
                 raise ValueError(f"--depth-curriculum {h_cycles}x{l_cycles}: the network has {full_h}x{full_l} cycles")
         return self
@@ -157,12 +157,4 @@ class PuzzleTrainConfig(MoETrainConfig):
         return self.of_steps(max(1, int(self.run.epochs * groups / self.run.rows_per_step)))
 
 
-def load_puzzle_config(preset: str | Path | None = None, **overrides: Any) -> PuzzleTrainConfig:
-    """A configuration from a preset (name or YAML file) with leaf values on top.
-
-    ``load_puzzle_config("sudoku-4x4", steps=50)`` is the shipped preset with another number of steps.
-
-    Raises:
-        ConfigError: unknown preset or names, values of the wrong type or out of bounds.
-    """
-    return build_config(PuzzleTrainConfig, preset=preset, overrides=overrides)
+load_puzzle_config = PuzzleTrainConfig.load

@@ -8,58 +8,41 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from hrm_engine.config.architectures import ARCHITECTURES, divisor_near
-from hrm_engine.config.base import Config
-from hrm_engine.config.core import MAX_SEGMENTS, CoreConfig, PositionEncoding, inner_width
+from hrm_engine.config.core import MAX_SEGMENTS, CoreConfig, PositionEncoding
 from hrm_engine.config.moe import MoEConfig
-from hrm_engine.config.network import GradCalls, GradCallsWarmup, check_warmup
+from hrm_engine.config.network import (
+    ARCH,
+    AnyNetworkConfig,
+    Expansion,
+    GradCalls,
+    GradCallsWarmup,
+    HiddenSize,
+    NumHeads,
+    table,
+)
 
-PuzzleArchitecture = Literal["hrm", "trm", "trm-mlp", "trm-fast", "transformer"]
-
-_TRM: dict[str, object] = {
-    "h_layers": 2,
-    "l_layers": 2,
-    "h_cycles": 3,
-    "l_cycles": 6,
-    "puzzle_tokens": 16,
-    "q_continue": False,
-    "halt_max_steps": 16,
-    "pos_encodings": "rope",
-}
-# Published sizes; the sources stand in architectures.py. `trm-fast` is 2601.19085.
-DEFAULTS: dict[str, dict[str, object]] = {
-    "hrm": {
-        "h_layers": 4,
-        "l_layers": 4,
-        "h_cycles": 2,
-        "l_cycles": 2,
-        "puzzle_tokens": 1,
-        "q_continue": True,
-        "halt_max_steps": 16,
-        "pos_encodings": "rope",
+_NAMES = (
+    "h_layers", "l_layers", "h_cycles", "l_cycles", "puzzle_tokens", "q_continue", "halt_max_steps", "pos_encodings",
+)  # fmt: skip
+# Published sizes; the sources stand in network.py.
+DEFAULTS = table(
+    _NAMES,
+    {
+        "hrm": (4, 4, 2, 2, 1, True, 16, "rope"),
+        "trm": (2, 2, 3, 6, 16, False, 16, "rope"),
+        "trm-mlp": (2, 2, 3, 6, 16, False, 16, "none"),
+        "trm-fast": (2, 2, 6, 9, 16, False, 16, "none"),
+        "transformer": (8, 8, 1, 0, 1, False, 1, "rope"),
     },
-    "trm": _TRM,
-    "trm-mlp": {**_TRM, "pos_encodings": "none"},
-    "trm-fast": {**_TRM, "h_cycles": 6, "l_cycles": 9, "pos_encodings": "none"},
-    "transformer": {
-        "h_layers": 8,
-        "l_layers": 8,
-        "h_cycles": 1,
-        "l_cycles": 0,
-        "puzzle_tokens": 1,
-        "q_continue": False,
-        "halt_max_steps": 1,
-        "pos_encodings": "rope",
-    },
-}
+)
 
 
-class PuzzleNetworkConfig(Config):
+class PuzzleNetworkConfig(AnyNetworkConfig):
     """Architecture, sizes, recurrence and halting; what is left out is as the architecture has it."""
 
-    arch: PuzzleArchitecture = Field("hrm", description="Architecture: a named setting of the recurrent core.")
+    arch: Literal["hrm", "trm", "trm-mlp", "trm-fast", "transformer"] = Field("hrm", description=ARCH)
     h_layers: int | None = Field(None, ge=1, le=64, description="Layers in the high-level module. Default: 4; trm 2.")
     l_layers: int | None = Field(
         None, ge=1, le=64, description="Layers in the low-level module. Default: 4; trm shares the high-level module."
@@ -70,14 +53,12 @@ class PuzzleNetworkConfig(Config):
     l_cycles: int | None = Field(
         None, ge=0, le=64, description="Low-level calls in a cycle. Default: 2; trm 6; trm-fast 9; transformer 0."
     )
-    hidden_size: int = Field(512, ge=8, le=16384, description="Width D of the hidden states.")
-    expansion: float = Field(
-        4.0, gt=0, le=16, description="SwiGLU inner width = expansion x D x 2/3, rounded up to a multiple of 256."
-    )
+    hidden_size: HiddenSize = 512
+    expansion: Expansion = 4.0
     intermediate_size: int | None = Field(
-        None, ge=1, le=1 << 18, description="SwiGLU inner width itself, instead of --expansion."
+        None, ge=1, le=1 << 18, description="SwiGLU inner width, instead of --expansion."
     )
-    num_heads: int = Field(8, ge=1, le=256, description="Attention heads; the width must be divisible by it.")
+    num_heads: NumHeads = 8
     grad_calls: GradCalls | None = Field(
         None,
         description="How many of the last module calls of a segment carry gradient; one_step = 2, full = all. "
@@ -105,14 +86,9 @@ class PuzzleNetworkConfig(Config):
         description="States of a fresh row: a fixed random vector, zero, or noise drawn anew each time (2605.21488). "
         "Default: random.",
     )
-    state_noise: float = Field(
-        0.0, ge=0, le=1, description="Standard deviation of noise added to states in training (2605.21488: 0.01)."
-    )
+    state_noise: float = Field(0.0, ge=0, le=1, description="Std of noise on states in training (2605.21488: 0.01).")
     damping: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="New state = damping x module output + (1 - damping) x old state (2605.21488: 0.95).",
+        1.0, gt=0, le=1, description="New state = damping x output + (1 - damping) x old state (2605.21488: 0.95)."
     )
     num_latents: int = Field(
         1, ge=1, le=64, description="Latents run in parallel; the best one of each row takes the gradient (2601.19085)."
@@ -123,61 +99,28 @@ class PuzzleNetworkConfig(Config):
         "logit alone. Default: on for hrm.",
     )
     halt_max_steps: int | None = Field(
-        None, ge=1, le=MAX_SEGMENTS, description="ACT segments at most. Default: 16; transformer 1."
+        None, ge=1, le=MAX_SEGMENTS, description="ACT segments. Default: 16; transformer 1."
     )
 
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> PuzzleNetworkConfig:
-        if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f"--hidden-size {self.hidden_size} is not divisible by --num-heads {self.num_heads}; "
-                f"choose for example --num-heads {divisor_near(self.hidden_size, self.num_heads)}"
-            )
+    def _check_levels(self) -> None:
         settings = self.settings()
-        if settings["pos_encodings"] == "rope" and (self.hidden_size // self.num_heads) % 2:
-            raise ValueError("rope needs an even head width (hidden_size / num_heads); use other --num-heads")
         if settings["pos_encodings"] == "rope" and settings.get("mixer") == "sequence_mlp":
             raise ValueError("--mixer sequence_mlp does not rotate positions; use --pos-encodings none or learned")
-        calls = self.num_calls
-        if isinstance(self.grad_calls, int) and not 1 <= self.grad_calls <= calls:
-            raise ValueError(f"--grad-calls {self.grad_calls}: this network has {calls} module calls in a segment")
-        check_warmup(self.grad_calls_warmup, self.num_grad_calls)
         if self.q_continue and settings["halt_max_steps"] == 1:
             raise ValueError("--q-continue chooses between halting and going on; it needs --halt-max-steps 2 or more")
-        return self
 
     def settings(self) -> dict[str, object]:
         """Sizes and core settings with what the architecture says filled in, by field name."""
-        chosen = {name: getattr(self, name) for name in type(self).model_fields if getattr(self, name) is not None}
-        merged = {**ARCHITECTURES[self.arch], **DEFAULTS[self.arch], **chosen}
+        merged = {**DEFAULTS[self.arch], **super().settings()}
         if self.pos_encodings is None and merged.get("mixer") == "sequence_mlp":
             merged["pos_encodings"] = "none"
         if self.q_continue is None and merged["halt_max_steps"] == 1:
             merged["q_continue"] = False
         return merged
 
-    @property
-    def num_calls(self) -> int:
-        """Module calls in one segment."""
-        settings = self.settings()
-        return int(str(settings["h_cycles"])) * (int(str(settings["l_cycles"])) + 1)
-
-    @property
-    def num_grad_calls(self) -> int:
-        """Last module calls of a segment that carry gradient, those of a warm-up aside."""
-        calls, l_cycles = self.num_calls, int(str(self.settings()["l_cycles"]))
-        default = calls if l_cycles == 0 else min(2, calls) if self.arch == "hrm" else l_cycles + 1
-        words = {"one_step": min(2, calls), "full": calls, "None": default}
-        return int(words.get(str(self.grad_calls), self.grad_calls or default))
-
 
 def resolve_puzzle_core(
-    network: PuzzleNetworkConfig,
-    *,
-    vocab_size: int,
-    seq_len: int,
-    num_identifiers: int,
-    moe: MoEConfig | None = None,
+    network: PuzzleNetworkConfig, *, vocab_size: int, seq_len: int, num_identifiers: int, moe: MoEConfig | None = None
 ) -> CoreConfig:
     """Spell out an architecture name and its sizes as the settings of the core.
 
@@ -185,28 +128,18 @@ def resolve_puzzle_core(
         moe: experts in the place of feed-forward layers; None: dense ones.
         seq_len: cells of a puzzle; the positions of the puzzle embedding come before them.
     """
-    chosen = network.settings()
-    prefix = int(str(chosen["puzzle_tokens"]))
-    initial = {
-        name: network.initial_state or ARCHITECTURES[network.arch][name] for name in ("initial_z_h", "initial_z_l")
-    }
-    taken = {name: value for name, value in chosen.items() if name in CoreConfig.model_fields}
-    inner = network.intermediate_size or inner_width(network.hidden_size, network.expansion)
-    return CoreConfig.model_validate(
-        {
-            **taken,
-            **initial,
-            **({} if moe is None else moe.core_settings()),
-            "vocab_size": vocab_size,
-            "max_seq_len": seq_len + prefix,
-            "intermediate_size": inner,
-            "grad_calls": network.num_grad_calls,
-            "prefix_tokens": prefix,
-            "num_identifiers": num_identifiers if prefix else 0,
-            # As published, also where there are 16 positions: a table for each of them would be 16 times as large.
-            "identifier_width": network.hidden_size if prefix else None,
-            "halting": "q_halt_continue" if chosen["q_continue"] else "q_halt",
-            "causal": False,
-            "embedding_scale": network.hidden_size**0.5,
-        }
+    settings = network.settings()
+    prefix = int(str(settings["puzzle_tokens"]))
+    initial = {name: network.initial_state or settings[name] for name in ("initial_z_h", "initial_z_l")}
+    return network.core(
+        moe,
+        **initial,
+        vocab_size=vocab_size,
+        max_seq_len=seq_len + prefix,
+        prefix_tokens=prefix,
+        num_identifiers=num_identifiers if prefix else 0,
+        # As published, also where there are 16 positions: a table for each of them would be 16 times as large.
+        identifier_width=network.hidden_size if prefix else None,
+        halting="q_halt_continue" if settings["q_continue"] else "q_halt",
+        causal=False,
     )

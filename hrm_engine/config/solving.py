@@ -18,7 +18,7 @@ class PuzzleConfig(Config):
     """The puzzle; without one, the first of the test split of the solver's dataset."""
 
     puzzle: Annotated[str | None, FreeText()] = Field(
-        None, description="A Sudoku of 81, 36 or 16 characters, '.' or 0 for a blank."
+        None, description="A Sudoku of 81, 36 or 16 cells; a blank is . or 0."
     )
     arc: Path | None = Field(None, description="An ARC task file, named after a task that the solver knows.")
     maze: Path | None = Field(None, description="A maze drawn in a text file with # S G.")
@@ -41,12 +41,8 @@ class EffortConfig(Config):
         "symmetries", description="Further starts see the board under symmetries, or begin with random states."
     )
     choose: Choose = Field("first_to_halt", description="Which of several starts answers.")
-    halt_confidence: float = Field(
-        0.0, ge=0, le=1, description="Halting probability that a start needs to halt, beside wanting to."
-    )
-    until_valid: int = Field(
-        0, ge=0, le=1000, description="Restarts at most while the rules refuse the answer; reported apart."
-    )
+    halt_confidence: float = Field(0.0, ge=0, le=1, description="Halting probability that a start needs to halt.")
+    until_valid: int = Field(0, ge=0, le=1000, description="Most restarts while the rules refuse the answer.")
 
 
 class SolveConfig(BundleConfig):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config, build_config
+from hrm_engine.config.base import Config
 from hrm_engine.config.moe import MoEConfig, MoETrainConfig
 from hrm_engine.config.network import NetworkConfig
 from hrm_engine.config.training import ComputeConfig, EvaluationConfig, OptimConfig, RunConfig
@@ -85,7 +85,7 @@ class TextRunConfig(RunConfig):
         "else of --brain-name, else on the network of --model. An id that exists is trained further.",
     )
     default_goal: str | None = Field(
-        None, min_length=1, description="Goal in words: kept with the bundle; an expert is linked to it."
+        None, min_length=1, description="Goal in words, kept with the bundle and its experts."
     )
 
 
@@ -116,12 +116,4 @@ class TextTrainConfig(MoETrainConfig):
         return self
 
 
-def load_config(preset: str | Path | None = None, **overrides: Any) -> TextTrainConfig:
-    """A configuration from a preset (name or YAML file) with leaf values on top.
-
-    ``load_config("text-small", steps=50)`` is the shipped preset with another number of steps.
-
-    Raises:
-        ConfigError: unknown preset or names, values of the wrong type or out of bounds.
-    """
-    return build_config(TextTrainConfig, preset=preset, overrides=overrides)
+load_config = TextTrainConfig.load

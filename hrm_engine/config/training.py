@@ -9,26 +9,31 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
-from hrm_engine.config.base import Config, Needs
+from hrm_engine.config.base import Config, Needs, build_config, flag_of
 
 MAY_CHANGE: JsonDict = {"resume": True}
 
 Device = Annotated[
-    str,
-    Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?)$", description="auto, cpu, cuda, cuda:N, mps or xpu."),
+    str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?)$", description="auto, cpu, cuda, cuda:N, mps or xpu.")
 ]
+UpdateRule = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9_]+$",
+        description="Update rule: adamw, adam_atan2, muon, or another name of `lab optim list`.",
+    ),
+]
+LearningRate = Annotated[float, Field(gt=0, le=10, description="Peak learning rate.")]
+Scheduler = Annotated[Literal["constant", "linear", "cosine"], Field(description="Decay after the warm-up.")]
+GradClip = Annotated[float, Field(ge=0, description="Largest gradient norm; 0 = no clipping.")]
 
 
 class OptimConfig(Config):
     """The update rule and its learning rate."""
 
-    optimizer: str = Field(
-        "adamw",
-        pattern=r"^[a-z0-9_]+$",
-        description="Update rule: adamw, adam_atan2, muon, or another name of `lab optim list`.",
-    )
+    optimizer: UpdateRule = "adamw"
     use_8bit_optimizer: bool = Field(False, description="bitsandbytes' AdamW8bit: optimizer state in 8 bits.")
-    lr: float = Field(2e-4, gt=0, le=10, description="Peak learning rate.")
+    lr: LearningRate = 2e-4
     weight_decay: float = Field(0.1, ge=0, le=10, description="Decoupled weight decay on matrices.")
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of the gradients.")
     beta2: float = Field(0.95, ge=0, lt=1, description="Decay of the mean of their squares.")
@@ -43,11 +48,11 @@ class OptimConfig(Config):
         None, ge=0, le=10, description="With muon: weight decay of the AdamW group. Default: as --weight-decay."
     )
     warmup_steps: int | None = Field(None, ge=0, description="Linear warm-up. Default: 5 % of the steps, at most 200.")
-    lr_scheduler: Literal["constant", "linear", "cosine"] = Field("cosine", description="Decay after the warm-up.")
+    lr_scheduler: Scheduler = "cosine"
     lr_min_ratio: Annotated[float, Needs("lr_scheduler", "constant", but=True)] = Field(
         0.1, ge=0, le=1, description="Final learning rate as a share of the peak."
     )
-    grad_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 = no clipping.")
+    grad_clip: GradClip = 1.0
     ema_decay: float = Field(
         0.0, ge=0, lt=1, description="Exponential moving average of the weights, which is evaluated and kept; 0 = off."
     )
@@ -77,9 +82,7 @@ class RunConfig(Config):
     """How long, in which steps, and what is kept."""
 
     steps: int = Field(200, ge=1, description="Optimizer steps.", json_schema_extra=MAY_CHANGE)
-    max_minutes: float | None = Field(
-        None, gt=0, description="Stop like the stop file after this time.", json_schema_extra=MAY_CHANGE
-    )
+    max_minutes: float | None = Field(None, gt=0, description="Save and stop then.", json_schema_extra=MAY_CHANGE)
     batch_size: int = Field(8, ge=1, description="Rows in a micro-batch.")
     gradient_accumulation_steps: int = Field(1, ge=1, description="Micro-batches in an optimizer step.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of initial weights, order and samples.")
@@ -88,16 +91,13 @@ class RunConfig(Config):
         None, ge=1, description="Steps between checkpoints. Default: a tenth of the run.", json_schema_extra=MAY_CHANGE
     )
     keep_last: int = Field(3, ge=1, description="Checkpoints to keep.", json_schema_extra=MAY_CHANGE)
-    log_file: Path | None = Field(
-        None, description="Additional copy of the metrics (JSONL).", json_schema_extra=MAY_CHANGE
-    )
+    log_file: Path | None = Field(None, description="Another copy of the metrics.", json_schema_extra=MAY_CHANGE)
     stop_file: Path | None = Field(
         None, description="When this file appears: finish the step, save, exit.", json_schema_extra=MAY_CHANGE
     )
 
     wandb: Literal["off", "offline", "online"] = Field(
-        "off",
-        description="Also log to Weights & Biases, in wandb/ of the run folder (extra wandb).",
+        "off", description="Also log to Weights & Biases, in wandb/ of the run folder (extra wandb)."
     )
     wandb_project: Annotated[str, Needs("wandb", "off", but=True)] = Field(
         "hrm-lab", min_length=1, description="Project of Weights & Biases."
@@ -125,7 +125,7 @@ class RunConfig(Config):
     @property
     def name_flag(self) -> str:
         """The flag that names the run folder."""
-        return "--" + self.name_leaf.replace("_", "-")
+        return flag_of(self.name_leaf)
 
 
 class NamedRunConfig(RunConfig):
@@ -158,6 +158,17 @@ class TrainConfig(Config):
         compute: ComputeConfig
         evaluation: EvaluationConfig
         run: RunConfig
+
+    @classmethod
+    def load(cls, preset: str | Path | None = None, **overrides: Any) -> Self:
+        """A configuration from a preset (name or YAML file) with leaf values on top.
+
+        ``TextTrainConfig.load("text-small", steps=50)`` is the shipped preset with another number of steps.
+
+        Raises:
+            ConfigError: unknown preset or names, values of the wrong type or out of bounds.
+        """
+        return build_config(cls, preset=preset, overrides=overrides)
 
     @classmethod
     def as_of_now(cls, saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class PromptFileConfig(Config):
     """Many prompts, each continued by itself."""
 
     prompt_file: Path | None = Field(
-        None, description="A .txt with one prompt a line, or a .jsonl with the field 'prompt'."
+        None, description="A .txt with a prompt a line, or a .jsonl with the field prompt."
     )
     out: Annotated[Path | None, Needs("prompt_file")] = Field(
         None, description="JSONL file for the texts of --prompt-file. Default: standard output."
@@ -94,7 +94,7 @@ class PromptFileConfig(Config):
         8, ge=1, le=MAX_BATCH_SIZE, description="Prompts of --prompt-file at a time."
     )
     overwrite: Annotated[bool, Needs("prompt_file"), Needs("out")] = Field(
-        False, description="Replace --out if it exists."
+        False, description="Replace an --out that exists."
     )
     resume: Annotated[bool, Needs("prompt_file"), Needs("out")] = Field(
         False, description="Go on with --out where an interrupted run ended."
@@ -105,9 +105,7 @@ class GoalsConfig(Config):
     """Which attached experts get more tokens."""
 
     goal: str | None = Field(
-        None,
-        description="Send more tokens to the attached experts that serve these goals: numbers such as 3,5, or "
-        "'active'.",
+        None, description="Send more tokens to attached experts that serve these goals: numbers as in 3,5, or 'active'."
     )
     goal_bias_strength: Annotated[float, Needs("goal")] = Field(
         1.0,
@@ -121,9 +119,7 @@ class GoalsConfig(Config):
 class GenerateConfig(BundleConfig):
     """All settings of ``lab generate``."""
 
-    prompt: Annotated[str | None, FreeText()] = Field(
-        None, description="Text to continue; - reads it from standard input."
-    )
+    prompt: Annotated[str | None, FreeText()] = Field(None, description="Text to continue; - reads standard input.")
     stream: Annotated[bool | None, Needs("prompt")] = Field(
         None, description="Show the text while it is written, or all at once. Default: while."
     )
