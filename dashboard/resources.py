@@ -12,7 +12,7 @@ import streamlit as st
 
 from dashboard.queries.attachments import Attachments, Version
 from dashboard.queries.brains import Brains
-from dashboard.queries.filecache import FileCache, Signature
+from dashboard.queries.filecache import FileCache, Signature, signature
 from dashboard.queries.folder import Checkpoints, Parameters, parameter_cache
 from dashboard.queries.metrics import RunMetrics
 from dashboard.queries.puzzles import EvaluatedRows, evaluated_rows_cache
@@ -43,6 +43,13 @@ def run_index(root: Path) -> RunIndex:
 def run_metrics(run_dir: Path) -> RunMetrics:
     """The metrics of one run, read on from where the last refresh stopped."""
     return RunMetrics(run_dir)
+
+
+def fresh_metrics(run_dir: Path) -> RunMetrics:
+    """The metrics of one run as they are now."""
+    metrics = run_metrics(run_dir)
+    metrics.refresh()
+    return metrics
 
 
 @st.cache_resource(show_spinner=False)
@@ -81,9 +88,13 @@ def attachments(root: Path) -> Attachments:
     return Attachments(Workspace(root))
 
 
+def test_puzzles(solver: Solver) -> TestSplit:
+    """The test split of a solver's dataset as it is now. Raises DataError."""
+    return _test_split(solver, None if solver.dataset is None else signature(solver.dataset / "test/dataset.json"))
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
-def test_split(solver: Solver, dataset_version: Signature | None) -> TestSplit:
-    """The test split of a solver's dataset as it is in the state ``dataset_version``. Raises DataError."""
+def _test_split(solver: Solver, dataset_version: Signature | None) -> TestSplit:
     return open_test_split(solver)
 
 

@@ -10,9 +10,8 @@ from dashboard.app_pages.parts import plain
 from dashboard.charts.style import CONFIG
 from dashboard.charts.thinking import maze_board
 from dashboard.formats import count
-from dashboard.queries.filecache import signature
 from dashboard.queries.solvers import Solver, TestSplit
-from dashboard.resources import test_split
+from dashboard.resources import test_puzzles
 from hrm_engine.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ TEST, TEXT, GRID, DRAWING = "Test puzzle", "Text", "Grid", "Drawing"
 BRUSHES = {"Wall": 1, "Free": 2, "Start": 3, "Goal": 4}
 
 
-def asked(solver: Solver) -> Puzzle:
+def chosen_puzzle(solver: Solver) -> Puzzle:
     """The puzzle that the controls describe.
 
     Raises:
@@ -62,7 +61,7 @@ def keep(solver: Solver) -> None:
 def from_test_split(solver: Solver, others: tuple[str, ...]) -> Puzzle:
     """A puzzle that the solver was not trained on, by its number, an ARC pair by its task."""
     try:
-        split = test_split(solver, None if solver.dataset is None else signature(solver.dataset / "test/dataset.json"))
+        split = test_puzzles(solver)
     except DataError as problem:
         advice = f"use {' or '.join(others)}" if others else "put the dataset back where it was"
         raise DataError(f"there are no test puzzles of this solver ({problem}): {advice}") from problem

@@ -1,7 +1,7 @@
-"""Changing experts and goals from a page: what is asked first, what was done, and why something was refused.
+"""Changing experts, goals and runs from a page: dialogs, what was done, and why something was refused.
 
-A question is remembered in the session and drawn as a dialog until it is answered, so nothing is lost when the page is
-drawn again meanwhile. Every change is a call of the store's own functions, the same that the command line calls.
+An open dialog is remembered in the session and drawn until it is answered, so nothing is lost when the page is drawn
+again meanwhile. Every change is a call of the store's own functions, the same that the command line calls.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ OPEN_ICON = ":material/arrow_forward:"
 """Of links from something listed to its page."""
 _ASKED, _DONE, _REFUSED = "asked", "change_done", "change_refused"
 
-Dialogs = Mapping[str, tuple[str, Callable[[str], None]]]
-"""Kind of question: title of the dialog, and what draws it, given the id that it is about."""
+Dialogs = Mapping[str, tuple[str, Callable[..., None]]]
+"""Kind of dialog: its title, and what draws it, given the ids that it is about. A HRMError is shown in the dialog."""
 
 
-def ask(kind: str, subject: str = "") -> None:
+def ask(kind: str, *subject: str) -> None:
     """Open the dialog ``kind`` about ``subject`` with the redraw that follows."""
-    st.session_state[_ASKED] = (kind, subject)
+    st.session_state[_ASKED] = (kind, *subject)
 
 
-def ask_button(label: str, kind: str, subject: str = "", **look: Any) -> None:
+def ask_button(label: str, kind: str, *subject: str, **look: Any) -> None:
     """A button that opens a dialog."""
-    action_button(label, partial(ask, kind, subject), f"{kind} {subject}", **look)
+    action_button(label, partial(ask, kind, *subject), " ".join((kind, *subject)), **look)
 
 
 def action_button(label: str, act: Callable[[], None], key: str, **look: Any) -> None:
@@ -57,9 +57,9 @@ def _shown() -> list[str | None]:
     return [st.query_params.get(name) for name in ("expert", "goal")]
 
 
-def undo(label: str, kind: str, subject: str) -> None:
+def undo(label: str, kind: str, *subject: str) -> None:
     """A quiet button beside something listed, whose dialog takes it away."""
-    ask_button(label, kind, subject, type="tertiary", icon=":material/link_off:")
+    ask_button(label, kind, *subject, type="tertiary", icon=":material/link_off:")
 
 
 def forget() -> None:
@@ -68,11 +68,19 @@ def forget() -> None:
 
 
 def open_dialog(dialogs: Dialogs) -> None:
-    """Draw the dialog that was asked for, if it is one of these."""
-    kind, subject = st.session_state.get(_ASKED, ("", ""))
-    if kind in dialogs:
-        title, draw = dialogs[kind]
-        st.dialog(title, on_dismiss=forget)(draw)(subject)
+    """Draw the open dialog, if it is one of these."""
+    kind, *subject = st.session_state.get(_ASKED, ("",))
+    if kind not in dialogs:
+        return
+    title, content = dialogs[kind]
+
+    def draw() -> None:
+        try:
+            content(*subject)
+        except HRMError as problem:
+            sentence(str(problem), key="sentence_dialog")
+
+    st.dialog(title, on_dismiss=forget)(draw)()
 
 
 def answer(label: str, change: Callable[[], object], done: str | None = None, *, disabled: bool = False) -> None:
@@ -82,19 +90,25 @@ def answer(label: str, change: Callable[[], object], done: str | None = None, *,
         done: what is then said, in fixed words, numbers and ids; None: what ``change`` returns.
     """
     with st.container(horizontal=True):
-        wanted = st.button(label, type="primary", key="dialog_yes", disabled=disabled)
+        is_confirmed = st.button(label, type="primary", key="dialog_yes", disabled=disabled)
         if st.button("Cancel", key="dialog_no"):
             forget()
             st.rerun()
-    if wanted:
-        try:
-            made = change()
-        except HRMError as problem:
-            sentence(str(problem), key="sentence_dialog")
-            return
-        st.session_state[_DONE] = str(made) if done is None else done
+    if is_confirmed:
+        result = change()
+        st.session_state[_DONE] = str(result) if done is None else done
         forget()
         st.rerun()
+
+
+def confirmation(label: str, text: str, change: Callable[..., object], done: str) -> Callable[..., None]:
+    """A dialog that says what a change means; ``{0}``, ``{1}`` in ``text`` and ``done`` are the ids it is about."""
+
+    def draw(*subject: str) -> None:
+        st.text(text.format(*subject))
+        answer(label, partial(change, *subject), done.format(*subject))
+
+    return draw
 
 
 def change_now(change: Callable[[], object], done: str) -> None:
@@ -125,8 +139,8 @@ def watch() -> None:
 
 def _signatures() -> list[Signature | None]:
     """Of the files, and of the folders in which a brain appears when an expert is attached."""
-    here = workspace()
-    return [signature(path) for path in (here.expert_registry, here.goals, here.brains, here.runs)]
+    files = workspace()
+    return [signature(path) for path in (files.expert_registry, files.goals, files.brains, files.runs)]
 
 
 def note_seen() -> None:

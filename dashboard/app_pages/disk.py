@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import zlib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages.changing import Dialogs, answer, ask_button, open_dialog, tell
-from dashboard.app_pages.parts import nothing_yet, plain, sentence
+from dashboard.app_pages.changing import Dialogs, answer, ask_button, confirmation, open_dialog, tell
+from dashboard.app_pages.parts import cards, choice_table, nothing_yet, plain, search_box, sentence
 from dashboard.queries.disk import SpaceTaken, space_taken
 from dashboard.resources import workspace
 from hrm_engine.store.disk_usage import RunUsage
@@ -20,8 +18,6 @@ from hrm_engine.store.paths import Workspace
 
 # A look at thousands of folders for each click of each session would be too much; a deletion looks anew.
 _REMEMBERED_S = 30
-_TABLE_ROWS = 12
-_ROW_PIXELS = 36
 _PARTS = ("weights", "checkpoints", "best", "metrics", "other")
 _UNIT_BYTES = 1_000_000
 
@@ -40,8 +36,7 @@ def page() -> None:
             look_again()
     tell()
     taken = looked_at(workspace().root, st.session_state.get("disk_look", 0))
-    row = st.grid("auto", min_column_width=150)
-    card = partial(row.metric, border=True, height="stretch", delta_color="off", delta_arrow="off")
+    card = cards(delta_color="off", delta_arrow="off")
     card("This workspace", formats.size(taken.total))
     card("Runs", formats.count(len(taken.runs)), help="Archived ones included")
     checkpoints = sum(run.checkpoints for run in taken.runs.values())
@@ -77,40 +72,24 @@ def places(taken: SpaceTaken) -> None:
 def runs(taken: SpaceTaken) -> None:
     """The runs that match, largest first; what can be done about the ticked one stands below."""
     st.subheader("Runs", anchor=False)
-    search = st.text_input(
-        "Search",
-        key="q",
-        bind="query-params",
-        live=True,
-        max_chars=200,
-        placeholder="Name or folder",
-        label_visibility="collapsed",
-        width=300,
-    )
-    frame = taken.frame(search or "")
+    frame = taken.frame(search_box("Name or folder", 300))
     if frame.empty:
         nothing_yet("No run matches.", "Shorten the search, or train one: `lab train actv1`.")
         return
-    ids = [str(found) for found in frame["id"]]
-    key = f"disk {zlib.crc32(' '.join(ids).encode())}"
     for part in ("total", *_PARTS):
         frame[part] = frame[part] / _UNIT_BYTES
     plain(f"{len(frame):,} of {len(taken.runs):,} runs · in MB · tick one to see what can be done about it")
-    chosen = st.dataframe(
+    name = choice_table(
         frame,
-        key=key,
-        hide_index=True,
-        height=_ROW_PIXELS * (min(len(frame), _TABLE_ROWS) + 1),
-        row_height=_ROW_PIXELS,
-        on_select="rerun",
-        selection_mode="single-row",
+        [str(name) for name in frame["id"]],
+        "disk",
+        columns(float(frame["total"].max())),
+        "Runs with their size in megabytes, by what it is",
+        most_rows=12,
         column_order=["id", "total", *_PARTS, "archived"],
-        column_config=columns(float(frame["total"].max())),
-        alt="Runs with their size in megabytes, by what it is",
     )
-    rows = chosen["selection"]["rows"]
-    if rows and 0 <= rows[0] < len(ids):
-        remedies(ids[rows[0]], taken.runs[ids[rows[0]]])
+    if name is not None:
+        remedies(name, taken.runs[name])
 
 
 def columns(largest: float) -> dict[str, Any]:
@@ -140,53 +119,44 @@ def remedies(name: str, run: RunUsage) -> None:
         st.code(f"{old}{command}", language=None)
 
 
-def delete_checkpoints(subject: str) -> None:
+def delete_checkpoints(run: str) -> None:
     """All checkpoints but the newest."""
-    st.text(
-        f"All checkpoints of {subject} will be deleted but the newest whole one, from which it can still be resumed. "
-        "The weights to use stay."
-    )
+    from hrm_engine.bundles.changing import delete_old_checkpoints
 
-    def change() -> None:
-        from hrm_engine.bundles.changing import delete_old_checkpoints
-
-        delete_old_checkpoints(_folder(subject), workspace=workspace())
-        look_again()
-
-    answer("Delete", change, "The old checkpoints are deleted")
+    delete_old_checkpoints(_folder(run), workspace=workspace())
+    look_again()
 
 
-def delete_run(subject: str) -> None:
+def delete_run(run: str) -> None:
     """A whole run folder."""
-    st.text(f"{subject} will be deleted with everything in it: weights, checkpoints, metrics. This cannot be undone.")
-    children = _made_of(subject)
-    if children:
+    from hrm_engine.bundles.changing import delete_bundle, made_of
+
+    st.text(f"{run} will be deleted with everything in it: weights, checkpoints, metrics. This cannot be undone.")
+    if children := [folder.name for folder in made_of(_folder(run).resolve(), workspace())]:
         sentence(f"Made of it: {', '.join(children)}. They have their own weights", key="sentence_children")
 
     def change() -> None:
-        from hrm_engine.bundles.changing import delete_bundle
-
-        delete_bundle(_folder(subject), workspace=workspace())
+        delete_bundle(_folder(run), workspace=workspace())
         look_again()
 
     answer("Delete", change, "The run is deleted")
 
 
+_CHECKPOINTS = confirmation(
+    "Delete",
+    "All checkpoints of {0} will be deleted but the newest whole one, from which it can still be resumed. The weights "
+    "to use stay.",
+    delete_checkpoints,
+    "The old checkpoints are deleted",
+)
 DIALOGS: Dialogs = {
-    "checkpoints": ("Delete old checkpoints", delete_checkpoints),
+    "checkpoints": ("Delete old checkpoints", _CHECKPOINTS),
     "run": ("Delete run", delete_run),
 }
 
 
-def _folder(subject: str) -> Path:
-    return workspace().artifacts / subject
-
-
-def _made_of(subject: str) -> list[str]:
-    from hrm_engine.bundles.changing import made_of
-
-    here = workspace()
-    return [folder.name for folder in made_of(_folder(subject).resolve(), here)]
+def _folder(run: str) -> Path:
+    return workspace().artifacts / run
 
 
 if __name__ == "__main__":

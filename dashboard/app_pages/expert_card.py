@@ -8,11 +8,11 @@ import streamlit as st
 
 from dashboard import formats
 from dashboard.app_pages.changing import OPEN_ICON, action_button, ask_button, change_now, undo
-from dashboard.app_pages.parts import chart, plain
+from dashboard.app_pages.parts import cards, chart, plain, table
 from dashboard.charts import experts as charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.experts import card_fields, losses
-from dashboard.resources import run_metrics, workspace
+from dashboard.resources import fresh_metrics, workspace
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.goals import Goals
@@ -78,8 +78,7 @@ def numbers(expert: ExpertCard) -> None:
     """Use and training in numbers."""
     with_it, without = losses(expert)
     gain = None if with_it is None or without is None else with_it - without
-    row = st.grid("auto", min_column_width=130)
-    number = partial(row.metric, border=True, height="stretch")
+    number = cards(130)
     number("Activations", formats.count(expert.total_activations), help=ACTIVATIONS)
     weight = expert.avg_routing_weight if expert.total_activations else None
     number("Mean weight", formats.rate(weight), help=MEAN_WEIGHT)
@@ -100,16 +99,14 @@ def training(expert: ExpertCard, registry: ExpertRegistry) -> None:
         if expert.checkpoint_path is None:
             plain(f"It has no weights yet: lab train actv1 --expert-id {expert.expert_id} --dataset-file FILE")
         return
-    metrics = run_metrics(folder)
-    metrics.refresh()
+    metrics = fresh_metrics(folder)
     evaluation, train = metrics.evaluation(("loss_without",)), metrics.train(("loss",))
     if len(evaluation):
-        st.subheader("Loss with and without it", anchor=False)
-        chart(charts.with_and_without(evaluation), "with_and_without", "Held-out loss with and without the expert")
+        words = "Held-out loss with and without the expert"
+        chart(charts.with_and_without(evaluation), "with_and_without", words, "Loss with and without it")
     if len(train):
-        st.subheader("Training loss", anchor=False)
         figure = training_charts.lines(train, {"loss": "training"}, "loss (nats/token)", height=260)
-        chart(figure, "expert_training", "Training loss of the expert")
+        chart(figure, "expert_training", "Training loss of the expert", "Training loss")
     for note in metrics.notes():
         st.warning(note)
     if (folder / ARGS_FILE).is_file():
@@ -120,19 +117,9 @@ def training(expert: ExpertCard, registry: ExpertRegistry) -> None:
 def fields(expert: ExpertCard) -> None:
     """The whole card, as the registry has it."""
     with st.expander("All fields"):
-        make = st.column_config
-        st.dataframe(
-            card_fields(expert),
-            key="card_fields",
-            hide_index=True,
-            height="content",
-            column_config={
-                "field": make.TextColumn("Field", width="medium"),
-                "value": make.TextColumn("Value", width="large"),
-            },
-            placeholder=formats.DASH,
-            alt="Every field of the card",
-        )
+        make = st.column_config.TextColumn
+        columns = {"field": make("Field", width="medium"), "value": make("Value", width="large")}
+        table(card_fields(expert), "card_fields", columns, "Every field of the card", height="content")
 
 
 def served(expert: ExpertCard, goals: Goals) -> None:
@@ -149,8 +136,7 @@ def served(expert: ExpertCard, goals: Goals) -> None:
                     plain("in no database yet")
                     continue
                 plain(f"goal {goal.id} · {'active' if active.get(goal.id) else 'inactive'}")
-                subject = f"{goal.id} {expert.expert_id}"
-                undo("Unlink", "unlink", subject)
+                undo("Unlink", "unlink", str(goal.id), expert.expert_id)
     if len(expert.goals) > MAX_LISTED:
         plain(f"and {len(expert.goals) - MAX_LISTED:,} more")
     st.page_link("app_pages/goals.py", label="All goals")
@@ -165,6 +151,6 @@ def places(expert_id: str, bundles: list[str]) -> None:
         with st.container(horizontal=True, vertical_alignment="center", key=f"words_bundle_{at}"):
             st.text(bundle)
             st.page_link("app_pages/run.py", label="Open", icon=OPEN_ICON, query_params={"run": bundle})
-            undo("Detach", "detach", f"{expert_id} {bundle}")
+            undo("Detach", "detach", expert_id, bundle)
     if len(bundles) > MAX_LISTED:
         plain(f"and {len(bundles) - MAX_LISTED:,} more")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages import attach_dialogs, expert_card, expert_dialogs
+from dashboard.app_pages import expert_card, expert_dialogs
 from dashboard.app_pages.changing import ask_button, note_seen, open_dialog, start_watching, tell
 from dashboard.app_pages.expert_card import ACTIVATIONS, MEAN_WEIGHT
-from dashboard.app_pages.parts import USE_CHIPS, nothing_yet, plain, sentence
+from dashboard.app_pages.parts import (
+    USE_CHIPS,
+    cards,
+    chips_column,
+    choice_table,
+    link_choice,
+    nothing_yet,
+    plain,
+    search_box,
+    sentence,
+)
 from dashboard.app_pages.routing import routing_view
 from dashboard.charts import experts as charts
 from dashboard.charts.style import CONFIG
@@ -25,8 +34,6 @@ from hrm_engine.store.runs import printable
 
 VIEWS = ("Registry", "Routing")
 MAX_TREE = 300
-_TABLE_ROWS = 10
-_ROW_PIXELS = 36
 _TREE_PIXELS = 420
 
 
@@ -44,15 +51,8 @@ def page() -> None:
     """The registry, or the routing of a run."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.title("Experts", anchor=False, width="content")
-        view = st.segmented_control(
-            "View",
-            VIEWS,
-            default=VIEWS[0],
-            required=True,
-            key="view",
-            bind="query-params",
-            label_visibility="collapsed",
-        )
+        look: dict[str, Any] = {"key": "view", "bind": "query-params", "label_visibility": "collapsed"}
+        view = st.segmented_control("View", VIEWS, default=VIEWS[0], required=True, **look)
     if view == "Routing":
         routing_view()
         return
@@ -63,22 +63,21 @@ def page() -> None:
     except HRMError as problem:
         sentence(f"The experts cannot be shown, and nothing can be changed: {problem}", key="sentence_unreadable")
     else:
-        open_dialog({**expert_dialogs.DIALOGS, **attach_dialogs.DIALOGS})
+        open_dialog(expert_dialogs.DIALOGS)
     start_watching()
 
 
 def registry() -> Registry:
     """The registry and the goals as the files are now. Raises HRMError: damaged, newer, locked, not readable."""
-    here = workspace()
-    goals = Goals(here)
+    goals, root = Goals(workspace()), workspace().root
     content = goals.registry.read()
-    attached = attachments(here.root).by_expert(run_index(here.root).run_dirs())
+    attached = attachments(root).by_expert(run_index(root).run_dirs())
     return Registry(content, ExpertTable(content.cards), goals, attached)
 
 
-def show(found: Registry) -> None:
+def show(experts: Registry) -> None:
     """Counts, tree, table, and the card of the chosen expert."""
-    counts = found.table.counts(found.attached)
+    counts = experts.table.counts(experts.attached)
     if not counts.total:
         nothing_yet(
             "There is no expert in this workspace yet.",
@@ -87,27 +86,27 @@ def show(found: Registry) -> None:
         )
         ask_button("New card", "create")
         return
-    row = st.grid("auto", min_column_width=150)
-    row.metric("Experts", formats.count(counts.total), border=True)
-    row.metric("Active", formats.count(counts.active), border=True, help="Tokens may be routed to them")
-    row.metric("Frozen", formats.count(counts.frozen), border=True, help="Neither gradient nor weight decay")
-    row.metric("Attached", formats.count(counts.attached), border=True, help="They stand in a layer of some brain")
+    card = cards()
+    card("Experts", formats.count(counts.total))
+    card("Active", formats.count(counts.active), help="Tokens may be routed to them")
+    card("Frozen", formats.count(counts.frozen), help="Neither gradient nor weight decay")
+    card("Attached", formats.count(counts.attached), help="They stand in a layer of some brain")
     left, right = st.columns([2, 1], gap="medium")
     with right:
-        hierarchy(found)
+        hierarchy(experts)
     with left:
-        table(found)
-    wanted = st.query_params.get("expert", "")
-    if wanted and wanted not in found.content:
-        sentence(f"There is no expert {printable(wanted[:100])!a} (any more): tick one in the table")
-    elif wanted:
-        expert_card.card(found.content.get(wanted), found.goals, found.attached.get(wanted, []))
+        table(experts)
+    chosen = st.query_params.get("expert", "")
+    if chosen and chosen not in experts.content:
+        sentence(f"There is no expert {printable(chosen[:100])!a} (any more): tick one in the table")
+    elif chosen:
+        expert_card.card(experts.content.get(chosen), experts.goals, experts.attached.get(chosen, []))
 
 
-def hierarchy(found: Registry) -> None:
+def hierarchy(experts: Registry) -> None:
     """The tree of parents and children; a click chooses an expert."""
     st.subheader("Hierarchy", anchor=False)
-    tree = found.table.tree()
+    tree = experts.table.tree()
     if tree.empty:
         nothing_yet("No expert hangs under another one.", "*Set parent* on the card of an expert puts it there.")
         return
@@ -136,12 +135,12 @@ def choose_in_tree() -> None:
             choose(expert_id)
 
 
-def table(found: Registry) -> None:
-    """The experts that the filter finds; a ticked one is shown below."""
+def table(experts: Registry) -> None:
+    """The experts that match the filter; a ticked one is shown below."""
     st.subheader("Registry", anchor=False)
-    search, category, states = filters(found.table)
-    frame = found.table.find(search, category, states, found.attached)
-    total = len(found.content.cards)
+    search, category, states = filters(experts.table)
+    frame = experts.table.find(search, category, states, experts.attached)
+    total = len(experts.content.cards)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         number = "1 expert" if total == 1 else f"{total:,} experts"
         plain(f"{number if len(frame) == total else f'{len(frame):,} of {number}'} · tick one to see its card")
@@ -149,99 +148,47 @@ def table(found: Registry) -> None:
     if frame.empty:
         nothing_yet("No expert matches.", "Shorten the search, or take something out of the filter.")
         return
-    ids = [str(expert_id) for expert_id in frame["expert_id"]]
     states_shown = zip(frame["is_active"], frame["is_frozen"], frame["is_attached"], strict=True)
     frame["state"] = [
-        ["active" if active else "inactive", *(["frozen"] if frozen else []), *(["attached"] if attached else [])]
+        ["active" if active else "inactive", *["frozen"] * frozen, *["attached"] * attached]
         for active, frozen, attached in states_shown
     ]
-    chosen = st.query_params.get("expert", "")
-    # A tick counts rows: with other rows the table is another one, so that the tick stays on its expert.
-    key = f"experts {zlib.crc32(' '.join(ids).encode())} {st.session_state.get('experts_choice', 0)}"
-    st.session_state["shown_experts"] = (key, ids)
-    st.dataframe(
+    choice_table(
         frame,
-        key=key,
-        hide_index=True,
-        height=_ROW_PIXELS * (min(len(frame), _TABLE_ROWS) + 1),
-        row_height=_ROW_PIXELS,
-        on_select=choose_in_table,
-        selection_mode="single-row",
-        selection_default={"selection": {"rows": [ids.index(chosen)] if chosen in ids else []}},
-        column_order=[
-            "expert_id",
-            "state",
-            "category",
-            "num_goals",
-            "total_activations",
-            "avg_routing_weight",
-            "last_trained",
-            "name",
-        ],
-        column_config=columns(),
-        placeholder=formats.DASH,
-        alt="Experts that match the filter",
+        [str(expert_id) for expert_id in frame["expert_id"]],
+        f"experts {st.session_state.get('experts_choice', 0)}",
+        columns(),
+        "Experts that match the filter",
+        most_rows=10,
+        param="expert",
+        column_order=list(columns()),
     )
 
 
-def filters(experts: ExpertTable) -> tuple[str, str, list[str]]:
+def filters(table: ExpertTable) -> tuple[str, str, list[str]]:
     """What to look for; all of it stands in the link."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        search = st.text_input(
-            "Search",
-            key="q",
-            bind="query-params",
-            live=True,
-            max_chars=200,
-            placeholder="Id, name, description",
-            label_visibility="collapsed",
-            width=220,
-        )
-        categories = experts.categories()
-        category = ""
+        search = search_box("Id, name, description", 220)
+        categories = table.categories()
+        category: str | None = ""
         if categories:
-            wanted = st.query_params.get("category", "")
-            st.session_state["category_choice"] = wanted if wanted in categories else None
-            category = (
-                st.selectbox(
-                    "Category",
-                    categories,
-                    index=None,
-                    key="category_choice",
-                    on_change=choose_category,
-                    placeholder="Any category",
-                    label_visibility="collapsed",
-                    width=180,
-                )
-                or ""
+            linked = st.query_params.get("category", "")
+            st.session_state["category_choice"] = linked if linked in categories else None
+            category = st.selectbox(
+                "Category",
+                categories,
+                index=None,
+                key="category_choice",
+                on_change=link_choice,
+                args=("category", "category_choice"),
+                placeholder="Any category",
+                label_visibility="collapsed",
+                width=180,
             )
         states = st.pills(
-            "State",
-            STATES,
-            selection_mode="multi",
-            key="state",
-            bind="query-params",
-            label_visibility="collapsed",
+            "State", STATES, selection_mode="multi", key="state", bind="query-params", label_visibility="collapsed"
         )
-    return search or "", category, list(states)
-
-
-def choose_category() -> None:
-    """Put the category chosen in the box into the link."""
-    if chosen := st.session_state["category_choice"]:
-        st.query_params["category"] = chosen
-    else:
-        st.query_params.pop("category", None)
-
-
-def choose_in_table() -> None:
-    """Show the expert of the ticked row; none if the tick was taken away."""
-    key, ids = st.session_state["shown_experts"]
-    rows = st.session_state[key]["selection"]["rows"]
-    if rows and 0 <= rows[0] < len(ids):
-        st.query_params["expert"] = ids[rows[0]]
-    else:
-        st.query_params.pop("expert", None)
+    return search, category or "", list(states)
 
 
 def choose(expert_id: str) -> None:
@@ -255,7 +202,7 @@ def columns() -> dict[str, Any]:
     make = st.column_config
     return {
         "expert_id": make.TextColumn("Expert", width=180),
-        "state": make.MultiselectColumn("State", options=list(USE_CHIPS), color=list(USE_CHIPS.values()), width=130),
+        "state": chips_column(USE_CHIPS, width=130),
         "category": make.TextColumn("Category", width=85),
         "num_goals": make.NumberColumn("Goals", format="%d", width=55),
         "total_activations": make.NumberColumn("Activations", format="compact", help=ACTIVATIONS, width=90),

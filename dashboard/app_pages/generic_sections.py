@@ -8,11 +8,11 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages.parts import chart, nothing_yet
+from dashboard.app_pages.parts import cards, chart, nothing_yet
 from dashboard.app_pages.sections import Panel, View, curves, panels, progress
 from dashboard.charts import evaluation as evaluation_charts
 from dashboard.queries.overview import Overview
-from dashboard.resources import run_metrics
+from dashboard.resources import fresh_metrics
 
 _NOT_MEASURED = frozenset({"eval_time_s"})
 
@@ -21,8 +21,7 @@ loss_curves = partial(curves, unit_name="as it is minimised")
 
 def numbers(now: Overview) -> None:
     """The row of key figures."""
-    row = st.grid("auto", min_column_width=140)
-    card = partial(row.metric, border=True, height="stretch")
+    card = cards(140)
     card("Training loss", formats.loss(now.train_loss))
     card("Validation loss", formats.loss(now.eval_loss), help="Last evaluation")
     progress(now, card)
@@ -30,8 +29,7 @@ def numbers(now: Overview) -> None:
 
 def evaluation(run_dir: Path, view: View) -> None:
     """Every number of the evaluations, over the training."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
+    metrics = fresh_metrics(run_dir)
     names = [name for name in metrics.names("eval") if name not in _NOT_MEASURED]
     rows = metrics.evaluation([name for name in names if name != "loss"], x=view.x)
     if rows.empty:
@@ -41,15 +39,13 @@ def evaluation(run_dir: Path, view: View) -> None:
     for number, name in enumerate(names):
         with places[number % 2]:
             title = name.replace("_", " ").capitalize()
-            st.subheader(title, anchor=False)
             figure = evaluation_charts.curves(rows, {name: title}, title, x=view.x, hover=",.4f")
-            chart(figure, f"eval_{name}", f"{title} in the evaluations")
+            chart(figure, f"eval_{name}", f"{title} in the evaluations", title)
 
 
 def throughput(run_dir: Path, view: View) -> None:
     """Every rate of the training."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
+    metrics = fresh_metrics(run_dir)
     rates = [name for name in metrics.names("train") if name.endswith("_per_s")]
     titles = {name: name.removesuffix("_per_s").replace("_", " ") + "/s" for name in rates}
     titles["step_time_s"] = "time of one optimizer step (s)"

@@ -1,4 +1,4 @@
-"""The page of goals: what is wanted, which experts serve it, and what of it steers the routing now."""
+"""The page of goals: what is to be reached, which experts serve it, and what of it steers the routing now."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dashboard.app_pages.changing import (
     Dialogs,
     answer,
     ask_button,
+    confirmation,
     note_seen,
     open_dialog,
     start_watching,
@@ -19,16 +20,13 @@ from dashboard.app_pages.changing import (
     undo,
 )
 from dashboard.app_pages.expert_dialogs import unlink
-from dashboard.app_pages.parts import USE_CHIPS, nothing_yet, plain, sentence
-from dashboard.formats import DASH
+from dashboard.app_pages.parts import USE_CHIPS, chips_column, choice_table, nothing_yet, plain, search_box, sentence
 from dashboard.queries.goals import ServedGoal, goal_frame, matching, served_goals
 from dashboard.resources import workspace
 from hrm_engine.errors import HRMError
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.runs import printable
 
-_TABLE_ROWS = 12
-_ROW_PIXELS = 36
 _MAX_LISTED = 50
 
 
@@ -41,18 +39,18 @@ def page() -> None:
     try:
         # The registry too: what links experts must be able to read it.
         ids = [card.expert_id for card in goals.registry.read().cards]
-        found = served_goals(goals)
+        rows = served_goals(goals)
     except HRMError as problem:
         sentence(f"The goals cannot be shown, and nothing can be changed: {problem}")
     else:
-        show(found, ids)
+        show(rows, ids)
         open_dialog(DIALOGS)
     start_watching()
 
 
-def show(found: list[ServedGoal], ids: list[str]) -> None:
-    """All goals, or what to do where there is none."""
-    if not found:
+def show(goals: list[ServedGoal], ids: list[str]) -> None:
+    """All goals, or what to do where there is none; ``ids`` are those of all experts."""
+    if not goals:
         nothing_yet(
             "There is no goal in this workspace yet.",
             "`lab goals add TEXT` adds one, and so does *New goal*. Experts that serve a goal get more of the tokens "
@@ -60,67 +58,31 @@ def show(found: list[ServedGoal], ids: list[str]) -> None:
         )
         ask_button("New goal", "add")
         return
-    table(found)
-    wanted = st.query_params.get("goal", "")
-    if not wanted:
-        return
-    chosen = next((served for served in found if str(served.goal.id) == wanted), None)
-    if chosen is None:
-        sentence(f"There is no goal {printable(wanted[:100])!a} (any more): tick one in the table")
-        return
-    detail(chosen, ids)
+    table(goals)
+    if name := st.query_params.get("goal", ""):
+        chosen = next((served for served in goals if str(served.goal.id) == name), None)
+        if chosen is None:
+            sentence(f"There is no goal {printable(name[:100])!a} (any more): tick one in the table")
+        else:
+            detail(chosen, ids)
 
 
-def table(found: list[ServedGoal]) -> None:
-    """The goals that the search finds; a ticked one is shown below."""
+def table(goals: list[ServedGoal]) -> None:
+    """The goals that match the search; a ticked one is shown below."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-        search = st.text_input(
-            "Search",
-            key="q",
-            bind="query-params",
-            live=True,
-            max_chars=200,
-            placeholder="Words of a goal, or an expert",
-            label_visibility="collapsed",
-            width=420,
-        )
+        search = search_box("Words of a goal, or an expert", 420)
         ask_button("New goal", "add")
-    shown = matching(found, search or "")
-    active = sum(served.goal.active for served in found)
-    number = "1 goal" if len(found) == 1 else f"{len(found):,} goals"
-    part = number if len(shown) == len(found) else f"{len(shown):,} of {number}"
+    shown = matching(goals, search)
+    active = sum(served.goal.active for served in goals)
+    number = "1 goal" if len(goals) == 1 else f"{len(goals):,} goals"
+    part = number if len(shown) == len(goals) else f"{len(shown):,} of {number}"
     plain(f"{part} · {active:,} active · tick one to change it")
     if not shown:
         nothing_yet("No goal matches.", "Shorten the search.")
         return
-    numbers = [served.goal.id for served in shown]
-    wanted = st.query_params.get("goal", "")
-    ticked = [at for at, number in enumerate(numbers) if str(number) == wanted]
-    key = f"goals {hash(tuple(numbers))}"
-    st.session_state["shown_goals"] = (key, numbers)
-    st.dataframe(
-        goal_frame(shown),
-        key=key,
-        hide_index=True,
-        height=_ROW_PIXELS * (min(len(shown), _TABLE_ROWS) + 1),
-        row_height=_ROW_PIXELS,
-        on_select=choose_in_table,
-        selection_mode="single-row",
-        selection_default={"selection": {"rows": ticked}},
-        column_config=columns(),
-        placeholder=DASH,
-        alt="Goals that match the search",
-    )
-
-
-def choose_in_table() -> None:
-    """Show the goal of the ticked row; none if the tick was taken away."""
-    key, numbers = st.session_state["shown_goals"]
-    rows = st.session_state[key]["selection"]["rows"]
-    if rows and 0 <= rows[0] < len(numbers):
-        st.query_params["goal"] = str(numbers[rows[0]])
-    else:
-        st.query_params.pop("goal", None)
+    ids = [served.goal.id for served in shown]
+    alt = "Goals that match the search"
+    choice_table(goal_frame(shown), ids, "goals", columns(), alt, most_rows=12, param="goal")
 
 
 def columns() -> dict[str, Any]:
@@ -129,9 +91,7 @@ def columns() -> dict[str, Any]:
     return {
         "id": make.NumberColumn("Id", format="%d", width=50),
         "text": make.TextColumn("Goal", width="large"),
-        "state": make.MultiselectColumn(
-            "State", options=list(USE_CHIPS), color=list(USE_CHIPS.values()), width="small"
-        ),
+        "state": chips_column(USE_CHIPS),
         "experts": make.ListColumn("Experts", width="medium"),
         "created": make.DatetimeColumn("Created", format="distance"),
     }
@@ -167,19 +127,15 @@ def detail(served: ServedGoal, ids: list[str]) -> None:
             if expert_id in ids:
                 link = {"expert": expert_id}
                 st.page_link("app_pages/experts.py", label="Open", icon=OPEN_ICON, query_params=link)
-            undo("Unlink", "unlink", f"{goal.id} {expert_id}")
+            undo("Unlink", "unlink", str(goal.id), expert_id)
     if len(served.experts) > _MAX_LISTED:
         plain(f"and {len(served.experts) - _MAX_LISTED:,} more")
 
 
-def add(_: str) -> None:
+def add() -> None:
     """A new goal, with an expert from the start if one is chosen."""
     goals = Goals(workspace())
-    try:
-        ids = [card.expert_id for card in goals.registry.read().cards]
-    except HRMError as problem:
-        sentence(str(problem), key="sentence_dialog")
-        return
+    ids = [card.expert_id for card in goals.registry.read().cards]
     text = st.text_area("What is wanted", key="goal_text", max_chars=2000, height=110)
     expert_id = st.selectbox(
         "Expert that serves it", ids, index=None, key="goal_expert", placeholder="none yet", disabled=not ids
@@ -191,26 +147,10 @@ def add(_: str) -> None:
     answer("Add", change, "The goal is added")
 
 
-def activate_goal(subject: str) -> None:
-    """Let it steer the routing."""
-    st.text(f"Goal {subject} will draw tokens to its experts again, where a training or generation follows goals.")
-    answer("Activate", partial(Goals(workspace()).activate, int(subject)), f"Goal {subject} is active")
-
-
-def deactivate_goal(subject: str) -> None:
-    """Let it steer nothing."""
-    st.text(f"Goal {subject} will no longer draw tokens to its experts. It stays with its links.")
-    answer("Deactivate", partial(Goals(workspace()).deactivate, int(subject)), f"Goal {subject} is inactive")
-
-
-def remove(subject: str) -> None:
+def remove(goal_id: str) -> None:
     """Remove it with its links."""
     goals = Goals(workspace())
-    try:
-        goal = goals.get(int(subject))
-    except HRMError as problem:
-        sentence(str(problem), key="sentence_dialog")
-        return
+    goal = goals.get(int(goal_id))
     st.text(f"Goal {goal.id} and its links to experts will be removed. This cannot be undone.")
     with st.container(border=True, key="words_removed"):
         st.text(printable(goal.text))
@@ -222,25 +162,33 @@ def remove(subject: str) -> None:
     answer("Remove", change, f"Goal {goal.id} is removed")
 
 
-def link_expert(subject: str) -> None:
+def link_expert(goal_id: str) -> None:
     """Let one more expert serve it."""
     goals = Goals(workspace())
-    try:
-        serving = goals.get_expert(int(subject))
-        ids = [card.expert_id for card in goals.registry.read().cards if card.expert_id not in serving]
-    except HRMError as problem:
-        sentence(str(problem), key="sentence_dialog")
-        return
-    expert_id = st.selectbox("Expert", ids, index=None, key=f"expert_for {subject}", placeholder="Choose an expert")
+    serving = goals.get_expert(int(goal_id))
+    ids = [card.expert_id for card in goals.registry.read().cards if card.expert_id not in serving]
+    expert_id = st.selectbox("Expert", ids, index=None, key=f"expert_for {goal_id}", placeholder="Choose an expert")
     plain("While the goal is active, this expert gets more of the tokens.")
-    change = partial(goals.link_expert, int(subject), expert_id or "")
-    answer("Link", change, f"`{expert_id}` serves goal {subject}", disabled=expert_id is None)
+    change = partial(goals.link_expert, int(goal_id), expert_id or "")
+    answer("Link", change, f"`{expert_id}` serves goal {goal_id}", disabled=expert_id is None)
 
 
+_activate = confirmation(
+    "Activate",
+    "Goal {0} will draw tokens to its experts again, where a training or generation follows goals.",
+    lambda goal_id: Goals(workspace()).activate(int(goal_id)),
+    "Goal {0} is active",
+)
+_deactivate = confirmation(
+    "Deactivate",
+    "Goal {0} will no longer draw tokens to its experts. It stays with its links.",
+    lambda goal_id: Goals(workspace()).deactivate(int(goal_id)),
+    "Goal {0} is inactive",
+)
 DIALOGS: Dialogs = {
     "add": ("New goal", add),
-    "activate_goal": ("Activate goal", activate_goal),
-    "deactivate_goal": ("Deactivate goal", deactivate_goal),
+    "activate_goal": ("Activate goal", _activate),
+    "deactivate_goal": ("Deactivate goal", _deactivate),
     "remove": ("Remove goal", remove),
     "link_expert": ("Link expert", link_expert),
     "unlink": ("Unlink expert", unlink),

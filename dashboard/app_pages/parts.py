@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import streamlit as st
 
 from dashboard.charts.style import BLUE, CONFIG
+from dashboard.formats import DASH
+from dashboard.queries.filecache import signature
+from dashboard.resources import workspace
+from hrm_engine.store.paths import METRICS_FILE
+from hrm_engine.store.runs import pick_run, run_id, shared_name
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
+
+T = TypeVar("T")
 
 BadgeColour = Literal["blue", "green", "gray", "red", "orange"]
 
@@ -38,6 +50,8 @@ USE_CHIPS = {
     "frozen": "#9ed8c2",
     "attached": "#f1c196",
 }
+
+_ROW_PX = 36
 
 _STYLE = """<style>
 [data-testid="stText"] { font-size: 0.9rem; opacity: 0.75; }
@@ -73,8 +87,10 @@ def plain(text: str) -> None:
     st.text(text)
 
 
-def chart(figure: go.Figure, key: str, description: str) -> None:
-    """A figure across the page. ``description`` is what a screen reader says of it."""
+def chart(figure: go.Figure, key: str, description: str, title: str = "") -> None:
+    """A figure across the page, below its title. ``description`` is what a screen reader says of it."""
+    if title:
+        st.subheader(title, anchor=False)
     st.plotly_chart(figure, key=key, config=CONFIG, alt=description)
 
 
@@ -99,3 +115,146 @@ def nothing_yet(headline: str, advice: str) -> None:
     with st.container(border=True):
         st.markdown(f"**{headline}**")
         st.markdown(advice)
+
+
+def cards(width: int = 150, **common: Any) -> Callable[..., object]:
+    """A row of key figures: the function that puts another one into it."""
+    return partial(st.grid("auto", min_column_width=width).metric, border=True, height="stretch", **common)
+
+
+def search_box(placeholder: str, width: int | Literal["stretch"], *, label: str = "Search", key: str = "q") -> str:
+    """Text of a search field. That of the key ``q`` stands in the link."""
+    text = st.text_input(
+        label,
+        key=key,
+        bind="query-params" if key == "q" else None,
+        live=True,
+        max_chars=200,
+        placeholder=placeholder,
+        label_visibility="collapsed",
+        width=width,
+    )
+    return text or ""
+
+
+def table(
+    frame: pd.DataFrame, key: str, columns: Mapping[str, Any], alt: str, *, most_rows: int | None = None, **options: Any
+) -> Any:
+    """A table, and what is selected in it; with ``most_rows`` at most as high as so many rows."""
+    if most_rows is not None:
+        options |= {"height": _ROW_PX * (min(len(frame), most_rows) + 1), "row_height": _ROW_PX}
+    return st.dataframe(frame, key=key, hide_index=True, column_config=columns, placeholder=DASH, alt=alt, **options)
+
+
+def chips_column(colours: Mapping[str, str], width: int | Literal["small"] = "small") -> Any:
+    """The column of states, each in its colour."""
+    names, values = list(colours), list(colours.values())
+    return st.column_config.MultiselectColumn("State", options=names, color=values, width=width)
+
+
+def choice_table(
+    frame: pd.DataFrame,
+    ids: Sequence[T],
+    key: str,
+    columns: Mapping[str, Any],
+    alt: str,
+    *,
+    most_rows: int,
+    param: str = "",
+    **options: Any,
+) -> T | None:
+    """A table of which one row can be ticked; the one of ``ids`` that is.
+
+    With ``param`` the choice stands in the link under that name.
+    """
+    # A tick counts rows: with other rows the table is another one, so that the tick stays on its subject.
+    key = f"{key} {zlib.crc32(' '.join(map(str, ids)).encode())}"
+    options |= {"selection_mode": "single-row", "on_select": "rerun"}
+    if param:
+        rows = [at for at, name in enumerate(ids) if str(name) == st.query_params.get(param, "")]
+        options["selection_default"] = {"selection": {"rows": rows}}
+        options["on_select"] = lambda: set_link(param, ticked(st.session_state[key], ids))
+    return ticked(table(frame, key, columns, alt, most_rows=most_rows, **options), ids)
+
+
+def ticked(event: Any, ids: Sequence[T]) -> T | None:
+    """The one of ``ids`` whose row is ticked in a table."""
+    rows = event["selection"]["rows"]
+    return ids[rows[0]] if rows and 0 <= rows[0] < len(ids) else None
+
+
+def set_link(param: str, value: object) -> None:
+    """Put a value into the link; nothing takes it out."""
+    if value is None or value == "":
+        st.query_params.pop(param, None)
+    else:
+        st.query_params[param] = str(value)
+
+
+def link_choice(param: str, key: str, *dropped: str) -> None:
+    """Put the value of the control ``key`` into the link; the params ``dropped`` belong to the choice before."""
+    set_link(param, st.session_state[key])
+    for name in dropped:
+        st.query_params.pop(name, None)
+
+
+def linked_choice(
+    label: str,
+    items: Mapping[str, T],
+    runs: Sequence[Path],
+    what: str,
+    *,
+    param: str,
+    key: str,
+    dropped: Sequence[str] = (),
+    width: int | Literal["stretch"] = "stretch",
+) -> T | None:
+    """A box of ``items``, by the ids of their runs, and the one that the link names; without a name, the first.
+
+    Says so and gives None if the link names none of them: ``what`` are the words for it. Names are looked up among
+    ``runs``; ``dropped`` as for :func:`link_choice`.
+    """
+    name = st.query_params.get(param, "")
+    run = pick_run(name, runs, workspace())
+    chosen = next(iter(items)) if not name else None if run is None else run_id(run, workspace())
+    if chosen not in items:
+        gone = f"The {param} {name[:200]} is {what} of the workspace (any more): choose a {label.lower()} below"
+        sentence(shared_name(name, runs, workspace()) or gone)
+        chosen = None
+    st.session_state[key] = chosen
+    st.selectbox(
+        label,
+        list(items),
+        key=key,
+        on_change=link_choice,
+        args=(param, key, *dropped),
+        placeholder=f"Choose a {label.lower()}",
+        width=width,
+    )
+    return None if chosen is None else items[chosen]
+
+
+def chosen_run(
+    runs: Sequence[Path],
+    what: str,
+    advice: tuple[str, str],
+    *,
+    key: str,
+    dropped: Sequence[str] = (),
+    last: Callable[[Path], bool] = lambda run: False,
+) -> Path | None:
+    """The one of ``runs`` that the link names, else the one written last; says what to do where there is none.
+
+    ``last`` are runs that come after all others; ``advice`` is headline and advice where there is no run; the rest as
+    for :func:`linked_choice`.
+    """
+    if not runs:
+        nothing_yet(*advice)
+        return None
+
+    def age(run: Path) -> tuple[bool, int]:
+        state = signature(run / METRICS_FILE)
+        return last(run), 0 if state is None else -state[1]
+
+    items = {run_id(run, workspace()): run for run in sorted(runs, key=age)}
+    return linked_choice("Run", items, runs, what, param="run", key=key, dropped=dropped, width=420)

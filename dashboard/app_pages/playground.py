@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
-from dashboard.app_pages.asking import asked
+from dashboard.app_pages.asking import chosen_puzzle
 from dashboard.app_pages.boards import LARGE_PX, Board, boards, region_of
-from dashboard.app_pages.forms import control
-from dashboard.app_pages.parts import nothing_yet, plain, sentence
-from dashboard.app_pages.text import text_section
-from dashboard.app_pages.thinking import Thought, question, show, think
+from dashboard.app_pages.forms import control, submitted
+from dashboard.app_pages.parts import linked_choice, nothing_yet, plain, sentence
+from dashboard.app_pages.reading import reading_section
+from dashboard.app_pages.thinking import question, show, think
+from dashboard.app_pages.writing import writing_section
+from dashboard.formats import count
+from dashboard.queries.brains import Brain
 from dashboard.queries.solvers import Solver
 from dashboard.resources import brains, run_index, solvers, workspace
 from hrm_engine.config.forms import form_field
 from hrm_engine.config.solving import EffortConfig
 from hrm_engine.errors import HRMError
-from hrm_engine.store.runs import pick_run, run_id, shared_name
+from hrm_engine.store.runs import pick_run, run_id
 
 STARTS = (1, 2, 4, 8, 16, 32)
-
-
 PUZZLES, TEXT = "Puzzles", "Text"
+MODES = ("Write", "Read")
 
 
 def page() -> None:
@@ -32,9 +34,10 @@ def page() -> None:
     run_dirs = run_index(workspace().root).run_dirs()
     of_puzzles = {solver.id: solver for solver in solvers(workspace().root).all(run_dirs)}
     of_text = {brain.id: brain for brain in brains(workspace().root).all(run_dirs)}
-    wanted = pick_run(st.query_params.get("bundle", ""), run_dirs, workspace())
-    if wanted is not None and run_id(wanted, workspace()) in {**of_puzzles, **of_text}:
-        play = TEXT if run_id(wanted, workspace()) in of_text else PUZZLES
+    linked = pick_run(st.query_params.get("bundle", ""), run_dirs, workspace())
+    bundle = "" if linked is None else run_id(linked, workspace())
+    if bundle in of_text or bundle in of_puzzles:
+        play = TEXT if bundle in of_text else PUZZLES
     elif (play := st.query_params.get("play", "")) not in (PUZZLES, TEXT):
         play = TEXT if of_text and not of_puzzles else PUZZLES
     st.session_state["play"] = play
@@ -52,9 +55,9 @@ def change() -> None:
     st.query_params.from_dict({"play": st.session_state["play"]})
 
 
-def puzzle_section(found: dict[str, Solver], run_dirs: list[Path]) -> None:
+def puzzle_section(items: dict[str, Solver], run_dirs: list[Path]) -> None:
     """Choose a solver and a puzzle, think, look."""
-    if not found:
+    if not items:
         nothing_yet(
             "There is no puzzle solver in this workspace yet.",
             "`lab train puzzle --config sudoku-4x4` trains one in a few minutes; it appears here when it is saved.",
@@ -62,64 +65,56 @@ def puzzle_section(found: dict[str, Solver], run_dirs: list[Path]) -> None:
         return
     left, right = st.columns([2, 5], gap="large")
     with left:
-        solver = chosen_solver(found, run_dirs)
+        dropped = ("play", "puzzle", "task")  # the number of a puzzle belongs to the solver before
+        solver = linked_choice(
+            "Solver", items, run_dirs, "no saved solver", param="bundle", key="bundle_choice", dropped=dropped
+        )
         if solver is None:
             return
+        proxy = "; trained on a stand-in for the published dataset" if solver.is_proxy else ""
+        plain(f"{solver.solves}, up to {solver.segments} segments in training{proxy}")
         try:
-            puzzle = asked(solver)
+            puzzle = chosen_puzzle(solver)
         except HRMError as problem:
             sentence(f"This puzzle cannot be asked: {problem}")
             return
         segments, starts = effort(solver)
-        wanted = st.button("Think", type="primary", width="stretch")
+        is_pressed = st.button("Think", type="primary", width="stretch")
     with right:
-        if wanted:
-            try:
-                st.session_state["thought"] = think(solver, puzzle, segments=segments, starts=starts)
-            except HRMError as problem:
-                st.session_state.pop("thought", None)
-                sentence(f"The solver cannot think about it: {problem}")
-                return
-        thought: Thought | None = st.session_state.get("thought")
-        if thought is not None and thought.question == question(solver, puzzle, segments, starts):
+        think_it = partial(think, solver, puzzle, segments=segments, starts=starts)
+        subject = question(solver, puzzle, segments, starts)
+        thought = submitted("thought", subject, is_pressed, think_it, "The solver cannot think about it")
+        if thought is not None:
             st.fragment(show)(thought)
             return
-        boards(
-            solver,
-            puzzle,
-            [Board("Puzzle", puzzle.inputs)],
-            side_px=LARGE_PX,
-            region=region_of(solver, [puzzle.inputs]),
-        )
+        shown = [Board("Puzzle", puzzle.inputs)]
+        boards(solver, puzzle, shown, side_px=LARGE_PX, region=region_of(solver, [puzzle.inputs]))
         if puzzle.warning:
             plain(f"Note: {puzzle.warning}.")
         plain("Think shows here what the solver would answer after every segment.")
 
 
-def chosen_solver(found: dict[str, Solver], run_dirs: list[Path]) -> Solver | None:
-    """The solver of the link, else the one saved last; says so and gives None if the link names no solver."""
-    wanted = st.query_params.get("bundle", "")
-    named = pick_run(wanted, run_dirs, workspace()) if wanted else None
-    solver = found.get(run_id(named, workspace())) if named is not None else None
-    if not wanted:
-        solver = next(iter(found.values()))
-    elif named is None:
-        gone = f"The bundle {wanted[:200]} is not in the workspace (any more): choose a solver below"
-        sentence(shared_name(wanted, run_dirs, workspace()) or gone)
-    elif solver is None:
-        sentence(f"The bundle {wanted[:200]} solves no puzzles, or is not saved yet: choose a solver below")
-    st.session_state["bundle_choice"] = None if solver is None else solver.id
-    st.selectbox("Solver", list(found), key="bundle_choice", on_change=choose, placeholder="Choose a solver")
-    if solver is not None:
-        proxy = "; trained on a stand-in for the published dataset" if solver.is_proxy else ""
-        plain(f"{solver.solves}, up to {solver.segments} segments in training{proxy}")
-    return solver
-
-
-def choose() -> None:
-    """Put the solver chosen in the box into the link; the number of a puzzle belongs to the one before."""
-    chosen: Any = st.session_state["bundle_choice"]
-    st.query_params.from_dict({"bundle": chosen} if chosen else {})
+def text_section(items: dict[str, Brain], run_dirs: list[Path]) -> None:
+    """Choose a brain, and let it write or read."""
+    if not items:
+        nothing_yet(
+            "There is no text model in this workspace yet.",
+            "`lab run quickstart` trains a small one; it appears here when it is saved.",
+        )
+        return
+    left, right = st.columns([2, 5], gap="large")
+    with left:
+        brain = linked_choice(
+            "Brain", items, run_dirs, "no text model", param="bundle", key="brain_choice", dropped=("play",)
+        )
+        if brain is None:
+            return
+        plain(f"{brain.arch}, {brain.segments} segments in training, context of {count(brain.context)} tokens")
+        mode = st.segmented_control(
+            "What the brain does", MODES, default=MODES[0], key="mode", required=True, label_visibility="collapsed"
+        )
+    section = writing_section if mode == MODES[0] else reading_section
+    section(brain, left, right)
 
 
 def effort(solver: Solver) -> tuple[int, int]:

@@ -8,13 +8,13 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages.parts import chart, nothing_yet, plain
+from dashboard.app_pages.parts import cards, chart, nothing_yet, plain
 from dashboard.app_pages.sections import Panel, View, depth_panels, incident_table, loss_curve, panels, progress
 from dashboard.charts import puzzles as puzzle_charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.metrics import density
 from dashboard.queries.overview import Overview
-from dashboard.resources import run_metrics
+from dashboard.resources import fresh_metrics
 
 _ACCURACIES = {"exact_accuracy": "exact", "cell_accuracy": "cells", "halt_accuracy": "halting"}
 _DEPTHS = {"exact_accuracy": "Exactly solved by segment", "cell_accuracy": "Cells right by segment"}
@@ -22,8 +22,7 @@ _DEPTHS = {"exact_accuracy": "Exactly solved by segment", "cell_accuracy": "Cell
 
 def numbers(now: Overview) -> None:
     """The row of key figures."""
-    row = st.grid("auto", min_column_width=140)
-    card = partial(row.metric, border=True, height="stretch")
+    card = cards(140)
     puzzles = now.puzzles
     beside = partial(card, delta_color="off", delta_arrow="off")
     card(
@@ -57,8 +56,7 @@ def numbers(now: Overview) -> None:
 
 def curves(run_dir: Path, view: View) -> None:
     """Loss and accuracies over the training, and the learning of the halting head."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
+    metrics = fresh_metrics(run_dir)
     train = metrics.train(("loss",), x=view.x)
     evaluation = metrics.evaluation((*_ACCURACIES, "act_steps_mean"), x=view.x)
     left, right = st.columns(2)
@@ -67,29 +65,25 @@ def curves(run_dir: Path, view: View) -> None:
             return
     results = metrics.train(tuple(_ACCURACIES), x=view.x)
     with right:
-        st.subheader("Accuracy", anchor=False)
         figure = puzzle_charts.accuracies(results, evaluation, _ACCURACIES, x=view.x)
-        chart(figure, "accuracies", "Share of exactly solved puzzles, right cells and right halting decisions")
+        words = "Share of exactly solved puzzles, right cells and right halting decisions"
+        chart(figure, "accuracies", words, "Accuracy")
     halting = metrics.train(("act_steps_mean", "halt_loss", "continue_loss"), x=view.x)
     with left:
-        st.subheader("Segments until it halts", anchor=False)
         names = {"act_steps_mean": "segments"}
         figure = training_charts.lines(halting, names, "segments, on average", x=view.x)
-        chart(figure, "act_steps", "Segments of the puzzles that halted, on average")
+        chart(figure, "act_steps", "Segments of the puzzles that halted, on average", "Segments until it halts")
     with right:
-        st.subheader("Halting losses", anchor=False)
         names = {"halt_loss": "halt", "continue_loss": "continue"}
-        chart(
-            training_charts.lines(halting, names, "loss (nats)", x=view.x), "halt_losses", "Losses of the halting head"
-        )
+        figure = training_charts.lines(halting, names, "loss (nats)", x=view.x)
+        chart(figure, "halt_losses", "Losses of the halting head", "Halting losses")
     plain(density(train))
     incident_table(metrics)
 
 
 def evaluation(run_dir: Path, view: View) -> None:
     """Accuracy of each segment."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
+    metrics = fresh_metrics(run_dir)
     depths = metrics.depths(tuple(_DEPTHS), x=view.x)
     if depths.empty:
         nothing_yet(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,18 +9,16 @@ import streamlit as st
 
 from dashboard import formats
 from dashboard.app_pages.boards import Board, boards, region_of
-from dashboard.app_pages.parts import chart, nothing_yet, plain, sentence
+from dashboard.app_pages.parts import cards, chart, choice_table, chosen_run, nothing_yet, plain, sentence
 from dashboard.app_pages.thinking import Thought, question, think
 from dashboard.charts import puzzles as charts
-from dashboard.queries.filecache import signature
 from dashboard.queries.overview import PuzzleNumbers, kind_of_run
 from dashboard.queries.puzzles import ROWS_FILE, EvaluatedRows, group_names
 from dashboard.queries.solvers import Solver
-from dashboard.resources import evaluated_rows, parameters, run_index, run_metrics, solvers, test_split, workspace
+from dashboard.resources import evaluated_rows, fresh_metrics, parameters, run_index, solvers, test_puzzles, workspace
 from hrm_engine.config import kinds
 from hrm_engine.errors import HRMError
-from hrm_engine.store.paths import ARGS_FILE, METRICS_FILE
-from hrm_engine.store.runs import pick_run, run_id
+from hrm_engine.store.paths import ARGS_FILE
 
 if TYPE_CHECKING:
     from hrm_engine.data.puzzles.board import Puzzle
@@ -33,11 +30,19 @@ _BASELINES = {"copy": "copying the puzzle", "majority": "most frequent digit", "
 def page() -> None:
     """Choose the run, then show what its evaluation says."""
     st.title("Puzzles", anchor=False)
-    run_dir = chosen_run()
+    run_dir = chosen_run(
+        [path for path in run_index(workspace().root).run_dirs() if is_of_puzzles(path)],
+        "no puzzle run",
+        (
+            "There is no puzzle run in this workspace yet.",
+            "`lab train puzzle --config sudoku-4x4` makes one in a few minutes.",
+        ),
+        key="puzzle_run",
+        last=lambda path: not (path / ROWS_FILE).is_file(),  # what is not finished lacks what this page is about
+    )
     if run_dir is None:
         return
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
+    metrics = fresh_metrics(run_dir)
     latest = metrics.latest("eval")
     rows = evaluated_rows().get(run_dir / ROWS_FILE)
     headline(PuzzleNumbers.of(latest), is_full=bool(latest.get("full", False)))
@@ -56,42 +61,14 @@ def page() -> None:
     failures(run_dir, rows)
 
 
-def chosen_run() -> Path | None:
-    """The puzzle run of the link, else the latest one; says what to do where there is none and gives None."""
-    here = workspace()
-    index = run_index(here.root)
-    found = {
-        run_id(path, here): path
-        for path in index.run_dirs()
-        if (path / ROWS_FILE).is_file() or kind_of_run(parameters().get(path / ARGS_FILE)) is kinds.PUZZLE
-    }
-    if not found:
-        nothing_yet(
-            "There is no puzzle run in this workspace yet.",
-            "`lab train puzzle --config sudoku-4x4` makes one in a few minutes.",
-        )
-        return None
-    wanted = st.query_params.get("run", "")
-    named = pick_run(wanted, list(found.values()), here) if wanted else None
-    if wanted and named is None:
-        sentence(f"The run {wanted[:200]} is no puzzle run of this workspace (any more): choose one of those below")
-    # Finished ones first: they have what this page is about.
-    ids = sorted(found, key=lambda name: (not (found[name] / ROWS_FILE).is_file(), -_changed(found[name])))
-    chosen = run_id(named, here) if named is not None else None if wanted else ids[0]
-    st.session_state["puzzle_run"] = chosen
-    st.selectbox("Run", ids, key="puzzle_run", on_change=choose, placeholder="Choose a run", width=420)
-    return None if chosen is None else found[chosen]
-
-
-def choose() -> None:
-    """Put the run chosen in the box into the link."""
-    st.query_params["run"] = st.session_state["puzzle_run"] or ""
+def is_of_puzzles(run_dir: Path) -> bool:
+    """Whether a run trains a solver."""
+    return (run_dir / ROWS_FILE).is_file() or kind_of_run(parameters().get(run_dir / ARGS_FILE)) is kinds.PUZZLE
 
 
 def headline(numbers: PuzzleNumbers, *, is_full: bool) -> None:
     """The key figures, each above the score of an answer without a model."""
-    row = st.grid("auto", min_column_width=150)
-    card = partial(row.metric, border=True, height="stretch", delta_color="off", delta_arrow="off")
+    card = cards(delta_color="off", delta_arrow="off")
     without = (numbers.copy_exact_accuracy, numbers.majority_exact_accuracy, numbers.padding_exact_accuracy)
     best = max((value for value in without if value is not None), default=None)
     card(
@@ -119,22 +96,22 @@ def figures(rows: EvaluatedRows, latest: dict[str, object]) -> None:
     """Difficulty, segments, halting."""
     left, right = st.columns(2)
     with left:
-        st.subheader("Accuracy by difficulty", anchor=False)
         if rows.is_rated:
-            names = group_names(rows.by_rating)
-            chart(charts.by_difficulty(rows.by_rating, names), "by_difficulty", "Exactly solved by difficulty rating")
+            figure, words = charts.by_difficulty(rows.by_rating, group_names(rows.by_rating)), "Accuracy by difficulty"
+            chart(figure, "by_difficulty", "Exactly solved by difficulty rating", words)
             plain("Rating: guesses that a search needs, of mazes the steps. Bars: 95 % interval.")
         else:
+            st.subheader("Accuracy by difficulty", anchor=False)
             nothing_yet("These puzzles have no rating.", "Sudokus and mazes built here are rated; ARC tasks are not.")
     with right:
-        st.subheader("Segments used", anchor=False)
-        chart(charts.segments_used(rows.by_segments), "segments_used", "Puzzles by segments until it halts")
+        figure = charts.segments_used(rows.by_segments)
+        chart(figure, "segments_used", "Puzzles by segments until it halts", "Segments used")
     left, right = st.columns(2)
     with left:
         by_segment(latest)
     with right:
-        st.subheader("Halting calibration", anchor=False)
-        chart(charts.calibration(rows.calibration), "calibration", "Halting confidence against exactness")
+        figure = charts.calibration(rows.calibration)
+        chart(figure, "calibration", "Halting confidence against exactness", "Halting calibration")
         plain("A marker's area grows with its puzzles; above the diagonal it is better than it thinks.")
 
 
@@ -143,11 +120,11 @@ def by_segment(latest: dict[str, object]) -> None:
     exact, cells = (_shares(latest.get(f"{name}_by_segment")) for name in ("exact_accuracy", "cell_accuracy"))
     if not exact and not cells:
         return
-    st.subheader("Accuracy by segment", anchor=False)
     numbers = PuzzleNumbers.of(latest)
     levels = {name: getattr(numbers, f"{key}_cell_accuracy") for key, name in _BASELINES.items()}
     known = {name: level for name, level in levels.items() if level}
-    chart(charts.by_segment(exact, cells, known), "by_segment", "Accuracy after each segment, with baselines")
+    figure = charts.by_segment(exact, cells, known)
+    chart(figure, "by_segment", "Accuracy after each segment, with baselines", "Accuracy by segment")
 
 
 def failures(run_dir: Path, rows: EvaluatedRows) -> None:
@@ -160,29 +137,20 @@ def failures(run_dir: Path, rows: EvaluatedRows) -> None:
     part = "" if shown == rows.num_failures else f", the first {shown:,} of them"
     plain(f"{rows.num_failures:,} of {rows.num_rows:,} puzzles are not solved exactly{part}. Tick one to see it.")
     make = st.column_config
-    table = rows.failures if rows.is_rated else rows.failures.drop(columns="rating")
-    event = st.dataframe(
-        table,
-        key=f"failures {run_dir}",
-        hide_index=True,
-        height=36 * (min(shown, 8) + 1),
-        row_height=36,
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={
-            "row": make.NumberColumn("Test puzzle", format="%d"),
-            "rating": make.NumberColumn("Rating", format="%g"),
-            "cell_accuracy": make.NumberColumn("Cells right", format="percent"),
-            "segments": make.NumberColumn("Segments", format="%d"),
-            "confidence": make.NumberColumn("Confidence", format="percent", help="Of its halting head, at the end"),
-            "loss": make.NumberColumn("Loss", format="%.3f", help="Nats per cell"),
-        },
-        placeholder=formats.DASH,
-        alt="Puzzles that were not solved exactly, the hardest first",
-    )
-    ticked = event["selection"]["rows"]
-    if ticked and ticked[0] < shown:
-        failure(run_dir, int(rows.failures.iloc[ticked[0]]["row"]))
+    columns = {
+        "row": make.NumberColumn("Test puzzle", format="%d"),
+        "rating": make.NumberColumn("Rating", format="%g"),
+        "cell_accuracy": make.NumberColumn("Cells right", format="percent"),
+        "segments": make.NumberColumn("Segments", format="%d"),
+        "confidence": make.NumberColumn("Confidence", format="percent", help="Of its halting head, at the end"),
+        "loss": make.NumberColumn("Loss", format="%.3f", help="Nats per cell"),
+    }
+    frame = rows.failures if rows.is_rated else rows.failures.drop(columns="rating")
+    numbers = [int(number) for number in rows.failures["row"]]
+    alt = "Puzzles that were not solved exactly, the hardest first"
+    number = choice_table(frame, numbers, f"failures {run_dir}", columns, alt, most_rows=8)
+    if number is not None:
+        failure(run_dir, number)
 
 
 def failure(run_dir: Path, number: int) -> None:
@@ -192,8 +160,7 @@ def failure(run_dir: Path, number: int) -> None:
         sentence("The bundle of this run is not saved yet, so its puzzles cannot be drawn: wait for its end")
         return
     try:
-        version = None if solver.dataset is None else signature(solver.dataset / "test/dataset.json")
-        puzzle = test_split(solver, version).puzzle(number)
+        puzzle = test_puzzles(solver).puzzle(number)
         thought = answered(solver, puzzle)
     except HRMError as problem:
         sentence(f"Puzzle {number} cannot be shown: {problem}")
@@ -219,11 +186,6 @@ def answered(solver: Solver, puzzle: Puzzle) -> Thought:
 def _shares(values: object) -> list[float]:
     numbers = values if isinstance(values, list) else []
     return [float(value) for value in numbers if isinstance(value, (int, float)) and 0 <= value <= 1]
-
-
-def _changed(run_dir: Path) -> int:
-    found = signature(run_dir / METRICS_FILE)
-    return 0 if found is None else found[1]
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from dashboard.app_pages.forms import control
-from dashboard.app_pages.parts import plain, sentence
+from dashboard.app_pages.forms import control, submitted
+from dashboard.app_pages.parts import plain
 from dashboard.formats import count, loss
 from dashboard.queries.brains import Brain
 from dashboard.resources import text_bundle, workspace
 from hrm_engine.config.forms import form_field
 from hrm_engine.config.writing import WritingConfig
-from hrm_engine.errors import HRMError
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -26,9 +25,8 @@ _EXAMPLE = "The list is sorted in place, and the first item is returned."
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """A text that was read, and by what."""
+    """A text that was read, and how many segments a token could run."""
 
-    brain: tuple[object, ...]
     tokens: list[ReadToken]
     num_segments: int
 
@@ -49,25 +47,21 @@ def reading_section(brain: Brain, left: DeltaGenerator, right: DeltaGenerator) -
             help="At 0 every token runs all segments, at 1 only the first",
         )
         threshold = control(field, key="read_threshold")
-        wanted = st.button("Read", type="primary", width="stretch")
+        is_pressed = st.button("Read", type="primary", width="stretch")
     with right:
-        if wanted:
-            st.session_state.pop("read", None)
-            try:
-                st.session_state["read"] = read(brain, text, threshold)
-            except HRMError as problem:
-                sentence(f"The brain cannot read this: {problem}")
-                return
-        found: Read | None = st.session_state.get("read")
-        if found is None or found.brain != (brain.id, brain.version):
+        question = (brain.id, brain.version)
+        result = submitted(
+            "read", question, is_pressed, lambda: read(brain, text, threshold), "The brain cannot read this"
+        )
+        if result is None:
             plain(
                 "Read shows the text here; the ground of a token is stronger the more segments the brain ran before it "
                 "said what it expects there."
             )
-        elif not found.tokens:
+        elif not result.tokens:
             plain("There is no text to read.")
         else:
-            show(found)
+            show(result)
 
 
 def read(brain: Brain, text: str, threshold: float) -> Read:
@@ -85,15 +79,15 @@ def read(brain: Brain, text: str, threshold: float) -> Read:
             # A text written before may have left its goals in the model.
             steer(shared.bundle, workspace=workspace())
             tokens = read_tokens(shared.bundle, text, halt_threshold=threshold)
-    return Read((brain.id, brain.version), tokens, shared.bundle.config.halt_max_steps)
+    return Read(tokens, shared.bundle.config.halt_max_steps)
 
 
-def show(found: Read) -> None:
+def show(result: Read) -> None:
     """The text, its depths and figures. What was typed is escaped there."""
     from hrm_engine.data.text.drawing import depth_html, depth_legend
 
-    depths, losses = [token.depth for token in found.tokens], [token.loss for token in found.tokens]
-    texts, most = [token.text for token in found.tokens], found.num_segments
+    depths, losses = [token.depth for token in result.tokens], [token.loss for token in result.tokens]
+    texts, most = [token.text for token in result.tokens], result.num_segments
     st.html(f'<div class="written">{depth_html(texts, depths, num_segments=most, losses=losses)}</div>')
     st.html(depth_legend(depths, num_segments=most))
     depth, surprise, tokens = st.columns(3)

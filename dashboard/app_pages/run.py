@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from dashboard import formats
 from dashboard.app_pages import generic_sections, puzzle_sections, sections, text_evaluation
-from dashboard.app_pages.parts import STATE_COLOURS, plain
+from dashboard.app_pages.parts import STATE_COLOURS, cards, link_choice, plain
 from dashboard.charts.style import ROWS, STEP, TIME, TOKENS, XAxis
 from dashboard.queries.overview import Overview, has_experts, kind_of_run, overview
 from dashboard.resources import parameters, run_index, run_metrics, workspace
@@ -87,34 +88,29 @@ def page() -> None:
 
 def chosen_run(run_dirs: list[Path]) -> Path | None:
     """The run of the link, or the latest one if the link names none; says so and gives None if it is not there."""
-    here = workspace()
-    wanted = st.query_params.get("run", "")
-    if not wanted:
-        latest = run_index(here.root).refresh().rows
-        wanted = latest[0].id if latest else ""
-        st.query_params["run"] = wanted
-    found = pick_run(wanted, run_dirs, here)
-    if found is None:
-        gone(wanted, shared_name(wanted, run_dirs, here))
+    name = st.query_params.get("run", "")
+    if not name:
+        latest = run_index(workspace().root).refresh().rows
+        name = latest[0].id if latest else ""
+        st.query_params["run"] = name
+    run_dir = pick_run(name, run_dirs, workspace())
+    if run_dir is None:
+        gone(name, shared_name(name, run_dirs, workspace()))
         return None
-    ids = [run_id(path, here) for path in run_dirs]
-    st.session_state["run_choice"] = run_id(found, here)
+    ids = [run_id(path, workspace()) for path in run_dirs]
+    st.session_state["run_choice"] = run_id(run_dir, workspace())
+    change: dict[str, Any] = {"on_change": link_choice, "args": ("run", "run_choice")}
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container(key="run_title", width="stretch"):
-            st.text(printable(found.name))
-        st.selectbox("Run", ids, key="run_choice", on_change=choose, label_visibility="collapsed", width=340)
-    return found
+            st.text(printable(run_dir.name))
+        st.selectbox("Run", ids, key="run_choice", label_visibility="collapsed", width=340, **change)
+    return run_dir
 
 
-def choose() -> None:
-    """Put the run chosen in the box into the link."""
-    st.query_params["run"] = st.session_state["run_choice"]
-
-
-def gone(wanted: str, problem: str | None = None) -> None:
+def gone(name: str, problem: str | None = None) -> None:
     """There is no such run, or not any more, or ``problem`` says why it is not shown."""
     st.warning(problem or "This run is not in the workspace (any more). It may have been renamed, archived or deleted.")
-    st.code(wanted[:300], language=None, wrap_lines=True)
+    st.code(name[:300], language=None, wrap_lines=True)
     st.page_link("app_pages/runs.py", label="All runs")
 
 
@@ -135,8 +131,7 @@ def headline(run_dir: Path, was_running: bool) -> None:
 
 def numbers(now: Overview) -> None:
     """The row of key figures."""
-    row = st.grid("auto", min_column_width=140)
-    card = partial(row.metric, border=True, height="stretch")
+    card = cards(140)
     card("Training loss", formats.loss(now.train_loss))
     card(
         "Validation loss",
@@ -157,15 +152,8 @@ def numbers(now: Overview) -> None:
 
 def section_choice(names: list[str]) -> str:
     """Which section is shown; it stands in the link, and anything unknown there is the first one."""
-    name = st.segmented_control(
-        "Section",
-        names,
-        default="Curves",
-        required=True,
-        key="tab",
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    look: dict[str, Any] = {"key": "tab", "bind": "query-params", "label_visibility": "collapsed"}
+    name = st.segmented_control("Section", names, default="Curves", required=True, **look)
     return name if name in names else "Curves"
 
 

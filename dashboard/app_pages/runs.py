@@ -6,17 +6,15 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.app_pages.parts import STATE_CHIPS, nothing_yet, plain
-from dashboard.formats import DASH
+from dashboard.app_pages.parts import STATE_CHIPS, chips_column, nothing_yet, plain, search_box, ticked
+from dashboard.app_pages.parts import table as drawn_table
 from dashboard.queries.runs import STATES, RunRow, RunTable
 from dashboard.resources import run_index, workspace
 
 REFRESH_S = 3.0
 # As long as metrics of many runs are still being read, a part of them each time.
 READING_REFRESH_S = 0.7
-_TABLE_ROWS = 18
 _UNITS = "nats per token, of puzzles per cell"
-_ROW_PIXELS = 36
 _FIRST = ("name", "kind", "state", "step")
 _LAST = ("train_loss", "best_eval_loss")
 # What only some kinds of runs have is shown where a run in the table has it.
@@ -50,24 +48,12 @@ def no_runs() -> None:
 def filters() -> tuple[str, list[str]]:
     """What to look for and in which states; both stand in the link."""
     left, right = st.columns([2, 3], vertical_alignment="bottom")
-    search = left.text_input(
-        "Search",
-        key="q",
-        bind="query-params",
-        live=True,
-        max_chars=200,
-        placeholder="Name, kind or folder",
-        label_visibility="collapsed",
-    )
+    with left:
+        search = search_box("Name, kind or folder", "stretch")
     states = right.pills(
-        "State",
-        STATES,
-        selection_mode="multi",
-        key="state",
-        bind="query-params",
-        label_visibility="collapsed",
+        "State", STATES, selection_mode="multi", key="state", bind="query-params", label_visibility="collapsed"
     )
-    return search or "", list(states)
+    return search, list(states)
 
 
 def table(search: str, states: list[str], reading: bool) -> None:
@@ -87,30 +73,23 @@ def table(search: str, states: list[str], reading: bool) -> None:
         nothing_yet("No run matches.", "Shorten the search, or take a state out of the filter.")
         return
     # The click arrives with a row number. It counts in the rows that were sent, not in those of a later refresh.
-    st.session_state["shown_runs"] = [row.id for row in shown]
-    frame = RunTable(shown, runs.num_read).frame().assign(state=[[row.state] for row in shown])
-    st.dataframe(
-        frame,
-        key="runs_table",
-        hide_index=True,
-        height=_ROW_PIXELS * (min(len(shown), _TABLE_ROWS) + 1),
-        row_height=_ROW_PIXELS,
-        on_select=open_selected,
+    ids = [row.id for row in shown]
+    drawn_table(
+        RunTable(shown, runs.num_read).frame().assign(state=[[row.state] for row in shown]),
+        "runs_table",
+        columns(),
+        "All runs that match the filter",
+        most_rows=18,
+        on_select=lambda: open_selected(ids),
         # Not a cell: a click on a column's title, to sort by it, selects one too (seen with streamlit 1.67).
         selection_mode="single-row",
         column_order=column_order(shown),
-        column_config=columns(),
-        placeholder=DASH,
-        alt="All runs that match the filter",
     )
 
 
-def open_selected() -> None:
+def open_selected(ids: list[str]) -> None:
     """Remember which run was ticked; the redraw that follows opens it."""
-    rows = st.session_state["runs_table"]["selection"]["rows"]
-    ids = st.session_state.get("shown_runs", [])
-    if rows and 0 <= rows[0] < len(ids):
-        st.session_state["opened_run"] = ids[rows[0]]
+    st.session_state["opened_run"] = ticked(st.session_state["runs_table"], ids)
 
 
 def matches(row: RunRow, search: str, states: list[str]) -> bool:
@@ -142,9 +121,7 @@ def columns() -> dict[str, Any]:
     return {
         "name": make.TextColumn("Run", width="medium"),
         "kind": make.TextColumn("Kind", width="small"),
-        "state": make.MultiselectColumn(
-            "State", options=list(STATE_CHIPS), color=list(STATE_CHIPS.values()), width="small"
-        ),
+        "state": chips_column(STATE_CHIPS),
         "step": make.NumberColumn("Step", format="%,d"),
         "train_loss": make.NumberColumn("Train loss", format="%.3f", help=f"Last training row, {_UNITS}"),
         "exact_accuracy": make.NumberColumn(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages.parts import chart, nothing_yet, plain, problem_box
+from dashboard.app_pages.parts import chart, nothing_yet, plain, problem_box, search_box, table
 from dashboard.charts import evaluation as evaluation_charts
 from dashboard.charts import system as system_charts
 from dashboard.charts import training as training_charts
@@ -19,7 +19,7 @@ from dashboard.queries.folder import log_tail
 from dashboard.queries.metrics import RunMetrics, density
 from dashboard.queries.overview import Overview
 from dashboard.queries.smoothing import smoothed
-from dashboard.resources import checkpoints, parameters, run_metrics
+from dashboard.resources import checkpoints, fresh_metrics, parameters
 from hrm_engine.store.paths import ARGS_FILE, LOG_FILE
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def progress(now: Overview, card: Callable[..., object]) -> None:
 
 def curves(run_dir: Path, view: View, *, unit_name: str = "nats/token") -> None:
     """Loss over the training, and its incidents."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
+    metrics = fresh_metrics(run_dir)
     train, evaluation = metrics.train(("loss",), x=view.x), metrics.evaluation(x=view.x)
     if loss_curve(train, evaluation, view, unit_name):
         plain(density(train))
@@ -90,16 +89,14 @@ def loss_curve(
         log_y=view.log_y,
         unit_name=unit_name,
     )
-    if title:
-        st.subheader(title, anchor=False)
-    chart(figure.update_layout(height=height or figure.layout.height), "loss_curve", "Training and validation loss")
+    figure.update_layout(height=height or figure.layout.height)
+    chart(figure, "loss_curve", "Training and validation loss", title)
     return True
 
 
 def panels(run_dir: Path, view: View, grid: Sequence[Panel], *, awaited: str) -> None:
     """Curves of the training in two columns; ``awaited`` is what appears with the first row."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
+    metrics = fresh_metrics(run_dir)
     frame = metrics.train([name for panel in grid for name in panel.series], x=view.x)
     if frame.empty:
         nothing_yet("No training row has been written yet.", f"{awaited} appears here with the first one.")
@@ -107,9 +104,8 @@ def panels(run_dir: Path, view: View, grid: Sequence[Panel], *, awaited: str) ->
     places = st.columns(2)
     for number, panel in enumerate(grid):
         with places[number % 2]:
-            st.subheader(panel.title, anchor=False)
             figure = training_charts.lines(frame, panel.series, panel.y_title, x=view.x, y_format=panel.y_format)
-            chart(figure, next(iter(panel.series)), panel.title)
+            chart(figure, next(iter(panel.series)), panel.title, panel.title)
     plain(density(frame))
 
 
@@ -119,16 +115,14 @@ def depth_panels(
     """Two metrics of every segment over the training, and their change against the first segment."""
     for place, (metric, title) in zip(st.columns(2), titles.items(), strict=True):
         with place:
-            st.subheader(title, anchor=False)
             is_loss = metric == "loss"
             figure = evaluation_charts.by_depth(
                 depths, metric, x=view.x, log_y=is_loss and view.log_y, evaluation=evaluation if is_loss else None
             )
-            chart(figure, f"depth_{metric}", f"{title}, over the training")
+            chart(figure, f"depth_{metric}", f"{title}, over the training", title)
             if depths["segment"].nunique() > 1:
-                st.subheader("What further segments change", anchor=False)
-                figure = evaluation_charts.depth_gain(depths, metric)
-                chart(figure, f"gain_{metric}", f"{title}: change against the first segment")
+                figure, words = evaluation_charts.depth_gain(depths, metric), "What further segments change"
+                chart(figure, f"gain_{metric}", f"{title}: change against the first segment", words)
 
 
 def incident_table(metrics: RunMetrics) -> None:
@@ -137,17 +131,12 @@ def incident_table(metrics: RunMetrics) -> None:
     if len(incidents):
         st.subheader("Incidents", anchor=False)
         make = st.column_config
-        st.dataframe(
-            incidents,
-            key="incidents",
-            hide_index=True,
-            column_config={
-                "step": make.NumberColumn("Step", format="%,d", width="small"),
-                "event": make.TextColumn("Event", width="small"),
-                "what": make.TextColumn("What", width="large"),
-            },
-            alt="Spikes, non-finite losses, alerts and interruptions",
-        )
+        columns = {
+            "step": make.NumberColumn("Step", format="%,d", width="small"),
+            "event": make.TextColumn("Event", width="small"),
+            "what": make.TextColumn("What", width="large"),
+        }
+        table(incidents, "incidents", columns, "Spikes, non-finite losses, alerts and interruptions")
 
 
 _THROUGHPUT = (
@@ -170,80 +159,60 @@ learning_rate = partial(panels, grid=_LEARNING_RATE, awaited="The learning rate"
 
 def system(run_dir: Path, view: View) -> None:
     """The machine: processor, memory, graphics processor, disk."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
+    metrics = fresh_metrics(run_dir)
     frame = metrics.system()
     if frame.empty:
         nothing_yet("The machine has not been measured yet.", "A row is written every 10 seconds of training.")
         return
     left, right = st.columns(2)
     with left:
-        st.subheader("Processor and memory", anchor=False)
         names = {"cpu_percent": "CPU, all cores", "memory_percent": "memory of the machine", "gpu_percent": "GPU"}
-        chart(system_charts.shares(frame, names), "shares", "Use of processor and memory in percent")
+        figure = system_charts.shares(frame, names)
+        chart(figure, "shares", "Use of processor and memory in percent", "Processor and memory")
     with right:
-        st.subheader("Memory of the training", anchor=False)
-        names = {"memory_rss_bytes": "resident", "gpu_memory_bytes": "GPU"}
-        chart(system_charts.sizes(frame, names, "memory"), "memory", "Memory of the training process")
+        figure = system_charts.sizes(frame, {"memory_rss_bytes": "resident", "gpu_memory_bytes": "GPU"}, "memory")
+        chart(figure, "memory", "Memory of the training process", "Memory of the training")
     with left:
-        st.subheader("Free disk space", anchor=False)
-        names = {"disk_free_bytes": "free"}
-        chart(system_charts.sizes(frame, names, "free space"), "disk", "Free space on the run folder's disk")
+        figure = system_charts.sizes(frame, {"disk_free_bytes": "free"}, "free space")
+        chart(figure, "disk", "Free space on the run folder's disk", "Free disk space")
     plain(density(frame))
 
 
 def parameter_table(run_dir: Path, view: View) -> None:
     """Every parameter of the run, resolved."""
-    found = parameters().get(run_dir / ARGS_FILE)
-    if found is None or found.problem is not None:
-        problem_box("The parameters cannot be read.", "" if found is None else found.problem or "")
+    values = parameters().get(run_dir / ARGS_FILE)
+    if values is None or values.problem is not None:
+        problem_box("The parameters cannot be read.", "" if values is None else values.problem or "")
         return
-    search = st.text_input(
-        "Search parameters",
-        key="parameter_search",
-        live=True,
-        max_chars=200,
-        placeholder="Name, value or group",
-        label_visibility="collapsed",
-        width=420,
-    )
-    frame = found.frame(search or "")
-    plain(f"{len(frame):,} of {len(found.lines):,} parameters")
-    make = st.column_config
-    st.dataframe(
-        frame,
-        key="parameters",
-        hide_index=True,
-        height="content",
-        column_config={
-            "name": make.TextColumn("Parameter", width="medium"),
-            "value": make.TextColumn("Value", width="large"),
-            "group": make.TextColumn("Group", width="medium"),
-        },
-        alt="Parameters of the run",
-    )
+    search = search_box("Name, value or group", 420, label="Search parameters", key="parameter_search")
+    frame = values.frame(search)
+    plain(f"{len(frame):,} of {len(values.lines):,} parameters")
+    make = st.column_config.TextColumn
+    columns = {
+        "name": make("Parameter", width="medium"),
+        "value": make("Value", width="large"),
+        "group": make("Group", width="medium"),
+    }
+    table(frame, "parameters", columns, "Parameters of the run", height="content")
 
 
 def checkpoint_table(run_dir: Path, view: View) -> None:
     """Checkpoints, the newest first, and whether each is what was written."""
-    hash_all = st.session_state.get("hash_all") == str(run_dir)
-    found = checkpoints().of(run_dir, hash_all=hash_all)
-    if not found:
-        nothing_yet("There is no checkpoint.", "One is saved every `--save-every` steps, and when a session stops.")
-        return
-    unread = [checkpoint for checkpoint in found if not checkpoint.hashed]
-    damaged = [checkpoint for checkpoint in found if checkpoint.problems]
-    if damaged:
-        number = f"{len(damaged)} of {len(found)} checkpoints"
-        st.warning(f"Damaged: {number}. Resuming uses the newest valid one.")
-    if unread:
-        total = sum(checkpoint.bytes for checkpoint in unread)
-        plain(f"Of {len(unread)} large checkpoints ({formats.size(total)}) only the sizes of the files were compared.")
-        st.button("Compare contents too", on_click=ask_for_hashes, args=(str(run_dir),))
     import pandas as pd
 
+    rows = checkpoints().of(run_dir, hash_all=st.session_state.get("hash_all") == str(run_dir))
+    if not rows:
+        nothing_yet("There is no checkpoint.", "One is saved every `--save-every` steps, and when a session stops.")
+        return
+    unread = [checkpoint.bytes for checkpoint in rows if not checkpoint.hashed]
+    if num_damaged := sum(bool(checkpoint.problems) for checkpoint in rows):
+        st.warning(f"Damaged: {num_damaged} of {len(rows)} checkpoints. Resuming uses the newest valid one.")
+    if unread:
+        total = formats.size(sum(unread))
+        plain(f"Of {len(unread)} large checkpoints ({total}) only the sizes of the files were compared.")
+        st.button("Compare contents too", on_click=ask_for_hashes, args=(str(run_dir),))
     make = st.column_config
-    rows = [
+    frame = pd.DataFrame(
         {
             "step": checkpoint.step,
             "validity": validity(checkpoint.hashed, checkpoint.problems),
@@ -251,22 +220,16 @@ def checkpoint_table(run_dir: Path, view: View) -> None:
             "saved": checkpoint.saved,
             "name": checkpoint.name,
         }
-        for checkpoint in found
-    ]
-    st.dataframe(
-        pd.DataFrame(rows),
-        key="checkpoints",
-        hide_index=True,
-        height="content",
-        column_config={
-            "step": make.NumberColumn("Step", format="%,d", width="small"),
-            "validity": make.TextColumn("Validity", width="large"),
-            "size": make.TextColumn("Size", width="small", alignment="right"),
-            "saved": make.DatetimeColumn("Saved", format="distance"),
-            "name": make.TextColumn("Folder", width="medium"),
-        },
-        alt="Checkpoints and their validity",
+        for checkpoint in rows
     )
+    columns = {
+        "step": make.NumberColumn("Step", format="%,d", width="small"),
+        "validity": make.TextColumn("Validity", width="large"),
+        "size": make.TextColumn("Size", width="small", alignment="right"),
+        "saved": make.DatetimeColumn("Saved", format="distance"),
+        "name": make.TextColumn("Folder", width="medium"),
+    }
+    table(frame, "checkpoints", columns, "Checkpoints and their validity", height="content")
 
 
 def ask_for_hashes(run_dir: str) -> None:

@@ -10,15 +10,14 @@ from dashboard.app_pages.parts import chart, nothing_yet, plain
 from dashboard.app_pages.sections import View, depth_panels
 from dashboard.charts import evaluation as evaluation_charts
 from dashboard.queries.metrics import RunMetrics
-from dashboard.resources import run_metrics
+from dashboard.resources import fresh_metrics, run_metrics
 
 _DEPTHS = {"loss": "Loss by segment", "token_accuracy": "Token accuracy by segment"}
 
 
 def evaluation(run_dir: Path, view: View) -> None:
     """Loss and accuracy of each segment, and samples of the model's text."""
-    metrics = run_metrics(run_dir)
-    metrics.refresh()
+    metrics = fresh_metrics(run_dir)
     rows = metrics.evaluation(x=view.x)
     if rows.empty:
         nothing_yet(
@@ -40,28 +39,28 @@ def adaptive_depth(metrics: RunMetrics, view: View) -> None:
         return
     left, right = st.columns(2)
     with left:
-        st.subheader("Where each token halts by itself: loss", anchor=False)
         names = {"loss": "all segments", "adaptive_loss": "halts by itself"}
         figure = evaluation_charts.curves(rows, names, "validation loss (nats/token)", x=view.x, hover=",.4f")
-        chart(figure, "adaptive_loss", "Validation loss at full depth and where each token halts by itself")
+        words = "Validation loss at full depth and where each token halts by itself"
+        chart(figure, "adaptive_loss", words, "Where each token halts by itself: loss")
     with right:
-        st.subheader("Where each token halts by itself: depth", anchor=False)
         names = {"act_steps_mean": "segments"}
         figure = evaluation_charts.curves(rows, names, "segments run, on average", x=view.x, hover=".2f")
-        chart(figure, "adaptive_depth", "Mean depth at which tokens halt by themselves")
+        words = "Mean depth at which tokens halt by themselves"
+        chart(figure, "adaptive_depth", words, "Where each token halts by itself: depth")
 
 
 def samples(run_dir: Path) -> None:
     """Generated texts, the newest first."""
-    found = run_metrics(run_dir).samples()
-    if found.empty:
+    rows = run_metrics(run_dir).samples()
+    if rows.empty:
         return
     st.subheader("Samples", anchor=False)
-    steps = [int(step) for step in found["step"]]
+    steps = [int(step) for step in rows["step"]]
     choice = st.selectbox(
         "Sample of step", range(len(steps)), format_func=lambda at: f"step {steps[at]:,}", key="sample", width=220
     )
-    row = found.iloc[min(choice, len(found) - 1)]
+    row = rows.iloc[min(choice, len(rows) - 1)]
     plain("Prompt")
     st.code(row["prompt"], language=None, wrap_lines=True)
     plain("Generated text")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from dashboard.app_pages.forms import control
+from dashboard.app_pages.forms import control, submitted
 from dashboard.app_pages.parts import plain, sentence
 from dashboard.formats import count, rate
 from dashboard.queries.brains import Brain
@@ -39,7 +40,6 @@ _ENDS = {
 class Written:
     """A finished text, and what was used for it."""
 
-    brain: tuple[object, ...]
     generation: Generation
     experts: list[ExpertUse]
     notes: list[str]
@@ -51,22 +51,16 @@ def writing_section(brain: Brain, left: DeltaGenerator, right: DeltaGenerator) -
         prompt = st.text_area("Prompt", "The ", key="prompt", height=110, max_chars=100_000)
         settings = controls(brain)
         goals, strength = goal_controls(brain)
-        wanted = st.button("Write", type="primary", width="stretch")
+        is_pressed = st.button("Write", type="primary", width="stretch")
     with right:
         box = st.empty()
-        if wanted:
-            st.session_state.pop("written", None)
-            try:
-                st.session_state["written"] = write(brain, prompt, settings, goals, strength, box)
-            except HRMError as problem:
-                box.empty()
-                sentence(f"The brain cannot continue this: {problem}")
-                return
-        written: Written | None = st.session_state.get("written")
-        if written is not None and written.brain == (brain.id, brain.version):
+        question = (brain.id, brain.version)
+        write_it = partial(write, brain, prompt, settings, goals, strength, box)
+        written = submitted("written", question, is_pressed, write_it, "The brain cannot continue this")
+        if written is not None:
             show(written, box)
         else:
-            plain("Write continues the prompt here; the ground of a token is stronger the more segments it ran.")
+            box.text("Write continues the prompt here; the ground of a token is stronger the more segments it ran.")
 
 
 def controls(brain: Brain) -> dict[str, Any]:
@@ -102,12 +96,15 @@ def goal_controls(brain: Brain) -> tuple[list[int] | None, float]:
     except HRMError as problem:
         sentence(f"The goals cannot be read: {problem}", key="sentence goals")
         return None, 0.0
-    here = {number: goal for number, goal in served.items() if set(goal.experts) & set(brain.experts)}
-    if not here:
+    served = {number: goal for number, goal in served.items() if set(goal.experts) & set(brain.experts)}
+    if not served:
         plain(f"Attached experts: {', '.join(brain.experts)}; no goal is served by them.")
         return None, 0.0
     goals = st.multiselect(
-        "Goals", list(here), format_func=lambda number: f"{number}: {here[number].goal.text}", key=f"goals {brain.id}"
+        "Goals",
+        list(served),
+        format_func=lambda number: f"{number}: {served[number].goal.text}",
+        key=f"goals {brain.id}",
     )
     strength = control(
         form_field(GoalsConfig, "goal_bias_strength", label="Strength of the goals"), key="strength", disabled=not goals
@@ -137,7 +134,7 @@ def write(
                     if time.monotonic() - drawn_at > _REDRAW_S:
                         draw(box, prompt, writing.tokens, writing.depths, writing.num_segments)
                         drawn_at = time.monotonic()
-    return Written((brain.id, brain.version), writing.result(), used, notes)
+    return Written(writing.result(), used, notes)
 
 
 def draw(box: DeltaGenerator, prompt: str, tokens: list[str], depths: list[int], num_segments: int) -> None:
@@ -151,14 +148,14 @@ def show(written: Written, box: DeltaGenerator) -> None:
     """The text, its depths and figures."""
     from hrm_engine.data.text.drawing import depth_legend
 
-    found = written.generation
-    draw(box, found.prompt, found.tokens, found.depths, found.num_segments)
-    st.html(depth_legend(found.depths, num_segments=found.num_segments))
+    text = written.generation
+    draw(box, text.prompt, text.tokens, text.depths, text.num_segments)
+    st.html(depth_legend(text.depths, num_segments=text.num_segments))
     depth, tokens, speed = st.columns(3)
-    depth.metric("Mean depth", "—" if found.mean_depth is None else f"{found.mean_depth:.2f}")
-    tokens.metric("Tokens", count(found.num_tokens))
-    speed.metric("Tokens/s", rate(found.num_tokens / found.seconds))
-    plain(_ENDS[found.finish_reason] if found.num_tokens else f"{_ENDS[found.finish_reason]} There is nothing to show.")
+    depth.metric("Mean depth", "—" if text.mean_depth is None else f"{text.mean_depth:.2f}")
+    tokens.metric("Tokens", count(text.num_tokens))
+    speed.metric("Tokens/s", rate(text.num_tokens / text.seconds))
+    plain(_ENDS[text.finish_reason] if text.num_tokens else f"{_ENDS[text.finish_reason]} There is nothing to show.")
     for use in written.experts:
         share = "no tokens" if use.token_share is None else f"{use.token_share:.1%} of the tokens"
         plain(f"Expert {use.expert_id} in {use.layer}: {share if use.is_active else 'inactive'}")
