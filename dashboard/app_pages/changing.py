@@ -20,6 +20,7 @@ from hrm_engine.errors import HRMError
 WATCH_S = 3.0
 OPEN_ICON = ":material/arrow_forward:"
 """Of links from something listed to its page."""
+_TOGGLE_PIXELS = 112
 _ASKED, _DONE, _REFUSED = "asked", "change_done", "change_refused"
 
 Dialogs = Mapping[str, tuple[str, Callable[..., None]]]
@@ -34,6 +35,15 @@ def ask(kind: str, *subject: str) -> None:
 def ask_button(label: str, kind: str, *subject: str, **look: Any) -> None:
     """A button that opens a dialog."""
     action_button(label, partial(ask, kind, *subject), " ".join((kind, *subject)), **look)
+
+
+def toggle_button(label: str, act: Callable[[], None], key: str) -> None:
+    """A button whose label says the opposite after a click. Its place and width stay.
+
+    Otherwise the buttons beside it move while the page is drawn, and a click on one of them, which begins on the button
+    and ends beside it, is lost.
+    """
+    action_button(label, act, key, width=_TOGGLE_PIXELS)
 
 
 def action_button(label: str, act: Callable[[], None], key: str, **look: Any) -> None:

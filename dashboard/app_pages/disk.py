@@ -112,9 +112,9 @@ def remedies(name: str, run: RunUsage) -> None:
         st.text(f"{name}: {formats.size(run.total)}")
         command = f"lab bundle delete {shlex.quote(f'artifacts/{name}')}"
         with st.container(horizontal=True):
-            if run.num_checkpoints > 1:
-                ask_button("Delete old checkpoints", "checkpoints", name)
             ask_button("Delete run", "run", name)
+            if run.num_checkpoints > 1:  # the last one: it moves no other
+                ask_button("Delete old checkpoints", "checkpoints", name)
         old = f"{command} --old-checkpoints\n" if run.num_checkpoints > 1 else ""
         st.code(f"{old}{command}", language=None)
 

@@ -7,7 +7,7 @@ from functools import partial
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages.changing import OPEN_ICON, action_button, ask_button, change_now, undo
+from dashboard.app_pages.changing import OPEN_ICON, ask, ask_button, change_now, toggle_button, undo
 from dashboard.app_pages.parts import cards, chart, plain, table
 from dashboard.charts import experts as charts
 from dashboard.charts import training as training_charts
@@ -60,12 +60,12 @@ def actions(expert: ExpertCard, goals: Goals) -> None:
     with st.container(horizontal=True):
         if expert.is_frozen:
             thaw = partial(change_now, partial(registry.unfreeze, name), f"`{name}` can be trained again")
-            action_button("Unfreeze", thaw, f"unfreeze {name}")
+            toggle_button("Unfreeze", thaw, f"freeze {name}")
         else:
             keep = partial(change_now, partial(registry.freeze, name), f"`{name}` is frozen")
-            action_button("Freeze", keep, f"freeze {name}")
+            toggle_button("Freeze", keep, f"freeze {name}")
         kind = "deactivate" if expert.is_active else "activate"
-        ask_button(kind.capitalize(), kind, name)
+        toggle_button(kind.capitalize(), partial(ask, kind, name), f"activate {name}")
         ask_button("Set parent", "parent", name)
         ask_button("Link goal", "link", name)
         untrained = expert.checkpoint_path is None

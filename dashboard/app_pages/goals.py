@@ -11,12 +11,14 @@ from dashboard.app_pages.changing import (
     OPEN_ICON,
     Dialogs,
     answer,
+    ask,
     ask_button,
     confirmation,
     note_seen,
     open_dialog,
     start_watching,
     tell,
+    toggle_button,
     undo,
 )
 from dashboard.app_pages.expert_dialogs import unlink
@@ -112,10 +114,11 @@ def detail(served: ServedGoal, ids: list[str]) -> None:
         st.text(printable(goal.text))
     with st.container(horizontal=True):
         kind = "deactivate_goal" if goal.active else "activate_goal"
-        ask_button("Deactivate" if goal.active else "Activate", kind, str(goal.id))
-        if any(expert_id not in served.experts for expert_id in ids):
-            ask_button("Link expert", "link_expert", str(goal.id))
-        ask_button("Remove", "remove", str(goal.id))
+        about = str(goal.id)
+        toggle_button("Deactivate" if goal.active else "Activate", partial(ask, kind, about), f"activate {about}")
+        ask_button("Remove", "remove", about)
+        if any(expert_id not in served.experts for expert_id in ids):  # the last one: it moves no other
+            ask_button("Link expert", "link_expert", about)
     st.subheader("Experts", anchor=False)
     if not served.experts:
         plain("No expert serves it, so it steers nothing.")

@@ -139,7 +139,7 @@ def test_names_and_goals_are_never_markup(open_app: OpenApp, lab: Workspace) -> 
         assert HOSTILE in texts(app)
         for hostile in ("<img", "**b**", "<b>", ":red"):
             assert hostile not in markup(app)
-    for kind in ("deactivate", "parent", "link", "delete"):
+    for kind in ("activate", "parent", "link", "delete"):
         app = open_app("experts", expert="x")
         app.get_by_key(f"{kind} x").click().run()
         assert_clean(app)
