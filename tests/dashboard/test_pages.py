@@ -91,8 +91,8 @@ HEADINGS = {
     "Evaluation": [
         "Loss by segment",
         "Token accuracy by segment",
-        "What further segments change: loss",
-        "What further segments change: accuracy",
+        "What further segments change",
+        "What further segments change",
         "Where each token halts by itself: loss",
         "Where each token halts by itself: depth",
         "Samples",
