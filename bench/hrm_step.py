@@ -29,7 +29,7 @@ from bench.hrm_stepper import GROUPS, PRESET, SEQ_LEN, VOCABULARY, Report
 from bench.machine import compute_dtype, describe, dtype_name, matmul_rate, table
 from hrm_engine.config import CoreConfig, resolve_puzzle_core
 from hrm_engine.config.puzzle import load_puzzle_config
-from hrm_engine.data.puzzles.sudoku.build import build_generated
+from hrm_engine.data.puzzles.sudoku.build import build_sudokus
 from hrm_engine.kernels.device import DTYPES, choose_device
 from hrm_engine.models import flops
 
@@ -116,7 +116,7 @@ def report(
     dtype = compute_dtype(device) if dtype is None else dtype
     rows = batch_size or (BATCH if device.type == "cpu" else GPU_BATCH)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        build_generated(Path(folder) / DATASET, size=9, count=GROUPS, test_count=EVAL_ROWS, seed=0)
+        build_sudokus(output_dir=Path(folder) / DATASET, size=9, count=GROUPS, test_count=EVAL_ROWS, seed=0)
         common = {
             "workspace": folder,
             "data_path": DATASET,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hrm_engine.config import PuzzleTrainConfig, build_config
-from hrm_engine.data.puzzles.sudoku.build import build_generated
+from hrm_engine.data.puzzles.sudoku.build import build_sudokus
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import TrainResult, train
 from tests.tiny_runs import interrupter, kept_run, made_once
@@ -42,7 +42,7 @@ PUZZLE_SETTINGS: dict[str, Any] = {
 def make_puzzles(folder: Path) -> Path:
     """A dataset of 24 training and 16 test puzzles, made once; returns its folder."""
     if not folder.exists():
-        build_generated(folder, size=4, count=24, test_count=16, blanks=6, seed=0)
+        build_sudokus(output_dir=folder, size=4, count=24, test_count=16, blanks=6, seed=0)
     return folder
 
 

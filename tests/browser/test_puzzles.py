@@ -12,7 +12,7 @@ import pytest
 
 from dashboard.queries.puzzles import ROWS_FILE
 from dashboard.server import ADDRESS
-from hrm_engine.data.puzzles.maze.build import build_generated as build_mazes
+from hrm_engine.data.puzzles.maze.build import build_mazes
 from tests.browser.pages import assert_no_errors, take_picture, wait_for_axis, wait_for_metric
 from tests.browser.server import STOP_LIMIT_S, free_port, running
 from tests.dashboard.run_folders import write_puzzle_rows
@@ -88,7 +88,9 @@ def test_a_solver_is_watched_thinking(
 
 
 def test_a_maze_is_drawn_by_clicking(lab: PuzzleLab, start_dashboard: Callable[[Path], str], page: Page) -> None:
-    build_mazes(lab.root / "training_data/puzzles/mazes", size=6, count=16, test_count=8, min_path=4, loops=0.0)
+    build_mazes(
+        output_dir=lab.root / "training_data/puzzles/mazes", size=6, count=16, test_count=8, min_path=4, loops=0.0
+    )
     lab.train("mazes", data_path="training_data/puzzles/mazes")
     page.goto(f"{start_dashboard(lab.root)}/playground?bundle=runs/mazes")
     page.get_by_text("Drawing", exact=True).click()

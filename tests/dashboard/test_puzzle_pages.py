@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.queries.puzzles import ROWS_FILE
-from hrm_engine.data.puzzles.maze.build import build_generated as build_mazes
+from hrm_engine.data.puzzles.maze.build import build_mazes
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.reading import assert_clean, html, markup, texts, warnings
@@ -140,7 +140,7 @@ def test_a_damaged_solver_is_a_sentence(open_app: OpenApp, tiny_solver: Path) ->
 
 def test_a_maze_is_drawn_with_clicks(open_app: OpenApp, lab: Workspace, tiny_solver: Path) -> None:
     # The folder of another solver with a maze's card: drawing needs no model.
-    build_mazes(lab.root / "training_data/puzzles/mazes", size=6, count=4, test_count=4, min_path=4)
+    build_mazes(output_dir=lab.root / "training_data/puzzles/mazes", size=6, count=4, test_count=4, min_path=4)
     card = read_json(tiny_solver / "puzzle.json")
     write_json(tiny_solver / "puzzle.json", {**card, "puzzle": "maze", "height": 6, "width": 6})
     parameters = read_json(tiny_solver / "training_args.json")

@@ -103,7 +103,7 @@ def test_test_puzzles_have_their_solution(lab: Workspace, tiny_solver: Path) -> 
 
 
 def test_arc_pairs_are_found_by_task(tmp_path: Path) -> None:
-    build_arc(tmp_path / "arc", [str(write_tasks(tmp_path / "tasks"))], num_aug=2)
+    build_arc(output_dir=tmp_path / "arc", source=[str(write_tasks(tmp_path / "tasks"))], num_aug=2)
     split = TestSplit(tmp_path / "arc")
     assert list(split.tasks) == ["evalu0", "evalu1"]
     assert [len(rows) for rows in split.tasks.values()] == [1, 2]

@@ -12,8 +12,8 @@ import pytest
 from hrm_engine.bundles.save import seal_bundle
 from hrm_engine.data.puzzles.arc.augment import Augmentation
 from hrm_engine.data.puzzles.kinds import BOARDS
-from hrm_engine.data.puzzles.maze.build import build_generated as build_mazes
-from hrm_engine.data.puzzles.sudoku.build import build_generated
+from hrm_engine.data.puzzles.maze.build import build_mazes
+from hrm_engine.data.puzzles.sudoku.build import build_sudokus
 from lab.cli.app import main
 from tests.arc_tasks import task_json
 from tests.tiny_solvers import copying_solver, save_solver, sudokus, tiny_card, tiny_solver
@@ -27,7 +27,7 @@ MAZE = "#####\n#S  #\n### #\n#G  #\n#####\n"
 def solvers(workspace: Path) -> Path:
     """A workspace with the test split of a Sudoku dataset and solvers of every kind of board."""
     runs = workspace / "artifacts" / "runs"
-    build_generated(workspace / "training_data" / "four", size=4, count=3, test_count=2, blanks=5, seed=1)
+    build_sudokus(output_dir=workspace / "training_data" / "four", size=4, count=3, test_count=2, blanks=5, seed=1)
     save_solver(tiny_solver(arch="hrm"), runs / "four", dataset="training_data/four")
     save_solver(copying_solver(), runs / "copy")
     save_solver(tiny_solver(tiny_card("maze", 5)), runs / "maze", dataset="training_data/gone")
@@ -117,7 +117,7 @@ def test_mazes_are_read_from_drawings(solvers: Path, capsys: pytest.CaptureFixtu
 
 
 def test_mazes_of_a_test_split(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    build_mazes(workspace / "training_data" / "mazes", size=9, count=2, test_count=2, seed=0, min_path=4)
+    build_mazes(output_dir=workspace / "training_data" / "mazes", size=9, count=2, test_count=2, seed=0, min_path=4)
     bundle = tiny_solver(tiny_card("maze", 9))
     save_solver(bundle, workspace / "artifacts" / "runs" / "maze", dataset="training_data/mazes")
     code, out, err = run(capsys, "--bundle", "maze", "--index", 1)

@@ -11,7 +11,7 @@ import pytest
 
 from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig
 from hrm_engine.config.beginning import Beginning
-from hrm_engine.data.puzzles.sudoku.build import build_generated
+from hrm_engine.data.puzzles.sudoku.build import build_sudokus
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataError
 from hrm_engine.store.files import sha256_file
 from hrm_engine.store.reader import MetricsReader
@@ -245,7 +245,7 @@ def test_puzzles_with_other_slots_or_data_begin_with_fresh_rows(puzzle_lab: Puzz
     parent = puzzle_lab.train("parent", eval_rows=0).run_dir
     taken = json.loads((parent / STEP / "state.json").read_text())["state"]["rows"]
     fresh = "all slots begin with fresh rows: they are not as many as in the checkpoint, or of other data"
-    build_generated(puzzle_lab.root / "other", size=4, count=12, test_count=2, blanks=6, seed=1)
+    build_sudokus(output_dir=puzzle_lab.root / "other", size=4, count=12, test_count=2, blanks=6, seed=1)
     changes: list[tuple[dict[str, Any], int]] = [({"batch_size": 5}, 5), ({"data_path": "other"}, 8)]
     for number, (given, slots) in enumerate(changes):
         child = fork_puzzles(puzzle_lab, parent / STEP, run_name=f"fork-{number}", **given)
@@ -337,7 +337,7 @@ def test_settings_that_cannot_fit(lab: Lab, parent: Path) -> None:
 
 def test_boards_of_another_size(puzzle_lab: PuzzleLab) -> None:
     parent = puzzle_lab.train("parent", eval_rows=0).run_dir
-    build_generated(puzzle_lab.root / "larger", size=6, count=8, test_count=2, blanks=6, seed=1)
+    build_sudokus(output_dir=puzzle_lab.root / "larger", size=6, count=8, test_count=2, blanks=6, seed=1)
     with pytest.raises(DataError, match="it has 8 tokens, the network 6; it has 36 cells, the network 16"):
         fork_puzzles(puzzle_lab, parent, steps=9, data_path="larger")
     with pytest.raises(ConfigError, match="its weights are of another network: prefix_tokens is 1 there, 2 was"):

@@ -64,7 +64,7 @@ def arc_run(lab: Lab) -> Path:
     tasks.mkdir(parents=True)
     pair = {"input": [[1, 2], [3, 4]], "output": [[2, 1], [4, 3]]}
     (tasks / "abcd1234.json").write_text(json.dumps({"train": [pair], "test": [pair]}))
-    build_arc(lab.root / "arc", [str(tasks)], num_aug=0, seed=0)
+    build_arc(output_dir=lab.root / "arc", source=[str(tasks)], num_aug=0, seed=0)
     settings = {**PUZZLE_SETTINGS, "data_path": "arc", "arch": "hrm", "halt_max_steps": 2, "batch_size": 1, "steps": 2}
     config = build_config(PuzzleTrainConfig, overrides=settings)
     train(config, workspace=lab.workspace)

@@ -202,7 +202,7 @@ def test_arc_is_scored_by_votes_on_whole_grids(puzzle_lab: PuzzleLab, tmp_path: 
     pair = {"input": [[1, 2], [3, 4]], "output": [[2, 1], [4, 3]]}
     other = {"input": [[5, 6]], "output": [[6, 5]]}
     (source / "abcd1234.json").write_text(json.dumps({"train": [pair, other], "test": [pair]}))
-    build_arc(puzzle_lab.root / "training_data" / "puzzles" / "arc", [str(source)], num_aug=2, seed=0)
+    build_arc(output_dir=puzzle_lab.root / "training_data" / "puzzles" / "arc", source=[str(source)], num_aug=2, seed=0)
     settings = {"data_path": "training_data/puzzles/arc", "steps": 2, "eval_every": 2, "batch_size": 2}
     result = puzzle_lab.train("arc", **settings, halt_max_steps=1, h_cycles=1, l_cycles=1)
     row = row_of(result.run_dir, "eval")

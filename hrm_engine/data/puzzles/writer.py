@@ -109,6 +109,13 @@ class DatasetWriter:
             sets[set_name] = part
         return sets[set_name]
 
+    def group_ratings(self, name: str) -> npt.NDArray[np.int64]:
+        """Ratings of the first puzzles of a split's groups, where a puzzle is a row (``add_puzzles``)."""
+        part = self._splits.get(name, {}).get("all")
+        if part is None or part._ratings is None:
+            return np.zeros(0, dtype=np.int64)
+        return np.array(part._ratings, dtype=np.int64)[np.array(part._group_starts)]
+
     def add_test_puzzles(self, puzzles: dict[str, Any]) -> None:
         """``test_puzzles.json`` beside the splits: the puzzles of the test split as they were, by their names."""
         if self._place is None:

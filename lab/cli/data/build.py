@@ -11,10 +11,11 @@ from lab.cli.console import PROXY, human_bytes, human_seconds, progress_bar, rel
 from lab.cli.flags import config_flags
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from hrm_engine.data.puzzles.arc.build import ArcReport
-    from hrm_engine.data.puzzles.maze.build import MazeReport
-    from hrm_engine.data.puzzles.rated import Progress
-    from hrm_engine.data.puzzles.sudoku.build import BuildReport
+    from hrm_engine.data.puzzles.rated import BuildReport
 
 Facts = list[tuple[str, object]]
 
@@ -35,8 +36,8 @@ def build_sudoku(settings: SudokuConfig) -> int:
 
     def facts(report: BuildReport) -> Facts:
         return [
-            ("training", f"{report.num_train_puzzles:,} puzzles, {report.num_train_rows:,} rows with their variants"),
-            ("test", f"{report.num_test_puzzles:,} puzzles"),
+            ("training", f"{len(report.train_ratings):,} puzzles, {report.num_train_rows:,} rows with their variants"),
+            ("test", f"{len(report.test_ratings):,} puzzles"),
             ("guesses, training", _span(report.train_ratings)),
             ("guesses, test", _span(report.test_ratings)),
             ("left out", f"{report.num_left_out:,} training puzzles that are test puzzles"),
@@ -48,18 +49,22 @@ def build_sudoku(settings: SudokuConfig) -> int:
 @config_flags(MazeConfig)
 def build_maze(settings: MazeConfig) -> int:
     """Build a maze dataset: labels are shortest paths, no training maze is a test maze in any orientation."""
+    import numpy as np
+
     from hrm_engine.data.puzzles.maze.build import build_mazes
 
-    def facts(report: MazeReport) -> Facts:
+    def facts(report: BuildReport) -> Facts:
+        steps = report.train_ratings, report.test_ratings
+        both = np.concatenate(steps)
         of_files: Facts = [
             ("left out", f"{report.num_left_out:,} training mazes that are test mazes"),
             ("several shortest paths", f"{report.num_several:,} mazes; the given path is the label"),
             ("bad rows", f"{report.num_skipped:,} skipped"),
         ]
         return [
-            ("training", f"{report.num_train_mazes:,} mazes, {report.num_train_rows:,} rows with their orientations"),
-            ("test", f"{report.num_test_mazes:,} mazes"),
-            ("path, in steps", f"{report.shortest} to {report.longest}, mean {report.mean:.1f}"),
+            ("training", f"{len(steps[0]):,} mazes, {report.num_train_rows:,} rows with their orientations"),
+            ("test", f"{len(steps[1]):,} mazes"),
+            ("path, in steps", f"{both.min()} to {both.max()}, mean {both.mean():.1f}"),
             *(of_files if settings.files.csv else []),
         ]
 
@@ -69,12 +74,7 @@ def build_maze(settings: MazeConfig) -> int:
 @config_flags(ArcConfig)
 def build_arc(settings: ArcConfig) -> int:
     """Build an ARC dataset; the answers of evaluation tasks stand in the test split alone."""
-    from hrm_engine.data.puzzles.arc import build
-
-    def build_tasks(settings: ArcConfig, workspace: Workspace, *, progress: Progress | None) -> ArcReport:
-        how = settings.model_dump(exclude={"output_dir", "source"})
-        folder = workspace.resolve(settings.output_dir)
-        return build.build_arc(folder, settings.source, root=workspace.root, progress=progress, **how)
+    from hrm_engine.data.puzzles.arc.build import build_arc as build
 
     def facts(report: ArcReport) -> Facts:
         return [
@@ -88,13 +88,13 @@ def build_arc(settings: ArcConfig) -> int:
             ("size", human_bytes(report.num_bytes)),
         ]
 
-    return _build(settings, build_tasks, "Tasks", facts)
+    return _build(settings, build, "Tasks", facts)
 
 
 def _build(settings: DatasetConfig, build: Callable[..., Any], label: str, facts: Callable[[Any], Facts]) -> int:
     workspace = Workspace.find()
     with progress_bar(label) as progress:
-        report = build(settings, workspace, progress=progress)
+        report = build(settings=settings, workspace=workspace, progress=progress)
     if report.is_proxy:
         say(PROXY, style="yellow")
     head: Facts = [("folder", relative(report.folder, workspace)), ("what", report.description)]
@@ -102,6 +102,7 @@ def _build(settings: DatasetConfig, build: Callable[..., Any], label: str, facts
     return 0
 
 
-def _span(ratings: tuple[int, int, int]) -> str:
-    smallest, median, greatest = ratings
-    return f"{smallest:,} to {greatest:,}, median {median:,}"
+def _span(ratings: npt.NDArray[np.int64]) -> str:
+    import numpy as np
+
+    return f"{ratings.min():,} to {ratings.max():,}, median {int(np.median(ratings)):,}"

@@ -18,6 +18,7 @@ from hrm_engine.data.puzzles.arc.build import ArcReport, build_arc, demonstratio
 from hrm_engine.data.puzzles.arc.grids import SIDE, crop, encode
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.errors import ConfigError, DataError
+from hrm_engine.store.paths import Workspace
 from tests import arc_tasks
 
 ROOT = Path(__file__).parents[3]
@@ -36,7 +37,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(source: Path) -> tuple[Path, ArcReport]:
     folder = source.parent / "built"
-    return folder, build_arc(folder, [str(source)], num_aug=NUM_AUG)
+    return folder, build_arc(output_dir=folder, source=[str(source)], num_aug=NUM_AUG)
 
 
 def puzzles(dataset: PuzzleDataset) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -145,15 +146,15 @@ def test_augmentations_of_a_task_are_the_same_in_both_splits(built: tuple[Path, 
 
 
 def test_same_seed_same_bytes_whatever_else_is_built(source: Path, tmp_path: Path) -> None:
-    build_arc(tmp_path / "a", [str(source)], num_aug=3)
-    build_arc(tmp_path / "b", [source.name], num_aug=3, root=source.parent)
-    build_arc(tmp_path / "other", [str(source)], num_aug=3, seed=1)
+    build_arc(output_dir=tmp_path / "a", source=[str(source)], num_aug=3)
+    build_arc(output_dir=tmp_path / "b", source=[source.name], num_aug=3, workspace=Workspace(source.parent))
+    build_arc(output_dir=tmp_path / "other", source=[str(source)], num_aug=3, seed=1)
     a, b, other = (files_of(tmp_path / name) for name in ("a", "b", "other"))
     for files in (a, b):
         files.pop("about.json")  # its description names the source as it was given
     assert a == b
     assert a["train/all__inputs.npy"] != other["train/all__inputs.npy"]
-    build_arc(tmp_path / "part", [str(source / "evaluation")], num_aug=3)
+    build_arc(output_dir=tmp_path / "part", source=[str(source / "evaluation")], num_aug=3)
     whole, part = (puzzles(open_dataset(tmp_path / name, "test")) for name in ("a", "part"))
     assert [name for name, *_ in whole] == [name for name, *_ in part]
     for (_, *first), (_, *second) in zip(whole, part, strict=True):
@@ -162,7 +163,9 @@ def test_same_seed_same_bytes_whatever_else_is_built(source: Path, tmp_path: Pat
 
 def test_order_variants_permute_the_demonstrations_of_augmentations(source: Path, tmp_path: Path) -> None:
     for name, order_variants in (("plain", False), ("ordered", True)):
-        build_arc(tmp_path / name, [str(source)], num_aug=NUM_AUG, order_variants=order_variants, seed=7)
+        build_arc(
+            output_dir=tmp_path / name, source=[str(source)], num_aug=NUM_AUG, order_variants=order_variants, seed=7
+        )
     plain, ordered = (puzzles(open_dataset(tmp_path / name, "train")) for name in ("plain", "ordered"))
     differing = 0
     for (identifier, *first), (_, *second) in zip(plain, ordered, strict=True):
@@ -189,14 +192,14 @@ def test_tasks_without_answers_and_without_evaluation(tmp_path: Path) -> None:
         task = arc_tasks.task_json(seed)
         del task["test"][0]["output"]
         (folder / f"{part}_challenges.json").write_text(json.dumps({part: task}))
-    build_arc(tmp_path / "both", [str(folder)], num_aug=2)
+    build_arc(output_dir=tmp_path / "both", source=[str(folder)], num_aug=2)
     train, test = (open_dataset(tmp_path / "both", split) for split in ("train", "test"))
     assert not np.any(test.sets[0].labels)  # padding carries no loss
     assert np.all(np.any(test.sets[0].inputs, axis=1))
     assert np.all(np.any(train.sets[0].labels, axis=1))
     assert train.num_rows == 3 * (3 + 3)
     (folder / "test_challenges.json").unlink()
-    report = build_arc(tmp_path / "training", [str(folder)], num_aug=2)
+    report = build_arc(output_dir=tmp_path / "training", source=[str(folder)], num_aug=2)
     assert (report.num_evaluation_tasks, report.num_test_rows) == (0, 0)
     assert {path.name for path in (tmp_path / "training").iterdir()} == {"about.json", "identifiers.json", "train"}
 
@@ -205,9 +208,9 @@ def test_short_tasks_are_counted(tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     pair = {"input": [[1]], "output": [[1]]}
     (tmp_path / "tasks" / "dot.json").write_text(json.dumps({"train": [pair], "test": [pair]}))
-    report = build_arc(tmp_path / "built", [str(tmp_path / "tasks")], num_aug=20)
+    report = build_arc(output_dir=tmp_path / "built", source=[str(tmp_path / "tasks")], num_aug=20)
     assert (report.num_short, report.num_puzzles, report.num_train_rows) == (1, 9, 18)
-    assert build_arc(tmp_path / "none", [str(tmp_path / "tasks")], num_aug=0).num_short == 0
+    assert build_arc(output_dir=tmp_path / "none", source=[str(tmp_path / "tasks")], num_aug=0).num_short == 0
 
 
 def test_an_interrupted_build_leaves_nothing(source: Path, tmp_path: Path) -> None:
@@ -217,33 +220,34 @@ def test_an_interrupted_build_leaves_nothing(source: Path, tmp_path: Path) -> No
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_arc(tmp_path / "built", [str(source)], num_aug=2, progress=interrupt)
+        build_arc(output_dir=tmp_path / "built", source=[str(source)], num_aug=2, progress=interrupt)
     assert list(tmp_path.iterdir()) == []
-    build_arc(tmp_path / "built", [str(source)], num_aug=2)
+    build_arc(output_dir=tmp_path / "built", source=[str(source)], num_aug=2)
     before = files_of(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        build_arc(tmp_path / "built", [str(source)], num_aug=3, progress=interrupt, replace=True)
+        build_arc(output_dir=tmp_path / "built", source=[str(source)], num_aug=3, progress=interrupt, replace=True)
     with pytest.raises(DataError, match="exists"):
-        build_arc(tmp_path / "built", [str(source)], num_aug=3)
+        build_arc(output_dir=tmp_path / "built", source=[str(source)], num_aug=3)
     assert files_of(tmp_path) == before
-    build_arc(tmp_path / "built", [str(source)], num_aug=3, replace=True)
+    build_arc(output_dir=tmp_path / "built", source=[str(source)], num_aug=3, replace=True)
     assert open_dataset(tmp_path / "built", "test").num_rows == 3 * 4
 
 
 def test_bad_settings(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--num-aug -1"):
-        build_arc(tmp_path / "built", ["x"], num_aug=-1)
-    with pytest.raises(ConfigError, match="no --source"):
-        build_arc(tmp_path / "built", [])
+    with pytest.raises(ConfigError, match="--num-aug.*-1"):
+        build_arc(output_dir=tmp_path / "built", source=["x"], num_aug=-1)
+    with pytest.raises(ConfigError, match="--source"):
+        build_arc(output_dir=tmp_path / "built", source=[])
     with pytest.raises(DataError, match="not a folder"):
-        build.build_arc(tmp_path / "built", ["nowhere"], root=tmp_path)
+        build.build_arc(output_dir=tmp_path / "built", source=["nowhere"], workspace=Workspace(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_build_is_put_away_by_the_next_which_is_whole(source: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from hrm_engine.data.puzzles.arc.build import build_arc\n"
-        "build_arc(Path(sys.argv[1]), [sys.argv[2]], num_aug=400, progress=lambda *done: print(done, flush=True))"
+        "build_arc(output_dir=Path(sys.argv[1]), source=[sys.argv[2]], num_aug=400, "
+        "progress=lambda *done: print(done, flush=True))"
     )
     build_dir = tmp_path / "work"
     words = [sys.executable, "-c", code, str(build_dir / "arc"), str(source)]
@@ -253,7 +257,7 @@ def test_a_killed_build_is_put_away_by_the_next_which_is_whole(source: Path, tmp
         killed.kill()
     (left,) = build_dir.iterdir()
     assert left.name.startswith(".tmp-")
-    build_arc(build_dir / "arc", [str(source)], num_aug=NUM_AUG)
+    build_arc(output_dir=build_dir / "arc", source=[str(source)], num_aug=NUM_AUG)
     assert [path.name for path in build_dir.iterdir()] == ["arc"]
-    build_arc(tmp_path / "straight", [str(source)], num_aug=NUM_AUG)
+    build_arc(output_dir=tmp_path / "straight", source=[str(source)], num_aug=NUM_AUG)
     assert files_of(build_dir / "arc") == files_of(tmp_path / "straight")

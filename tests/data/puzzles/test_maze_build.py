@@ -17,7 +17,7 @@ from hrm_engine.data.puzzles.format import open_dataset
 from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.maze import build
 from hrm_engine.data.puzzles.maze.board import PATH
-from hrm_engine.data.puzzles.maze.build import build_from_csv, build_generated, orientations
+from hrm_engine.data.puzzles.maze.build import build_mazes, orientations
 from hrm_engine.data.puzzles.maze.generate import MazeSettings, canonical_keys, generate_mazes
 from hrm_engine.data.puzzles.maze.published import read_mazes
 from hrm_engine.data.puzzles.rated import Puzzles
@@ -52,9 +52,9 @@ def mazes() -> Puzzles:
 
 class TestGenerated:
     def test_report_and_dataset(self, tmp_path: Path) -> None:
-        report = build_generated(tmp_path / "mazes", num_aug=8, min_path=9, **SMALL)
+        report = build_mazes(output_dir=tmp_path / "mazes", num_aug=8, min_path=9, **SMALL)
         train, test = (open_dataset(tmp_path / "mazes", split) for split in ("train", "test"))
-        assert (report.num_train_mazes, report.num_train_rows, report.num_test_mazes) == (12, 96, 5)
+        assert (len(report.train_ratings), report.num_train_rows, len(report.test_ratings)) == (12, 96, 5)
         assert (train.num_groups, train.num_rows, test.num_groups, test.num_rows) == (12, 96, 5, 5)
         assert train.info.vocab_size == 6
         assert train.info.ignore_label_id == train.info.pad_id == 0
@@ -65,7 +65,7 @@ class TestGenerated:
             assert BOARDS["maze"].are_valid(part.inputs, part.labels).all()
             assert part.ratings is not None
             np.testing.assert_array_equal(part.ratings, (part.labels == PATH).sum(axis=1) + 1)
-            assert part.ratings.min() >= report.shortest >= 9
+            assert part.ratings.min() >= min(report.train_ratings.min(), report.test_ratings.min()) >= 9
             assert np.diff(part.puzzle_indices).tolist() == [1] * part.num_rows
             assert not part.puzzle_identifiers.any()
         assert np.diff(train.sets[0].group_indices).tolist() == [8] * 12
@@ -74,8 +74,8 @@ class TestGenerated:
         )
 
     def test_a_group_is_one_maze_in_its_eight_orientations(self, tmp_path: Path) -> None:
-        build_generated(tmp_path / "one", num_aug=1, **SMALL)
-        build_generated(tmp_path / "eight", num_aug=8, **SMALL)
+        build_mazes(output_dir=tmp_path / "one", num_aug=1, **SMALL)
+        build_mazes(output_dir=tmp_path / "eight", num_aug=8, **SMALL)
         (one,), (eight,) = (open_dataset(tmp_path / name, "train").sets for name in ("one", "eight"))
         cells = dihedral_cells(8)
         for rows, originals in ((eight.inputs, one.inputs), (eight.labels, one.labels)):
@@ -92,7 +92,7 @@ class TestGenerated:
 
     def test_same_seed_same_bytes_and_the_test_mazes_do_not_depend_on_the_others(self, tmp_path: Path) -> None:
         for name, changes in {"a": {}, "b": {}, "more": {"count": 20}, "other": {"seed": 2}}.items():
-            build_generated(tmp_path / name, **{**SMALL, **changes})
+            build_mazes(output_dir=tmp_path / name, **{**SMALL, **changes})
         a, b, more, other = (files_of(tmp_path / name) for name in ("a", "b", "more", "other"))
         assert a == b
         assert a["test/all__inputs.npy"] == more["test/all__inputs.npy"] != other["test/all__inputs.npy"]
@@ -101,7 +101,7 @@ class TestGenerated:
         assert hashlib.sha256(bytes(part.inputs) + bytes(part.labels)).hexdigest() == SHA256
 
     def test_thirty_by_thirty_is_labelled_as_a_proxy(self, tmp_path: Path) -> None:
-        build_generated(tmp_path / "mazes", count=2, test_count=0)
+        build_mazes(output_dir=tmp_path / "mazes", count=2, test_count=0)
         about = open_dataset(tmp_path / "mazes", "train").about
         assert about.is_proxy
         assert "at least 30 steps" in about.description
@@ -111,19 +111,19 @@ class TestGenerated:
         for changes, message in (
             ({"count": 0}, "--count"),
             ({"test_count": -1}, "--test-count"),
-            ({"num_aug": 9}, "1 to 8"),
+            ({"num_aug": 9}, "--num-aug"),
         ):
             with pytest.raises(ConfigError, match=message):
-                build_generated(tmp_path / "mazes", **{**SMALL, **changes})
+                build_mazes(output_dir=tmp_path / "mazes", **{**SMALL, **changes})
         assert list(tmp_path.iterdir()) == []
 
     def test_an_interrupted_build_leaves_nothing_and_an_old_one_in_place(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        build_generated(tmp_path / "mazes", **SMALL)
+        build_mazes(output_dir=tmp_path / "mazes", **SMALL)
         before = files_of(tmp_path)
         with pytest.raises(DataError, match="exists"):
-            build_generated(tmp_path / "mazes", **SMALL)
+            build_mazes(output_dir=tmp_path / "mazes", **SMALL)
         chosen = orientations
 
         def interrupted(num: int, num_aug: int, seed: int) -> np.ndarray:
@@ -134,7 +134,7 @@ class TestGenerated:
         monkeypatch.setattr(build, "orientations", interrupted)
         for replace, name in ((True, "mazes"), (False, "new")):
             with pytest.raises(KeyboardInterrupt):
-                build_generated(tmp_path / name, replace=replace, **{**SMALL, "seed": 9})
+                build_mazes(output_dir=tmp_path / name, replace=replace, **{**SMALL, "seed": 9})
         assert files_of(tmp_path) == before
 
 
@@ -145,8 +145,8 @@ class TestFromCsv:
             write_csv(tmp_path / "b.csv", csv_rows(mazes[12:17])),
         ]
         tested = write_csv(tmp_path / "test.csv", csv_rows(mazes[17:]))
-        report = build_from_csv(tmp_path / "mazes", csv=files, test_csv=[tested], num_aug=2)
-        assert (report.num_train_mazes, report.num_train_rows, report.num_test_mazes) == (17, 34, 3)
+        report = build_mazes(output_dir=tmp_path / "mazes", csv=files, test_csv=[tested], num_aug=2)
+        assert (len(report.train_ratings), report.num_train_rows, len(report.test_ratings)) == (17, 34, 3)
         (train,), (test,) = (open_dataset(tmp_path / "mazes", split).sets for split in ("train", "test"))
         np.testing.assert_array_equal(train.inputs[::2], mazes.inputs[:17])
         np.testing.assert_array_equal(train.labels[::2], mazes.labels[:17])
@@ -158,7 +158,7 @@ class TestFromCsv:
     def test_a_held_out_part_and_a_subsample_are_drawn_by_the_seed(self, tmp_path: Path, mazes: Puzzles) -> None:
         file = write_csv(tmp_path / "all.csv", csv_rows(mazes))
         for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-            build_from_csv(tmp_path / name, csv=[file], test_count=6, subsample_size=10, seed=seed)
+            build_mazes(output_dir=tmp_path / name, csv=[file], test_count=6, subsample_size=10, seed=seed)
         assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
         assert files_of(tmp_path / "a")["test/all__inputs.npy"] != files_of(tmp_path / "c")["test/all__inputs.npy"]
         train, test = (open_dataset(tmp_path / "a", split).sets[0].inputs for split in ("train", "test"))
@@ -166,7 +166,7 @@ class TestFromCsv:
         assert not set(map(bytes, train)) & set(map(bytes, test))
         for setting, message in (({"test_count": 20}, "some must remain"), ({"subsample_size": 21}, "20 training")):
             with pytest.raises(ConfigError, match=message):
-                build_from_csv(tmp_path / "d", csv=[file], **setting)
+                build_mazes(output_dir=tmp_path / "d", csv=[file], **setting)
 
     def test_training_mazes_that_are_tested_are_left_out_in_every_orientation(
         self, tmp_path: Path, mazes: Puzzles
@@ -174,10 +174,10 @@ class TestFromCsv:
         cells = dihedral_cells(8)[3]
         turned = Puzzles(mazes.inputs[:4, cells], mazes.labels[:4, cells], mazes.ratings[:4])
         train, test = (write_csv(tmp_path / f"{n}.csv", csv_rows(m)) for n, m in (("train", mazes), ("test", turned)))
-        report = build_from_csv(tmp_path / "mazes", csv=[train], test_csv=[test])
-        assert (report.num_left_out, report.num_train_mazes, report.num_test_mazes) == (4, 16, 4)
+        report = build_mazes(output_dir=tmp_path / "mazes", csv=[train], test_csv=[test])
+        assert (report.num_left_out, len(report.train_ratings), len(report.test_ratings)) == (4, 16, 4)
         with pytest.raises(DataError, match="every training maze"):
-            build_from_csv(tmp_path / "none", csv=[test], test_csv=[train])
+            build_mazes(output_dir=tmp_path / "none", csv=[test], test_csv=[train])
 
     def test_several_shortest_paths_are_counted_and_the_given_one_stands(self, tmp_path: Path) -> None:
         file = write_csv(tmp_path / "open.csv", [["x", "S   G    ", "So  G    ", "1"]])

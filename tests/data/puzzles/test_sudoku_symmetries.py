@@ -11,9 +11,8 @@ from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.data.puzzles.rated import Puzzles
 from hrm_engine.data.puzzles.sudoku.generate import generate
 from hrm_engine.data.puzzles.sudoku.solve import solve
-from hrm_engine.data.puzzles.sudoku.symmetries import augment, draw, is_transposable, line_orders, relabellings
+from hrm_engine.data.puzzles.sudoku.symmetries import draw, is_transposable, line_orders, relabellings
 from hrm_engine.data.puzzles.symmetries import Symmetries
-from hrm_engine.errors import DataError
 
 SIZES = [4, 6, 9]
 
@@ -42,7 +41,7 @@ def test_puzzles_stay_puzzles_with_one_solution(size: int, puzzles: dict[int, Pu
     some = puzzles[size]
     rows = np.arange(200)
     inputs, labels = some.inputs[rows % 20], some.labels[rows % 20]
-    new_inputs, new_labels = augment(inputs, labels, size=size, seed=8, row_numbers=rows)
+    new_inputs, new_labels = BOARDS["sudoku"].augment(inputs, labels, seed=8, row_numbers=rows)
     assert (new_inputs.dtype, new_labels.dtype) == (np.uint8, np.uint8)
     assert BOARDS["sudoku"].are_valid(new_inputs, new_labels).all()
     answer = solve(new_inputs)
@@ -102,11 +101,3 @@ def test_a_6x6_board_is_never_transposed() -> None:
 def test_the_identity_changes_nothing(puzzles: dict[int, Puzzles]) -> None:
     identity = Symmetries(np.arange(81)[None].repeat(20, 0), np.arange(11, dtype=np.uint8)[None].repeat(20, 0))
     np.testing.assert_array_equal(identity.apply(puzzles[9].inputs), puzzles[9].inputs)
-
-
-def test_other_boards_are_refused() -> None:
-    board = np.ones((1, 16), dtype=np.uint8)
-    with pytest.raises(ValueError, match="not of size 6"):
-        augment(board, board, size=6, seed=0, row_numbers=np.arange(1))
-    with pytest.raises(DataError, match="not 15"):
-        augment(board[:, :15], board[:, :15], size=4, seed=0, row_numbers=np.arange(1))

