@@ -77,6 +77,13 @@ def embedded_corpus(workspace: Workspace) -> Path:
     return folder
 
 
+def base_model(workspace: Workspace) -> Path:
+    """Folder of the default base model, made first where it is missing."""
+    if not (workspace.base_model / "config.json").is_file():
+        create_implant(workspace=workspace)
+    return workspace.base_model
+
+
 def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> StartingPoint:
     """Resolve ``--model``; of a bundle of this lab it is the tokenizer alone.
 

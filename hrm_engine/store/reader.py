@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.metric_table import ENVELOPE
+from hrm_engine.store.paths import METRICS_FILE
 from hrm_engine.store.tail import LineTail
 
 if TYPE_CHECKING:
@@ -88,6 +89,13 @@ class RefreshResult:
     replaced: bool = False
     missing: bool = False
     message: str = ""
+
+
+def read_metrics(run_dir: Path) -> MetricsReader:
+    """The metrics of a run folder as they stand now."""
+    reader = MetricsReader(run_dir / METRICS_FILE)
+    reader.refresh()
+    return reader
 
 
 class MetricsStore:

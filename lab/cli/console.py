@@ -29,7 +29,17 @@ def console(*, stderr: bool = False) -> Console:
     """A console on the present stdout or stderr that neither wraps, nor reads markup in what it is given."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    # In a kernel as in a pipe: plain lines on stdout, where 'lab run' hears them. It asks for colours and HTML itself.
+    plain = False if "ipykernel" in sys.modules else None
+    return Console(
+        stderr=stderr,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        soft_wrap=True,
+        force_jupyter=False,
+        force_terminal=plain,
+    )
 
 
 def printable(text: object) -> str:

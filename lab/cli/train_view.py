@@ -1,7 +1,7 @@
 """What a training shows while it runs, made only from the rows that it also writes to metrics.jsonl.
 
 On a terminal a progress bar with loss, speed and time left stands under the lines; elsewhere progress is a line now and
-then.
+then. In a notebook it is the observer of a training.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NOT_SHOWN = {"ts", "run_id", "event", "step", "message", "nonfinite"}
 class TrainView:
     """Turns metrics rows into output; ``bar`` is None where stdout is no terminal."""
 
-    def __init__(self, workspace: Workspace, bar: Progress | None) -> None:
+    def __init__(self, workspace: Workspace, bar: Progress | None = None) -> None:
         self._workspace = workspace
         self._bar = bar
         self._out = bar.console if bar else console()
@@ -152,6 +152,8 @@ def evaluation_line(row: Mapping[str, Any]) -> str:
     parts = [f"validation loss {_number(row.get('loss'))}"]
     if row.get("unigram_loss") is not None:
         parts[0] += f" (unigram {_number(row['unigram_loss'])})"
+    if row.get("loss_without") is not None:
+        parts.append(f"without the expert {_number(row['loss_without'])}")
     if "perplexity" in row:
         parts.append(f"perplexity {_number(row['perplexity'], 1)}")
     if row.get("token_accuracy") is not None:

@@ -7,9 +7,10 @@ from typing import Any
 import ipywidgets
 import numpy as np
 
-from hrm_engine.data.puzzles.board import Tokens
+from hrm_engine.bundles.bundle import PuzzleBundle
+from hrm_engine.data.puzzles.board import Puzzle, Tokens
 from hrm_engine.data.puzzles.drawing import data_uri
-from hrm_engine.inference import Trace
+from hrm_engine.inference import Trace, trace
 from lab.widgets.trace_pictures import TracePictures, legend
 from lab.widgets.trace_text import trace_text
 
@@ -51,6 +52,12 @@ class TraceViewer(ipywidgets.VBox):  # type: ignore[misc]
         )
         marks = ipywidgets.HTML(_legend(solution is not None))
         super().__init__([ipywidgets.HBox([play, self.slider]), self.stack, marks])
+
+    @classmethod
+    def watch(cls, solver: PuzzleBundle, puzzle: Puzzle, *, segments: int | None = None) -> TraceViewer:
+        """The viewer of a solver that thinks about a puzzle for ``segments``, by default as many as in training."""
+        thinking = trace(solver, puzzle.inputs, identifier=puzzle.identifier, segments=segments, keep_states=True)
+        return cls(thinking, solution=puzzle.solution)
 
     def still(self) -> str:
         """All moments as HTML without scripts: pictures with their description."""

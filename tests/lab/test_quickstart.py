@@ -20,6 +20,8 @@ def test_quickstart_goes_from_nothing_to_a_trained_brain(workspace: Path, capsys
     record = json.loads((folder / "run.json").read_text(encoding="utf8"))
     assert record["status"] == "finished"
     assert {name: record["parameters"][name] for name in small} == small
+    lines = (folder / "output.log").read_text(encoding="utf8").splitlines()
+    assert any(line.startswith("step 4  validation loss ") for line in lines), lines
     summary = record["summary"]
     assert list(summary) == ["validation loss before", "validation loss after", "loss of a unigram model", "sample"]
     assert 0 < summary["loss of a unigram model"] < summary["validation loss before"]

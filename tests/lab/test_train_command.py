@@ -194,10 +194,12 @@ def test_what_happens_on_the_way_is_shown(workspace: Path, capsys: pytest.Captur
     view({"event": "nan", "step": 3, "what": "loss", "in_a_row": 1, "ts": "x", "run_id": "y"})
     view({"event": "system", "step": 3, "cpu_percent": 50})
     view({"event": "eval", "step": 4, "loss": None, "nonfinite": ["loss"], "perplexity": None})
+    view({"event": "eval", "step": 5, "loss": 1.0, "loss_without": 2.0})
     shown = capsys.readouterr().out
     assert "5.1 M" in shown
     assert "- a message [2J" in shown
     assert "step  2  oom  the micro-batch is 4 rows now" in shown
+    assert "step  5  validation loss 1.000  without the expert 2.000\n" in shown
     assert "step  3  nan  what loss  in_a_row 1" in shown
     assert "cpu_percent" not in shown
     assert "validation loss -" in shown

@@ -45,7 +45,7 @@ def test_the_comparison_runs_and_concludes(workspace: Path, source: Path) -> Non
     assert record["status"] == "finished"
     said = record["summary"]
     beside = [said[name] for name in said if ", beside " in name]
-    assert beside, list(said)
+    assert len(beside) == 5, list(said)  # each depth beside equal FLOPs and equal parameters, and the depths
     assert all("0 of 1 seeds" in line or "1 of 1 seeds" in line for line in beside)
     assert all(line.endswith("these seeds can tell") for line in beside), "of one seed"
     assert set(record["bundles"]) == {f"artifacts/brains/actv1/{path.name}" for path in place.brains.iterdir()}
