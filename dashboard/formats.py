@@ -7,16 +7,10 @@ from __future__ import annotations
 
 import math
 
+from dashboard.queries.fields import finite
+
 DASH = "—"
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-
-
-def _number(value: object) -> float | None:
-    """``value`` as a finite float, or None; booleans and text are no numbers here."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None
 
 
 def _three_digits(number: float) -> str:
@@ -27,18 +21,9 @@ def _three_digits(number: float) -> str:
     return f"{number:.1f}" if magnitude >= 9.995 else f"{number:.2f}"
 
 
-def _scaled(number: float, units: tuple[str, ...]) -> tuple[float, str]:
-    """``number`` divided by 1000 as often as it takes to write it with at most three digits before the point."""
-    for unit in units[:-1]:
-        if abs(number) < 999.5:
-            return number, unit
-        number /= 1000
-    return number, units[-1]
-
-
 def loss(value: object) -> str:
     """A loss in nats with three decimals; scientific where three decimals would show only zeros."""
-    number = _number(value)
+    number = finite(value)
     if number is None:
         return DASH
     return f"{number:.2e}" if 0 < abs(number) < 0.0005 else f"{number:,.3f}"
@@ -46,30 +31,31 @@ def loss(value: object) -> str:
 
 def count(value: object) -> str:
     """A whole number with thousands separators."""
-    number = _number(value)
+    number = finite(value)
     return DASH if number is None else f"{round(number):,}"
 
 
 def rate(value: object) -> str:
     """A throughput: whole numbers from 100 on, three significant digits below."""
-    number = _number(value)
-    if number is None:
-        return DASH
-    return _three_digits(number)
+    number = finite(value)
+    return DASH if number is None else _three_digits(number)
 
 
 def size(value: object) -> str:
     """Bytes in decimal SI units: 1.50 MB is 1,500,000 bytes."""
-    number = _number(value)
+    number = finite(value)
     if number is None:
         return DASH
-    scaled, unit = _scaled(number, _BYTE_UNITS)
-    return f"{number:.0f} B" if unit == "B" else f"{_three_digits(scaled)} {unit}"
+    for unit in _BYTE_UNITS[:-1]:
+        if abs(number) < 999.5:
+            return f"{number:.0f} B" if unit == "B" else f"{_three_digits(number)} {unit}"
+        number /= 1000
+    return f"{_three_digits(number)} {_BYTE_UNITS[-1]}"
 
 
 def duration(seconds: object) -> str:
     """A length of time with its two largest units: ``2 h 03 min``."""
-    number = _number(seconds)
+    number = finite(seconds)
     if number is None or number < 0:
         return DASH
     whole = round(number)
@@ -87,7 +73,7 @@ def duration(seconds: object) -> str:
 
 def perplexity(loss_nats: object) -> str:
     """``exp(loss)`` with three significant digits; a dash where it would overflow."""
-    number = _number(loss_nats)
+    number = finite(loss_nats)
     if number is None or number > 700:
         return DASH
     value = math.exp(number)
@@ -96,5 +82,5 @@ def perplexity(loss_nats: object) -> str:
 
 def share(value: object) -> str:
     """A share from 0 to 1 in percent with one decimal."""
-    number = _number(value)
+    number = finite(value)
     return DASH if number is None else f"{100 * number:.1f} %"

@@ -1,4 +1,4 @@
-"""What pages of all sessions share: the index of runs, open metrics files, verified checkpoints. Bounded."""
+"""What pages of all sessions share: the index of runs, open metrics files, loaded models. Bounded."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from dashboard.queries.attachments import Attachments, Version
-from dashboard.queries.brains import Brains
-from dashboard.queries.filecache import FileCache, Signature, signature
-from dashboard.queries.folder import Checkpoints, Parameters, parameter_cache
+from dashboard.queries.attachments import Version
+from dashboard.queries.bundles import Solver, TestSplit, open_test_split
+from dashboard.queries.filecache import Signature, signature
 from dashboard.queries.metrics import RunMetrics
-from dashboard.queries.puzzles import EvaluatedRows, evaluated_rows_cache
 from dashboard.queries.runs import RunIndex
-from dashboard.queries.solvers import Solver, Solvers, TestSplit, open_test_split
-from dashboard.queries.workspace import workspace_of
+from dashboard.server import workspace_of
 from hrm_engine.store.paths import Workspace
 
 if TYPE_CHECKING:
@@ -50,42 +47,6 @@ def fresh_metrics(run_dir: Path) -> RunMetrics:
     metrics = run_metrics(run_dir)
     metrics.refresh()
     return metrics
-
-
-@st.cache_resource(show_spinner=False)
-def parameters() -> FileCache[Parameters]:
-    """Parameters of runs."""
-    return parameter_cache()
-
-
-@st.cache_resource(show_spinner=False)
-def checkpoints() -> Checkpoints:
-    """Checkpoints whose hashes were compared."""
-    return Checkpoints()
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def solvers(root: Path) -> Solvers:
-    """The puzzle solvers of the workspace at ``root``."""
-    return Solvers(Workspace(root))
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def brains(root: Path) -> Brains:
-    """The text models of the workspace at ``root``."""
-    return Brains(Workspace(root))
-
-
-@st.cache_resource(show_spinner=False)
-def evaluated_rows() -> FileCache[EvaluatedRows]:
-    """Full evaluations of puzzle runs."""
-    return evaluated_rows_cache()
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def attachments(root: Path) -> Attachments:
-    """Where experts stand in the workspace at ``root``."""
-    return Attachments(Workspace(root))
 
 
 def test_puzzles(solver: Solver) -> TestSplit:

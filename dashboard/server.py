@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from dashboard.queries.workspace import ROOT_OPTION
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 8501
+ROOT_OPTION = "--root"
 APP = Path(__file__).with_name("app.py")
 _TRIED_PORTS = 100
 
@@ -62,6 +64,14 @@ def _arguments(port: int, root: Path, *, open_browser: bool) -> list[str]:
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     return ["run", str(APP), *flags, "--", ROOT_OPTION, str(root)]
+
+
+def workspace_of(arguments: Sequence[str]) -> Workspace:
+    """The workspace after ``--root`` in the app's own arguments, else the one that ``Workspace.find`` finds."""
+    for option, value in pairwise(arguments):
+        if option == ROOT_OPTION:
+            return Workspace(Path(value).absolute())
+    return Workspace.find()
 
 
 def url(port: int) -> str:

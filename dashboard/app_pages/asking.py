@@ -10,7 +10,7 @@ from dashboard.app_pages.parts import plain
 from dashboard.charts.style import CONFIG
 from dashboard.charts.thinking import maze_board
 from dashboard.formats import count
-from dashboard.queries.solvers import Solver, TestSplit
+from dashboard.queries.bundles import Solver, TestSplit
 from dashboard.resources import test_puzzles
 from hrm_engine.errors import DataError
 

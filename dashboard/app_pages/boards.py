@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from dashboard.queries.solvers import Solver
+from dashboard.queries.bundles import Solver
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,9 @@ import streamlit as st
 
 from dashboard.app_pages.changing import Dialogs, answer, confirmation
 from dashboard.app_pages.parts import plain, sentence
+from dashboard.queries.attachments import layers_of, takers
 from dashboard.queries.goals import ServedGoal, served_goals
-from dashboard.resources import attachments, run_index, workspace
+from dashboard.resources import workspace
 from hrm_engine.errors import RegistryError
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.experts import ExpertRegistry
@@ -118,17 +119,16 @@ def _line(served: ServedGoal) -> str:
 
 def attach(expert_id: str) -> None:
     """Choose a brain that it fits into, and a layer of it; a new brain is written beside that one."""
-    root = workspace().root
     card = ExpertRegistry(workspace()).get(expert_id)
-    takers = attachments(root).takers(card, run_index(root).run_dirs())
-    if not takers:
+    brains = takers(card, workspace().run_dirs(), workspace())
+    if not brains:
         sizes = [f"{name} size {card.training_config.get(f'{name}_size')}" for name in ("hidden", "intermediate")]
         which = f"with the sizes of {expert_id} ({', '.join(sizes)})"
         sentence(f"There is no finished brain {which} that it is not attached to yet", key="sentence_dialog")
     brain = st.selectbox(
-        "Brain", list(takers), index=None, key=f"brain_for {expert_id}", placeholder="Choose one", disabled=not takers
+        "Brain", list(brains), index=None, key=f"brain_for {expert_id}", placeholder="Choose one", disabled=not brains
     )
-    taker = takers[brain] if brain else None
+    taker = brains[brain] if brain else None
     layers = () if taker is None else taker.layers
     first = layers.index(taker.default_layer) if taker is not None and taker.default_layer in layers else 0
     layer = st.selectbox(
@@ -150,9 +150,8 @@ def attach(expert_id: str) -> None:
 
 def detach(expert_id: str, brain: str) -> None:
     """Take it out of a brain; a new brain is written beside that one."""
-    root = workspace().root
-    run_dir = pick_run(brain, run_index(root).run_dirs(), workspace())
-    layers = [] if run_dir is None else attachments(root).layers(run_dir, expert_id)
+    run_dir = pick_run(brain, workspace().run_dirs(), workspace())
+    layers = [] if run_dir is None else layers_of(run_dir, expert_id)
     if run_dir is None or not layers:
         raise RegistryError(f"{expert_id} is not attached to {brain} any more")
     layer = layers[0]

@@ -25,8 +25,9 @@ from dashboard.app_pages.parts import (
 from dashboard.app_pages.routing import routing_view
 from dashboard.charts import experts as charts
 from dashboard.charts.style import CONFIG
+from dashboard.queries.attachments import by_expert
 from dashboard.queries.experts import STATES, ExpertTable
-from dashboard.resources import attachments, run_index, workspace
+from dashboard.resources import workspace
 from hrm_engine.errors import HRMError
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.goals import Goals
@@ -69,10 +70,9 @@ def page() -> None:
 
 def registry() -> Registry:
     """The registry and the goals as the files are now. Raises HRMError: damaged, newer, locked, not readable."""
-    goals, root = Goals(workspace()), workspace().root
+    goals = Goals(workspace())
     content = goals.registry.read()
-    attached = attachments(root).by_expert(run_index(root).run_dirs())
-    return Registry(content, ExpertTable(content.cards), goals, attached)
+    return Registry(content, ExpertTable(content.cards), goals, by_expert(workspace().run_dirs(), workspace()))
 
 
 def show(experts: Registry) -> None:

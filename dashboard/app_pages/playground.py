@@ -15,9 +15,8 @@ from dashboard.app_pages.reading import reading_section
 from dashboard.app_pages.thinking import question, show, think
 from dashboard.app_pages.writing import writing_section
 from dashboard.formats import count
-from dashboard.queries.brains import Brain
-from dashboard.queries.solvers import Solver
-from dashboard.resources import brains, run_index, solvers, workspace
+from dashboard.queries.bundles import Brain, Solver, brains, solvers
+from dashboard.resources import workspace
 from hrm_engine.config.forms import form_field
 from hrm_engine.config.solving import EffortConfig
 from hrm_engine.errors import HRMError
@@ -31,9 +30,9 @@ MODES = ("Write", "Read")
 def page() -> None:
     """Puzzles or text: what the link names, else what there is."""
     st.title("Playground", anchor=False)
-    run_dirs = run_index(workspace().root).run_dirs()
-    of_puzzles = {solver.id: solver for solver in solvers(workspace().root).all(run_dirs)}
-    of_text = {brain.id: brain for brain in brains(workspace().root).all(run_dirs)}
+    run_dirs = workspace().run_dirs()
+    of_puzzles = {solver.id: solver for solver in solvers(run_dirs, workspace())}
+    of_text = {brain.id: brain for brain in brains(run_dirs, workspace())}
     linked = pick_run(st.query_params.get("bundle", ""), run_dirs, workspace())
     bundle = "" if linked is None else run_id(linked, workspace())
     if bundle in of_text or bundle in of_puzzles:

@@ -12,13 +12,13 @@ from dashboard.app_pages.boards import Board, boards, region_of
 from dashboard.app_pages.parts import cards, chart, choice_table, chosen_run, nothing_yet, plain, sentence
 from dashboard.app_pages.thinking import Thought, question, think
 from dashboard.charts import puzzles as charts
+from dashboard.queries.bundles import Solver, solver_of
+from dashboard.queries.folder import parameters
 from dashboard.queries.overview import PuzzleNumbers, kind_of_run
-from dashboard.queries.puzzles import ROWS_FILE, EvaluatedRows, group_names
-from dashboard.queries.solvers import Solver
-from dashboard.resources import evaluated_rows, fresh_metrics, parameters, run_index, solvers, test_puzzles, workspace
+from dashboard.queries.puzzles import ROWS_FILE, EvaluatedRows, evaluated_rows, group_names
+from dashboard.resources import fresh_metrics, test_puzzles, workspace
 from hrm_engine.config import kinds
 from hrm_engine.errors import HRMError
-from hrm_engine.store.paths import ARGS_FILE
 
 if TYPE_CHECKING:
     from hrm_engine.data.puzzles.board import Puzzle
@@ -31,7 +31,7 @@ def page() -> None:
     """Choose the run, then show what its evaluation says."""
     st.title("Puzzles", anchor=False)
     run_dir = chosen_run(
-        [path for path in run_index(workspace().root).run_dirs() if is_of_puzzles(path)],
+        [path for path in workspace().run_dirs() if is_of_puzzles(path)],
         "no puzzle run",
         (
             "There is no puzzle run in this workspace yet.",
@@ -44,7 +44,7 @@ def page() -> None:
         return
     metrics = fresh_metrics(run_dir)
     latest = metrics.latest("eval")
-    rows = evaluated_rows().get(run_dir / ROWS_FILE)
+    rows = evaluated_rows(run_dir)
     headline(PuzzleNumbers.of(latest), is_full=bool(latest.get("full", False)))
     if rows is not None and rows.skipped_lines:
         lines = "1 line" if rows.skipped_lines == 1 else f"{rows.skipped_lines:,} lines"
@@ -63,7 +63,7 @@ def page() -> None:
 
 def is_of_puzzles(run_dir: Path) -> bool:
     """Whether a run trains a solver."""
-    return (run_dir / ROWS_FILE).is_file() or kind_of_run(parameters().get(run_dir / ARGS_FILE)) is kinds.PUZZLE
+    return (run_dir / ROWS_FILE).is_file() or kind_of_run(parameters(run_dir)) is kinds.PUZZLE
 
 
 def headline(numbers: PuzzleNumbers, *, is_full: bool) -> None:
@@ -155,7 +155,7 @@ def failures(run_dir: Path, rows: EvaluatedRows) -> None:
 
 def failure(run_dir: Path, number: int) -> None:
     """One failed puzzle, the solver's present answer, and the solution."""
-    solver = solvers(workspace().root).of(run_dir)
+    solver = solver_of(run_dir, workspace())
     if solver is None:
         sentence("The bundle of this run is not saved yet, so its puzzles cannot be drawn: wait for its end")
         return

@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard.app_pages.forms import control, submitted
 from dashboard.app_pages.parts import plain
 from dashboard.formats import count, loss
-from dashboard.queries.brains import Brain
+from dashboard.queries.bundles import Brain
 from dashboard.resources import text_bundle, workspace
 from hrm_engine.config.forms import form_field
 from hrm_engine.config.writing import WritingConfig

@@ -12,12 +12,13 @@ from dashboard import formats
 from dashboard.app_pages.parts import cards, chart, chosen_run, link_choice, nothing_yet, plain, set_link
 from dashboard.charts import experts as charts
 from dashboard.charts import training as training_charts
+from dashboard.queries.attachments import attached
+from dashboard.queries.fields import finite
+from dashboard.queries.folder import parameters
 from dashboard.queries.metrics import RunMetrics
 from dashboard.queries.overview import has_experts
 from dashboard.queries.routing import MAX_STEPS, Routing
-from dashboard.queries.scan import finite
-from dashboard.resources import attachments, fresh_metrics, parameters, run_index, workspace
-from hrm_engine.store.paths import ARGS_FILE
+from dashboard.resources import fresh_metrics, workspace
 from hrm_engine.store.runs import printable
 from hrm_engine.store.status import live_state
 
@@ -29,7 +30,7 @@ EVENNESS = "Entropy of its shares of tokens, as a share of the maximum, now: 100
 def routing_view() -> None:
     """Choose a run with experts, then show what its routers do."""
     run_dir = chosen_run(
-        [path for path in run_index(workspace().root).run_dirs() if has_experts(parameters().get(path / ARGS_FILE))],
+        [path for path in workspace().run_dirs() if has_experts(parameters(path))],
         "no run with experts",
         (
             "There is no run of a model with experts in this workspace yet.",
@@ -59,7 +60,7 @@ def figures(run_dir: Path) -> None:
         balance(metrics)
         return
     headline(routing)
-    names = attachments(workspace().root).names(run_dir)
+    names = {(entry.layer, entry.column): entry.expert_id for entry in attached(run_dir)}
     usage(routing, names)
     left, right = st.columns(2)
     with left:

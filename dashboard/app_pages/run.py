@@ -14,11 +14,11 @@ from dashboard import formats
 from dashboard.app_pages import generic_sections, puzzle_sections, sections, text_evaluation
 from dashboard.app_pages.parts import STATE_COLOURS, cards, link_choice, plain
 from dashboard.charts.style import ROWS, STEP, TIME, TOKENS, XAxis
+from dashboard.queries.folder import parameters
 from dashboard.queries.overview import Overview, has_experts, kind_of_run, overview
-from dashboard.resources import parameters, run_index, run_metrics, workspace
+from dashboard.resources import run_index, run_metrics, workspace
 from hrm_engine.config import kinds
 from hrm_engine.config.kinds import Kind
-from hrm_engine.store.paths import ARGS_FILE
 from hrm_engine.store.runs import pick_run, printable, run_id, shared_name
 from hrm_engine.store.status import live_state
 
@@ -60,7 +60,7 @@ _WITH_FIGURES = (*_WITH_X_AXIS, "System")
 
 def page() -> None:
     """Choose the run, then show it."""
-    run_dirs = run_index(workspace().root).run_dirs()
+    run_dirs = workspace().run_dirs()
     if not run_dirs:
         st.switch_page("app_pages/runs.py")
     run_dir = chosen_run(run_dirs)
@@ -70,7 +70,7 @@ def page() -> None:
     every = REFRESH_S if live_state(run_dir) == "running" else None
     st.fragment(headline, run_every=every)(run_dir, every is not None)
     metrics = run_metrics(run_dir)
-    arguments = parameters().get(run_dir / ARGS_FILE)
+    arguments = parameters(run_dir)
     kind = kind_of_run(arguments, metrics.latest("start"), metrics.latest("eval"))
     panels = panels_of(kind)
     name = section_choice(list(panels.sections))
@@ -118,7 +118,7 @@ def headline(run_dir: Path, was_running: bool) -> None:
     """State, message and the numbers one looks at first."""
     if not run_dir.is_dir():
         st.rerun()
-    now = overview(run_dir, run_metrics(run_dir), parameters().get(run_dir / ARGS_FILE))
+    now = overview(run_dir, run_metrics(run_dir), parameters(run_dir))
     if was_running and now.state != "running":
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard.app_pages.parts import STATE_CHIPS, chips_column, nothing_yet, plain, search_box, ticked
 from dashboard.app_pages.parts import table as drawn_table
+from dashboard.queries.fields import has_words
 from dashboard.queries.runs import STATES, RunRow, RunTable
 from dashboard.resources import run_index, workspace
 
@@ -24,7 +25,7 @@ _OF_SOME = ("tokens_per_s", "row_segments_per_s")
 def page() -> None:
     """Filters, then the table, which renews itself."""
     st.title("Runs", anchor=False)
-    if not run_index(workspace().root).run_dirs():
+    if not workspace().run_dirs():
         st.fragment(no_runs, run_every=REFRESH_S)()
         return
     search, states = filters()
@@ -34,7 +35,7 @@ def page() -> None:
 
 def no_runs() -> None:
     """What to do in an empty workspace, until the first run appears."""
-    if run_index(workspace().root).run_dirs():
+    if workspace().run_dirs():
         st.rerun()
     plain(f"Workspace {workspace().root}")
     nothing_yet(
@@ -94,8 +95,7 @@ def open_selected(ids: list[str]) -> None:
 
 def matches(row: RunRow, search: str, states: list[str]) -> bool:
     """Every word of the search stands in the run's folder or kind, and its state is one of those chosen (if any)."""
-    text = f"{row.id} {row.kind}".casefold()
-    return all(word in text for word in search.casefold().split()) and (not states or row.state in states)
+    return has_words(f"{row.id} {row.kind}", search) and (not states or row.state in states)
 
 
 def summary(runs: RunTable, num_shown: int) -> str:

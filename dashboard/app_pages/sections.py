@@ -13,14 +13,13 @@ import streamlit as st
 from dashboard import formats
 from dashboard.app_pages.parts import chart, nothing_yet, plain, problem_box, search_box, table
 from dashboard.charts import evaluation as evaluation_charts
-from dashboard.charts import system as system_charts
 from dashboard.charts import training as training_charts
-from dashboard.queries.folder import log_tail
+from dashboard.queries.folder import CHECKPOINTS, log_tail, parameters
 from dashboard.queries.metrics import RunMetrics, density
 from dashboard.queries.overview import Overview
 from dashboard.queries.smoothing import smoothed
-from dashboard.resources import checkpoints, fresh_metrics, parameters
-from hrm_engine.store.paths import ARGS_FILE, LOG_FILE
+from dashboard.resources import fresh_metrics
+from hrm_engine.store.paths import LOG_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,20 +166,20 @@ def system(run_dir: Path, view: View) -> None:
     left, right = st.columns(2)
     with left:
         names = {"cpu_percent": "CPU, all cores", "memory_percent": "memory of the machine", "gpu_percent": "GPU"}
-        figure = system_charts.shares(frame, names)
+        figure = training_charts.shares(frame, names)
         chart(figure, "shares", "Use of processor and memory in percent", "Processor and memory")
     with right:
-        figure = system_charts.sizes(frame, {"memory_rss_bytes": "resident", "gpu_memory_bytes": "GPU"}, "memory")
+        figure = training_charts.sizes(frame, {"memory_rss_bytes": "resident", "gpu_memory_bytes": "GPU"}, "memory")
         chart(figure, "memory", "Memory of the training process", "Memory of the training")
     with left:
-        figure = system_charts.sizes(frame, {"disk_free_bytes": "free"}, "free space")
+        figure = training_charts.sizes(frame, {"disk_free_bytes": "free"}, "free space")
         chart(figure, "disk", "Free space on the run folder's disk", "Free disk space")
     plain(density(frame))
 
 
 def parameter_table(run_dir: Path, view: View) -> None:
     """Every parameter of the run, resolved."""
-    values = parameters().get(run_dir / ARGS_FILE)
+    values = parameters(run_dir)
     if values is None or values.problem is not None:
         problem_box("The parameters cannot be read.", "" if values is None else values.problem or "")
         return
@@ -200,7 +199,7 @@ def checkpoint_table(run_dir: Path, view: View) -> None:
     """Checkpoints, the newest first, and whether each is what was written."""
     import pandas as pd
 
-    rows = checkpoints().of(run_dir, hash_all=st.session_state.get("hash_all") == str(run_dir))
+    rows = CHECKPOINTS.of(run_dir, hash_all=st.session_state.get("hash_all") == str(run_dir))
     if not rows:
         nothing_yet("There is no checkpoint.", "One is saved every `--save-every` steps, and when a session stops.")
         return

@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard.app_pages.boards import LARGE_PX, SMALL_PX, Board, boards, region_of
 from dashboard.app_pages.parts import chart, plain
 from dashboard.charts import thinking as charts
-from dashboard.queries.solvers import Solver
+from dashboard.queries.bundles import Solver
 from dashboard.resources import puzzle_bundle
 
 if TYPE_CHECKING:

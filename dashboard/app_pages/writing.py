@@ -12,7 +12,7 @@ import streamlit as st
 from dashboard.app_pages.forms import control, submitted
 from dashboard.app_pages.parts import plain, sentence
 from dashboard.formats import count, rate
-from dashboard.queries.brains import Brain
+from dashboard.queries.bundles import Brain
 from dashboard.queries.goals import served_goals
 from dashboard.resources import text_bundle, workspace
 from hrm_engine.config.forms import form_field

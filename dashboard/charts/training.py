@@ -1,4 +1,4 @@
-"""Figures of the training rows: loss, throughput, learning rate, gradient norm.
+"""Figures of the training rows, loss, throughput, learning rate, gradient norm, and of the machine that trains.
 
 Frames of curves are long, as ``dashboard.queries.metrics`` makes them: ``name``, ``x`` (steps, tokens, or seconds since
 the first row), ``min``, ``max``, ``last``, ``count``; one row for each metric and bucket.
@@ -15,7 +15,9 @@ from dashboard.charts import style
 
 if TYPE_CHECKING:
     import pandas as pd
+
 _LOSS = "%{y:,.3f}"
+_UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def axis_for(x: str, *frames: pd.DataFrame) -> tuple[style.XAxis, float]:
@@ -101,3 +103,20 @@ def lines(
     if len(shown) == 1:
         drawn.update_layout(showlegend=False, margin={"t": 12})
     return style.whole_steps(drawn) if x == "step" else drawn
+
+
+def shares(frame: pd.DataFrame, series: Mapping[str, str]) -> go.Figure:
+    """Percentages from 0 to 100; ``series`` is metric to name, unmeasured ones are left out."""
+    drawn = lines(frame, series, "use (%)", x="time", y_format=".0f", height=300)
+    drawn.update_yaxes(range=[0, 102])
+    return drawn
+
+
+def sizes(frame: pd.DataFrame, series: Mapping[str, str], y_title: str) -> go.Figure:
+    """Bytes, in the decimal unit that suits the largest value."""
+    largest = frame.loc[frame["name"].isin(list(series)), "max"].max()
+    divisor, unit = next(((size, name) for size, name in _UNITS if largest >= size), (1.0, "B"))
+    title = f"{y_title} ({unit})"
+    drawn = lines(frame, series, title, x="time", y_format=",.3~r", height=300, divisor=divisor)
+    drawn.update_yaxes(rangemode="tozero")
+    return drawn

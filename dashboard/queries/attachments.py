@@ -39,64 +39,55 @@ class Taker:
     """The layer if nobody chooses."""
 
 
-class Attachments:
-    """Experts and brains of one workspace. Safe to share among threads."""
+def by_expert(run_dirs: Sequence[Path], workspace: Workspace) -> dict[str, list[str]]:
+    """Ids of the runs (``run_id``) in which each expert stands."""
+    ids: dict[str, list[str]] = {}
+    for run_dir in run_dirs:
+        for expert_id in dict.fromkeys(entry.expert_id for entry in attached(run_dir)):
+            ids.setdefault(expert_id, []).append(run_id(run_dir, workspace))
+    return ids
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._entries: FileCache[tuple[Attached, ...]] = FileCache(listed_experts, _KEPT_FILES)
-        self._configs: FileCache[CoreConfig | None] = FileCache(_core_config, _KEPT_FILES)
-        self._inactive: FileCache[frozenset[str] | None] = FileCache(_inactive, 1)
 
-    def by_expert(self, run_dirs: Sequence[Path]) -> dict[str, list[str]]:
-        """Ids of the runs (``run_id``) in which each expert stands."""
-        ids: dict[str, list[str]] = {}
-        for run_dir in run_dirs:
-            for expert_id in dict.fromkeys(entry.expert_id for entry in self._attached(run_dir)):
-                ids.setdefault(expert_id, []).append(run_id(run_dir, self._workspace))
-        return ids
+def layers_of(run_dir: Path, expert_id: str) -> list[str]:
+    """The layers of a brain that an expert is attached to."""
+    return [entry.layer for entry in attached(run_dir) if entry.expert_id == expert_id]
 
-    def layers(self, run_dir: Path, expert_id: str) -> list[str]:
-        """The layers of a brain that an expert is attached to."""
-        return [entry.layer for entry in self._attached(run_dir) if entry.expert_id == expert_id]
 
-    def names(self, run_dir: Path) -> dict[tuple[str, int], str]:
-        """By layer and column, the ids of the experts that are attached to a brain."""
-        return {(entry.layer, entry.column): entry.expert_id for entry in self._attached(run_dir) if entry.column >= 0}
+def takers(card: ExpertCard, run_dirs: Sequence[Path], workspace: Workspace) -> dict[str, Taker]:
+    """By the id of their runs, the finished brains that an expert fits into, the one written last first."""
+    brains = []
+    for run_dir in run_dirs:
+        metadata = run_dir / METADATA_FILE
+        config = _CONFIGS.get(run_dir / CONFIG_FILE) if metadata.is_file() else None
+        if config is None or not _fits(card, config):
+            continue
+        taken, names = layers_of(run_dir, card.expert_id), config.layer_names
+        trained_in = card.training_config.get("layer")
+        default = trained_in if isinstance(trained_in, str) and trained_in in names else f"H.{config.h_layers - 1}"
+        if free := tuple(name for name in names if name not in taken):
+            brains.append((metadata.stat().st_mtime, run_dir, Taker(run_dir, free, default)))
+    brains.sort(key=lambda entry: (-entry[0], entry[1]))
+    return {run_id(run_dir, workspace): taker for _, run_dir, taker in brains}
 
-    def takers(self, card: ExpertCard, run_dirs: Sequence[Path]) -> dict[str, Taker]:
-        """By the id of their runs, the finished brains that an expert fits into, the one written last first."""
-        brains = []
-        for run_dir in run_dirs:
-            metadata = run_dir / METADATA_FILE
-            config = self._configs.get(run_dir / CONFIG_FILE) if metadata.is_file() else None
-            if config is None or not _fits(card, config):
-                continue
-            taken = self.layers(run_dir, card.expert_id)
-            names = config.layer_names
-            trained_in = card.training_config.get("layer")
-            default = trained_in if isinstance(trained_in, str) and trained_in in names else f"H.{config.h_layers - 1}"
-            if free := tuple(name for name in names if name not in taken):
-                brains.append((metadata.stat().st_mtime, run_dir, Taker(run_dir, free, default)))
-        brains.sort(key=lambda entry: (-entry[0], entry[1]))
-        return {run_id(run_dir, self._workspace): taker for _, run_dir, taker in brains}
 
-    def version(self, run_dir: Path) -> Version | None:
-        """The state of a bundle; None while it has not been saved."""
-        saved = signature(run_dir / METADATA_FILE)
-        return None if saved is None else (saved, self._switched_off(run_dir))
+def version(run_dir: Path, workspace: Workspace) -> Version | None:
+    """The state of a bundle; None while it has not been saved."""
+    saved = signature(run_dir / METADATA_FILE)
+    return None if saved is None else (saved, _switched_off(run_dir, workspace.expert_registry))
 
-    def _switched_off(self, run_dir: Path) -> tuple[str, ...] | None:
-        """Attached experts that get no token now; None if experts are attached and the registry cannot be read."""
-        attached = {entry.expert_id for entry in self._attached(run_dir)}
-        registry = self._workspace.expert_registry
-        if not attached or not registry.exists():
-            return ()
-        inactive = self._inactive.get(registry)
-        return None if inactive is None else tuple(sorted(attached & inactive))
 
-    def _attached(self, run_dir: Path) -> tuple[Attached, ...]:
-        return self._entries.get(run_dir / METADATA_FILE) or ()
+def attached(run_dir: Path) -> tuple[Attached, ...]:
+    """The experts that are attached to a brain."""
+    return _ATTACHED.get(run_dir / METADATA_FILE) or ()
+
+
+def _switched_off(run_dir: Path, registry: Path) -> tuple[str, ...] | None:
+    """Attached experts that get no token now; None if experts are attached and the registry cannot be read."""
+    ids = {entry.expert_id for entry in attached(run_dir)}
+    if not ids or not registry.exists():
+        return ()
+    inactive = _INACTIVE.get(registry)
+    return None if inactive is None else tuple(sorted(ids & inactive))
 
 
 def _fits(card: ExpertCard, config: CoreConfig) -> bool:
@@ -123,3 +114,8 @@ def _inactive(registry: Path) -> frozenset[str] | None:
     except RegistryError:
         return None
     return frozenset(card.expert_id for card in content.cards if not card.is_active)
+
+
+_ATTACHED: FileCache[tuple[Attached, ...]] = FileCache(listed_experts, _KEPT_FILES)
+_CONFIGS: FileCache[CoreConfig | None] = FileCache(_core_config, _KEPT_FILES)
+_INACTIVE: FileCache[frozenset[str] | None] = FileCache(_inactive, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from dashboard.queries.fields import has_words
 from hrm_engine.store.disk_usage import RunUsage, disk_usage
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.runs import run_id
@@ -42,11 +43,10 @@ class SpaceTaken:
         import pandas as pd
 
         names = ("total", *(field.name for field in fields(RunUsage) if field.name != "path"))
-        words = search.casefold().split()
         rows = [
             [name, *(getattr(run, field) for field in names)]
             for name, run in self.runs.items()
-            if all(word in name.casefold() for word in words)
+            if has_words(name, search)
         ]
         return pd.DataFrame(rows, columns=["id", *names])
 

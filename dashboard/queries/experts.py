@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dashboard.queries.scan import finite
+from dashboard.queries.fields import finite, has_words
 from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.runs import printable
 
@@ -57,13 +57,11 @@ class ExpertTable:
 
         ``last_trained`` is in UTC.
         """
-        words = search.lower().split()
         rows = []
         for card in self._cards:
             own = _states(card, attached)
-            text = " ".join((card.expert_id, card.name, card.description, card.category)).lower()
-            is_meant = all(word in text for word in words) and category in ("", card.category.strip())
-            if is_meant and own.issuperset(states):
+            text = " ".join((card.expert_id, card.name, card.description, card.category))
+            if has_words(text, search) and category in ("", card.category.strip()) and own.issuperset(states):
                 rows.append(_row(card, "attached" in own))
         return _frame(rows)
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from typing import TYPE_CHECKING
 
-from dashboard.queries.scan import finite
 from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.runs import printable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def finite(value: object) -> float | None:
+    """``value`` as a float if it is a finite number, else None: files hold whatever somebody wrote into them."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON knows whole numbers of any length
+        return None
+    return number if math.isfinite(number) else None
 
 
 def column(rows: pd.DataFrame, name: str) -> list[float | None]:
@@ -32,3 +44,8 @@ def text_of(value: object) -> str:
 def whole_number(value: object, limit: int) -> int | None:
     """A whole number from 1 to ``limit``, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit else None
+
+
+def has_words(text: str, search: str) -> bool:
+    """Whether every word of ``search`` stands in ``text``, in whatever case."""
+    return all(word in text.casefold() for word in search.casefold().split())

@@ -6,7 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from hrm_engine.store.files import readable_json
 
 T = TypeVar("T")
 
@@ -49,3 +51,11 @@ class FileCache(Generic[T]):
             while len(self._kept) > self._limit:
                 self._kept.popitem(last=False)
         return value
+
+
+_JSON: FileCache[dict[str, Any]] = FileCache(readable_json, 8192)
+
+
+def cached_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is none that can be read."""
+    return _JSON.get(path) or {}

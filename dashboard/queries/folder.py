@@ -12,10 +12,12 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from dashboard.queries.fields import has_words
 from dashboard.queries.filecache import FileCache
 from hrm_engine.errors import BundleError
 from hrm_engine.store.files import read_json
 from hrm_engine.store.manifest import CheckpointInfo, check_manifest, list_checkpoints
+from hrm_engine.store.paths import ARGS_FILE
 from hrm_engine.store.runs import printable
 
 if TYPE_CHECKING:
@@ -44,9 +46,9 @@ class Parameters:
         """Columns ``name``, ``value``, ``group``; those of which some column holds every word of ``search``."""
         import pandas as pd
 
-        words = search.casefold().split()
-        kept = [line for line in self.lines if all(word in " ".join(line).casefold() for word in words)]
-        rows = [(name, value, group) for group, name, value in kept]
+        rows = [
+            (name, value, group) for group, name, value in self.lines if has_words(f"{group} {name} {value}", search)
+        ]
         return pd.DataFrame(rows, columns=["name", "value", "group"], dtype="str")
 
 
@@ -65,9 +67,12 @@ def read_parameters(path: Path) -> Parameters:
     )
 
 
-def parameter_cache() -> FileCache[Parameters]:
-    """A bounded cache of ``read_parameters``."""
-    return FileCache(read_parameters, _KEPT)
+_PARAMETERS: FileCache[Parameters] = FileCache(read_parameters, _KEPT)
+
+
+def parameters(run_dir: Path) -> Parameters | None:
+    """The parameters of a run; None without a file of them."""
+    return _PARAMETERS.get(run_dir / ARGS_FILE)
 
 
 def _leaves(value: dict[str, Any], group: str) -> Any:
@@ -137,6 +142,10 @@ class Checkpoints:
             while len(self._verified) > _KEPT:
                 self._verified.popitem(last=False)
         return problems, True
+
+
+CHECKPOINTS = Checkpoints()
+"""Those of all runs."""
 
 
 def _state_of(folder: Path) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dashboard.queries.fields import has_words
 from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.goal_tables import Goal
 from hrm_engine.store.goals import Goals
@@ -29,12 +30,7 @@ def served_goals(goals: Goals) -> list[ServedGoal]:
 
 def matching(rows: list[ServedGoal], search: str) -> list[ServedGoal]:
     """Goals whose text or experts hold every word of ``search``."""
-    words = search.casefold().split()
-    return [
-        served
-        for served in rows
-        if all(word in f"{served.goal.text} {' '.join(served.experts)}".casefold() for word in words)
-    ]
+    return [served for served in rows if has_words(f"{served.goal.text} {' '.join(served.experts)}", search)]
 
 
 def goal_frame(rows: list[ServedGoal]) -> pd.DataFrame:

@@ -8,32 +8,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from dashboard.queries.fields import column, text_of, times
-from dashboard.queries.incidents import incidents
+from dashboard.queries.fields import column, finite, text_of, times
 from dashboard.queries.routing import Routing, routing
-from dashboard.queries.scan import finite
 from hrm_engine.store.paths import METRICS_FILE
 from hrm_engine.store.reader import MetricsReader
 
 if TYPE_CHECKING:
     import pandas as pd
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_POINTS = 1500
 """Buckets of a curve: about as many as a wide screen has columns for it."""
 MAX_EVALUATIONS = 2000
 MAX_SAMPLES = 200
+INCIDENTS = ("nan", "spike", "oom", "resume", "stop")
+"""Events that interrupted or disturbed a training."""
+MAX_INCIDENTS = 200
 TEXT_EVALUATION = ("unigram_loss", "token_accuracy")
 TEXT_DEPTHS = ("loss", "token_accuracy")
 COUNTERS = ("tokens", "rows")
 """Fields of training rows that can be a horizontal axis."""
 _PACE_ROWS = 30
-_KEPT_FRAMES = 48
+_KEPT_ANSWERS = 48
+
+
+def _remembered(question: Callable[Concatenate[RunMetrics, P], T]) -> Callable[Concatenate[RunMetrics, P], T]:
+    """Keep the answers for the same arguments until new rows have come."""
+
+    @wraps(question)
+    def answer(metrics: RunMetrics, /, *args: P.args, **options: P.kwargs) -> T:
+        return metrics.kept(f"{question.__name__}{args}{options}", lambda: question(metrics, *args, **options))
+
+    return answer
 
 
 class RunMetrics:
@@ -42,7 +55,7 @@ class RunMetrics:
     def __init__(self, run_dir: Path) -> None:
         self._reader = MetricsReader(run_dir / METRICS_FILE)
         self._lock = RLock()
-        self._frames: dict[tuple[object, ...], Any] = {}
+        self._answers: dict[str, Any] = {}
         self._missing = False
         self._replaced = False
 
@@ -53,7 +66,7 @@ class RunMetrics:
             self._missing = result.missing
             self._replaced = self._replaced or result.replaced
             if result.new_rows or result.replaced:
-                self._frames.clear()
+                self._answers.clear()
 
     def notes(self) -> tuple[str, ...]:
         """Sentences on the file for whoever looks at the curves, without text from files."""
@@ -71,80 +84,73 @@ class RunMetrics:
                 texts.append("metrics.jsonl was replaced or cut while it was open; it was read again from its start.")
             return tuple(texts)
 
+    def kept(self, key: str, load: Callable[[], T]) -> T:
+        """The value of ``load()``, made anew when rows have come."""
+        with self._lock:
+            if key not in self._answers:
+                if len(self._answers) >= _KEPT_ANSWERS:
+                    self._answers.clear()
+                self._answers[key] = load()
+            value: T = self._answers[key]
+            return value
+
+    @_remembered
     def latest(self, event: str) -> dict[str, Any]:
         """The last row of an event, or an empty dict."""
+        rows = self._reader.rows(event, n=1)
+        return {} if rows.empty else dict(rows.iloc[-1])
 
-        def load() -> dict[str, Any]:
-            rows = self._reader.rows(event, n=1)
-            return {} if rows.empty else dict(rows.iloc[-1])
-
-        return self._kept(("latest", event), load)
-
+    @_remembered
     def names(self, event: str) -> list[str]:
         """Fields of an event's rows that hold numbers."""
-        return self._kept(("names", event), lambda: self._reader.names(event))
+        return self._reader.names(event)
 
+    @_remembered
     def step_seconds(self) -> float | None:
         """Wall time of one optimizer step, over the last rows, pauses for evaluations and saves included."""
-
-        def load() -> float | None:
-            rows = self._reader.rows("train", n=_PACE_ROWS)
-            points = [
-                (step, at)
-                for step, at in zip(column(rows, "step"), times(rows), strict=True)
-                if step is not None and at is not None
-            ]
-            if len(points) < 2 or points[-1][0] <= points[0][0]:
-                return None
-            return max((points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0]), 0.0)
-
-        return self._kept(("pace",), load)
+        rows = self._reader.rows("train", n=_PACE_ROWS)
+        points = [
+            (step, at)
+            for step, at in zip(column(rows, "step"), times(rows), strict=True)
+            if step is not None and at is not None
+        ]
+        if len(points) < 2 or points[-1][0] <= points[0][0]:
+            return None
+        return max((points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0]), 0.0)
 
     def duration_s(self) -> float | None:
         """Seconds from the first row to the last."""
+        first, last = self._span()
+        return None if first is None or last is None else last - first
 
-        def load() -> float | None:
-            row = self._reader.query("SELECT epoch(min(ts)) AS first, epoch(max(ts)) AS last FROM metrics").iloc[0]
-            first, last = finite(row["first"]), finite(row["last"])
-            return None if first is None or last is None else last - first
-
-        return self._kept(("duration",), load)
-
+    @_remembered
     def train(self, names: Sequence[str], *, x: str = "step") -> pd.DataFrame:
         """Curves of fields of the training rows."""
+        frame = self._reader.series(list(names), event="train", max_points=MAX_POINTS)
+        frame["step"] = frame["x"]
+        frame["x"] = self._place(frame["step"], x)
+        return frame
 
-        def load() -> pd.DataFrame:
-            frame = self._reader.series(list(names), event="train", max_points=MAX_POINTS)
-            frame["step"] = frame["x"]
-            frame["x"] = self._place(frame["step"], x)
-            return frame
-
-        return self._kept(("train", tuple(names), x), load)
-
+    @_remembered
     def system(self) -> pd.DataFrame:
         """Curves of all measurements of the machine; ``x`` is seconds since the run's first row."""
+        names = self._reader.names("system")
+        frame = self._reader.series(names, event="system", x="ts", max_points=MAX_POINTS)
+        frame["x"] = [moment.timestamp() - self._started() for moment in frame["x"]]
+        return frame
 
-        def load() -> pd.DataFrame:
-            names = self._reader.names("system")
-            frame = self._reader.series(names, event="system", x="ts", max_points=MAX_POINTS)
-            frame["x"] = [moment.timestamp() - self._started() for moment in frame["x"]]
-            return frame
-
-        return self._kept(("system",), load)
-
+    @_remembered
     def evaluation(self, names: Sequence[str] = TEXT_EVALUATION, *, x: str = "step") -> pd.DataFrame:
         """One row for each evaluation (the last of a step counts): ``x, step, loss`` and the fields ``names``."""
         import pandas as pd
 
-        def load() -> pd.DataFrame:
-            rows = self._evaluations()
-            columns = ["step", "loss", *names]
-            frame = pd.DataFrame({name: pd.Series(column(rows, name), dtype="float64") for name in columns})
-            frame.insert(0, "x", self._place_rows(rows, frame["step"], x))
-            return frame[frame["loss"].notna()].reset_index(drop=True)
+        rows = self._evaluations()
+        columns = ["step", "loss", *names]
+        frame = pd.DataFrame({name: pd.Series(column(rows, name), dtype="float64") for name in columns})
+        frame.insert(0, "x", self._place_rows(rows, frame["step"], x))
+        return frame[frame["loss"].notna()].reset_index(drop=True)
 
-        return self._kept(("evaluation", tuple(names), x), load)
-
+    @_remembered
     def depths(self, names: Sequence[str] = TEXT_DEPTHS, *, x: str = "step") -> pd.DataFrame:
         """One row for each evaluation and segment: ``x, step, segment`` (from 1), and ``names``.
 
@@ -152,70 +158,67 @@ class RunMetrics:
         """
         import pandas as pd
 
-        def load() -> pd.DataFrame:
-            rows = self._evaluations()
-            steps = pd.Series(column(rows, "step"), dtype="float64")
-            places = self._place_rows(rows, steps, x)
-            lists = [_lists(rows, f"{name}_by_segment") for name in names]
-            points = []
-            for at, values in enumerate(zip(*lists, strict=True)):
-                for index in range(max(map(len, values), default=0)):
-                    numbers = [finite(value[index]) if index < len(value) else None for value in values]
-                    points.append((places[at], steps[at], index + 1, *numbers))
-            frame = pd.DataFrame(points, columns=["x", "step", "segment", *names])
-            return frame.astype({"segment": "int64", **dict.fromkeys(names, "float64")})
+        rows = self._evaluations()
+        steps = pd.Series(column(rows, "step"), dtype="float64")
+        places = self._place_rows(rows, steps, x)
+        lists = [_lists(rows, f"{name}_by_segment") for name in names]
+        points = []
+        for at, values in enumerate(zip(*lists, strict=True)):
+            for index in range(max(map(len, values), default=0)):
+                numbers = [finite(value[index]) if index < len(value) else None for value in values]
+                points.append((places[at], steps[at], index + 1, *numbers))
+        frame = pd.DataFrame(points, columns=["x", "step", "segment", *names])
+        return frame.astype({"segment": "int64", **dict.fromkeys(names, "float64")})
 
-        return self._kept(("depths", tuple(names), x), load)
-
+    @_remembered
     def samples(self) -> pd.DataFrame:
         """The last generated texts, newest first: ``step, prompt, text``."""
         import pandas as pd
 
-        def load() -> pd.DataFrame:
-            rows = self._reader.rows("sample", n=MAX_SAMPLES)
-            points = [
-                (int(step), text_of(row.get("prompt")), text_of(row.get("text")))
-                for step, row in zip(column(rows, "step"), rows.to_dict("records"), strict=True)
-                if step is not None
-            ]
-            return pd.DataFrame(points[::-1], columns=["step", "prompt", "text"])
+        rows = self._reader.rows("sample", n=MAX_SAMPLES)
+        points = [
+            (int(step), text_of(row.get("prompt")), text_of(row.get("text")))
+            for step, row in zip(column(rows, "step"), rows.to_dict("records"), strict=True)
+            if step is not None
+        ]
+        return pd.DataFrame(points[::-1], columns=["step", "prompt", "text"])
 
-        return self._kept(("samples",), load)
-
+    @_remembered
     def incidents(self) -> pd.DataFrame:
-        """Incidents of the training, newest first: ``step, event, what``."""
-        return self._kept(("incidents",), lambda: incidents(self._reader))
+        """The last incidents of each kind, newest first: ``step, event, what``."""
+        import pandas as pd
 
+        lines = []
+        for event in INCIDENTS:
+            rows = self._reader.rows(event, n=MAX_INCIDENTS)
+            for step, at, row in zip(column(rows, "step"), times(rows), rows.to_dict("records"), strict=True):
+                lines.append((at or 0.0, None if step is None else int(step), event, _sentence(event, row)))
+        lines.sort(key=lambda incident: (incident[0], incident[1] or 0), reverse=True)
+        frame = pd.DataFrame([incident[1:] for incident in lines], columns=["step", "event", "what"])
+        return frame.astype({"step": "Int64", "event": "str", "what": "str"})
+
+    @_remembered
     def routing(self) -> Routing:
         """Routing of a model with experts."""
-        return self._kept(("routing",), lambda: routing(self._reader))
+        return routing(self._reader)
 
-    def _kept(self, key: tuple[object, ...], load: Callable[[], T]) -> T:
-        with self._lock:
-            if key not in self._frames:
-                if len(self._frames) >= _KEPT_FRAMES:
-                    self._frames.clear()
-                self._frames[key] = load()
-            kept: T = self._frames[key]
-            return kept
-
+    @_remembered
     def _evaluations(self) -> pd.DataFrame:
-        def load() -> pd.DataFrame:
-            rows = self._reader.rows("eval", n=MAX_EVALUATIONS)
-            if rows.empty:
-                return rows
-            rows["step"] = column(rows, "step")
-            rows = rows[rows["step"].notna()].drop_duplicates("step", keep="last").sort_values("step")
-            return rows.reset_index(drop=True)
+        rows = self._reader.rows("eval", n=MAX_EVALUATIONS)
+        if rows.empty:
+            return rows
+        rows["step"] = column(rows, "step")
+        rows = rows[rows["step"].notna()].drop_duplicates("step", keep="last").sort_values("step")
+        return rows.reset_index(drop=True)
 
-        return self._kept(("eval rows",), load)
+    @_remembered
+    def _span(self) -> tuple[float | None, float | None]:
+        """Times of the first and the last row, in seconds since 1970."""
+        row = self._reader.query("SELECT epoch(min(ts)) AS first, epoch(max(ts)) AS last FROM metrics").iloc[0]
+        return finite(row["first"]), finite(row["last"])
 
     def _started(self) -> float:
-        def load() -> float:
-            first = self._reader.query("SELECT epoch(min(ts)) AS first FROM metrics").iloc[0]["first"]
-            return finite(first) or 0.0
-
-        return self._kept(("started",), load)
+        return self._span()[0] or 0.0
 
     def _place_rows(self, rows: pd.DataFrame, steps: pd.Series, x: str) -> pd.Series:
         """Positions of rows on the axis ``x``; unlike training steps they have their own time."""
@@ -232,11 +235,12 @@ class RunMetrics:
 
         if x not in ("time", *COUNTERS) or steps.empty:
             return steps.astype("float64")
-        known = self._kept(("places", x), lambda: self._places(x))
+        known = self._places(x)
         if known.empty:
             return pd.Series(math.nan, index=steps.index, dtype="float64")
         return pd.Series(np.interp(steps.astype("float64"), known["step"], known["place"]), index=steps.index)
 
+    @_remembered
     def _places(self, x: str) -> pd.DataFrame:
         import pandas as pd
 
@@ -270,3 +274,14 @@ def _lists(rows: pd.DataFrame, name: str) -> list[list[Any]]:
     if name not in rows:
         return [[]] * len(rows)
     return [value if isinstance(value, list) else [] for value in rows[name]]
+
+
+def _sentence(event: str, row: dict[str, Any]) -> str:
+    message = text_of(row.get("message")) or text_of(row.get("reason"))
+    if message:
+        return message
+    if event == "spike":
+        return f"loss {finite(row.get('loss'))}, median of the last 50 rows {finite(row.get('median'))}"
+    if event == "resume":
+        return "training went on from here; later rows of the session before do not count"
+    return ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dashboard.queries.scan import finite
+from dashboard.queries.fields import finite
 from hrm_engine.config import kinds
 from hrm_engine.config.kinds import Kind
 from hrm_engine.store.files import readable_json

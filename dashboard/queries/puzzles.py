@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dashboard.queries.fields import finite
 from dashboard.queries.filecache import FileCache
-from dashboard.queries.scan import finite
 
 if TYPE_CHECKING:
     import duckdb
@@ -114,9 +114,12 @@ class EvaluatedRows:
         return self.num_rows - self.num_exact
 
 
-def evaluated_rows_cache() -> FileCache[EvaluatedRows]:
-    """A bounded cache of evaluations by the path of their file."""
-    return FileCache(EvaluatedRows, _KEPT_FILES)
+_EVALUATIONS: FileCache[EvaluatedRows] = FileCache(EvaluatedRows, _KEPT_FILES)
+
+
+def evaluated_rows(run_dir: Path) -> EvaluatedRows | None:
+    """The last full evaluation of a run; None if there is none."""
+    return _EVALUATIONS.get(run_dir / ROWS_FILE)
 
 
 def group_names(by_rating: pd.DataFrame) -> list[str]:

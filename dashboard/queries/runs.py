@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dashboard.queries.filecache import FileCache, signature
-from dashboard.queries.scan import MetricsScan, finite
+from dashboard.queries.fields import finite
+from dashboard.queries.filecache import FileCache, cached_json, signature
+from dashboard.queries.scan import MetricsScan
 from hrm_engine.store.clock import parse_iso
-from hrm_engine.store.files import readable_json
 from hrm_engine.store.paths import METADATA_FILE, METRICS_FILE, STATUS_FILE, Workspace
 from hrm_engine.store.runs import printable, run_id
 from hrm_engine.store.status import LiveState, RunStatus, live_state, read_status
@@ -86,11 +86,6 @@ class RunIndex:
         self._lock = Lock()
         self._scans: dict[Path, MetricsScan] = {}
         self._status: FileCache[RunStatus | None] = FileCache(lambda path: read_status(path.parent), _KEPT_FILES)
-        self._metadata: FileCache[dict[str, Any]] = FileCache(readable_json, _KEPT_FILES)
-
-    def run_dirs(self) -> list[Path]:
-        """Every run folder there is now."""
-        return self.workspace.run_dirs()
 
     def refresh(self, budget_s: float = READ_BUDGET_S) -> RunTable:
         """The table as the files are now.
@@ -99,7 +94,7 @@ class RunIndex:
         rest at the next calls. ``RunTable.num_read`` says how far that has come.
         """
         with self._lock:
-            folders = self.run_dirs()
+            folders = self.workspace.run_dirs()
             known = {path: self._scans.get(path) or MetricsScan(path / METRICS_FILE) for path in folders}
             self._scans = known
             unread = sorted((scan for scan in known.values() if scan.look()), key=lambda scan: -scan.changed_ns)
@@ -140,7 +135,7 @@ class RunIndex:
         )
 
     def _kind(self, path: Path) -> str:
-        kind = (self._metadata.get(path / METADATA_FILE) or {}).get("kind")
+        kind = cached_json(path / METADATA_FILE).get("kind")
         if isinstance(kind, str) and kind:
             return kind
         # metadata.json comes with the end of the first session; until then the folder says what it is.

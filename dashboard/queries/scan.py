@@ -8,12 +8,11 @@ counts, so this looks for the few others as bytes and parses nothing else. The p
 from __future__ import annotations
 
 import json
-import math
-import numbers
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dashboard.queries.fields import finite
 from dashboard.queries.filecache import Signature, signature
 
 # Half a megabyte stays in the processor's cache while it is searched: measured a third faster than four.
@@ -133,17 +132,6 @@ class MetricsScan:
                 if row.get("event") == "train":
                     self.last_train = row
                     return
-
-
-def finite(value: object) -> float | None:
-    """``value`` as a float if it is a finite number, else None: files hold whatever somebody wrote into them."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # JSON knows whole numbers of any length
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _lines_with(chunk: bytes, needle: bytes) -> list[tuple[int, int]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.queries.attachments import Attachments, Taker
-from dashboard.queries.solvers import Solvers
+from dashboard.queries.attachments import Taker, takers
+from dashboard.queries.bundles import solver_of
 from dashboard.resources import puzzle_bundle
 from hrm_engine.bundles.attached import attached_experts
 from hrm_engine.bundles.experts import attach_expert
@@ -116,31 +116,31 @@ def test_what_goes_meanwhile_is_a_sentence(open_app: OpenApp, lab: Workspace, ti
 
 
 def test_takers_are_the_brains_that_fit(lab: Workspace, tiny: Path) -> None:
-    known, card = Attachments(lab), ExpertRegistry(lab).get("digits")
-    assert known.takers(card, lab.run_dirs()) == {BRAIN: Taker(tiny, ("H.0", "L.0"), "H.0")}
+    card = ExpertRegistry(lab).get("digits")
+    assert takers(card, lab.run_dirs(), lab) == {BRAIN: Taker(tiny, ("H.0", "L.0"), "H.0")}
     low = ExpertRegistry(lab).update("digits", training_config={**card.training_config, "layer": "L.0"})
-    assert known.takers(low, lab.run_dirs())[BRAIN].default_layer == "L.0"
-    assert known.takers(low.model_copy(update={"training_config": {"hidden_size": 5}}), lab.run_dirs()) == {}
+    assert takers(low, lab.run_dirs(), lab)[BRAIN].default_layer == "L.0"
+    assert takers(low.model_copy(update={"training_config": {"hidden_size": 5}}), lab.run_dirs(), lab) == {}
     (tiny / "config.json").write_text("{")
-    assert known.takers(low, lab.run_dirs()) == {}
+    assert takers(low, lab.run_dirs(), lab) == {}
 
 
 def test_a_solver_is_loaded_anew_when_its_expert_is_switched_off(lab: Workspace, tiny: Path) -> None:
     registry = ExpertRegistry(lab)
-    made, solvers = attach_expert("digits", "tiny", workspace=lab), Solvers(lab)
+    made = attach_expert("digits", "tiny", workspace=lab)
 
     def version() -> object:
-        solver = solvers.of(made)
+        solver = solver_of(made, lab)
         assert solver is not None
         return solver.version
 
-    first, plain = version(), solvers.of(tiny)
+    first, plain = version(), solver_of(tiny, lab)
     registry.freeze("digits")
     assert version() == first, "it routes as before"
     registry.deactivate("digits")
     off = version()
     assert off != first
-    assert solvers.of(tiny) == plain, "no expert is attached to it"
+    assert solver_of(tiny, lab) == plain, "no expert is attached to it"
     text = lab.expert_registry.read_text()
     lab.expert_registry.write_text("{")
     assert version() not in (first, off), "loading it says what is wrong"

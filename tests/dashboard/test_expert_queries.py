@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboard.charts import experts as charts
-from dashboard.queries.attachments import Attachments
+from dashboard.queries.attachments import by_expert
 from dashboard.queries.experts import ExpertTable, card_fields, losses
 from dashboard.queries.goals import goal_frame, matching, served_goals
 from hrm_engine.store.expert_cards import ExpertCard
@@ -114,10 +114,9 @@ def test_bundles_of_an_expert(lab: Workspace, goals: Goals) -> None:
     two = attach(lab, "docs", "two")
     bad = attach(lab, "docs", "bad")
     (bad / "metadata.json").write_text("{")
-    known = Attachments(lab)
-    assert known.by_expert(lab.run_dirs()) == {"docs": ["brains/actv1/one", "brains/actv1/two"]}
+    assert by_expert(lab.run_dirs(), lab) == {"docs": ["brains/actv1/one", "brains/actv1/two"]}
     (two / "metadata.json").write_text('{"experts": [{"expert_id": "poems"}, 5]}')
-    assert known.by_expert(lab.run_dirs()) == {"docs": ["brains/actv1/one"], "poems": ["brains/actv1/two"]}
+    assert by_expert(lab.run_dirs(), lab) == {"docs": ["brains/actv1/one"], "poems": ["brains/actv1/two"]}
 
 
 def test_all_fields_of_a_card_as_text(lab: Workspace) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.queries.bundles import TestSplit, open_test_split, solver_of, solvers
 from dashboard.queries.puzzles import MOST_GROUPS, EvaluatedRows, group_names
 from dashboard.queries.scan import MetricsScan
-from dashboard.queries.solvers import Solvers, TestSplit, open_test_split
 from hrm_engine.data.puzzles.arc.build import build_arc
 from hrm_engine.data.puzzles.kinds import BOARDS
 from hrm_engine.errors import DataError
@@ -82,13 +82,13 @@ def test_solvers_are_found_and_other_runs_are_not(lab: Workspace, tiny_solver: P
     broken.mkdir()
     (broken / "puzzle.json").write_text(json.dumps({"puzzle": "sudoku", "height": True, "width": 10**9}))
     (broken / "metadata.json").write_text("{}")
-    found = Solvers(lab).all(lab.run_dirs())
+    found = solvers(lab.run_dirs(), lab)
     assert [solver.id for solver in found] == ["runs/tiny"]
     assert (found[0].kind, found[0].height, found[0].segments) == ("sudoku", 4, 3)
 
 
 def test_test_puzzles_have_their_solution(lab: Workspace, tiny_solver: Path) -> None:
-    solver = Solvers(lab).of(tiny_solver)
+    solver = solver_of(tiny_solver, lab)
     assert solver is not None
     split = open_test_split(solver)
     puzzle = split.puzzle(3)

@@ -12,7 +12,7 @@ import pytest
 
 from dashboard.queries.runs import RunIndex, RunRow
 from dashboard.queries.scan import MetricsScan
-from dashboard.queries.workspace import workspace_of
+from dashboard.server import workspace_of
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.runs import pick_run, run_id
 from hrm_engine.store.status import RunStatus, write_status

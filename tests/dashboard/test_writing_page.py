@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.queries.brains import Brains
+from dashboard.queries.bundles import brain_of, brains
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.inference import generate
 from hrm_engine.inference.text.reading import read_tokens
@@ -156,15 +156,14 @@ def test_only_saved_text_models_are_brains(lab: Workspace, tiny_brain: Path, tin
     unsaved = write_run(lab.root, "unsaved", last=10)
     odd = lab.brains / "odd"
     shutil.copytree(tiny_brain, odd)
-    found = Brains(lab)
-    (brain, _) = found.all([tiny_brain, tiny_solver, unsaved, odd])
+    (brain, _) = brains([tiny_brain, tiny_solver, unsaved, odd], lab)
     assert (brain.segments, brain.context, brain.experts) == (3, 32, ())
     config = read_json(odd / "config.json")
     for changed in ({"max_seq_len": True}, {"max_seq_len": 1}, {"halt_max_steps": 65}, {"kind": "puzzle"}):
         write_json(odd / "config.json", {**config, **changed})
-        assert found.of(odd) is None
+        assert brain_of(odd, lab) is None
     (odd / "config.json").write_text("[")
-    assert Brains(lab).of(odd) is None
+    assert brain_of(odd, lab) is None
 
 
 def test_sessions_write_one_after_another(lab: Workspace, tiny_brain: Path) -> None:
