@@ -59,11 +59,11 @@ def actions(expert: ExpertCard, goals: Goals) -> None:
     registry, name = goals.registry, expert.expert_id
     with st.container(horizontal=True):
         if expert.is_frozen:
-            thaw = partial(change_now, partial(registry.unfreeze, name), f"`{name}` can be trained again")
-            toggle_button("Unfreeze", thaw, f"freeze {name}")
+            thaw = partial(registry.update, name, is_frozen=False)
+            toggle_button("Unfreeze", partial(change_now, thaw, f"`{name}` can be trained again"), f"freeze {name}")
         else:
-            keep = partial(change_now, partial(registry.freeze, name), f"`{name}` is frozen")
-            toggle_button("Freeze", keep, f"freeze {name}")
+            keep = partial(registry.update, name, is_frozen=True)
+            toggle_button("Freeze", partial(change_now, keep, f"`{name}` is frozen"), f"freeze {name}")
         kind = "deactivate" if expert.is_active else "activate"
         toggle_button(kind.capitalize(), partial(ask, kind, name), f"activate {name}")
         ask_button("Set parent", "parent", name)

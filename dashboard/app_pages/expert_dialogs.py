@@ -184,14 +184,14 @@ unlink = confirmation(
 _activate = confirmation(
     "Activate",
     "Tokens will be routed to {0} again in every brain that it is attached to.",
-    lambda expert_id: Goals(workspace()).registry.activate(expert_id),
+    lambda expert_id: Goals(workspace()).registry.update(expert_id, is_active=True),
     "`{0}` is active",
 )
 _deactivate = confirmation(
     "Deactivate",
     "No token will be routed to {0} any more, in training and in generation. Its card and its weights stay, and it can "
     "be activated again.",
-    lambda expert_id: Goals(workspace()).registry.deactivate(expert_id),
+    lambda expert_id: Goals(workspace()).registry.update(expert_id, is_active=False),
     "`{0}` is inactive",
 )
 DIALOGS: Dialogs = {

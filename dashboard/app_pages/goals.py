@@ -179,13 +179,13 @@ def link_expert(goal_id: str) -> None:
 _activate = confirmation(
     "Activate",
     "Goal {0} will draw tokens to its experts again, where a training or generation follows goals.",
-    lambda goal_id: Goals(workspace()).activate(int(goal_id)),
+    lambda goal_id: Goals(workspace()).set_active(int(goal_id), True),
     "Goal {0} is active",
 )
 _deactivate = confirmation(
     "Deactivate",
     "Goal {0} will no longer draw tokens to its experts. It stays with its links.",
-    lambda goal_id: Goals(workspace()).deactivate(int(goal_id)),
+    lambda goal_id: Goals(workspace()).set_active(int(goal_id), False),
     "Goal {0} is inactive",
 )
 DIALOGS: Dialogs = {

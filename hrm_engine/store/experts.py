@@ -90,25 +90,13 @@ class ExpertRegistry:
             return content.add(card)
 
     def update(self, expert_id: str, /, **changes: Any) -> ExpertCard:
-        """Change fields of a card, as after a training; id, goals and parents are refused."""
+        """Change fields of a card, as after a training; id, goals and parents are refused.
+
+        An expert with ``is_frozen`` gets neither gradient nor weight decay, and is not trained further; one without
+        ``is_active`` is masked from routing.
+        """
         with self.changing() as content:
             return content.update(expert_id, **changes)
-
-    def freeze(self, expert_id: str) -> ExpertCard:
-        """A frozen expert gets neither gradient nor weight decay, and is not trained further."""
-        return self.update(expert_id, is_frozen=True)
-
-    def unfreeze(self, expert_id: str) -> ExpertCard:
-        """Let an expert be trained again."""
-        return self.update(expert_id, is_frozen=False)
-
-    def activate(self, expert_id: str) -> ExpertCard:
-        """Let tokens be routed to an expert again."""
-        return self.update(expert_id, is_active=True)
-
-    def deactivate(self, expert_id: str) -> ExpertCard:
-        """An inactive expert is masked from routing."""
-        return self.update(expert_id, is_active=False)
 
     def set_parent(self, expert_id: str, parent_id: str | None) -> ExpertCard:
         """Hang an expert under another one, or under none; a cycle is refused."""
@@ -197,11 +185,10 @@ class ExpertRegistry:
         return RegistryContent.parse(read_json(self.path, RegistryError), self.path)
 
     def _goal_links(self) -> dict[str, list[GoalLink]]:
-        goals_by_expert = self._goals.by_expert()
-        return {
-            expert_id: [GoalLink(id=goal.id, text=goal.text) for goal in goals]
-            for expert_id, goals in goals_by_expert.items()
-        }
+        links: dict[str, list[GoalLink]] = {}
+        for expert_id, goal_id, text in self._goals.links():
+            links.setdefault(expert_id, []).append(GoalLink(id=goal_id, text=text))
+        return links
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ folders; a writer waits for its turn. Every call opens and closes the file, so p
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ _TABLES = (
     "expert_id TEXT NOT NULL, PRIMARY KEY (goal_id, expert_id)) WITHOUT ROWID",
     "CREATE INDEX experts_goals ON goal_experts (expert_id)",
 )
-_COLUMNS = "goals.id, goals.text, goals.created_ts, goals.active"
+_COLUMNS = "id, text, created_ts, active"
 _LINKED = "goals JOIN goal_experts ON goal_experts.goal_id = goals.id"
 _GOALS_SHOWN = 20
 _LARGEST_ID = 2**63 - 1
@@ -76,111 +76,103 @@ class GoalTables:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
-    def goals(self, *, active_only: bool = False) -> list[Goal]:
-        """Goals by id."""
-        where = "WHERE active = 1" if active_only else ""
-        return _goals(self._read(f"SELECT {_COLUMNS} FROM goals {where} ORDER BY id"))
+    def list_goals(self, *, active_only: bool = True) -> list[Goal]:
+        """Goals by id; by default the active ones."""
+        return self._goals("goals WHERE active = 1" if active_only else "goals")
 
-    def goal(self, goal_id: int) -> Goal:
+    def get(self, goal_id: int) -> Goal:
         """One goal; RegistryError lists what exists if it does not."""
         if 0 < goal_id <= _LARGEST_ID:
-            for goal in _goals(self._read(f"SELECT {_COLUMNS} FROM goals WHERE id = ?", goal_id)):
+            for goal in self._goals("goals WHERE id = ?", goal_id):
                 return goal
-        raise self._unknown(goal_id)
+        goals = self.list_goals(active_only=False)
+        shown = ", ".join(f"{goal.id} ({_short(goal.text)})" for goal in goals[:_GOALS_SHOWN])
+        more = ", ..." if len(goals) > _GOALS_SHOWN else ""
+        raise RegistryError(f"there is no goal {goal_id} in {self.path}. Goals: {shown + more or 'none yet'}")
 
     def matching(self, pattern: str) -> list[Goal]:
         """Goals whose text fits an SQL pattern: '%' stands for any text, '_' for one character, case is ignored."""
-        pattern = check_goal_text(pattern, "a pattern")
-        return _goals(self._read(f"SELECT {_COLUMNS} FROM goals WHERE text LIKE ? ORDER BY id", pattern))
+        return self._goals("goals WHERE text LIKE ?", check_goal_text(pattern, "a pattern"))
 
-    def goals_of(self, expert_id: str) -> list[Goal]:
-        """The goals that an expert serves, by id."""
-        return _goals(self._read(f"SELECT {_COLUMNS} FROM {_LINKED} WHERE expert_id = ? ORDER BY id", expert_id))
+    def list_for_expert(self, expert_id: str) -> list[Goal]:
+        """The goals that an expert serves, inactive ones included, by id."""
+        return self._goals(f"{_LINKED} WHERE expert_id = ?", expert_id)
 
-    def by_expert(self) -> dict[str, list[Goal]]:
-        """All links: the goals of every expert, by id."""
-        goals: dict[str, list[Goal]] = {}
-        for expert_id, *columns in self._read(f"SELECT expert_id, {_COLUMNS} FROM {_LINKED} ORDER BY id"):
-            goals.setdefault(expert_id, []).extend(_goals([tuple(columns)]))
-        return goals
-
-    def experts_of(self, goal_id: int) -> list[str]:
-        """The experts that serve a goal, by id; RegistryError if there is no such goal."""
-        self.goal(goal_id)
+    def get_expert(self, goal_id: int) -> list[str]:
+        """Ids of the experts that serve a goal, sorted; RegistryError if there is no such goal."""
+        self.get(goal_id)
         rows = self._read("SELECT expert_id FROM goal_experts WHERE goal_id = ? ORDER BY expert_id", goal_id)
-        return [row[0] for row in rows]
+        return [expert_id for (expert_id,) in rows]
 
-    def active_experts(self) -> list[str]:
-        """The experts that serve an active goal, by id."""
-        return [row[0] for row in self._read(f"SELECT DISTINCT expert_id FROM {_LINKED} WHERE active = 1 ORDER BY 1")]
+    def links(self) -> list[tuple[str, int, str]]:
+        """Expert, id and text of the goal of every link, by expert and goal."""
+        rows = self._read(f"SELECT expert_id, id, text FROM {_LINKED} ORDER BY expert_id, id")
+        return [(expert_id, goal_id, str(text)) for expert_id, goal_id, text in rows]
+
+    def active_experts(self) -> set[str]:
+        """Ids of the experts that serve at least one active goal."""
+        return {row[0] for row in self._read(f"SELECT DISTINCT expert_id FROM {_LINKED} WHERE active = 1")}
 
     def add(self, text: str, expert_id: str | None = None, *, unless_there: bool = False) -> Goal:
-        """Add a goal, and a link if an expert is named; with ``unless_there`` take the oldest of the same text."""
+        """Add an active goal, and a link if an expert is named.
+
+        With ``unless_there`` the oldest goal of the same text is taken if there is one, as a repeated training needs.
+        """
         text = check_goal_text(text)
         with self._writing(create=True) as connection:
             row = None
             if unless_there:
-                row = connection.execute("SELECT id FROM goals WHERE text = ? ORDER BY id", (text,)).fetchone()
+                row = connection.execute(f"SELECT {_COLUMNS} FROM goals WHERE text = ? ORDER BY id", (text,)).fetchone()
             if row is None:
-                values = (text, now_iso())
-                goal_id = connection.execute("INSERT INTO goals (text, created_ts) VALUES (?, ?)", values).lastrowid
-            else:
-                goal_id = row[0]
+                sql = f"INSERT INTO goals (text, created_ts) VALUES (?, ?) RETURNING {_COLUMNS}"
+                row = connection.execute(sql, (text, now_iso())).fetchone()
             if expert_id is not None:
-                connection.execute("INSERT OR IGNORE INTO goal_experts VALUES (?, ?)", (goal_id, expert_id))
-            rows = connection.execute(f"SELECT {_COLUMNS} FROM goals WHERE id = ?", (goal_id,)).fetchall()
-        return _goals(rows)[0]
+                connection.execute("INSERT OR IGNORE INTO goal_experts VALUES (?, ?)", (row[0], expert_id))
+        return _goal(row)
 
     def set_active(self, goal_id: int, active: bool) -> Goal:
-        """Activate or deactivate a goal."""
-        self._change(goal_id, "UPDATE goals SET active = ? WHERE id = ?", int(active), goal_id)
-        return self.goal(goal_id)
+        """Let a goal steer routing, or keep it and its links and let it steer nothing."""
+        self.get(goal_id)
+        self._change("UPDATE goals SET active = ? WHERE id = ?", int(active), goal_id)
+        return self.get(goal_id)
 
-    def remove(self, goals: Iterable[int]) -> None:
-        """Remove goals and their links, all of them or, if one does not exist, none."""
-        ids = list(dict.fromkeys(goals))
-        for goal_id in ids:
-            self.goal(goal_id)
-        if not ids:
-            return
-        with self._writing() as connection:
-            for goal_id in ids:
-                if connection.execute("DELETE FROM goals WHERE id = ?", (goal_id,)).rowcount == 0:
-                    raise self._unknown(goal_id)
+    def remove(self, goal_id: int) -> Goal:
+        """Remove a goal and its links; returns what it was."""
+        goal = self.get(goal_id)
+        self._change("DELETE FROM goals WHERE id = ?", goal_id)
+        return goal
 
-    def link(self, goal_id: int, expert_id: str) -> None:
-        """Let an expert serve a goal; without effect if it does."""
-        self.goal(goal_id)
-        with self._writing() as connection:
-            if connection.execute("SELECT 1 FROM goals WHERE id = ?", (goal_id,)).fetchone() is None:
-                raise self._unknown(goal_id)
-            connection.execute("INSERT OR IGNORE INTO goal_experts VALUES (?, ?)", (goal_id, expert_id))
+    def remove_like(self, pattern: str) -> list[Goal]:
+        """Remove the goals that :meth:`matching` gives; returns them."""
+        if goals := self.matching(pattern):
+            self._change("DELETE FROM goals WHERE text LIKE ?", check_goal_text(pattern, "a pattern"))
+        return goals
 
-    def unlink(self, goal_id: int, expert_id: str) -> bool:
-        """Take a link away; False if there was none."""
-        self.goal(goal_id)
-        with self._writing() as connection:
-            sql = "DELETE FROM goal_experts WHERE goal_id = ? AND expert_id = ?"
-            return connection.execute(sql, (goal_id, expert_id)).rowcount > 0
+    def link_expert(self, goal_id: int, expert_id: str) -> None:
+        """Let an expert serve a goal; without effect if it does already."""
+        self.get(goal_id)
+        self._change("INSERT OR IGNORE INTO goal_experts VALUES (?, ?)", goal_id, expert_id)
+
+    def unlink_expert(self, goal_id: int, expert_id: str) -> None:
+        """End that an expert serves a goal; refused if it does not."""
+        serving = self.get_expert(goal_id)
+        if expert_id not in serving:
+            raise RegistryError(
+                f"expert {expert_id!r} does not serve goal {goal_id}. Its experts: {', '.join(serving) or 'none'}"
+            )
+        self._change("DELETE FROM goal_experts WHERE goal_id = ? AND expert_id = ?", goal_id, expert_id)
 
     def forget_expert(self, expert_id: str) -> None:
         """Take away all links of an expert."""
-        if self.goals_of(expert_id):
-            with self._writing() as connection:
-                connection.execute("DELETE FROM goal_experts WHERE expert_id = ?", (expert_id,))
+        if self.list_for_expert(expert_id):
+            self._change("DELETE FROM goal_experts WHERE expert_id = ?", expert_id)
 
-    def _change(self, goal_id: int, sql: str, *values: int | str) -> None:
-        self.goal(goal_id)  # so that an unknown id opens no transaction, and is not too large for SQLite
+    def _change(self, sql: str, *values: int | str) -> None:
         with self._writing() as connection:
-            if connection.execute(sql, values).rowcount == 0:
-                raise self._unknown(goal_id)
+            connection.execute(sql, values)
 
-    def _unknown(self, goal_id: int) -> RegistryError:
-        goals = self.goals()
-        shown = ", ".join(f"{goal.id} ({_short(goal.text)})" for goal in goals[:_GOALS_SHOWN])
-        if len(goals) > _GOALS_SHOWN:
-            shown += ", ..."
-        return RegistryError(f"there is no goal {goal_id} in {self.path}. Goals: {shown or 'none yet'}")
+    def _goals(self, source: str, *values: int | str) -> list[Goal]:
+        return [_goal(row) for row in self._read(f"SELECT {_COLUMNS} FROM {source} ORDER BY id", *values)]
 
     def _read(self, sql: str, *values: int | str) -> list[tuple[Any, ...]]:
         if not self.path.exists():
@@ -252,8 +244,8 @@ class GoalTables:
         )
 
 
-def _goals(rows: Iterable[tuple[Any, ...]]) -> list[Goal]:
-    return [Goal(id=row[0], text=str(row[1]), created_ts=str(row[2]), active=bool(row[3])) for row in rows]
+def _goal(row: tuple[Any, ...]) -> Goal:
+    return Goal(id=row[0], text=str(row[1]), created_ts=str(row[2]), active=bool(row[3]))
 
 
 def _short(text: str) -> str:

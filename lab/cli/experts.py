@@ -73,21 +73,21 @@ def show(expert_id: Expert, /, *, json: Json = False) -> int:
     return 0
 
 
-def _changing(verb: str, text: str) -> Callable[..., int]:
+def _changing(text: str, changes: dict[str, bool]) -> Callable[..., int]:
     def change(expert_id: Expert, /, *, json: Json = False) -> int:
-        return _show_changed(getattr(_registry(Workspace.find()), verb)(expert_id), json=json)
+        return _show_changed(_registry(Workspace.find()).update(expert_id, **changes), json=json)
 
     change.__doc__ = text
     return change
 
 
-for _verb, _text in {
-    "freeze": "Keep an expert as it is: no gradient, no weight decay, no further training.",
-    "unfreeze": "Let a frozen expert be trained again.",
-    "activate": "Let tokens be routed to an expert again.",
-    "deactivate": "Mask an expert from routing; its card and weights stay.",
-}.items():
-    app.command(_changing(_verb, _text), name=_verb)
+for _verb, _text, _changes in (
+    ("freeze", "Keep an expert as it is: no gradient, no weight decay, no further training.", {"is_frozen": True}),
+    ("unfreeze", "Let a frozen expert be trained again.", {"is_frozen": False}),
+    ("activate", "Let tokens be routed to an expert again.", {"is_active": True}),
+    ("deactivate", "Mask an expert from routing; its card and weights stay.", {"is_active": False}),
+):
+    app.command(_changing(_text, _changes), name=_verb)
 
 
 @app.command

@@ -47,14 +47,14 @@ def list_(*, all: Annotated[bool, switch("Inactive goals too.")] = False, json: 
 @app.command
 def activate(goal_id: GoalId, /, *, json: Json = False) -> int:
     """Let a goal steer routing again."""
-    goal = _goals().activate(goal_id)
+    goal = _goals().set_active(goal_id, True)
     return show_done(f"Goal {goal.id} is active: {goal.text}", asdict(goal), json=json)
 
 
 @app.command
 def deactivate(goal_id: GoalId, /, *, json: Json = False) -> int:
     """Keep a goal and its links, but let it steer nothing."""
-    goal = _goals().deactivate(goal_id)
+    goal = _goals().set_active(goal_id, False)
     return show_done(f"Goal {goal.id} is inactive: {goal.text}", asdict(goal), json=json)
 
 

@@ -81,7 +81,7 @@ def test_an_expert_is_frozen(
     assert_no_errors(page)
 
     # What the command line changes is seen without a click.
-    Goals(lab).registry.freeze("notes")
+    Goals(lab).registry.update("notes", is_frozen=True)
     page.wait_for_function(
         "() => [...document.querySelectorAll('[data-testid=stMetric]')].some("
         "card => card.innerText.startsWith('Frozen') && card.innerText.includes('3'))"

@@ -152,7 +152,7 @@ def test_a_solver_takes_an_expert(workspace: Path, tmp_path_factory: pytest.Temp
     with watch_experts(bundle) as found:
         solve(bundle, inputs)
     assert found[0].token_share is not None
-    ExpertRegistry(place).deactivate("digits")
+    ExpertRegistry(place).update("digits", is_active=False)
     off = load_puzzle_bundle(child, device="cpu", workspace=place)
     (without, trust), (before, trust_before) = answers(off, inputs), answers(own, inputs)
     assert without == before

@@ -73,7 +73,7 @@ def test_goals_that_steer_nothing(lab: Lab, brain: Callable[..., Path]) -> None:
         with pytest.raises(ConfigError, match="--goal-bias-strength"):
             steer(bundle, goals=[other.id], strength=strength, **where)
     goals.link_expert(other.id, "poems")
-    goals.deactivate(other.id)
+    goals.set_active(other.id, False)
     assert steer(bundle, goals=[other.id], **where) == []  # named goals need not be active
     assert not torch.equal(logits(bundle), plain)
     assert steer(load(lab, "base"), goals=[other.id], **where) == [
@@ -86,7 +86,7 @@ def test_an_inactive_expert_gets_no_token(lab: Lab, brain: Callable[..., Path], 
     brain(use_moe)
     child, registry = attach_expert("poems", "base", workspace=lab.workspace), ExpertRegistry(lab.workspace)
     goal = Goals(lab.workspace).add("Rhyme", expert_id="poems")
-    registry.deactivate("poems")
+    registry.update("poems", is_active=False)
     bundle = load(lab, child)
     assert torch.equal(logits(bundle), logits(load(lab, "base")))
     told = steer(bundle, goals=[goal.id], strength=5, workspace=lab.workspace)
@@ -95,7 +95,7 @@ def test_an_inactive_expert_gets_no_token(lab: Lab, brain: Callable[..., Path], 
         logits(bundle)
         generate(bundle, "the cat", max_new_tokens=3)
     assert [(use.is_active, use.token_share, use.mean_probability) for use in found] == [(False, 0, 0)]
-    registry.activate("poems")
+    registry.update("poems", is_active=True)
     assert usage(bundle, workspace=lab.workspace)[1] > 0
     assert torch.equal(logits(bundle), logits(load(lab, child)))
 

@@ -31,11 +31,11 @@ def write_registry(workspace: Workspace) -> Goals:
     add_expert(workspace, "poems", name="Poems", category="literature", description="Short ones, by hand.")
     add_expert(workspace, "notes")
     goals = Goals(workspace)
-    goals.registry.freeze("poems")
-    goals.registry.deactivate("typing")
+    goals.registry.update("poems", is_frozen=True)
+    goals.registry.update("typing", is_active=False)
     goals.add("Explain errors", expert_id="docs")
     goals.add("Write in plain words", expert_id="docs")
-    goals.deactivate(2)
+    goals.set_active(2, False)
     return goals
 
 

@@ -135,9 +135,9 @@ def test_a_solver_is_loaded_anew_when_its_expert_is_switched_off(lab: Workspace,
         return solver.version
 
     first, plain = version(), solver_of(tiny, lab)
-    registry.freeze("digits")
+    registry.update("digits", is_frozen=True)
     assert version() == first, "it routes as before"
-    registry.deactivate("digits")
+    registry.update("digits", is_active=False)
     off = version()
     assert off != first
     assert solver_of(tiny, lab) == plain, "no expert is attached to it"
@@ -145,7 +145,7 @@ def test_a_solver_is_loaded_anew_when_its_expert_is_switched_off(lab: Workspace,
     lab.expert_registry.write_text("{")
     assert version() not in (first, off), "loading it says what is wrong"
     lab.expert_registry.write_text(text)
-    registry.activate("digits")
+    registry.update("digits", is_active=True)
     assert version() == first
 
 
@@ -158,7 +158,7 @@ def test_the_playground_thinks_without_an_expert_that_was_switched_off(
     app = press(open_app("playground", bundle="runs/tiny-digits"), "Think")
     before = app.session_state["thought"]
     assert puzzle_bundle(made, before.solver.version).model.experts["H.0"].router.steering.tolist() == [0, 0]
-    ExpertRegistry(lab).deactivate("digits")
+    ExpertRegistry(lab).update("digits", is_active=False)
     app = app.run()
     assert "Think shows here" in texts(app), "what it thought then is no answer of now"
     app = press(app, "Think")

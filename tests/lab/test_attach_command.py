@@ -135,7 +135,7 @@ def test_goals_that_cannot_steer(brain: Lab, capsys: pytest.CaptureFixture[str])
     assert err.splitlines()[0] == (
         "warning: goal 2 is served by no expert that is attached to base-poems: it steers nothing (its experts: none)"
     )
-    ExpertRegistry(brain.workspace).deactivate("poems")
+    ExpertRegistry(brain.workspace).update("poems", is_active=False)
     code, _, err = run(capsys, *asked, "--goal", "1")
     assert code == 0
     assert err.splitlines() == [

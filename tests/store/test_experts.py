@@ -56,7 +56,7 @@ def test_reading_an_empty_workspace_writes_nothing(registry: ExpertRegistry) -> 
     assert registry.cards() == []
     assert not registry.path.parent.exists()
     with pytest.raises(RegistryError, match="none yet"):
-        registry.freeze("poems")
+        registry.update("poems", is_frozen=True)
     assert not registry.path.exists()
 
 
@@ -81,11 +81,11 @@ def test_what_a_training_reports_stands_on_the_card(registry: ExpertRegistry) ->
 
 def test_states_can_be_set_twice(registry: ExpertRegistry) -> None:
     add(registry, "poems")
-    assert registry.freeze("poems").is_frozen
-    assert registry.freeze("poems").is_frozen
-    assert not registry.unfreeze("poems").is_frozen
-    assert not registry.deactivate("poems").is_active
-    assert registry.activate("poems").is_active
+    assert registry.update("poems", is_frozen=True).is_frozen
+    assert registry.update("poems", is_frozen=True).is_frozen
+    assert not registry.update("poems", is_frozen=False).is_frozen
+    assert not registry.update("poems", is_active=False).is_active
+    assert registry.update("poems", is_active=True).is_active
 
 
 @pytest.mark.parametrize(

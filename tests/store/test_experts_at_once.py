@@ -42,7 +42,7 @@ input()
 for _ in range(60):
     name, other = draw.choices("abcd", k=2)
     change = draw.choice((
-        lambda: registry.add(ExpertCard(expert_id=name)), lambda: registry.freeze(name),
+        lambda: registry.add(ExpertCard(expert_id=name)), lambda: registry.update(name, is_frozen=True),
         lambda: registry.set_parent(name, other), lambda: registry.delete(name, reparent=True),
         lambda: goals.add("goal", expert_id=name), lambda: goals.remove(draw.randint(1, 20)),
         lambda: goals.link_expert(draw.randint(1, 20), name), lambda: goals.unlink_expert(draw.randint(1, 20), name),

@@ -62,7 +62,7 @@ def test_a_registry_that_cannot_be_used_is_named_and_kept(
     for action in (
         lambda: registry.cards(),
         lambda: add(registry, "new"),
-        lambda: registry.freeze("poems"),
+        lambda: registry.update("poems", is_frozen=True),
         lambda: registry.delete("poems"),
         lambda: goals.link_expert(goal.id, "poems"),
     ):
@@ -89,7 +89,7 @@ def test_an_older_registry_is_read_and_its_goals_get_numbers(registry: ExpertReg
     assert card.checkpoint_path == "artifacts/experts/test-expert-004/expert.safetensors"
     assert [(goal.id, goal.text) for goal in card.goals] == [(None, "Improve summarization quality")]
     assert json.loads(registry.path.read_text()) == old
-    registry.freeze("test-expert-004")
+    registry.update("test-expert-004", is_frozen=True)
     (goal,) = Goals(registry.workspace).list_for_expert("test-expert-004")
     assert goal.text == "Improve summarization quality"
     raw = json.loads(registry.path.read_text())
@@ -105,7 +105,7 @@ def test_fields_of_others_are_kept(registry: ExpertRegistry) -> None:
     raw["note"] = "ours"
     raw["experts"][0]["colour"] = "blue"
     write_json(registry.path, raw)
-    registry.freeze("poems")
+    registry.update("poems", is_frozen=True)
     raw = json.loads(registry.path.read_text())
     assert raw["note"] == "ours"
     assert raw["experts"][0]["colour"] == "blue"

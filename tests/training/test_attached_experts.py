@@ -38,7 +38,7 @@ def test_it_lowers_the_held_out_loss_and_the_parent_is_unchanged(lab: Lab, kind:
     assert held_out_losses(lab, "probe-2", student_init=str(back), steps=1)[0][1] == pytest.approx(without, rel=1e-6)
     assert sha256_file(back / "model.safetensors") == weights
     assert sha256_file(lab.run_dir("base") / "model.safetensors") == weights
-    ExpertRegistry(lab.workspace).deactivate("helper")
+    ExpertRegistry(lab.workspace).update("helper", is_active=False)
     assert held_out_losses(lab, "probe-3", student_init=str(child), steps=1)[0][1] == pytest.approx(without, rel=1e-4)
 
 
@@ -61,7 +61,7 @@ def test_checkpoints_and_best_know_their_experts(lab: Lab) -> None:
     run = lab.train("on", use_moe=True, num_experts=3, amp=False, student_init=str(child)).run_dir
     folders = (run, run / "best", run / "checkpoints" / "step_00000006")
     assert [[entry.expert_id for entry in attached_experts(folder)] for folder in folders] == [["helper"]] * 3
-    ExpertRegistry(lab.workspace).deactivate("helper")
+    ExpertRegistry(lab.workspace).update("helper", is_active=False)
     (run / "metadata.json").unlink()  # as while it is still trained
     for folder in folders[1:]:
         model = load_bundle(folder, device="cpu", workspace=lab.workspace).model

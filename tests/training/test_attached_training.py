@@ -50,7 +50,7 @@ def test_an_attached_expert_is_trained_with_the_rest(lab: Lab, child: Path) -> N
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_frozen_expert_gets_neither_gradient_nor_decay(lab: Lab, child: Path, optimizer: str) -> None:
-    ExpertRegistry(lab.workspace).freeze("cats")
+    ExpertRegistry(lab.workspace).update("cats", is_frozen=True)
     settings = {**MOE, "student_init": str(child), "weight_decay": 0.5, "optimizer": optimizer}
     result = lab.train("on", **settings)
     before, after = expert_of(child, lab), expert_of(result.run_dir, lab)
@@ -61,14 +61,14 @@ def test_a_frozen_expert_gets_neither_gradient_nor_decay(lab: Lab, child: Path, 
     assert not torch.equal(whole[0][:3], whole[1][:3])
     # what the registry says later does not change a run that has begun
     stopped = lab.interrupted("interrupted", 3, **settings)
-    ExpertRegistry(lab.workspace).unfreeze("cats")
+    ExpertRegistry(lab.workspace).update("cats", is_frozen=False)
     lab.resume("interrupted")
     resumed = expert_of(stopped.run_dir, lab)
     assert all(torch.equal(before[name], resumed[name]) for name in before)
 
 
 def test_an_inactive_expert_gets_no_token(lab: Lab, child: Path) -> None:
-    ExpertRegistry(lab.workspace).deactivate("cats")
+    ExpertRegistry(lab.workspace).update("cats", is_active=False)
     result = lab.train("on", **MOE, student_init=str(child))
     assert last_usage(result.run_dir)["token_counts"][3] == 0
 

@@ -142,7 +142,7 @@ def test_what_cannot_be_trained(lab: Lab) -> None:
     base = base_of(lab, "dense")
     train_expert(lab, "helper", steps=1, **base)
     registry = ExpertRegistry(lab.workspace)
-    registry.freeze("helper")
+    registry.update("helper", is_frozen=True)
     before = files(registry.folder("helper"))
     with pytest.raises(ConfigError, match="expert helper is frozen"):
         train_expert(lab, "helper", **base)

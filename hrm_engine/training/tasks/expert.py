@@ -223,7 +223,7 @@ class ExpertTask(TextTask):
         else:
             registry.update(core.expert_id, **fields)
         if self.config.run.default_goal is not None:
-            Goals(self._workspace).ensure(self.config.run.default_goal, expert_id=core.expert_id)
+            Goals(self._workspace).add(self.config.run.default_goal, core.expert_id, unless_there=True)
 
     def bundle_facts(self) -> dict[str, Any]:
         """What an attaching reads beside the weights."""
