@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.bundles.child import Origin, child_facts, home_of, read_origin, write_beside
+from hrm_engine.bundles.child import Origin, child_facts, home_of, read_origin, seal_child, write_beside
 from hrm_engine.bundles.listing import parent_record
-from hrm_engine.bundles.save import TOP_LEVEL, seal_bundle
+from hrm_engine.bundles.save import TOP_LEVEL
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.disk_usage import folder_bytes
 from hrm_engine.store.files import (
@@ -37,20 +37,19 @@ from hrm_engine.store.paths import (
     CHECKPOINTS_FOLDER,
     MANIFEST_FILE,
     METADATA_FILE,
+    METRICS_FILE,
+    STATE_FILE,
     STATUS_FILE,
     Workspace,
     check_name,
     inside,
 )
 from hrm_engine.store.runs import find_run, free_folder
-from hrm_engine.store.status import RunStatus, write_status
 
-_METRICS_FILE = "metrics.jsonl"
-_STATE_FILE = "state.json"
 # Not the metrics: a copy of these may lie in any folder (--log-file).
 _MARKS = (ARGS_FILE, METADATA_FILE, STATUS_FILE)
 # Of another run, of this moment, or written anew in a copy. wandb/ belongs to the parent's run at that service.
-_NOT_COPIED = frozenset({LOCK_FILE, HOLDER_FILE, STATUS_FILE, METADATA_FILE, _METRICS_FILE, "wandb"})
+_NOT_COPIED = frozenset({LOCK_FILE, HOLDER_FILE, STATUS_FILE, METADATA_FILE, METRICS_FILE, "wandb"})
 
 
 def copy_bundle(
@@ -192,24 +191,14 @@ def _fill_copy(folder: Path, origin: Origin, run_id: str, with_checkpoints: bool
         return odd | (left_out & set(names) if source == origin.path else set())
 
     shutil.copytree(origin.path, folder, ignore=skipped, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    _copy_metrics(origin, folder, run_id)
-    if not _adopt_checkpoints(folder, origin):
-        # --resume refuses what says so: it would begin the parent's training again in this folder.
-        write_json(folder / ARGS_FILE, {**read_json(folder / ARGS_FILE, BundleError), "made_of": str(origin.path)})
-    step = origin.metadata.get("step")
-    message = f"copy of {origin.path.name}"
-    write_status(folder, RunStatus.of_this_process("finished", step if isinstance(step, int) else 0, message))
+    metrics = origin.path / METRICS_FILE
+    if metrics.is_file():  # as rows of the copy: one that is resumed goes on under its own id
+        old, new = (f'"run_id":"{name}"'.encode() for name in (origin.metadata.get("run_id"), run_id))
+        write_bytes(folder / METRICS_FILE, metrics.read_bytes().replace(old, new))
     weights = [name for name in origin.metadata["files"] if "/" not in name and name not in TOP_LEVEL]
-    seal_bundle(folder, origin.kind, weights, child_facts(origin, run_id))
-
-
-def _copy_metrics(origin: Origin, folder: Path, run_id: str) -> None:
-    """The rows of the parent, as rows of the copy: a copy that is resumed goes on under its own id."""
-    path = origin.path / _METRICS_FILE
-    if not path.is_file():
-        return
-    old = f'"run_id":"{origin.metadata.get("run_id")}"'.encode()
-    write_bytes(folder / _METRICS_FILE, path.read_bytes().replace(old, f'"run_id":"{run_id}"'.encode()))
+    facts = child_facts(origin, run_id)
+    is_run = _adopt_checkpoints(folder, origin)
+    seal_child(folder, origin, weights, facts, message=f"copy of {origin.path.name}", is_run=is_run)
 
 
 def _adopt_checkpoints(folder: Path, origin: Origin) -> bool:
@@ -219,9 +208,9 @@ def _adopt_checkpoints(folder: Path, origin: Origin) -> bool:
         if info.problems:
             shutil.rmtree(info.path)
             continue
-        content = read_json(info.path / _STATE_FILE, BundleError)
+        content = read_json(info.path / STATE_FILE, BundleError)
         content["state"]["parent"] = origin.record
-        write_json(info.path / _STATE_FILE, content)
+        write_json(info.path / STATE_FILE, content)
         write_manifest(info.path)
         adopted = True
     return adopted

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from hrm_engine.bundles.attached import attached_experts
-from hrm_engine.bundles.core_config import read_config, read_core_config, read_kind
+from hrm_engine.bundles.core_config import attached_experts, read_config, read_core_config, read_kind
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.weights import check_shapes, tensor_shapes
 from hrm_engine.config import ExpertConfig, kinds

@@ -18,7 +18,7 @@ from hrm_engine.bundles.save import TOP_LEVEL, seal_bundle
 from hrm_engine.bundles.weights import load_tensors, save_tensors
 from hrm_engine.config import CoreConfig, kinds
 from hrm_engine.errors import BundleError, ConfigError, HRMError
-from hrm_engine.store.attached import Attached, parse_attached
+from hrm_engine.store.attached import EXPERTS_FIELD, Attached, parse_attached
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.experts import ExpertRegistry
@@ -74,15 +74,7 @@ def load_parent(bundle: str | Path, workspace: Workspace) -> Parent:
     origin = read_origin(find_run(bundle, workspace))
     config = read_core_config(origin.path, error=BundleError)
     attached = parse_attached(origin.metadata, config, origin.path)
-    return Parent(
-        origin.path,
-        origin.kind,
-        origin.metadata,
-        origin.record,
-        config=config,
-        tensors=load_tensors(origin.path, "model"),
-        attached=attached,
-    )
+    return Parent(**vars(origin), config=config, tensors=load_tensors(origin.path, "model"), attached=attached)
 
 
 def write_child(
@@ -191,14 +183,22 @@ def _fill(
         shutil.copyfile(parent.path / listed, folder / listed)
         if listed not in TOP_LEVEL:
             files.append(listed)
-    # --resume refuses what says so: it would begin the parent's training again in this folder.
-    write_json(folder / ARGS_FILE, {**read_json(parent.path / ARGS_FILE, BundleError), "made_of": str(parent.path)})
     names = ", ".join(f"{entry.expert_id} in {entry.layer}" for entry in attached) or "none"
-    step = parent.metadata.get("step")
-    message = f"made of {parent.path.name}; attached experts: {names}"
-    write_status(folder, RunStatus.of_this_process("finished", step if isinstance(step, int) else 0, message))
     facts = child_facts(parent, f"experts-{secrets.token_hex(6)}", leave_out=_NOT_OF_ANOTHER_NETWORK)
-    seal_bundle(folder, parent.kind, files, {**facts, "experts": [asdict(entry) for entry in attached]})
+    facts[EXPERTS_FIELD] = [asdict(entry) for entry in attached]
+    seal_child(folder, parent, files, facts, message=f"made of {parent.path.name}; attached experts: {names}")
+
+
+def seal_child(
+    folder: Path, parent: Origin, files: list[str], facts: dict[str, Any], *, message: str, is_run: bool = False
+) -> None:
+    """Write arguments, status, and last the metadata of a child, whose weights and companions are ``files``."""
+    if not is_run:  # --resume refuses what says so: it would begin the parent's training again in this folder
+        arguments = read_json(parent.path / ARGS_FILE, BundleError)
+        write_json(folder / ARGS_FILE, {**arguments, "made_of": str(parent.path)})
+    step = parent.metadata.get("step")
+    write_status(folder, RunStatus.of_this_process("finished", step if isinstance(step, int) else 0, message))
+    seal_bundle(folder, parent.kind, files, facts)
 
 
 def child_facts(parent: Origin, run_id: str, *, leave_out: Collection[str] = ()) -> dict[str, Any]:

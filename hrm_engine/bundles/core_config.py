@@ -1,17 +1,17 @@
-"""``config.json``: what rebuilds the model."""
+"""``config.json``: what rebuilds the model; and the experts that are attached to it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from hrm_engine.config import Config, CoreConfig, kinds
-from hrm_engine.errors import CheckpointError, HRMError
+from hrm_engine.config.base import validated
+from hrm_engine.errors import BundleError, CheckpointError, HRMError
+from hrm_engine.store.attached import EXPERTS_FIELD, Attached, parse_attached, snapshot_metadata
 from hrm_engine.store.files import read_json, write_json
-from hrm_engine.store.manifest import schema_problem
-from hrm_engine.store.paths import CONFIG_FILE
+from hrm_engine.store.manifest import read_versioned
+from hrm_engine.store.paths import CONFIG_FILE, METADATA_FILE
 
 CONFIG_SCHEMA = 1
 
@@ -46,9 +46,8 @@ def read_config(
 ) -> C:
     """Read ``config.json`` as a network of this sort; else as :func:`read_core_config`."""
     path = folder / CONFIG_FILE
-    content = read_json(path, error)
-    if too_new := schema_problem(content.pop("schema_version", None), known=CONFIG_SCHEMA, where=path):
-        raise error(f"{folder}: {too_new}")
+    content = read_versioned(path, known=CONFIG_SCHEMA, error=error)
+    del content["schema_version"]
     recorded, known = content.pop("kind", None), kinds.table()
     fitting = [row.name for row in known.values() if row.network is network] if kind is None else [kind]
     if recorded not in fitting:
@@ -57,8 +56,17 @@ def read_config(
             f"{path} describes a bundle of kind {recorded!r}; this command needs kind {' or '.join(fitting)!r}"
             + (f", {needed}" if needed else "")
         )
-    try:
-        return network.model_validate(content)
-    except ValidationError as problem:
-        fields = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problem.errors())
-        raise error(f"{path} does not describe a model that this version knows: {fields}") from problem
+    return validated(network, content, error, f"{path} does not describe a model that this version knows")
+
+
+def attached_experts(folder: Path) -> list[Attached]:
+    """The experts of a bundle, checkpoint or ``best/``, in the order of attaching; checked against its network.
+
+    Raises:
+        BundleError: the list is damaged, or does not fit the model.
+    """
+    is_bundle = (folder / METADATA_FILE).is_file()
+    metadata = read_json(folder / METADATA_FILE) if is_bundle else snapshot_metadata(folder)
+    if not metadata.get(EXPERTS_FIELD):
+        return []
+    return parse_attached(metadata, read_core_config(folder, error=BundleError), folder)

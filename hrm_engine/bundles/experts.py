@@ -16,12 +16,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
 from hrm_engine.bundles.child import Parent, load_parent, write_child
 from hrm_engine.config import CoreConfig
+from hrm_engine.config.base import validated
 from hrm_engine.errors import BundleError, ConfigError, RegistryError
 from hrm_engine.store.attached import Attached, own_columns
 from hrm_engine.store.expert_content import RegistryContent
@@ -201,10 +201,7 @@ def _without_column(parent: Parent, layer: str, column: int) -> tuple[dict[str, 
 
 
 def _changed(config: CoreConfig, **changes: Any) -> CoreConfig:
-    try:
-        return CoreConfig.model_validate({**config.model_dump(), **changes})
-    except ValidationError as problem:
-        raise BundleError("; ".join(item["msg"] for item in problem.errors())) from problem
+    return validated(CoreConfig, {**config.model_dump(), **changes}, BundleError, "the experts do not fit")
 
 
 def _prefix(layer: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.store.disk_usage import folder_bytes
-from hrm_engine.store.files import read_json, readable_json, sha256_file
-from hrm_engine.store.manifest import check_entries, check_manifest, list_checkpoints, schema_problem
+from hrm_engine.store.files import readable_json, sha256_file
+from hrm_engine.store.manifest import check_entries, check_manifest, list_checkpoints, read_versioned
 from hrm_engine.store.paths import CONFIG_FILE, MANIFEST_FILE, METADATA_FILE, Workspace
 from hrm_engine.store.status import live_state
 
@@ -76,12 +76,9 @@ def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> 
             "or load one of its checkpoints"
         ]
     try:
-        metadata = read_json(path / METADATA_FILE, BundleError)
+        files = read_versioned(path / METADATA_FILE, known=METADATA_SCHEMA, error=BundleError).get("files")
     except BundleError as problem:
         return [str(problem)]
-    if too_new := schema_problem(metadata.get("schema_version"), known=METADATA_SCHEMA, where=path / METADATA_FILE):
-        return [too_new]
-    files = metadata.get("files")
     if not best and isinstance(files, dict):
         files = {name: entry for name, entry in files.items() if not name.startswith("best/")}
     problems = check_entries(path, files, hashes=hashes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,15 +46,7 @@ def load_bundle(
         BundleError: missing, unfinished, damaged, of another kind or version. The message names the file and the cure.
         RegistryError: experts are attached, and the registry is damaged.
     """
-    return _load(
-        Bundle,
-        TEXT,
-        lambda folder: {"tokenizer": Tokenizer.load(folder)},
-        path_or_name,
-        device=device,
-        dtype=dtype,
-        workspace=workspace or Workspace.find(),
-    )
+    return _load(Bundle, TEXT, {"tokenizer": Tokenizer}, path_or_name, device, dtype, workspace)
 
 
 def load_puzzle_bundle(
@@ -65,27 +57,19 @@ def load_puzzle_bundle(
     workspace: Workspace | None = None,
 ) -> PuzzleBundle:
     """Load a solver as :func:`load_bundle` loads a text model. Raises BundleError, RegistryError."""
-    return _load(
-        PuzzleBundle,
-        PUZZLE,
-        lambda folder: {"card": PuzzleCard.load(folder)},
-        path_or_name,
-        device=device,
-        dtype=dtype,
-        workspace=workspace or Workspace.find(),
-    )
+    return _load(PuzzleBundle, PUZZLE, {"card": PuzzleCard}, path_or_name, device, dtype, workspace)
 
 
 def _load(
     bundle_type: type[B],
     kind: Kind,
-    companions: Callable[[Path], dict[str, Any]],
+    companions: Mapping[str, type[Tokenizer | PuzzleCard]],
     path_or_name: str | Path,
-    *,
     device: str,
     dtype: torch.dtype | None,
-    workspace: Workspace,
+    workspace: Workspace | None,
 ) -> B:
+    workspace = workspace or Workspace.find()
     folder = find_run(path_or_name, workspace)
     if problems := folder_problems(folder):
         raise BundleError(f"{folder} cannot be loaded: {'; '.join(problems)}")
@@ -94,8 +78,8 @@ def _load(
     config = read_core_config(folder, kind=kind.name, error=BundleError)
     model = build_model(config, load_tensors(folder, "model"), where=folder, dtype=dtype)
     target, _ = choose_device(device, strict=device != "auto")
-    model = model.to(target).eval()
-    bundle = bundle_type(path=folder, config=config, model=model, metadata=metadata, **companions(folder))
+    files: dict[str, Any] = {name: companion.load(folder) for name, companion in companions.items()}
+    bundle = bundle_type(path=folder, config=config, model=model.to(target).eval(), metadata=metadata, **files)
     bundle.messages.extend(steer(bundle, workspace=workspace))
     return bundle
 

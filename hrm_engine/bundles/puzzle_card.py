@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from hrm_engine.config.base import validated
 from hrm_engine.data.puzzles.board import Board
-from hrm_engine.data.puzzles.description import IDENTIFIERS_FILE, read_identifiers
+from hrm_engine.data.puzzles.description import IDENTIFIERS_FILE, About, DatasetInfo, read_identifiers
 from hrm_engine.data.puzzles.format import PuzzleDataset
 from hrm_engine.data.puzzles.kinds import BOARDS, BoardKind
 from hrm_engine.errors import BundleError, HRMError
-from hrm_engine.store.files import read_json, write_json, write_text
-from hrm_engine.store.manifest import schema_problem
+from hrm_engine.store.files import write_json, write_text
+from hrm_engine.store.manifest import read_versioned
 
 CARD_FILE = "puzzle.json"
 CARD_SCHEMA = 1
@@ -44,29 +45,18 @@ class PuzzleCard(BaseModel):
         return BOARDS[self.puzzle]
 
     @classmethod
-    def of(
-        cls,
-        dataset: PuzzleDataset,
-        *,
-        loss: Literal["stablemax", "softmax"] | None = None,
-        symmetries: bool = False,
-    ) -> PuzzleCard:
-        """The card of a solver trained on this dataset."""
-        info, about = dataset.info, dataset.about
-        return cls(
-            puzzle=about.kind,
-            height=about.height,
-            width=about.width,
-            vocab_size=info.vocab_size,
-            pad_id=info.pad_id,
-            ignore_label_id=info.ignore_label_id,
-            blank_identifier_id=info.blank_identifier_id,
-            loss=loss,
-            dataset=about.description or dataset.folder.name,
-            is_proxy=about.is_proxy,
-            symmetries=symmetries,
-            identifiers=None if dataset.identifiers is None else tuple(dataset.identifiers),
-        )
+    def of(cls, info: DatasetInfo, about: About, **facts: Any) -> PuzzleCard:
+        """The card of a solver of such rows and boards."""
+        board = about.model_dump(include={"height", "width", "is_proxy"})
+        cells = info.model_dump(include={"vocab_size", "pad_id", "ignore_label_id", "blank_identifier_id"})
+        return cls(puzzle=about.kind, **{**board, **cells, **facts})
+
+    @classmethod
+    def of_dataset(cls, dataset: PuzzleDataset, **training: Any) -> PuzzleCard:
+        """The card of a solver trained on this dataset, with such ``loss`` and ``symmetries``."""
+        names = None if dataset.identifiers is None else tuple(dataset.identifiers)
+        text = dataset.about.description or dataset.folder.name
+        return cls.of(dataset.info, dataset.about, dataset=text, identifiers=names, **training)
 
     def save_to(self, folder: Path) -> list[str]:
         """Write ``puzzle.json`` and, where there are any, ``identifiers.json``; their names. Raises StorageError."""
@@ -80,13 +70,7 @@ class PuzzleCard(BaseModel):
     def load(cls, folder: Path, *, error: type[HRMError] = BundleError) -> PuzzleCard:
         """Read it from a bundle. Raises ``error``: missing, of a newer version, or not a card."""
         path = folder / CARD_FILE
-        content = read_json(path, error)
-        if too_new := schema_problem(content.get("schema_version"), known=CARD_SCHEMA, where=path):
-            raise error(f"{folder}: {too_new}")
-        try:
-            card = cls.model_validate(content)
-        except ValidationError as problem:
-            fields = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problem.errors())
-            raise error(f"{path} is no puzzle card: {fields}") from problem
+        content = read_versioned(path, known=CARD_SCHEMA, error=error)
+        card = validated(cls, content, error, f"{path} is no puzzle card")
         names = read_identifiers(folder / IDENTIFIERS_FILE, error)
         return card if names is None else card.model_copy(update={"identifiers": tuple(names)})

@@ -141,14 +141,14 @@ def _inactive(ids: set[str], workspace: Workspace) -> tuple[set[str], list[str]]
     if not ids:
         return set(), []
     content = ExpertRegistry(workspace).read()
-    unknown = sorted(expert_id for expert_id in ids if expert_id not in content)
     inactive = {expert_id for expert_id in ids if expert_id in content and not content.get(expert_id).is_active}
+    unknown = sorted(expert_id for expert_id in ids if expert_id not in content)
     if not unknown:
         return inactive, []
-    several = len(unknown) > 1
+    subject, has = ("experts", "have no cards") if len(unknown) > 1 else ("expert", "has no card")
     return inactive, [
-        f"the attached expert{'s' * several} {', '.join(unknown)} {'have no cards' if several else 'has no card'} in "
-        f"{workspace.expert_registry}: tokens are routed there as if active"
+        f"the attached {subject} {', '.join(unknown)} {has} in {workspace.expert_registry}: tokens are routed there as "
+        "if active"
     ]
 
 
@@ -157,25 +157,22 @@ def serving_experts(
 ) -> tuple[set[str], list[str]]:
     """The attached experts that serve the goals, and sentences on what steers nothing."""
     store = Goals(workspace)
+    serving, messages = set[str](), list[str]()
     if goals == "active":
         serving = store.active_experts() & ids
         if not store.list_goals():
-            return set(), ["no goal is active: nothing is steered"]
-        if not serving:
-            return set(), [f"no active goal is served by an expert that is attached to {name}: nothing is steered"]
-        return serving, [_masked(expert_id) for expert_id in sorted(serving & inactive)]
-    serving, messages = set[str](), list[str]()
-    for goal_id in dict.fromkeys(goals):
-        of_goal = store.get_expert(int(goal_id))
-        if attached_ids := set(of_goal) & ids:
-            serving |= attached_ids
-        else:
-            messages.append(
-                f"goal {goal_id} is served by no expert that is attached to {name}: it steers nothing "
-                f"(its experts: {', '.join(of_goal) or 'none'})"
-            )
-    return serving, messages + [_masked(expert_id) for expert_id in sorted(serving & inactive)]
-
-
-def _masked(expert_id: str) -> str:
-    return f"expert {expert_id} is inactive: it gets no token, whatever goal it serves"
+            messages.append("no goal is active: nothing is steered")
+        elif not serving:
+            messages.append(f"no active goal is served by an expert that is attached to {name}: nothing is steered")
+    else:
+        for goal_id in dict.fromkeys(goals):
+            of_goal = store.get_expert(int(goal_id))
+            serving.update(ids.intersection(of_goal))
+            if ids.isdisjoint(of_goal):
+                messages.append(
+                    f"goal {goal_id} is served by no expert that is attached to {name}: it steers nothing "
+                    f"(its experts: {', '.join(of_goal) or 'none'})"
+                )
+    for expert_id in sorted(serving & inactive):
+        messages.append(f"expert {expert_id} is inactive: it gets no token, whatever goal it serves")
+    return serving, messages

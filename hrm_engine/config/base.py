@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from hrm_engine.errors import ConfigError
+from hrm_engine.errors import ConfigError, HRMError
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -34,6 +34,7 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+M = TypeVar("M", bound=BaseModel)
 
 
 def flag_of(name: str) -> str:
@@ -292,6 +293,19 @@ def build_config(
     if problems:
         raise ConfigError("; ".join(f"{' and '.join(flags)} {sentence}" for sentence, flags in problems.items()))
     return config
+
+
+def validated(model: type[M], content: object, error: type[HRMError], where: str) -> M:
+    """``content`` as a model; ``error`` says ``where``, and every field that is wrong with the reason."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as problem:
+        raise error(f"{where}: {field_problems(problem)}") from problem
+
+
+def field_problems(error: ValidationError) -> str:
+    """Every field that is wrong with the reason, in one line."""
+    return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}".removeprefix(": ") for p in error.errors())
 
 
 def _known_leaf(known: Mapping[str, Leaf], name: str) -> Leaf:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hrm_engine.config import CoreConfig
+from hrm_engine.config.base import field_problems
 from hrm_engine.errors import BundleError
 from hrm_engine.store.files import readable_json
 from hrm_engine.store.paths import CHECKPOINTS_FOLDER, METADATA_FILE, STATE_FILE
@@ -44,8 +45,8 @@ def parse_attached(metadata: Mapping[str, Any], config: CoreConfig, folder: Path
     try:
         attached = _LIST.validate_python(metadata.get(EXPERTS_FIELD) or [], strict=False)
     except ValidationError as problem:
-        fields = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problem.errors())
-        raise BundleError(f"{folder / METADATA_FILE}: the list of experts is damaged: {fields}") from problem
+        where = f"{folder / METADATA_FILE}: the list of experts is damaged"
+        raise BundleError(f"{where}: {field_problems(problem)}") from problem
     places: set[tuple[str, int]] = set()
     for entry in attached:
         first, end = own_columns(config), config.experts_in(entry.layer) if entry.layer in config.layer_names else 0

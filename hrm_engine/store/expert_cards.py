@@ -56,12 +56,8 @@ ExpertId = Annotated[str, AfterValidator(check_expert_id)]
 Place = Annotated[str, AfterValidator(_check_place)]
 
 
-def _nulls(value: Any) -> Any:
-    """Measurements that were not finite are None, as in metrics.jsonl."""
-    return finite(value)
-
-
-Facts = Annotated[dict[str, JsonValue], BeforeValidator(_nulls)]
+Facts = Annotated[dict[str, JsonValue], BeforeValidator(finite)]
+"""Measurements that were not finite are None, as in metrics.jsonl."""
 
 
 class Stored(BaseModel):

@@ -74,17 +74,6 @@ class RegistryContent:
         rest = {key: value for key, value in raw.items() if key not in ("version", "experts")}
         return cls(where, parse_entry(_Top, rest, str(where)), list(cards.values()))
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, RegistryContent):
-            return NotImplemented
-        return (self._top, self._cards) == (other._top, other._cards)
-
-    __hash__ = None  # type: ignore[assignment]  # it changes
-
-    def copy(self) -> RegistryContent:
-        """The same cards, which changes of this content leave alone."""
-        return RegistryContent(self.where, self._top, self.cards)
-
     def to_json(self) -> bytes:
         """The content of the file: indented JSON in UTF-8."""
         return to_json({**self._top.model_dump(), "experts": self.cards}, indent=2) + b"\n"

@@ -18,15 +18,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from hrm_engine.errors import ConfigError, LockedError, RegistryError
+from hrm_engine.errors import ConfigError, RegistryError
 from hrm_engine.store.attached import listed_experts
 from hrm_engine.store.expert_cards import ExpertCard, GoalLink, check_expert_id
 from hrm_engine.store.expert_content import RegistryContent
-from hrm_engine.store.files import clean_temporaries, new_folder, read_json, sha256_file, storage_error, write_bytes
+from hrm_engine.store.files import clean_temporaries, new_folder, read_json, remove_entry, sha256_file, write_bytes
 from hrm_engine.store.goal_tables import GoalTables
-from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
+from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock, locked
 from hrm_engine.store.paths import METADATA_FILE, Workspace, inside
 
 WEIGHTS_FILE = "expert.safetensors"
@@ -34,7 +32,6 @@ EXPERT_METADATA_FILE = "metadata.json"
 
 _LOCK_NAME = ".registry.lock"
 _LOCK_TIMEOUT_S = 60.0
-_LOCK_POLL_S = 0.005
 
 
 class ExpertRegistry:
@@ -70,16 +67,17 @@ class ExpertRegistry:
 
         Not to be nested, nor mixed with other changes of this registry inside the block: they would wait for its end.
         """
-        with self._locked():
+        lock_file = self.path.with_name(_LOCK_NAME)
+        with locked(self.path, lock_file, timeout_s=_LOCK_TIMEOUT_S, cure="wait until it ends, or stop it"):
             clean_temporaries(self.path.parent, name=self.path.name)
             content = self._read_file()
-            before = content.copy()
+            before = content.to_json()
             for expert_id, text in content.take_waiting_goals():
                 self._goals.add(text, expert_id, unless_there=True)
             content.set_goals(self._goal_links())
             yield content
             content.set_goals(self._goal_links())
-            if content != before:
+            if content.to_json() != before:
                 write_bytes(self.path, content.to_json())
 
     def add(self, card: ExpertCard, *, base_model: str | None = None) -> ExpertCard:
@@ -190,24 +188,6 @@ class ExpertRegistry:
             links.setdefault(expert_id, []).append(GoalLink(id=goal_id, text=text))
         return links
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = FileLock(self.path.with_name(_LOCK_NAME), timeout=_LOCK_TIMEOUT_S, thread_local=False)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(poll_interval=_LOCK_POLL_S)
-        except Timeout:
-            raise LockedError(
-                f"{self.path}: another process has held its lock for {_LOCK_TIMEOUT_S:.0f} s; wait until it ends, "
-                "or stop it"
-            ) from None
-        except OSError as problem:
-            raise storage_error(problem, self.path, doing="lock") from problem
-        try:
-            yield
-        finally:
-            lock.release()
-
 
 def attached_to(expert_id: str, workspace: Workspace) -> list[Path]:
     """The bundles of a workspace that an expert is attached to, as their ``metadata.json`` says, sorted by path.
@@ -238,10 +218,7 @@ def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.name in (LOCK_FILE, HOLDER_FILE):
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                entry.unlink()
+        with suppress(OSError):
+            remove_entry(entry)
     with suppress(OSError):  # Windows removes no file that is open, and the lock's is until it is released
         (folder / LOCK_FILE).unlink()

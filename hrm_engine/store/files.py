@@ -46,6 +46,15 @@ def storage_error(problem: OSError, path: Path, *, doing: str = "write") -> Stor
     return StorageError(f"cannot {doing} {path}: {reason}")
 
 
+@contextmanager
+def storing(path: Path, *, doing: str = "write") -> Iterator[None]:
+    """Raise an OSError of the block as the StorageError of :func:`storage_error`."""
+    try:
+        yield
+    except OSError as problem:
+        raise storage_error(problem, path, doing=doing) from problem
+
+
 def finite(value: Any) -> Any:
     """``value`` with every number that is not finite replaced by None, also inside lists and dicts (JSON has none)."""
     if isinstance(value, float):
@@ -80,19 +89,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data``, atomically and through to the disk; the folder is made if needed. Raises StorageError."""
     path = Path(path)
     temporary = _temporary_name(path, "tmp")
-    try:
+    with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(temporary, path)
+        with _new_file(temporary, data):
+            _replace(temporary, path)
         _fsync_folder(path.parent)
-    except OSError as problem:
-        raise storage_error(problem, path) from problem
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path, error: type[HRMError] = BundleError) -> dict[str, Any]:
@@ -145,21 +146,11 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     between those two renames, ``clean_temporaries`` brings the old one back. Raises StorageError.
     """
     path = Path(path)
-    temporary = _temporary_name(path, "tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-    except OSError as problem:
-        raise storage_error(problem, path, doing="create the folder") from problem
-    try:
+    with temporary_folder(path) as temporary, storing(path):
         yield temporary
         _fsync_tree(temporary)
         _move_into_place(temporary, path, replace=replace)
         _fsync_folder(path.parent)
-    except OSError as problem:
-        raise storage_error(problem, path) from problem
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def move_folder(source: Path, target: Path) -> None:
@@ -167,13 +158,11 @@ def move_folder(source: Path, target: Path) -> None:
 
     Raises StorageError.
     """
-    try:
+    with storing(target, doing=f"move {source.name} to"):
         if target.exists() or target.is_symlink():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         _replace(source, target)
         _fsync_folder(target.parent)
-    except OSError as problem:
-        raise storage_error(problem, target, doing=f"move {source.name} to") from problem
 
 
 def remove_folder(path: Path) -> None:
@@ -183,23 +172,20 @@ def remove_folder(path: Path) -> None:
     """
     temporary = _temporary_name(path, "tmp")
     move_folder(path, temporary)
-    try:
+    with storing(temporary, doing="remove"):
         shutil.rmtree(temporary)
-    except OSError as problem:
-        raise storage_error(problem, temporary, doing="remove") from problem
 
 
 @contextmanager
-def temporary_folder(home: Path, name: str) -> Iterator[Path]:
-    """Yield a folder in ``home`` that is gone at the end; ``clean_temporaries`` knows what a kill leaves of it.
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder beside ``path`` that is gone at the end; ``clean_temporaries`` knows what a kill leaves of it.
 
     Raises StorageError.
     """
-    folder = _temporary_name(home / name, "tmp")
-    try:
+    folder = _temporary_name(path, "tmp")
+    with storing(path, doing="create the folder"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
-    except OSError as problem:
-        raise storage_error(problem, folder, doing="create the folder") from problem
     try:
         yield folder
     finally:
@@ -233,13 +219,18 @@ def clean_temporaries(folder: Path, *, name: str | None = None, own: bool = True
             if match["kind"] == "old" and not original.exists():
                 entry.rename(original)
                 done.append(f"{original.name} was brought back: its replacement was interrupted")
-            elif entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-                done.append(f"{entry.name}, left by an interrupted save, was removed")
             else:
-                entry.unlink()
+                remove_entry(entry)
                 done.append(f"{entry.name}, left by an interrupted save, was removed")
     return done
+
+
+def remove_entry(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def is_temporary(path: Path) -> bool:
@@ -250,18 +241,10 @@ def is_temporary(path: Path) -> bool:
 def ensure_writable(folder: Path) -> None:
     """Make ``folder`` if needed and prove that a file can be written in it. Raises StorageError."""
     folder = Path(folder)
-    probe = _temporary_name(folder / "probe", "tmp")
-    try:
+    with storing(folder, doing="write in"):
         folder.mkdir(parents=True, exist_ok=True)
-        with probe.open("xb") as file:
-            file.write(bytes(4096))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as problem:
-        raise storage_error(problem, folder, doing="write in") from problem
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
+        with _new_file(_temporary_name(folder / "probe", "tmp"), bytes(4096)):
+            pass
 
 
 def _is_written_by(pid: int, entry: Path) -> bool:
@@ -273,6 +256,20 @@ def _is_written_by(pid: int, entry: Path) -> bool:
         except OSError:
             return False
     return is_alive(pid, seen=seen)
+
+
+@contextmanager
+def _new_file(path: Path, data: bytes) -> Iterator[None]:
+    """Write a file that does not exist, through to the disk; it is gone when the block ends, unless it was moved."""
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _temporary_name(path: Path, kind: str) -> Path:
@@ -304,10 +301,8 @@ def _move_into_place(temporary: Path, path: Path, *, replace: bool) -> None:
     except OSError:
         _replace(aside, path)
         raise
-    if aside.is_dir() and not aside.is_symlink():
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        aside.unlink()
+    with suppress(OSError):
+        remove_entry(aside)
 
 
 def _fsync_tree(folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from hrm_engine.errors import ConfigError, HRMError, LockedError, RegistryError, StorageError
 from hrm_engine.store.clock import now_iso
-from hrm_engine.store.files import storage_error
+from hrm_engine.store.files import storing
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0
@@ -183,10 +183,8 @@ class GoalTables:
     @contextmanager
     def _writing(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
         if create:
-            try:
+            with storing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as problem:
-                raise storage_error(problem, self.path) from problem
         with self._opened("rwc" if create else "rw", "BEGIN IMMEDIATE") as (connection, is_new):
             try:
                 if is_new:

@@ -7,22 +7,43 @@ The lock itself is the operating system's, on ``<folder>/.lock``: it ends with i
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hrm_engine.errors import BundleError, LockedError
+from hrm_engine.errors import LockedError
 from hrm_engine.store.clock import now_iso
-from hrm_engine.store.files import read_json, storage_error, write_json
+from hrm_engine.store.files import readable_json, storing, write_json
 from hrm_engine.store.processes import host_name, is_alive, own_pid, started_at
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.json"
 # Between taking the lock and writing its name, the holder is unknown for a moment.
 _HOLDER_WAIT_S = 0.5
+_POLL_S = 0.005
+
+
+@contextmanager
+def locked(path: Path, lock_file: Path, *, timeout_s: float, cure: str) -> Iterator[None]:
+    """Hold ``lock_file`` while ``path`` is changed; the folder is made if needed.
+
+    Raises LockedError, which ends with ``cure``, if another process keeps the lock for ``timeout_s``; StorageError.
+    """
+    lock = FileLock(lock_file, timeout=timeout_s, poll_interval=_POLL_S, thread_local=False)
+    with storing(path, doing="lock"):
+        try:
+            lock_file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise LockedError(f"{path}: another process has held {lock_file} for {timeout_s:.0f} s; {cure}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class FolderLock:
@@ -48,13 +69,12 @@ class FolderLock:
         """Take the lock now or raise, as entering does."""
         if self.held:
             raise LockedError(f"{self.folder} is already locked by this very lock object")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except Timeout:
-            raise LockedError(self._refusal(self._live_holder())) from None
-        except OSError as problem:
-            raise storage_error(problem, self.folder, doing="lock") from problem
+        with storing(self.folder, doing="lock"):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire()
+            except Timeout:
+                raise LockedError(self._refusal(self._live_holder())) from None
         try:
             self.taken_over = self._check_former_holder()
             pid = own_pid()
@@ -81,39 +101,30 @@ class FolderLock:
     ) -> None:
         self.release()
 
-    def _holder(self) -> dict[str, Any] | None:
-        try:
-            return read_json(self.folder / HOLDER_FILE)
-        except BundleError:
-            return None
-
-    def _live_holder(self) -> dict[str, Any] | None:
+    def _live_holder(self) -> dict[str, Any]:
         deadline = time.monotonic() + _HOLDER_WAIT_S
         while True:
-            holder = self._holder()
-            if holder is not None and (holder.get("host") != host_name() or _is_alive(holder)):
-                return holder
-            if time.monotonic() > deadline:
+            holder = readable_json(self.folder / HOLDER_FILE)
+            is_live = holder and (holder.get("host") != host_name() or _is_alive(holder))
+            if is_live or time.monotonic() > deadline:
                 return holder
             time.sleep(0.02)
 
     def _check_former_holder(self) -> str | None:
         """We hold the system's lock. A name still there: its owner died, or is not bound by our lock."""
-        holder = self._holder()
-        if holder is None:
+        holder = readable_json(self.folder / HOLDER_FILE)
+        if not holder:
             return None
-        if holder.get("host") != host_name():
-            # The lock of a network file system may not reach over machines, and we cannot look for a process there.
-            raise LockedError(self._refusal(holder))
-        if holder.get("pid") != own_pid() and _is_alive(holder):
+        # The lock of a network file system may not reach over machines, and we cannot look for a process there.
+        if holder.get("host") != host_name() or (holder.get("pid") != own_pid() and _is_alive(holder)):
             raise LockedError(self._refusal(holder))
         return (
             f"{self.folder} was still locked by process {holder.get('pid')} on {holder.get('host')} "
             f"(since {holder.get('started')}), which no longer runs; its lock was taken over"
         )
 
-    def _refusal(self, holder: dict[str, Any] | None) -> str:
-        if holder is None:
+    def _refusal(self, holder: dict[str, Any]) -> str:
+        if not holder:
             return f"{self.folder} is locked by another process: wait until it ends, or choose another folder"
         text = (
             f"{self.folder} is locked by process {holder.get('pid')} on {holder.get('host')} "

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.errors import CheckpointError, ConfigError
+from hrm_engine.errors import CheckpointError, ConfigError, HRMError
 from hrm_engine.store.disk_usage import folder_bytes
-from hrm_engine.store.files import is_temporary, read_json, sha256_file, storage_error, write_json
+from hrm_engine.store.files import is_temporary, read_json, sha256_file, storing, write_json
 from hrm_engine.store.paths import CHECKPOINTS_FOLDER, MANIFEST_FILE, inside
 
 SCHEMA_VERSION = 1
@@ -43,15 +43,21 @@ def schema_problem(number: object, *, known: int, where: Path) -> str | None:
     return None
 
 
+def read_versioned(path: Path, *, known: int, error: type[HRMError]) -> dict[str, Any]:
+    """The JSON object in ``path``, as far as this version reads it. Raises ``error``."""
+    content = read_json(path, error)
+    if problem := schema_problem(content.get("schema_version"), known=known, where=path):
+        raise error(f"{path.parent}: {problem}")
+    return content
+
+
 def file_entries(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """``{name: {"sha256", "bytes"}}`` of files in ``folder``; names are relative, with ``/``. Raises StorageError."""
     entries: dict[str, dict[str, Any]] = {}
     for name in sorted(names):
         path = Path(folder) / name
-        try:
+        with storing(path, doing="read"):
             entries[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-        except OSError as problem:
-            raise storage_error(problem, path, doing="read") from problem
     return entries
 
 
@@ -110,14 +116,12 @@ def list_checkpoints(run_dir: Path, *, hashes: bool = True) -> list[CheckpointIn
         return checkpoints
     for path in entries:
         match = _CHECKPOINT_NAME.fullmatch(path.name)
-        if match is None or not path.is_dir():
-            continue
-        if path.is_symlink():
-            checkpoints.append(
-                CheckpointInfo(path, int(match[1]), 0, [f"{path.name} is a link, not a folder of this run"])
-            )
-            continue
-        checkpoints.append(CheckpointInfo(path, int(match[1]), folder_bytes(path), check_manifest(path, hashes=hashes)))
+        if match and path.is_symlink() and path.is_dir():
+            problem = f"{path.name} is a link, not a folder of this run"
+            checkpoints.append(CheckpointInfo(path, int(match[1]), 0, [problem]))
+        elif match and path.is_dir():
+            problems = check_manifest(path, hashes=hashes)
+            checkpoints.append(CheckpointInfo(path, int(match[1]), folder_bytes(path), problems))
     return sorted(checkpoints, key=lambda info: (info.step, info.path.name))
 
 
@@ -151,12 +155,8 @@ def _is_hash(value: object) -> bool:
 def _files_in(folder: Path) -> list[str]:
     names: list[str] = []
     for current, folders, files in os.walk(folder):
-        links = [
-            name for name in folders if (Path(current) / name).is_symlink()
-        ]  # not walked into, but not ours either
-        for file in files + links:
-            path = Path(current) / file
-            if path == folder / MANIFEST_FILE or file in _NOT_OURS or is_temporary(path):
-                continue
-            names.append(path.relative_to(folder).as_posix())
+        links = [name for name in folders if (Path(current) / name).is_symlink()]  # not walked into, and not ours
+        for path in (Path(current) / name for name in files + links):
+            if path != folder / MANIFEST_FILE and path.name not in _NOT_OURS and not is_temporary(path):
+                names.append(path.relative_to(folder).as_posix())
     return sorted(names)

@@ -13,11 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from hrm_engine.errors import ConfigError, LockedError
+from hrm_engine.errors import ConfigError
 from hrm_engine.store.clock import now_iso
-from hrm_engine.store.files import storage_error
+from hrm_engine.store.files import storing
+from hrm_engine.store.locks import locked
 from hrm_engine.store.metric_table import ENVELOPE
 
 _COPY_LOCK_TIMEOUT_S = 30.0
@@ -138,64 +137,46 @@ class _AppendFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-            self._descriptor = os.open(path, flags, 0o666)
-        except OSError as problem:
-            raise storage_error(problem, path) from problem
+            self._file = path.open("a+b", buffering=0)
 
     def append(self, line: bytes) -> None:
-        try:
-            before = os.lseek(self._descriptor, 0, os.SEEK_END)
-        except OSError as problem:
-            raise storage_error(problem, self.path, doing="append to") from problem
-        try:
-            done = os.write(self._descriptor, line)
-            while done < len(line):  # a disk that fills up takes a part first, and says why on the next call
-                done += os.write(self._descriptor, line[done:])
-        except OSError as problem:
-            with suppress(OSError):
-                os.ftruncate(self._descriptor, before)
-            raise storage_error(problem, self.path, doing="append to") from problem
-        except BaseException:
-            with suppress(OSError):
-                os.ftruncate(self._descriptor, before)
-            raise
+        with storing(self.path, doing="append to"):
+            before = self._file.seek(0, os.SEEK_END)
+            try:
+                done = self._file.write(line)
+                while done < len(line):  # a disk that fills up takes a part first, and says why on the next call
+                    done += self._file.write(line[done:])
+            except BaseException:
+                with suppress(OSError):
+                    self._file.truncate(before)
+                raise
 
-    def torn_line(self) -> tuple[int, bytes]:
-        """Start of the part after the last newline, and its first bytes; empty if the file ends with a newline."""
-        end = position = os.lseek(self._descriptor, 0, os.SEEK_END)
-        while position > 0:
-            start = max(0, position - _BLOCK_BYTES)
-            os.lseek(self._descriptor, start, os.SEEK_SET)
-            newline = _read_exactly(self._descriptor, position - start).rfind(b"\n")
-            if newline >= 0:
-                position = start + newline + 1
-                break
-            position = start
-        os.lseek(self._descriptor, position, os.SEEK_SET)
-        return position, _read_exactly(self._descriptor, min(end - position, 64))
-
-    def cut(self, length: int) -> None:
-        os.ftruncate(self._descriptor, length)
-
-    def cut_torn_line(self) -> None:
-        try:
-            start, torn = self.torn_line()
-            if torn:
-                self.cut(start)
-        except OSError as problem:
-            raise storage_error(problem, self.path, doing="repair") from problem
+    def cut_torn_line(self, beginning: bytes = b"") -> bool:
+        """Remove what follows the last newline if it begins so; True if something else is left there."""
+        with storing(self.path, doing="repair"):
+            end = position = self._file.seek(0, os.SEEK_END)
+            while position > 0:
+                start = max(0, position - _BLOCK_BYTES)
+                self._file.seek(start)
+                newline = self._file.read(position - start).rfind(b"\n")
+                if newline >= 0:
+                    position = start + newline + 1
+                    break
+                position = start
+            self._file.seek(position)
+            if position == end or self._file.read(len(beginning)) != beginning:
+                return position < end
+            self._file.truncate(position)
+            return False
 
     def sync(self) -> None:
-        try:
-            os.fsync(self._descriptor)
-        except OSError as problem:
-            raise storage_error(problem, self.path, doing="flush") from problem
+        with storing(self.path, doing="flush"):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        self._file.close()
 
 
 class _SharedFile:
@@ -205,45 +186,17 @@ class _SharedFile:
         if not path.name:
             raise ConfigError(f"--log-file {path} is not the name of a file: give a file")
         self.path = path
-        self._lock = FileLock(f"{path}.lock", timeout=_COPY_LOCK_TIMEOUT_S, thread_local=False)
-        self.append(b"")  # a target that cannot be written is found now, not at the first row
+        self.append(b"")  # a target that cannot be written shows now, not at the first row
 
     def append(self, line: bytes) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except Timeout:
-            raise LockedError(
-                f"{self.path}: another process has held {self.path}.lock for {_COPY_LOCK_TIMEOUT_S:.0f} s; "
-                "stop it, or choose another --log-file"
-            ) from None
-        except OSError as problem:
-            raise storage_error(problem, self.path, doing="lock") from problem
-        try:
-            self._append_locked(line)
-        finally:
-            self._lock.release()
-
-    def _append_locked(self, line: bytes) -> None:
-        # Opened each time, so that a file which was moved away meanwhile is not written to for ever.
-        file = _AppendFile(self.path)
-        try:
-            start, torn = file.torn_line()
-            if torn.startswith(_ROW_START):
-                file.cut(start)
-            elif torn and line:
-                line = b"\n" + line
-            if line:
-                file.append(line)
-        except OSError as problem:
-            raise storage_error(problem, self.path, doing="append to") from problem
-        finally:
-            file.close()
-
-
-def _read_exactly(descriptor: int, count: int) -> bytes:
-    parts: list[bytes] = []
-    while count > 0 and (part := os.read(descriptor, count)):
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
+        cure = "stop it, or choose another --log-file"
+        with locked(self.path, Path(f"{self.path}.lock"), timeout_s=_COPY_LOCK_TIMEOUT_S, cure=cure):
+            # Opened each time, so that a file which was moved away meanwhile is not written to for ever.
+            file = _AppendFile(self.path)
+            try:
+                if file.cut_torn_line(_ROW_START) and line:
+                    line = b"\n" + line
+                if line:
+                    file.append(line)
+            finally:
+                file.close()

@@ -60,11 +60,35 @@ def inside(root: Path, path: Path) -> Path:
     return real
 
 
+class _Place:
+    """A file or folder of every workspace, by its path from the root."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __get__(self, workspace: Workspace, owner: type[Workspace]) -> Path:
+        return workspace.root / self._path
+
+
 @dataclass(frozen=True)
 class Workspace:
     """One workspace: its root folder and the places in it. Nothing is created here."""
 
     root: Path
+
+    artifacts = _Place("artifacts")
+    training_data = _Place("training_data")
+    brains = _Place("artifacts/brains/actv1")
+    runs = _Place("artifacts/runs")
+    agents = _Place("artifacts/agent")
+    notebooks = _Place("artifacts/notebooks")
+    experts = _Place("artifacts/experts")
+    expert_registry = _Place("artifacts/experts/registry.json")
+    goals = _Place("artifacts/goals.sqlite")
+    base_model = _Place("artifacts/hf_implant/base_model")
+    tokenizer_file = _Place("artifacts/hf_implant/tokenizers/tokenizer.json")
+    embedded_corpus = _Place("training_data/curated_datasets/python_docs")
+    puzzles = _Place("training_data/puzzles")
 
     @classmethod
     def find(cls, start: Path | None = None) -> Workspace:
@@ -93,58 +117,6 @@ class Workspace:
             return self.root.absolute() / Path(path).expanduser()
         except RuntimeError as problem:  # "~name" of a user that does not exist
             raise ConfigError(f"path {_shown(path)}: {problem}") from problem
-
-    @property
-    def artifacts(self) -> Path:
-        return self.root / "artifacts"
-
-    @property
-    def training_data(self) -> Path:
-        return self.root / "training_data"
-
-    @property
-    def brains(self) -> Path:
-        return self.artifacts / "brains" / "actv1"
-
-    @property
-    def runs(self) -> Path:
-        return self.artifacts / "runs"
-
-    @property
-    def notebooks(self) -> Path:
-        return self.artifacts / "notebooks"
-
-    @property
-    def experts(self) -> Path:
-        return self.artifacts / "experts"
-
-    @property
-    def expert_registry(self) -> Path:
-        return self.experts / "registry.json"
-
-    @property
-    def goals(self) -> Path:
-        return self.artifacts / "goals.sqlite"
-
-    @property
-    def agents(self) -> Path:
-        return self.artifacts / "agent"
-
-    @property
-    def embedded_corpus(self) -> Path:
-        return self.training_data / "curated_datasets" / "python_docs"
-
-    @property
-    def puzzles(self) -> Path:
-        return self.training_data / "puzzles"
-
-    @property
-    def base_model(self) -> Path:
-        return self.artifacts / "hf_implant" / "base_model"
-
-    @property
-    def tokenizer_file(self) -> Path:
-        return self.artifacts / "hf_implant" / "tokenizers" / "tokenizer.json"
 
     def run_dirs(self) -> list[Path]:
         """Every run folder under ``artifacts/`` (it holds a training_args.json), sorted by path.

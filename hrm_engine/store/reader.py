@@ -13,7 +13,6 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,23 +22,20 @@ from hrm_engine.store.paths import METRICS_FILE
 from hrm_engine.store.tail import LineTail
 
 if TYPE_CHECKING:
-    import duckdb
     from pandas import DataFrame  # type: ignore[import-untyped]
 
 NO_EVENT = "unknown"
 """Event name of rows that have none."""
 
 _TABLE = """
-CREATE TABLE lines (source INTEGER, seq BIGINT, event VARCHAR, run_id VARCHAR, step DOUBLE, line VARCHAR);
-CREATE TABLE sources (source INTEGER, path VARCHAR);
+CREATE TABLE lines (seq BIGINT, event VARCHAR, run_id VARCHAR, step DOUBLE, line VARCHAR);
 CREATE VIEW metrics AS
-SELECT path, seq, try_cast(line ->> '/ts' AS TIMESTAMP) AS ts, run_id, event, step, line::JSON AS "row"
-FROM lines JOIN sources USING (source)
+SELECT seq, try_cast(line ->> '/ts' AS TIMESTAMP) AS ts, run_id, event, step, line::JSON AS "row" FROM lines
 """
 # The test of json_valid stands in a CASE because the two halves of an AND may be tried in any order.
 _INGEST = """
 INSERT INTO lines
-SELECT $source, $base + i, coalesce(v[1], $no_event), coalesce(v[2], ''), CASE WHEN isfinite(s) THEN s END, line
+SELECT $base + i, coalesce(v[1], $no_event), coalesce(v[2], ''), CASE WHEN isfinite(s) THEN s END, line
 FROM (SELECT *, try_cast(v[3] AS DOUBLE) AS s FROM (
     SELECT i, line, json_extract_string(line, ['/event', '/run_id', '/step']) AS v
     FROM (SELECT unnest(parts) AS line, generate_subscripts(parts, 1) AS i
@@ -48,15 +44,14 @@ FROM (SELECT *, try_cast(v[3] AS DOUBLE) AS s FROM (
 """
 _FORGET_OVERTAKEN = """
 DELETE FROM lines USING (
-    SELECT seq, run_id, step FROM lines
-    WHERE source = $source AND seq >= $base AND event = 'resume' AND step IS NOT NULL) AS resume
-WHERE lines.source = $source AND lines.run_id = resume.run_id AND lines.seq < resume.seq AND lines.step > resume.step
+    SELECT seq, run_id, step FROM lines WHERE seq >= $base AND event = 'resume' AND step IS NOT NULL) AS resume
+WHERE lines.run_id = resume.run_id AND lines.seq < resume.seq AND lines.step > resume.step
 """
 # A line as a map: parsed once, however many fields it has. Rows seen by an earlier call are not looked at again.
 _NUMERIC_NAMES = """
 SELECT DISTINCT entry.key
 FROM (SELECT unnest(map_entries(json_transform(line, '"MAP(VARCHAR,JSON)"'))) AS entry
-      FROM lines WHERE source = $source AND event = $event AND seq > $upto)
+      FROM lines WHERE event = $event AND seq > $upto)
 WHERE json_type(entry.value) IN ('DOUBLE', 'BIGINT', 'UBIGINT') AND NOT list_contains($common, entry.key)
 """
 _SERIES = """
@@ -64,7 +59,7 @@ WITH points AS (
     SELECT i, seq, x, value, dense_rank() OVER (PARTITION BY i ORDER BY x) AS place
     FROM (SELECT generate_subscripts(v, 1) AS i, seq, x, try_cast(unnest(v) AS DOUBLE) AS value
           FROM (SELECT seq, {x} AS x, json_extract_string(line, $fields) AS v
-                FROM lines WHERE source = $source AND event = $event))
+                FROM lines WHERE event = $event))
     WHERE isfinite(value) AND isfinite(x)),
 sizes AS (SELECT i, max(place) AS places FROM points GROUP BY i)
 SELECT $names[i] AS name, max(x) AS x, min(value) AS min, max(value) AS max,
@@ -98,14 +93,19 @@ def read_metrics(run_dir: Path) -> MetricsReader:
     return reader
 
 
-class MetricsStore:
-    """An in-memory database that several readers may share, so that one query can span many runs.
+class MetricsReader:
+    """The metrics of one file, as far as they have been read. Safe to use from several threads.
 
-    It cannot reach any file: lines come in as parameters. ``memory_limit`` (``"2GB"``) bounds what all its rows take;
-    the default is the database's own, 80 % of the machine's memory.
+    Nothing is read before the first ``refresh``. Tolerated: a torn last line (left for the next look), lines that are
+    not JSON objects (counted), a byte order mark, missing and new fields, fields that change their type, steps that
+    come twice or go backwards. After a row ``resume`` with step k, earlier rows of the same run with a larger step are
+    gone.
+
+    The database is in memory and cannot reach any file: lines come in as parameters. ``memory_limit`` (``"2GB"``)
+    bounds it; the default is the database's own, 80 % of the machine's memory.
     """
 
-    def __init__(self, memory_limit: str | None = None) -> None:
+    def __init__(self, path: Path, *, memory_limit: str | None = None) -> None:
         import duckdb
 
         config: dict[str, str | bool | int | float | list[str]] = {
@@ -116,41 +116,14 @@ class MetricsStore:
         }
         if memory_limit is not None:
             config["memory_limit"] = memory_limit
-        self._database = duckdb.connect(":memory:", config=config)
-        self._database.execute(_TABLE)
-        self._numbers = count()
-        self._mutex = threading.Lock()
-
-    def add_source(self, path: Path) -> tuple[int, duckdb.DuckDBPyConnection]:
-        """A number for the rows of ``path``, and a connection for its reader alone."""
-        with self._mutex:
-            number = next(self._numbers)
-            self._database.execute("INSERT INTO sources VALUES (?, ?)", [number, str(path)])
-            return number, self._database.cursor()
-
-    def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> DataFrame:
-        """See ``MetricsReader.query``; here the rows of all readers are in the table."""
-        with self._mutex:
-            return _select(self._database, sql, params)
-
-
-class MetricsReader:
-    """The metrics of one file, as far as they have been read. Safe to use from several threads.
-
-    Nothing is read before the first ``refresh``. Tolerated: a torn last line (left for the next look), lines that are
-    not JSON objects (counted), a byte order mark, missing and new fields, fields that change their type, steps that
-    come twice or go backwards. After a row ``resume`` with step k, earlier rows of the same run with a larger step are
-    gone.
-    """
-
-    def __init__(self, path: Path, store: MetricsStore | None = None) -> None:
         self.path = Path(path)
         self.skipped_lines = 0
         self._mutex = threading.RLock()
         self._tail = LineTail(self.path)
         self._next_seq = 0
         self._names: dict[str, tuple[set[str], int]] = {}
-        self._source, self._connection = (store or MetricsStore()).add_source(self.path)
+        self._connection = duckdb.connect(":memory:", config=config)
+        self._connection.execute(_TABLE)
 
     def refresh(self) -> RefreshResult:
         """Read what has come since the last look; only new bytes are parsed. Never raises for the state of the file."""
@@ -162,8 +135,9 @@ class MetricsReader:
                 with self.path.open("rb") as file:
                     replaced = self._tail.begin(file)
                     if replaced:
-                        self._forget()
-                        skipped_before = 0
+                        self._fetch("DELETE FROM lines")
+                        self._names.clear()
+                        self.skipped_lines = skipped_before = 0
                     overlong_before = self._tail.overlong_lines
                     for block in self._tail.blocks(file):
                         new_rows += self._ingest(block)
@@ -182,7 +156,7 @@ class MetricsReader:
     @property
     def events(self) -> list[str]:
         """Names of the events in the file, in the order of their first appearance."""
-        rows = self._fetch("SELECT event FROM lines WHERE source = $source GROUP BY event ORDER BY min(seq)")
+        rows = self._fetch("SELECT event FROM lines GROUP BY event ORDER BY min(seq)")
         return [event for (event,) in rows]
 
     def names(self, event: str = "train") -> list[str]:
@@ -214,7 +188,7 @@ class MetricsReader:
             position = "epoch_us(try_cast(line ->> '/ts' AS TIMESTAMP))::DOUBLE"
         elif x != "step":
             position = "try_cast(json_extract_string(line, $x) AS DOUBLE)"
-        parameters = {
+        parameters: dict[str, Any] = {
             "event": event,
             "fields": [_pointer(name) for name in chosen] or [""],
             "names": chosen or [""],
@@ -222,7 +196,8 @@ class MetricsReader:
         }
         if "$x" in position:
             parameters["x"] = _pointer(x)
-        frame = self._frame(_SERIES.format(x=position), **parameters)
+        with self._mutex:
+            frame = self._connection.execute(_SERIES.format(x=position), parameters).df()
         if x == "ts":
             frame["x"] = pandas.to_datetime(frame["x"].astype("int64"), unit="us", utc=True)
         return frame
@@ -231,29 +206,26 @@ class MetricsReader:
         """The last ``n`` rows of an event as written, oldest first: a column per field, lists and dicts as they are."""
         import pandas
 
-        matches = self._fetch(
-            "SELECT line FROM lines WHERE source = $source AND event = $event ORDER BY seq DESC LIMIT $n",
-            event=event,
-            n=max(0, n),
-        )
+        sql = "SELECT line FROM lines WHERE event = $event ORDER BY seq DESC LIMIT $n"
+        matches = self._fetch(sql, event=event, n=max(0, n))
         return pandas.DataFrame([_parse(line) for (line,) in reversed(matches)])
 
     def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> DataFrame:
-        """The result of one SELECT over the table ``metrics(path, seq, ts, run_id, event, step, row)``.
+        """The result of one SELECT over the table ``metrics(seq, ts, run_id, event, step, row)``.
 
         ``row`` is the line as JSON: ``row->>'loss'``. Values belong in ``params``. No file can be reached. Raises
         ConfigError for anything but one SELECT, and with the database's message if it fails.
         """
-        with self._mutex:
-            return _select(self._connection, sql, params)
+        import duckdb
 
-    def close(self) -> None:
-        """Forget the rows and give their memory back; needed only where the store is shared."""
         with self._mutex:
-            self._forget()
-            self._tail.restart()
-            self._connection.execute("DELETE FROM sources WHERE source = ?", [self._source])
-            self._connection.close()
+            try:
+                statements = self._connection.extract_statements(sql)
+                if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                    raise ConfigError("the query must be one single SELECT statement")
+                return self._connection.execute(statements[0], params).df()
+            except duckdb.Error as problem:
+                raise ConfigError(f"the query failed: {problem}") from problem
 
     def _ingest(self, block: bytes) -> int:
         text = block.decode("utf-8", errors="replace")
@@ -261,11 +233,10 @@ class MetricsReader:
         connection = self._connection
         connection.begin()
         try:
-            inserted = connection.execute(
-                _INGEST, {"source": self._source, "base": base, "text": text, "no_event": NO_EVENT}
-            ).fetchall()[0][0]
+            parameters = {"base": base, "text": text, "no_event": NO_EVENT}
+            inserted = connection.execute(_INGEST, parameters).fetchall()[0][0]
             if '"resume"' in text:
-                connection.execute(_FORGET_OVERTAKEN, {"source": self._source, "base": base})
+                connection.execute(_FORGET_OVERTAKEN, {"base": base})
                 self._names.clear()
             connection.commit()
         except BaseException:
@@ -276,30 +247,9 @@ class MetricsReader:
         self.skipped_lines += sum(1 for line in lines if line and not line.isspace()) - inserted
         return int(inserted)
 
-    def _forget(self) -> None:
-        self._connection.execute("DELETE FROM lines WHERE source = ?", [self._source])
-        self.skipped_lines = 0
-        self._names.clear()
-
     def _fetch(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._mutex:
-            return self._connection.execute(sql, {"source": self._source, **parameters}).fetchall()
-
-    def _frame(self, sql: str, **parameters: Any) -> DataFrame:
-        with self._mutex:
-            return self._connection.execute(sql, {"source": self._source, **parameters}).df()
-
-
-def _select(connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | Mapping[str, Any] | None) -> Any:
-    import duckdb
-
-    try:
-        statements = connection.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise ConfigError("the query must be one single SELECT statement")
-        return connection.execute(statements[0], params).df()
-    except duckdb.Error as problem:
-        raise ConfigError(f"the query failed: {problem}") from problem
+            return self._connection.execute(sql, parameters).fetchall()
 
 
 def _pointer(name: str) -> str:

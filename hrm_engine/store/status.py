@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hrm_engine.errors import BundleError, ConfigError
+from hrm_engine.errors import ConfigError
 from hrm_engine.store.clock import now_iso, parse_iso
-from hrm_engine.store.files import read_json, write_json
+from hrm_engine.store.files import readable_json, write_json
 from hrm_engine.store.paths import STATUS_FILE
 from hrm_engine.store.processes import host_name, is_alive, own_pid
 
@@ -46,10 +46,7 @@ def write_status(run_dir: Path, status: RunStatus) -> None:
 
 def read_status(run_dir: Path) -> RunStatus | None:
     """The status in ``run_dir``; None if it is missing or unreadable: one bad file must not hide the other runs."""
-    try:
-        raw = read_json(Path(run_dir) / STATUS_FILE)
-    except BundleError:
-        return None
+    raw = readable_json(Path(run_dir) / STATUS_FILE)
     if raw.get("state") not in get_args(State):
         return None
     return RunStatus(

@@ -18,8 +18,7 @@ from torch import Tensor
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.errors import CheckpointError
 from hrm_engine.kernels import native
-from hrm_engine.store.files import read_json
-from hrm_engine.store.manifest import check_manifest, list_checkpoints, schema_problem
+from hrm_engine.store.manifest import check_manifest, list_checkpoints, read_versioned
 from hrm_engine.store.paths import STATE_FILE
 from hrm_engine.training.state import TrainState
 
@@ -65,9 +64,7 @@ def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint. Raises CheckpointError."""
-    content = read_json(path / STATE_FILE, CheckpointError)
-    if problem := schema_problem(content.get("schema_version"), known=STATE_SCHEMA, where=path / STATE_FILE):
-        raise CheckpointError(f"{path}: {problem}")
+    content = read_versioned(path / STATE_FILE, known=STATE_SCHEMA, error=CheckpointError)
     tensors = load_tensors(path, "optimizer", error=CheckpointError)
     average = {name.removeprefix(EMA_PREFIX): t for name, t in tensors.items() if name.startswith(EMA_PREFIX)}
     return Checkpoint(

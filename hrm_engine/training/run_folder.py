@@ -22,7 +22,7 @@ from hrm_engine.store.files import (
     write_json,
 )
 from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
-from hrm_engine.store.manifest import list_checkpoints, schema_problem
+from hrm_engine.store.manifest import list_checkpoints, read_versioned
 from hrm_engine.store.paths import (
     ARCHIVE_FOLDER,
     ARGS_FILE,
@@ -145,9 +145,7 @@ def saved_config(path: Path, kind: type[C]) -> C:
     Raises:
         CheckpointError: it cannot be read, or the run is of another kind.
     """
-    content = read_json(path / ARGS_FILE, CheckpointError)
-    if problem := schema_problem(content.get("schema_version"), known=ARGS_SCHEMA, where=path / ARGS_FILE):
-        raise CheckpointError(f"{path}: {problem}")
+    content = read_versioned(path / ARGS_FILE, known=ARGS_SCHEMA, error=CheckpointError)
     if made_of := content.get("made_of"):
         raise CheckpointError(f"{path} was made of {made_of} without its checkpoints: no run to resume")
     if source := content.get("imported_from"):

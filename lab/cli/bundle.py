@@ -139,7 +139,7 @@ def list_(*, json: Json = False) -> int:
 @app.command
 def show(name: Brain, /, *, json: Json = False) -> int:
     """One brain: configuration, origin, last measurements."""
-    from hrm_engine.bundles.attached import attached_experts
+    from hrm_engine.bundles.core_config import attached_experts
     from hrm_engine.store.runs import find_run
 
     workspace = Workspace.find()

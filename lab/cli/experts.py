@@ -166,7 +166,7 @@ def _registry(workspace: Workspace) -> ExpertRegistry:
 
 
 def _show_made(folder: Path, words: str, workspace: Workspace, *, json: bool) -> int:
-    from hrm_engine.bundles.attached import attached_experts
+    from hrm_engine.bundles.core_config import attached_experts
 
     attached = attached_experts(folder)
     names = ", ".join(f"{entry.expert_id} (layer {entry.layer}, column {entry.column})" for entry in attached)

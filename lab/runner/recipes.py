@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hrm_engine.config import TrainConfig, build_config, kinds, leaves, load_preset
+from hrm_engine.config.base import field_problems
 from hrm_engine.errors import ConfigError, NotebookError
 from hrm_engine.store.paths import Workspace, check_name
 
@@ -125,8 +126,7 @@ def load_recipe(path: Path, workspace: Workspace) -> Recipe:
     except yaml.YAMLError as error:
         raise NotebookError(f"{path} is not plain YAML: {error}") from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-        raise NotebookError(f"{path} is not a recipe: {problems}") from error
+        raise NotebookError(f"{path} is not a recipe: {field_problems(error)}") from error
     places = [workspace.resolve(file.notebook), path.parent / file.notebook, _CODE / file.notebook]
     notebook = next((place for place in places if place.is_file()), None)
     if notebook is None:

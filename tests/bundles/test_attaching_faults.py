@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.bundles.core_config import attached_experts
 from hrm_engine.bundles.experts import attach_expert
 from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.bundles.save import seal_bundle

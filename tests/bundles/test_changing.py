@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.bundles.attached import attached_experts
 from hrm_engine.bundles.changing import (
     copy_bundle,
     delete_bundle,
@@ -18,6 +17,7 @@ from hrm_engine.bundles.changing import (
     made_of,
     rename_bundle,
 )
+from hrm_engine.bundles.core_config import attached_experts
 from hrm_engine.bundles.experts import attach_expert
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_bundle

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from hrm_engine.bundles.attached import attached_experts
 from hrm_engine.bundles.bundle import PuzzleBundle
+from hrm_engine.bundles.core_config import attached_experts
 from hrm_engine.bundles.exchange.exporting import export_checkpoint
 from hrm_engine.bundles.experts import attach_expert, detach_expert
 from hrm_engine.bundles.listing import list_bundles, verify_bundle

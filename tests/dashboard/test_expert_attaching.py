@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.queries.attachments import Taker, takers
 from dashboard.queries.bundles import solver_of
 from dashboard.resources import puzzle_bundle
-from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.bundles.core_config import attached_experts
 from hrm_engine.bundles.experts import attach_expert
 from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.store.experts import ExpertRegistry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.bundles.core_config import attached_experts
 from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.store.experts import ExpertRegistry
 from tests.tiny_experts import make_expert

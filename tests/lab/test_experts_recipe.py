@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.bundles.core_config import attached_experts
 from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.store.experts import ExpertRegistry, attached_to
 from hrm_engine.store.goals import Goals

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.metric_table import ENVELOPE
 from hrm_engine.store.metrics import MetricsWriter
-from hrm_engine.store.reader import MetricsReader, MetricsStore
+from hrm_engine.store.reader import MetricsReader
 from tests.store.conftest import Spawn
 from tests.store.rows import line, points, read, steps
 
@@ -228,21 +228,6 @@ def test_a_query_is_one_select_that_reaches_no_file(tmp_path: Path, monkeypatch:
     assert len(frame) == 1
     assert steps(reader) == [1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.jsonl", "secret.txt"]
-
-
-def test_a_store_holds_many_runs(tmp_path: Path) -> None:
-    store = MetricsStore()
-    readers = []
-    for name in ("a", "b"):
-        path = tmp_path / f"{name}.jsonl"
-        path.write_bytes(line(step=1, run_id=name, loss=1.0) + line(step=2, run_id=name, loss=2.0))
-        readers.append(MetricsReader(path, store))
-        readers[-1].refresh()
-    found = store.query("SELECT path, max(\"row\"->>'loss') AS loss FROM metrics GROUP BY path ORDER BY path")
-    assert found.to_numpy().tolist() == [[str(tmp_path / "a.jsonl"), "2.0"], [str(tmp_path / "b.jsonl"), "2.0"]]
-    readers[0].close()
-    assert store.query("SELECT count(*) FROM metrics").iloc[0, 0] == 2
-    assert points(readers[1].series("loss")) == [(1, 1.0), (2, 2.0)]
 
 
 def test_threads_may_share_a_reader(tmp_path: Path) -> None:

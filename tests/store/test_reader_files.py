@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hrm_engine.store.reader import MetricsReader, MetricsStore
+from hrm_engine.store.reader import MetricsReader
 from hrm_engine.store.tail import LineTail
 from tests.store.rows import line, points, read, steps
 
@@ -171,7 +171,7 @@ def test_memory_has_a_bound_and_passing_it_is_a_message(tmp_path: Path) -> None:
     with path.open("wb") as file:
         for step in range(40):
             file.write(line("sample", step, text=str(step) * 1_000_000))
-    reader = MetricsReader(path, MetricsStore(memory_limit="32MB"))
+    reader = MetricsReader(path, memory_limit="32MB")
     result = reader.refresh()
     assert result.missing
     assert "memory" in result.message

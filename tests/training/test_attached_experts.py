@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.bundles.core_config import attached_experts
 from hrm_engine.bundles.experts import attach_expert, detach_expert
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_bundle

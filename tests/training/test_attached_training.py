@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.attached import attached_experts
+from hrm_engine.bundles.core_config import attached_experts
 from hrm_engine.bundles.experts import attach_expert
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.errors import ConfigError, RegistryError

@@ -24,11 +24,7 @@ from hrm_engine.store.files import write_bytes, write_text
 CONFIG_FILE = "all_config.yaml"
 """Beside a checkpoint: the configuration that both reference implementations save there."""
 
-# Name of the network's class, and of its file, in the configurations that the formats stand for.
-_CLASSES: dict[Format, tuple[str, str | None]] = {
-    "sapient-hrm": ("HierarchicalReasoningModel_ACTV1", None),
-    "trm": ("TinyRecursiveReasoningModel_ACTV1", "trm"),
-}
+# Names of the networks in the configurations that the formats stand for: file and class.
 _NAMES: dict[Format, str] = {
     "sapient-hrm": "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1",
     "trm": "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1",
@@ -49,11 +45,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], str]:
     content = _load(path)
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         raise BundleError(f"{path} holds a {type(content).__name__}, and a dictionary of weights by name is needed")
-    wrong = [name for name, value in content.items() if not _is_weight(value)]
-    if wrong:
-        raise BundleError(
-            f"{path}: {wrong[0]!r} is not a plain tensor of floating-point numbers; export the network's state dict"
-        )
+    for name, value in content.items():
+        if not (isinstance(value, Tensor) and value.is_floating_point() and value.layout == torch.strided):
+            raise BundleError(
+                f"{path}: {name!r} is not a plain tensor of floating-point numbers; export the network's state dict"
+            )
     prefix = prefix_of(content)
     if prefix is None:
         raise BundleError(
@@ -87,8 +83,8 @@ def read_arch(path: Path, kind: Format) -> dict[str, Any]:
     if not isinstance(arch, dict):
         raise BundleError(f"{path} has no section 'arch': it is not the configuration of a reference implementation")
     module, _, network = str(arch.get("name")).rpartition("@")
-    wanted, file = _CLASSES[kind]
-    if network != wanted or (file is not None and module.rpartition(".")[2] != file):
+    # Variants of TRM have the class in files of other names.
+    if network != _NAMES[kind].rpartition("@")[2] or (kind == "trm" and module.rpartition(".")[2] != "trm"):
         raise BundleError(f"{path} is of the network {arch.get('name')}; --format {kind} reads {_NAMES[kind]}")
     return arch
 
@@ -114,7 +110,3 @@ def _load(path: Path) -> object:
         raise BundleError(f"{path} is not a checkpoint that torch.load can read: {first_line}") from problem
     except zipfile.BadZipFile as problem:
         raise BundleError(f"{path} is a damaged checkpoint: {problem}") from problem
-
-
-def _is_weight(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.layout == torch.strided

@@ -96,10 +96,6 @@ def inexpressible(config: CoreConfig, kind: Format) -> list[str]:
     if config.mixer == "sequence_mlp":
         expected["mixer_norm"] = ("sequence",)
     problems = differences(config, expected)
-    if config.feed_forward == "moe" or config.layer_experts:
-        problems.append("it has experts, which the format does not know")
-    if config.l_cycles == 0:
-        problems.append("it has no low-level calls")
     if expansion_of(config) is None:
         problems.append("its inner widths are no rounded multiples of 256 of one expansion")
     if not math.isclose(config.embedding_scale, config.hidden_size**0.5):

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
 from hrm_engine.bundles.exchange.names import differences
 from hrm_engine.config import ARCHITECTURES, CoreConfig
+from hrm_engine.config.base import validated
 from hrm_engine.errors import BundleError
 from hrm_engine.store.runs import TRANSFORMERS_TYPE
-
-_ACTIVATIONS = ("silu", "swish")
 
 
 def hf_problems(config: CoreConfig) -> list[str]:
@@ -36,11 +33,7 @@ def hf_problems(config: CoreConfig) -> list[str]:
         "damping": (1.0,),
     }
     problems = differences(config, expected)
-    if config.feed_forward == "moe" or config.layer_experts:
-        problems.append("it has experts, which the format does not know")
-    if config.l_cycles == 0:
-        problems.append("it has no low-level calls")
-    elif config.h_layers != config.l_layers:
+    if config.l_cycles and config.h_layers != config.l_layers:
         problems.append(f"its levels have {config.h_layers} and {config.l_layers} layers, there they have as many")
     return problems
 
@@ -99,7 +92,7 @@ def core_of_theirs(theirs: Any, *, where: str, is_zero_state: bool = True) -> Co
     has: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "attention_bias": (theirs.attention_bias, (False,)),
         "mlp_bias": (theirs.mlp_bias, (False,)),
-        "hidden_act": (theirs.hidden_act, _ACTIVATIONS),
+        "hidden_act": (theirs.hidden_act, ("silu", "swish")),
         "rope_parameters: rope_type": (rope.get("rope_type", "default"), ("default",)),
         "rope_parameters: partial_rotary_factor": (rope.get("partial_rotary_factor", 1.0), (1.0,)),
     }
@@ -137,8 +130,4 @@ def core_of_theirs(theirs: Any, *, where: str, is_zero_state: bool = True) -> Co
         "embedding_scale": float(theirs.embedding_scale),
         "prefix_lm": theirs.prefix_lm,
     }
-    try:
-        return CoreConfig.model_validate(content)
-    except ValidationError as problem:
-        fields = "; ".join(f"{'.'.join(map(str, p['loc']))} {p['msg']}".strip() for p in problem.errors())
-        raise BundleError(f"the sizes of {where} do not fit together: {fields}") from problem
+    return validated(CoreConfig, content, BundleError, f"the sizes of {where} do not fit together")

@@ -51,7 +51,16 @@ def export_folder(
     loaded = load_bundle(bundle, device="cpu", workspace=workspace)
     if problems := hf_problems(loaded.config):
         raise BundleError(f"{loaded.path} cannot be written as --format hf: {'; '.join(problems)}")
-    depth = _depth(loaded, segments)
+    trained = loaded.config.halt_max_steps
+    if segments is None and trained > 1:
+        raise ConfigError(
+            f"{loaded.path} was trained for {trained} segments, with a halting head that hrm_text does not have; "
+            f"choose the depth at which it is read: --segments {trained}, the deepest, or fewer. The halting head "
+            "and the other depths are left out"
+        )
+    depth = 1 if segments is None else segments
+    if not 1 <= depth <= MAX_SEGMENTS:
+        raise ConfigError(f"--segments {depth}: use 1 to {MAX_SEGMENTS}; the model was trained for {trained}")
     tensors = their_tensors(loaded.model.state_dict(), loaded.config)
     with new_folder(folder) as target:
         _write_model(target, loaded, tensors, depth)
@@ -59,7 +68,7 @@ def export_folder(
     return FolderReport(
         folder=folder,
         num_parameters=sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith("_init")),
-        lost=_lost(loaded.config, depth),
+        lost="nothing" if trained == 1 else f"the halting head, and every depth but {depth} of {trained} segments",
         changed="nothing" if loaded.config.attention_gate else "without a gate: gates of 1/2 and o_proj twice as large",
     )
 
@@ -79,27 +88,6 @@ def their_tensors(tensors: dict[str, Tensor], config: CoreConfig) -> dict[str, T
             theirs[_BODY + name.replace("o_proj", "gate_proj")] = torch.zeros_like(tensor.T).contiguous()
         theirs[name if name.startswith("lm_head.") else _BODY + name] = tensor
     return theirs
-
-
-def _depth(loaded: Bundle, segments: int | None) -> int:
-    trained = loaded.config.halt_max_steps
-    if segments is None:
-        if trained > 1:
-            raise ConfigError(
-                f"{loaded.path} was trained for {trained} segments, with a halting head that hrm_text does not have; "
-                f"choose the depth at which it is read: --segments {trained}, the deepest, or fewer. The halting head "
-                "and the other depths are left out"
-            )
-        return 1
-    if not 1 <= segments <= MAX_SEGMENTS:
-        raise ConfigError(f"--segments {segments}: use 1 to {MAX_SEGMENTS}; the model was trained for {trained}")
-    return segments
-
-
-def _lost(config: CoreConfig, depth: int) -> str:
-    if config.halt_max_steps == 1:
-        return "nothing"
-    return f"the halting head, and every depth but {depth} of {config.halt_max_steps} segments"
 
 
 def _write_model(target: Path, loaded: Bundle, tensors: dict[str, Tensor], depth: int) -> None:
@@ -133,11 +121,10 @@ def _write_model(target: Path, loaded: Bundle, tensors: dict[str, Tensor], depth
 def _write_tokenizer(target: Path, loaded: Bundle) -> None:
     """The tokenizer; one of ours puts the begin token before a text, as its training and ``lab generate`` do."""
     tokenizer, origin = loaded.tokenizer, loaded.imported_from_transformers
-    name = tokenizer.name_of
-    roles = {"bos_token": name(tokenizer.bos_id), "eos_token": name(tokenizer.eos_id)}
-    roles["pad_token"] = name(tokenizer.pad_id)
     own = {
-        **roles,
+        "bos_token": tokenizer.name_of(tokenizer.bos_id),
+        "eos_token": tokenizer.name_of(tokenizer.eos_id),
+        "pad_token": tokenizer.name_of(tokenizer.pad_id),
         "add_bos_token": True,
         # text is only ever text here, also where it spells a special token
         "split_special_tokens": True,

@@ -72,9 +72,17 @@ def import_checkpoint(
     arch = read_arch(beside, kind) if model_config is not None or beside.is_file() else {}
     dataset = None if data_path is None else _open(workspace.resolve(data_path))
     if dataset is not None:
-        sizes = _with_dataset(sizes, dataset)
+        if sizes.seq_len not in (None, dataset.info.seq_len):
+            raise ConfigError(
+                f"--seq-len {sizes.seq_len}: the rows of {dataset.folder} have {dataset.info.seq_len} cells"
+            )
+        sizes = sizes.model_copy(update={"seq_len": dataset.info.seq_len})
     config, assumed = core_of(tensors, kind, sizes=sizes, arch=arch, where=path)
-    _check(tensors, config, kind, path)
+    with torch.device("meta"):
+        expected = theirs_of(RecurrentCore(config).state_dict(), config, kind, {})
+    if problems := check_shapes(tensors, expected, where=path):
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise BundleError(f"not a checkpoint of --format {kind}: {'; '.join(problems[:8])}{more}")
     check_finite(tensors, where=str(path))
     card = _card(config, dataset, path)
     ours, unused = _split_unused(to_ours(tensors, kind), config)
@@ -117,23 +125,9 @@ def _split_unused(tensors: dict[str, Tensor], config: CoreConfig) -> tuple[dict[
     return tensors | {name: tensors[name][:1].clone() for name in names}, unused
 
 
-def _check(tensors: dict[str, Tensor], config: CoreConfig, kind: Format, path: Path) -> None:
-    with torch.device("meta"):
-        expected = theirs_of(RecurrentCore(config).state_dict(), config, kind, {})
-    if problems := check_shapes(tensors, expected, where=path):
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise BundleError(f"not a checkpoint of --format {kind}: {'; '.join(problems[:8])}{more}")
-
-
 def _open(folder: Path) -> PuzzleDataset:
     split = next((split for split in SPLITS if (folder / split / INFO_FILE).is_file()), SPLITS[0])
     return open_dataset(folder, split, check_tokens=False)
-
-
-def _with_dataset(sizes: SizesConfig, dataset: PuzzleDataset) -> SizesConfig:
-    if sizes.seq_len not in (None, dataset.info.seq_len):
-        raise ConfigError(f"--seq-len {sizes.seq_len}: the rows of {dataset.folder} have {dataset.info.seq_len} cells")
-    return sizes.model_copy(update={"seq_len": dataset.info.seq_len})
 
 
 def _card(config: CoreConfig, dataset: PuzzleDataset | None, path: Path) -> PuzzleCard:
@@ -147,7 +141,7 @@ def _card(config: CoreConfig, dataset: PuzzleDataset | None, path: Path) -> Puzz
                 f"{path} has {config.vocab_size} tokens and {config.num_identifiers} identifiers, the dataset "
                 f"{dataset.folder} {' and '.join(problems)}: it was trained on another"
             )
-        return PuzzleCard.of(dataset)
+        return PuzzleCard.of_dataset(dataset)
     info = DatasetInfo(
         pad_id=0,
         ignore_label_id=0,
@@ -159,15 +153,7 @@ def _card(config: CoreConfig, dataset: PuzzleDataset | None, path: Path) -> Puzz
         mean_puzzle_examples=0,
         sets=["all"],
     )
-    about = derived_about(info)
-    return PuzzleCard(
-        puzzle=about.kind,
-        height=about.height,
-        width=about.width,
-        vocab_size=info.vocab_size,
-        pad_id=info.pad_id,
-        ignore_label_id=info.ignore_label_id,
-    )
+    return PuzzleCard.of(info, derived_about(info))
 
 
 def _plain(value: Any) -> Any:

@@ -93,9 +93,14 @@ def to_theirs(tensors: Mapping[str, Tensor], kind: Format) -> dict[str, Tensor]:
 
 
 def differences(config: CoreConfig, expected: Mapping[str, tuple[Any, ...]]) -> list[str]:
-    """One clause for each setting that is none of the values that a format has for it."""
-    return [
+    """One clause for each setting that is none of the values that a format has for it, and for what none has."""
+    problems = [
         f"{name} is {getattr(config, name)}, there it is {' or '.join(map(str, values))}"
         for name, values in expected.items()
         if getattr(config, name) not in values
     ]
+    if config.feed_forward == "moe" or config.layer_experts:
+        problems.append("it has experts, which the format does not know")
+    if config.l_cycles == 0:
+        problems.append("it has no low-level calls")
+    return problems

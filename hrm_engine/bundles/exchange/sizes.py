@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from torch import Tensor
 
 from hrm_engine.bundles.exchange.names import EMBEDDING, Format
 from hrm_engine.config import ARCHITECTURES, CoreConfig
+from hrm_engine.config.base import validated
 from hrm_engine.config.core import inner_width
 from hrm_engine.config.exchange import SizesConfig
 from hrm_engine.errors import BundleError
@@ -131,11 +131,7 @@ def core_of(
         "num_identifiers": num_identifiers,
         "identifier_width": identifier_width or None,
     }
-    try:
-        return CoreConfig.model_validate(content), settings.assumed
-    except ValidationError as problem:
-        fields = "; ".join(f"{'.'.join(map(str, p['loc']))} {p['msg']}".strip() for p in problem.errors())
-        raise BundleError(f"the sizes of {where} do not fit together: {fields}") from problem
+    return validated(CoreConfig, content, BundleError, f"the sizes of {where} do not fit together"), settings.assumed
 
 
 def _length(tensors: Mapping[str, Tensor], shape: Any, mixes_rows: bool) -> int | None:

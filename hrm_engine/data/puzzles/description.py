@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from hrm_engine.config.base import validated
 from hrm_engine.data.puzzles.board import Board
 from hrm_engine.data.puzzles.kinds import BOARDS, BoardKind
 from hrm_engine.errors import DataError, HRMError
@@ -100,9 +101,4 @@ def read_identifiers(path: Path, error: type[HRMError] = DataError) -> list[str]
 
 
 def _read(model: type[M], path: Path) -> M:
-    content = read_json(path, DataError)
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise DataError(f"{path} does not describe a puzzle dataset: {problems}") from error
+    return validated(model, read_json(path, DataError), DataError, f"{path} does not describe a puzzle dataset")

@@ -143,7 +143,7 @@ def _aside(config: TrainConfig, workspace: Workspace) -> Iterator[tuple[TrainCon
     """
     home = workspace.artifacts if workspace.artifacts.is_dir() else Path(tempfile.gettempdir())
     clean_temporaries(home, own=False)
-    with temporary_folder(home, "estimate") as folder:
+    with temporary_folder(home / "estimate") as folder:
         run = {config.run.name_leaf: None, "bundle_dir": folder / "runs", "wandb": "off"}
         run |= {"log_file": None, "stop_file": None, "max_minutes": None}
         changes: dict[str, Any] = {"run": config.run.model_copy(update=run)}

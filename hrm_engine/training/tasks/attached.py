@@ -11,8 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from hrm_engine.bundles.attached import attached_experts
-from hrm_engine.bundles.core_config import read_core_config
+from hrm_engine.bundles.core_config import attached_experts, read_core_config
 from hrm_engine.bundles.steering import serving_experts
 from hrm_engine.config import CoreConfig
 from hrm_engine.config.moe import MoEConfig

@@ -121,7 +121,7 @@ class PuzzleTask(CoreTask):
             _check_fits(info, core, folder)
         self.core = core
         self.routers = Routers(config.moe, self.core, seed=config.run.seed, total_steps=config.run.steps)
-        self.companions = self.card = PuzzleCard.of(
+        self.companions = self.card = PuzzleCard.of_dataset(
             self.train_set, loss=config.objective.loss, symmetries=config.data.symmetries
         )
         self.objective = Objective(
