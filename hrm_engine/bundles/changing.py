@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,8 @@ def copy_bundle(
     with FolderLock(path):
         origin = read_origin(path)
         target = free_folder(home_of(origin, workspace), name, "new name")
-
-        def fill(folder: Path) -> None:
-            _fill_copy(folder, origin, f"{name}-{secrets.token_hex(4)}", with_checkpoints)
-
+        run_id = f"{name}-{secrets.token_hex(4)}"
+        fill = partial(_fill_copy, origin=origin, run_id=run_id, with_checkpoints=with_checkpoints)
         return write_beside(origin, [target], fill, workspace, what="new name")
 
 

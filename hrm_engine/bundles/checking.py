@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from hrm_engine.bundles.core_config import attached_experts, read_config, read_core_config, read_kind
+from hrm_engine.bundles.experts import expert_shapes
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.weights import check_shapes, tensor_shapes
 from hrm_engine.config import ExpertConfig, kinds
@@ -45,8 +46,7 @@ def puzzle_problems(path: Path) -> list[str]:
 def expert_problems(path: Path) -> list[str]:
     """Of an expert."""
     config = read_config(path, ExpertConfig, error=BundleError)
-    width, inner = config.hidden_size, config.intermediate_size
-    expected = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}
+    expected = expert_shapes(config.hidden_size, config.intermediate_size)
     return check_shapes(tensor_shapes(path, "expert"), expected, where=path / "expert.safetensors")
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,7 @@ def write_child(
         StorageError, LockedError, RegistryError: as they say.
     """
     targets = _targets(parent, suffix, name, workspace)
-
-    def fill(folder: Path) -> None:
-        _fill(folder, parent, config, tensors, attached)
-
+    fill = partial(_fill, parent=parent, config=config, tensors=tensors, attached=attached)
     return write_beside(parent, targets, fill, workspace, what="--name", still_there=still_there)
 
 

@@ -112,8 +112,17 @@ def detach_expert(
         )
     [gone] = entries
     tensors, config = _without_column(parent, gone.layer, gone.column)
-    kept = [_moved_up(entry, gone) for entry in parent.attached if entry is not gone]
+    kept = [  # columns behind the one that goes away move up
+        replace(entry, column=entry.column - (entry.layer == gone.layer and entry.column > gone.column))
+        for entry in parent.attached
+        if entry is not gone
+    ]
     return write_child(parent, config, tensors, kept, f"-without-{expert_id}", name, workspace)
+
+
+def expert_shapes(width: int, inner: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of an expert."""
+    return {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}
 
 
 def _load_expert(registry: ExpertRegistry, expert_id: str) -> tuple[dict[str, Tensor], str, str | None]:
@@ -153,7 +162,7 @@ def _with_expert(
             f"{parent.path.name} has feed-forward layers of kind {config.activation}, and experts are SwiGLUs: they do "
             "not fit"
         )
-    shapes = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}
+    shapes = expert_shapes(width, inner)
     own_shapes = {part: tuple(expert[part].shape) for part in shapes}
     if own_shapes != shapes:
         part = next(part for part in shapes if own_shapes[part] != shapes[part])
@@ -208,10 +217,3 @@ def _prefix(layer: str) -> str:
     """Prefix of a layer's weights: ``H.1`` is ``H_module.layers.1.mlp``."""
     module, _, number = layer.partition(".")
     return f"{module}_module.layers.{number}.mlp"
-
-
-def _moved_up(entry: Attached, gone: Attached) -> Attached:
-    """Columns behind one that goes away move up."""
-    if entry.layer != gone.layer or entry.column < gone.column:
-        return entry
-    return replace(entry, column=entry.column - 1)

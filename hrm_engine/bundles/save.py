@@ -1,4 +1,4 @@
-"""Write what a bundle and a checkpoint have in common, and seal a bundle."""
+"""Write what a bundle and a checkpoint have in common, and seal a bundle; the history of one that was imported."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from hrm_engine.bundles.core_config import write_core_config
 from hrm_engine.bundles.listing import METADATA_SCHEMA
 from hrm_engine.bundles.weights import save_tensors
 from hrm_engine.config import Config
-from hrm_engine.store.files import write_json
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.files import sha256_file, write_json
 from hrm_engine.store.manifest import file_entries
-from hrm_engine.store.paths import BEST_FOLDER, METADATA_FILE
+from hrm_engine.store.paths import ARGS_FILE, BEST_FOLDER, METADATA_FILE
+from hrm_engine.store.processes import library_version
+from hrm_engine.store.status import RunStatus, write_status
 
+ARGS_SCHEMA = 1
 TOP_LEVEL = ("config.json", "training_args.json")
 """What every bundle has beside its weights; its companions come to it."""
 
@@ -53,3 +58,48 @@ def seal_bundle(folder: Path, kind: str, files: list[str], facts: Mapping[str, A
         names += sorted(f"best/{path.name}" for path in (folder / BEST_FOLDER).iterdir() if path.is_file())
     content = {"schema_version": METADATA_SCHEMA, "kind": kind, **facts, "files": file_entries(folder, names)}
     write_json(folder / METADATA_FILE, content)
+
+
+def write_history(
+    folder: Path,
+    kind: str,
+    source: Mapping[str, str],
+    origin: Mapping[str, Any],
+    their_parameters: Mapping[str, Any],
+    command_line: list[str] | None,
+    files: list[str],
+) -> None:
+    """Write what a run has that has finished elsewhere: its arguments, its state, and last the list of files.
+
+    Args:
+        source: path or hub id, and what tells its version: ``sha256`` or ``revision``.
+        origin: what an export needs to give back the same; ``imported`` in the metadata.
+        files: the weights, which are there already.
+    """
+    number = Path(source["path"]).name.removeprefix("step_")
+    step = int(number) if number.isdecimal() else 0
+    write_json(
+        folder / ARGS_FILE,
+        {
+            "schema_version": ARGS_SCHEMA,
+            "kind": kind,
+            "command_line": command_line,
+            "imported_from": source["path"],
+            # not "parameters": those are of a training of ours, which --resume could continue
+            "their_parameters": their_parameters,
+        },
+    )
+    write_status(folder, RunStatus.of_this_process("finished", step, f"imported from {source['path']}"))
+    now = now_iso()
+    facts = {
+        "run_id": f"import-{source.get('sha256', sha256_file(folder / files[0]))[:12]}",
+        "created": now,
+        "updated": now,
+        "step": step,
+        "weights": {"which": "imported", "step": step},
+        "parent": dict(source),
+        "imported": dict(origin),
+        "code_version": library_version("hrm-lab"),
+        "library_versions": {"torch": torch.__version__},
+    }
+    seal_bundle(folder, kind, files, facts)

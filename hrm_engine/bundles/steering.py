@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from hrm_engine.bundles.bundle import AnyBundle
 from hrm_engine.errors import ConfigError
 from hrm_engine.models.core import RecurrentCore
-from hrm_engine.models.moe import MoE, Routing
-from hrm_engine.store.attached import Attached
+from hrm_engine.models.moe import Routing
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
@@ -123,17 +122,13 @@ def watch_experts(bundle: AnyBundle) -> Iterator[list[ExpertUse]]:
     finally:
         for handle in handles:
             handle.remove()
-    uses += [_use(entry, experts[entry.layer], sums.get(entry.layer)) for entry in attached]
-
-
-def _use(entry: Attached, moe: MoE, numbers: Tensor | None) -> ExpertUse:
-    bias = float(moe.router.steering[entry.column])
-    share = probability = None
-    if numbers is not None:
-        num_tokens = float(numbers[0, 0])
-        share, probability = (numbers[1 + entry.column].double() / num_tokens).tolist()
-    is_active = bias != -math.inf
-    return ExpertUse(entry.expert_id, entry.layer, is_active, bias if is_active else 0.0, share, probability)
+    for entry in attached:
+        bias = float(experts[entry.layer].router.steering[entry.column])
+        share = probability = None
+        if (numbers := sums.get(entry.layer)) is not None:
+            share, probability = (numbers[1 + entry.column].double() / float(numbers[0, 0])).tolist()
+        is_active = bias != -math.inf
+        uses.append(ExpertUse(entry.expert_id, entry.layer, is_active, bias if is_active else 0.0, share, probability))
 
 
 def _inactive(ids: set[str], workspace: Workspace) -> tuple[set[str], list[str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
@@ -61,26 +62,19 @@ def load_tensors(folder: Path, stem: str, *, error: type[HRMError] = BundleError
 
 def load_file(path: Path, *, error: type[HRMError] = BundleError) -> dict[str, Tensor]:
     """Read one safetensors file. Raises ``error`` for another format, a damaged header or overlapping tensors."""
-    _check_is_safetensors(path, error)
-    try:
+    with _reading(path, error):
         # Copied out of the mapped file: where its bytes happen to lie decides the last bits of some sums, and Windows
         # removes no file that is mapped.
         return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
-    except (SafetensorError, OSError, json.JSONDecodeError) as problem:
-        raise error(f"{path} is not a safetensors file that can be read: {problem}") from problem
 
 
 def tensor_shapes(folder: Path, stem: str, *, error: type[HRMError] = BundleError) -> dict[str, Shape]:
     """Names and shapes alone, without reading the data. Raises ``error``."""
     shapes: dict[str, Shape] = {}
     for path in _files(folder, stem, error):
-        _check_is_safetensors(path, error)
-        try:
-            with safe_open(path, framework="pt") as reader:
-                for key in reader.keys():  # noqa: SIM118 - not a mapping
-                    shapes[key] = tuple(reader.get_slice(key).get_shape())
-        except (SafetensorError, OSError) as problem:
-            raise error(f"{path} is not a safetensors file that can be read: {problem}") from problem
+        with _reading(path, error), safe_open(path, framework="pt") as reader:
+            for key in reader.keys():  # noqa: SIM118 - not a mapping
+                shapes[key] = tuple(reader.get_slice(key).get_shape())
     return shapes
 
 
@@ -88,7 +82,10 @@ def check_shapes(
     tensors: Mapping[str, Tensor | Shape], expected: Mapping[str, Tensor | Shape], *, where: Path
 ) -> list[str]:
     """One sentence for each name that is missing, too many, or of another shape."""
-    shapes, own = ({name: _shape(value) for name, value in side.items()} for side in (tensors, expected))
+    shapes, own = (
+        {name: tuple(value.shape) if isinstance(value, Tensor) else value for name, value in side.items()}
+        for side in (tensors, expected)
+    )
     problems = [f"{where}: {name} is missing" for name in own if name not in shapes]
     problems += [f"{where}: {name} is not part of this model" for name in shapes if name not in own]
     problems += [
@@ -120,7 +117,9 @@ def _files(folder: Path, stem: str, error: type[HRMError]) -> list[Path]:
     return [folder / name for name in sorted(set(where.values()))]
 
 
-def _check_is_safetensors(path: Path, error: type[HRMError]) -> None:
+@contextmanager
+def _reading(path: Path, error: type[HRMError]) -> Iterator[None]:
+    """Raise ``error`` where a file is no whole safetensors file."""
     # A header claiming more than the file holds is refused before anything is allocated for it.
     try:
         with path.open("rb") as file:
@@ -131,11 +130,11 @@ def _check_is_safetensors(path: Path, error: type[HRMError]) -> None:
     length = int.from_bytes(header[:8], "little")
     if len(header) < 9 or header[8:] != b"{" or length > size - 8:
         raise error(f"{path} is not a safetensors file (its header is damaged or of another format); it was not opened")
+    try:
+        yield
+    except (SafetensorError, OSError, json.JSONDecodeError) as problem:
+        raise error(f"{path} is not a safetensors file that can be read: {problem}") from problem
 
 
 def _is_plain_name(name: object) -> bool:
     return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
-
-
-def _shape(value: Tensor | Shape) -> Shape:
-    return tuple(value.shape) if isinstance(value, Tensor) else tuple(value)

@@ -20,20 +20,17 @@ from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.runs import find_run
 
-_NO_FLAG = (
-    "intermediate_size",
-    "head_width",
-    "norm_eps",
-    "initial_z_l",
-    "rope_theta",
-    "embedding_scale",
-    "prefix_lm",
-)
+_NO_FLAG = ("intermediate_size", "head_width", "norm_eps", "initial_z_l", "rope_theta", "embedding_scale", "prefix_lm")
 """Settings of a network that no flag gives, or only roughly (an inner width by its expansion)."""
+_FLAGS = (
+    *("arch", "h_layers", "h_cycles", "l_cycles", "hidden_size", "num_heads", "attention_gate", "window_size"),
+    *("pos_encodings", "halt_max_steps"),
+)
+"""Settings that have the names of their flags."""
 _FIXED = ("arch", "hidden_size", "h_layers", "num_heads", "pos_encodings")
 """Settings that weights depend on; a message that names their flags says more than a list of tensors."""
 _HALT_HEAD = "halt_head."
-_TOLD = 4
+_SHOWN = 4
 """Tensors that do not fit, in a message."""
 
 
@@ -48,14 +45,15 @@ def student_source(source: Path | None, workspace: Workspace) -> Path | None:
     return folder.relative_to(workspace.root) if folder.is_relative_to(workspace.root) else folder
 
 
-def student_bundle(source: Path | None, workspace: Workspace) -> Path | None:
-    """The folder of a bundle or checkpoint that ``--student-init`` names; None for a file, which has weights alone.
+def _student(source: Path | None, workspace: Workspace) -> tuple[Path, CoreConfig] | None:
+    """The bundle or checkpoint of ``--student-init`` and its network; None for a file, which has weights alone.
 
     Raises BundleError where there is nothing.
     """
     if source is None or workspace.resolve(source).is_file():
         return None
-    return find_run(workspace.resolve(source), workspace)
+    folder = find_run(workspace.resolve(source), workspace)
+    return folder, read_core_config(folder, kind=TEXT.name, error=BundleError)
 
 
 def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainConfig:
@@ -65,10 +63,9 @@ def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainCo
         BundleError: no such bundle, or of another kind; or something was given with which its weights mean nothing.
     """
     source = student_source(config.start.student_init, workspace)
-    folder = student_bundle(source, workspace)
-    if folder is None:
+    if (bundle := _student(source, workspace)) is None:
         return config
-    student = read_core_config(folder, kind=TEXT.name, error=BundleError)
+    folder, student = bundle
     network, moe, start = config.network, config.moe, config.start
     given = {name for name in network.model_fields_set if getattr(network, name) is not None}
     fixed = {name: getattr(student, name) for name in _FIXED if name in given}
@@ -87,22 +84,21 @@ def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainCo
         raise BundleError(
             f"--student-init does not fit this model: {'; '.join(conflicts)}. Leave out what follows it anyway"
         )
-    followed = _network_settings(student)
+    followed: dict[str, Any] = {name: getattr(student, name) for name in _FLAGS}
+    followed["l_layers"] = student.l_layers if student.l_cycles else 0
     if has_expansion:
         followed["expansion"] = 1.5 * student.intermediate_size / student.hidden_size
     settings = {name: value for name, value in followed.items() if name not in given}
-    experts = {
-        "use_moe": student.feed_forward == "moe",
-        **({"num_experts": student.num_experts} if student.num_experts else {}),
-        **({"num_experts_per_tok": student.experts_per_token} if student.num_experts else {}),
-    }
+    experts: dict[str, Any] = {"use_moe": student.feed_forward == "moe"}
+    if student.num_experts:
+        experts |= {"num_experts": student.num_experts, "num_experts_per_tok": student.experts_per_token}
     experts = {name: value for name, value in experts.items() if name not in moe.model_fields_set}
-    changes: dict[str, Any] = {
+    model = start.model if "model" in start.model_fields_set else str(folder)
+    changes = {
         "network": type(network).model_validate({**network.model_dump(include=given), **settings}),
         "moe": type(moe).model_validate({**moe.model_dump(include=moe.model_fields_set), **experts}),
+        "start": start.model_copy(update={"model": model, "student_init": source}),
     }
-    model = start.model if "model" in start.model_fields_set else str(folder)
-    changes["start"] = start.model_copy(update={"model": model, "student_init": source})
     return config.model_copy(update=changes)
 
 
@@ -111,25 +107,24 @@ def student_core(core: CoreConfig, source: Path | None, workspace: Workspace) ->
 
     Raises BundleError: the new one has more tokens than the bundle.
     """
-    folder = student_bundle(source, workspace)
-    if folder is None:
+    if (bundle := _student(source, workspace)) is None:
         return core
-    student = read_core_config(folder, kind=TEXT.name, error=BundleError)
+    folder, student = bundle
     if core.vocab_size > student.vocab_size:
         raise BundleError(
             f"--student-init {folder} has {student.vocab_size} tokens and the tokenizer of --model {core.vocab_size}; "
             "leave --model out: a bundle brings its own"
         )
-    taken = {name: getattr(student, name) for name in ("vocab_size", *_NO_FLAG)}
-    return CoreConfig.model_validate({**core.model_dump(), **taken})
+    of_student = {name: getattr(student, name) for name in ("vocab_size", *_NO_FLAG)}
+    return CoreConfig.model_validate({**core.model_dump(), **of_student})
 
 
 def student_notes(core: CoreConfig, source: Path | None, workspace: Workspace) -> list[str]:
     """Notes on parts of the bundle of ``--student-init`` that mean something else in such a network."""
-    folder = student_bundle(source, workspace)
-    if folder is None:
+    if (bundle := _student(source, workspace)) is None:
         return []
-    before, notes = read_core_config(folder, kind=TEXT.name, error=BundleError).halt_max_steps, list[str]()
+    (folder, student), notes = bundle, list[str]()
+    before = student.halt_max_steps
     if before == 1 < core.halt_max_steps:
         notes.append(f"{folder} was trained with one segment: the halting head begins anew, undecided everywhere")
     if before > 1 == core.halt_max_steps:
@@ -165,14 +160,7 @@ def load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> di
         hint = ""
         if has_experts != bool(model.routers):
             hint = "; it has experts: leave out --no-moe" if has_experts else "; it has no experts: add --no-moe"
-        more = f"; and {len(problems) - _TOLD} more" if len(problems) > _TOLD else ""
-        raise BundleError("--student-init does not fit this model: " + "; ".join(problems[:_TOLD]) + more + hint)
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise BundleError("--student-init does not fit this model: " + "; ".join(problems[:_SHOWN]) + more + hint)
     model.load_state_dict(tensors)
     return parent_record(path)
-
-
-def _network_settings(student: CoreConfig) -> dict[str, Any]:
-    """A network in the words of its flags."""
-    names = ("arch", "h_layers", "h_cycles", "l_cycles", "hidden_size", "num_heads", "attention_gate", "window_size")
-    settings = {name: getattr(student, name) for name in (*names, "pos_encodings", "halt_max_steps")}
-    return {**settings, "l_layers": student.l_layers if student.l_cycles else 0}

@@ -13,10 +13,22 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from hrm_engine.store.files import is_temporary
-from hrm_engine.store.paths import ARCHIVE_FOLDER, ARGS_FILE, BEST_FOLDER, CHECKPOINTS_FOLDER, Workspace
+from hrm_engine.store.paths import (
+    ARCHIVE_FOLDER,
+    ARGS_FILE,
+    BEST_FOLDER,
+    CHECKPOINTS_FOLDER,
+    LOG_FILE,
+    METRICS_FILE,
+    Workspace,
+)
 
-_LOGS = frozenset({"metrics.jsonl", "run.log", "wandb"})
-_WEIGHTS = ".safetensors"
+# What an entry of a run folder is; of the rest those with .safetensors in their name are weights.
+_PARTS = {
+    CHECKPOINTS_FOLDER: "checkpoints",
+    BEST_FOLDER: "best",
+    **dict.fromkeys((METRICS_FILE, LOG_FILE, "wandb"), "metrics"),
+}
 
 
 @dataclass(frozen=True)
@@ -114,18 +126,10 @@ def folder_bytes(folder: Path) -> int:
 
 def _run_usage(folder: Path, entries: list[os.DirEntry[str]], archived: bool) -> RunUsage:
     parts = {"weights": 0, "checkpoints": 0, "best": 0, "metrics": 0, "other": 0}
-    num_checkpoints = 0
     for entry in entries:
-        if entry.name == CHECKPOINTS_FOLDER:
-            part = "checkpoints"
-            num_checkpoints = sum(not name.name.startswith(".") for name in _entries(Path(entry.path)))
-        elif entry.name == BEST_FOLDER:
-            part = "best"
-        elif entry.name in _LOGS:
-            part = "metrics"
-        else:
-            part = "weights" if _WEIGHTS in entry.name else "other"
-        parts[part] += _bytes(entry)
+        parts[_PARTS.get(entry.name) or ("weights" if ".safetensors" in entry.name else "other")] += _bytes(entry)
+    checkpoints = _entries(folder / CHECKPOINTS_FOLDER)
+    num_checkpoints = sum(not checkpoint.name.startswith(".") for checkpoint in checkpoints)
     return RunUsage(folder, archived, num_checkpoints=num_checkpoints, **parts)
 
 

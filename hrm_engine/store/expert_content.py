@@ -78,14 +78,9 @@ class RegistryContent:
         """The content of the file: indented JSON in UTF-8."""
         return to_json({**self._top.model_dump(), "experts": self.cards}, indent=2) + b"\n"
 
-    @property
-    def base_model(self) -> str | None:
-        """Base model of the experts: that of the first one that named it."""
-        return self._top.base_model
-
     def note_base_model(self, base_model: str) -> None:
         """Record what the experts are for, unless it stands there already."""
-        self._top = self._top.model_copy(update={"base_model": self.base_model or base_model})
+        self._top = self._top.model_copy(update={"base_model": self._top.base_model or base_model})
 
     @property
     def cards(self) -> list[ExpertCard]:
@@ -202,11 +197,11 @@ def _check_ancestors(card: ExpertCard, cards: Mapping[str, ExpertCard], where: s
 
 def _check_version(recorded: object, where: Path) -> None:
     """Registries without a version, or with a text such as "1.0", are older than the first one of ours."""
+    if recorded is None:
+        return
     number = recorded.partition(".")[0] if isinstance(recorded, str) else recorded
     if isinstance(number, str) and number.isdecimal():
         number = int(number)
-    if number is None:
-        return
     if not isinstance(number, int) or isinstance(number, bool):
         raise RegistryError(f"{where}: version {shown(recorded)} is none: the file is damaged")
     if number > REGISTRY_VERSION:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ class ExpertRegistry:
         """
         self.get(expert_id)
         folder = self.folder(expert_id)
-        with _unused(folder):
+        # The lock that a training of the expert would hold; a folder that does not exist is not made for it.
+        with FolderLock(folder) if folder.is_dir() else nullcontext():
             with self.changing() as content:
                 content.get(expert_id)
                 if bundles := attached_to(expert_id, self.workspace):
@@ -199,16 +200,6 @@ def attached_to(expert_id: str, workspace: Workspace) -> list[Path]:
         for folder in workspace.run_dirs()
         if any(entry.expert_id == expert_id for entry in listed_experts(folder / METADATA_FILE))
     ]
-
-
-@contextmanager
-def _unused(folder: Path) -> Iterator[None]:
-    """Hold the lock that a training of the expert would hold; a folder that does not exist is not made for it."""
-    if not folder.is_dir():
-        yield
-        return
-    with FolderLock(folder):
-        yield
 
 
 def _empty(folder: Path) -> None:

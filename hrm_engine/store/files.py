@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.errors import BundleError, HRMError, StorageError
-from hrm_engine.store.processes import is_alive, own_pid
+from hrm_engine.store.processes import is_alive
 
 _TEMPORARY = re.compile(r"\.(?P<kind>tmp|old)-(?P<pid>[0-9]{1,9})-[0-9a-f]{8}-(?P<name>.+)", re.DOTALL)
-_BLOCK_BYTES = 1 << 20
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space, or choose another folder",
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
@@ -73,11 +72,8 @@ def write_json(path: Path, obj: Any) -> None:
     numbers that may be non-finite, pass ``finite(obj)``). In both cases the old file is untouched.
     """
     text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        data = text.encode("utf-8")
-    except UnicodeEncodeError:  # half a surrogate pair, as a damaged file name can hold; its escaped form is valid
-        data = (json.dumps(obj, indent=2, allow_nan=False) + "\n").encode("ascii")
-    write_bytes(path, data)
+    # Half a surrogate pair, as a damaged file name can hold, is written escaped, which is how JSON has it.
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -130,11 +126,8 @@ def readable_json(path: Path) -> dict[str, Any]:
 
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's content as 64 hexadecimal digits, read in blocks. Raises OSError."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -212,7 +205,7 @@ def clean_temporaries(folder: Path, *, name: str | None = None, own: bool = True
         if match is None or name not in (None, match["name"]):
             continue
         pid = int(match["pid"])
-        if (pid != own_pid() or not own) and _is_written_by(pid, entry):
+        if (pid != os.getpid() or not own) and _is_written_by(pid, entry):
             continue
         original = entry.with_name(match["name"])
         with suppress(OSError):
@@ -273,7 +266,7 @@ def _new_file(path: Path, data: bytes) -> Iterator[None]:
 
 
 def _temporary_name(path: Path, kind: str) -> Path:
-    return path.with_name(f".{kind}-{own_pid()}-{secrets.token_hex(4)}-{path.name}")
+    return path.with_name(f".{kind}-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -6,11 +6,11 @@ The lock itself is the operating system's, on ``<folder>/.lock``: it ends with i
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from hrm_engine.errors import LockedError
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import readable_json, storing, write_json
-from hrm_engine.store.processes import host_name, is_alive, own_pid, started_at
+from hrm_engine.store.processes import host_name, is_alive, started_at
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.json"
@@ -77,7 +77,7 @@ class FolderLock:
                 raise LockedError(self._refusal(self._live_holder())) from None
         try:
             self.taken_over = self._check_former_holder()
-            pid = own_pid()
+            pid = os.getpid()
             holder = {"pid": pid, "host": host_name(), "started": now_iso(), "process_started": started_at(pid)}
             write_json(self.folder / HOLDER_FILE, holder)
         except BaseException:
@@ -96,9 +96,7 @@ class FolderLock:
     def __enter__(self) -> FolderLock:
         return self.acquire()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def _live_holder(self) -> dict[str, Any]:
@@ -116,7 +114,7 @@ class FolderLock:
         if not holder:
             return None
         # The lock of a network file system may not reach over machines, and we cannot look for a process there.
-        if holder.get("host") != host_name() or (holder.get("pid") != own_pid() and _is_alive(holder)):
+        if holder.get("host") != host_name() or (holder.get("pid") != os.getpid() and _is_alive(holder)):
             raise LockedError(self._refusal(holder))
         return (
             f"{self.folder} was still locked by process {holder.get('pid')} on {holder.get('host')} "

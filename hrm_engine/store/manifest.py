@@ -126,7 +126,8 @@ def list_checkpoints(run_dir: Path, *, hashes: bool = True) -> list[CheckpointIn
 
 
 def _check_file(folder: Path, name: str, entry: object, *, hashes: bool) -> str | None:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("bytes"), int) or not _is_hash(entry.get("sha256")):
+    entry = entry if isinstance(entry, Mapping) else {}
+    if not isinstance(entry.get("bytes"), int) or not re.fullmatch("[0-9a-f]{64}", str(entry.get("sha256"))):
         return f"{name}: its entry is damaged, size or sha256 is missing"
     path = folder / name
     try:
@@ -146,10 +147,6 @@ def _check_file(folder: Path, name: str, entry: object, *, hashes: bool) -> str 
     except OSError as problem:
         return f"{name} cannot be read: {problem.strerror or problem}"
     return None
-
-
-def _is_hash(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
 def _files_in(folder: Path) -> list[str]:

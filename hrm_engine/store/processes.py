@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from importlib.metadata import PackageNotFoundError, version
 
@@ -14,11 +13,6 @@ _START_TIME_MARGIN_S = 5.0
 def host_name() -> str:
     """The name under which this machine signs locks and status files."""
     return socket.gethostname()
-
-
-def own_pid() -> int:
-    """The id of this process."""
-    return os.getpid()
 
 
 def started_at(pid: int) -> float | None:

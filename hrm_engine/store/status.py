@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from hrm_engine.errors import ConfigError
 from hrm_engine.store.clock import now_iso, parse_iso
 from hrm_engine.store.files import readable_json, write_json
 from hrm_engine.store.paths import STATUS_FILE
-from hrm_engine.store.processes import host_name, is_alive, own_pid
+from hrm_engine.store.processes import host_name, is_alive
 
 State = Literal["running", "finished", "stopped", "failed"]
 LiveState = Literal["running", "finished", "stopped", "failed", "dead", "unknown"]
@@ -34,7 +35,7 @@ class RunStatus:
     @classmethod
     def of_this_process(cls, state: State, step: int, message: str = "") -> RunStatus:
         """The status of a run in this process, at this moment."""
-        return cls(state=state, pid=own_pid(), host=host_name(), heartbeat=now_iso(), step=step, message=message)
+        return cls(state=state, pid=os.getpid(), host=host_name(), heartbeat=now_iso(), step=step, message=message)
 
 
 def write_status(run_dir: Path, status: RunStatus) -> None:

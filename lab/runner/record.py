@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import secrets
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hrm_engine.store.files import finite, write_json
-from hrm_engine.store.processes import host_name, own_pid
+from hrm_engine.store.processes import host_name
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
@@ -73,7 +74,7 @@ class RunRecord:
         return {
             **fields,
             "bundles": bundles,
-            "pid": own_pid(),
+            "pid": os.getpid(),
             "host": host_name(),
             "python": platform.python_version(),
         }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from hrm_engine.errors import LockedError, StorageError
 from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
-from hrm_engine.store.processes import host_name, own_pid, started_at
+from hrm_engine.store.processes import host_name, started_at
 from tests.store.conftest import Spawn
 
 HOLDS = """
@@ -33,7 +34,7 @@ except LockedError as problem:
 
 
 def holder(folder: Path, **changes: object) -> None:
-    content = {"pid": own_pid(), "host": host_name(), "started": "2026-01-01T00:00:00+00:00", **changes}
+    content = {"pid": os.getpid(), "host": host_name(), "started": "2026-01-01T00:00:00+00:00", **changes}
     folder.mkdir(exist_ok=True)
     (folder / HOLDER_FILE).write_text(json.dumps(content))
 
@@ -63,7 +64,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_message(tmp_path: Pat
         assert lock.taken_over is not None
         assert f"process {first.pid} on {host_name()}" in lock.taken_over
         answer, _ = spawn(TRIES, tmp_path).communicate()
-        assert f"process {own_pid()}" in answer
+        assert f"process {os.getpid()}" in answer
     assert not (tmp_path / HOLDER_FILE).exists()
     assert FolderLock(tmp_path).acquire().taken_over is None
 
@@ -85,7 +86,7 @@ def test_the_same_process_cannot_lock_twice_but_again_after_release(tmp_path: Pa
     lock = FolderLock(tmp_path)
     with lock:
         assert lock.held
-        with pytest.raises(LockedError, match=str(own_pid())):
+        with pytest.raises(LockedError, match=str(os.getpid())):
             FolderLock(tmp_path).acquire()
         with pytest.raises(LockedError, match="already"):
             lock.acquire()
@@ -136,7 +137,7 @@ def test_a_damaged_holder_file_does_not_lock_anybody_out(tmp_path: Path, content
     (tmp_path / HOLDER_FILE).write_text(content)
     with FolderLock(tmp_path) as lock:
         assert lock.held
-        assert json.loads((tmp_path / HOLDER_FILE).read_text())["pid"] == own_pid()
+        assert json.loads((tmp_path / HOLDER_FILE).read_text())["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("content", ['{"pid": "x", "host": 5}', '{"pid": null}'])

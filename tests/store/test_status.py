@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hrm_engine.errors import ConfigError
-from hrm_engine.store.processes import is_alive, own_pid, started_at
+from hrm_engine.store.processes import is_alive, started_at
 from hrm_engine.store.status import RunStatus, live_state, read_status, write_status
 from tests.store.conftest import Spawn
 
@@ -48,13 +48,13 @@ def test_a_process_that_is_gone_is_dead_at_once(tmp_path: Path, spawn: Spawn) ->
 
 def test_a_recycled_process_number_is_not_the_run(tmp_path: Path) -> None:
     own = RunStatus.of_this_process("running", 3)
-    started = started_at(own_pid())
+    started = started_at(os.getpid())
     assert started is not None
     before = datetime.fromtimestamp(started - 3600, UTC).isoformat()
     write_status(tmp_path, replace(own, heartbeat=before))
     assert live_state(tmp_path) == "dead"
-    assert is_alive(own_pid(), started=started)
-    assert not is_alive(own_pid(), started=started - 3600)
+    assert is_alive(os.getpid(), started=started)
+    assert not is_alive(os.getpid(), started=started - 3600)
 
 
 @pytest.mark.parametrize(("age_s", "expected"), [(5, "running"), (119, "running"), (125, "dead")])

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.bundles.exchange.hf_config import core_of_theirs
-from hrm_engine.bundles.exchange.history import write_history
 from hrm_engine.bundles.hub import hub_answers, load_causal_model, quiet_transformers, roles_of, tokenizer_of
 from hrm_engine.bundles.load import build_model
-from hrm_engine.bundles.save import write_model
+from hrm_engine.bundles.save import write_history, write_model
 from hrm_engine.bundles.weights import check_finite
 from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.text.tokenizer import Tokenizer
@@ -35,13 +34,6 @@ class ModelReport:
     notes: str
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    config: Any
-    network: Any
-    fast: Any
-
-
 def import_model(source: str, *, name: str, workspace: Workspace, command_line: list[str] | None = None) -> ModelReport:
     """Write the bundle ``artifacts/brains/actv1/NAME`` from a folder in Hugging Face format or a hub id.
 
@@ -52,14 +44,14 @@ def import_model(source: str, *, name: str, workspace: Workspace, command_line: 
     """
     target = free_folder(workspace.brains, name, "--name")
     place = _place(source, workspace)
-    loaded = _load(place)
-    theirs = loaded.network.state_dict()
+    settings, network, fast = _load(place)
+    theirs = network.state_dict()
     check_finite(theirs, where=place)
-    config = core_of_theirs(loaded.config, where=place, is_zero_state=not bool(theirs["model.z_L_init"].any()))
+    config = core_of_theirs(settings, where=place, is_zero_state=not bool(theirs["model.z_L_init"].any()))
     tensors = {key.removeprefix("model."): tensor for key, tensor in theirs.items()}
     tensors["z_H_init"] = tensors["z_L_init"].new_zeros(tensors["z_L_init"].shape)
     core = build_model(config, tensors, where=Path(place))
-    tokenizer, origin, notes = _tokenizer(loaded, place)
+    tokenizer, origin, notes = _tokenizer(settings, network, fast, place)
     if tokenizer.vocab_size > config.vocab_size:
         raise BundleError(
             f"{place}: its tokenizer has {tokenizer.vocab_size} tokens and its model {config.vocab_size}; they do not "
@@ -70,14 +62,14 @@ def import_model(source: str, *, name: str, workspace: Workspace, command_line: 
         write_history(
             folder,
             TEXT.name,
-            {"path": place, **_digest(place, loaded.config)},
+            {"path": place, **_digest(place, settings)},
             {"format": "hf", **origin},
             {"config": origin["config"]},
             command_line,
             files,
         )
     count = sum(parameter.numel() for parameter in core.parameters())
-    return ModelReport(target, config.arch, count, "; ".join(notes + _notes(loaded)) or "none")
+    return ModelReport(target, config.arch, count, "; ".join(notes) or "none")
 
 
 def _place(source: str, workspace: Workspace) -> str:
@@ -103,7 +95,8 @@ def _check_type(kind: object, where: str) -> None:
         raise BundleError(f"{where} is of model type {kind!r}, and only {TRANSFORMERS_TYPE!r} is a network of this lab")
 
 
-def _load(place: str) -> _Loaded:
+def _load(place: str) -> tuple[Any, Any, Any]:
+    """Configuration, model and tokenizer."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer
@@ -143,7 +136,7 @@ def _load(place: str) -> _Loaded:
             "Offline, copy the model's folder here and name that"
         ) from problem
     _check_report(report, place)
-    return _Loaded(config, network, fast)
+    return config, network, fast
 
 
 def _check_report(report: dict[str, Any], place: str) -> None:
@@ -152,8 +145,8 @@ def _check_report(report: dict[str, Any], place: str) -> None:
         if names:
             raise BundleError(f"{place} cannot be imported: its weights hold {kind} {', '.join(sorted(names)[:4])}")
     wrong = [
-        f"{name} has shape {tuple(found)}, its configuration says {tuple(wanted)}"
-        for name, found, wanted in sorted(report["mismatched_keys"])
+        f"{name} has shape {tuple(shape)}, its configuration says {tuple(configured)}"
+        for name, shape, configured in sorted(report["mismatched_keys"])
     ]
     if wrong:
         more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
@@ -177,14 +170,14 @@ def _one_line(problem: Exception) -> str:
     return text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
 
 
-def _tokenizer(loaded: _Loaded, place: str) -> tuple[Tokenizer, dict[str, Any], list[str]]:
+def _tokenizer(config: Any, network: Any, fast: Any, place: str) -> tuple[Tokenizer, dict[str, Any], list[str]]:
     """The tokenizer, what an export needs to give back the same, and notes.
 
     Their generation stops at any of the tokens that its own configuration names, whatever the tokenizer calls its end
     token; some of them may have no name. So does ours.
     """
-    config, fast, generation = loaded.config, loaded.fast, loaded.network.generation_config
-    tokenizer = tokenizer_of(fast, place)
+    generation = network.generation_config
+    tokenizer_of(fast, place)  # refuses one that is not fast
     own_roles, roles = roles_of(fast), roles_of(fast)
     stops = generation.eos_token_id if generation.eos_token_id is not None else config.eos_token_id
     ends = stops if isinstance(stops, list) else [] if stops is None else [stops]
@@ -196,11 +189,15 @@ def _tokenizer(loaded: _Loaded, place: str) -> tuple[Tokenizer, dict[str, Any], 
     first = fast("a").input_ids[:1]
     tokenizer = Tokenizer(fast.backend_tokenizer, roles, end_ids=ends)
     adds_bos = "bos_token" in own_roles and first == [fast.bos_token_id]
-    notes = (
-        [] if adds_bos else ["no begin token before a prompt, as its tokenizer has it; trained further, it gets one"]
-    )
+    notes = list[str]()
+    if not adds_bos:
+        notes.append("no begin token before a prompt, as its tokenizer has it; trained further, it gets one")
     if getattr(fast, "chat_template", None):
         notes.append("its chat template is not kept")
+    if config.tie_word_embeddings:
+        notes.append("token embedding and output head were one matrix; here they are two, equal at first")
+    if config.attention_dropout:
+        notes.append(f"its attention_dropout of {config.attention_dropout} is not used in training here")
     settings = {key: value for key, value in config.to_dict().items() if key not in _NOT_KEPT}
     origin = {
         "config": settings,
@@ -212,16 +209,6 @@ def _tokenizer(loaded: _Loaded, place: str) -> tuple[Tokenizer, dict[str, Any], 
         "adds_bos": adds_bos,
     }
     return tokenizer, origin, notes
-
-
-def _notes(loaded: _Loaded) -> list[str]:
-    config = loaded.config
-    notes = []
-    if config.tie_word_embeddings:
-        notes.append("token embedding and output head were one matrix; here they are two, equal at first")
-    if config.attention_dropout:
-        notes.append(f"its attention_dropout of {config.attention_dropout} is not used in training here")
-    return notes
 
 
 def _digest(place: str, config: Any) -> dict[str, str]:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from hrm_engine.bundles.exchange.checkpoint import CONFIG_FILE, read_arch, read_checkpoint
-from hrm_engine.bundles.exchange.history import write_history
 from hrm_engine.bundles.exchange.names import COMPILED, Format, to_ours, to_theirs
 from hrm_engine.bundles.exchange.sizes import core_of
 from hrm_engine.bundles.puzzle_card import PuzzleCard
-from hrm_engine.bundles.save import write_model
+from hrm_engine.bundles.save import write_history, write_model
 from hrm_engine.bundles.weights import check_finite, check_shapes, save_tensors
 from hrm_engine.config import CoreConfig
 from hrm_engine.config.exchange import SizesConfig

@@ -37,30 +37,6 @@ PUBLISHED: dict[Format, dict[str, Any]] = {
 _THEIR_NAMES = {"h_cycles": "H_cycles", "l_cycles": "L_cycles", "puzzle_tokens": "puzzle_emb_len"}
 
 
-class _Settings:
-    """A setting from the user, else from the configuration, else as published; the last are remembered."""
-
-    def __init__(self, kind: Format, sizes: SizesConfig, arch: Mapping[str, Any], where: Path) -> None:
-        self._kind, self._sizes, self._arch, self._where = kind, sizes, arch, where
-        self.assumed: dict[str, Any] = {}
-
-    def take(self, name: str) -> Any:
-        chosen = getattr(self._sizes, name)
-        if chosen is not None:
-            return chosen
-        published = PUBLISHED[self._kind][name]
-        setting = self._arch.get(_THEIR_NAMES.get(name, name))
-        if setting is None:
-            setting = self.assumed[name] = published
-        if type(setting) is not type(published):
-            raise BundleError(f"{self._where}: {name} is {setting!r} in its configuration, which is no usable value")
-        return setting
-
-    def known(self, name: str, default: Any) -> Any:
-        setting = self._arch.get(name)
-        return default if setting is None else setting
-
-
 def core_of(
     tensors: Mapping[str, Tensor], kind: Format, *, sizes: SizesConfig, arch: Mapping[str, Any], where: Path
 ) -> tuple[CoreConfig, dict[str, Any]]:
@@ -83,46 +59,62 @@ def core_of(
             raise BundleError(f"{where}: {name} has shape {sides}, and two dimensions are needed")
         return sides[0], sides[1]
 
-    settings = _Settings(kind, sizes, arch, where)
+    assumed: dict[str, Any] = {}
+
+    def setting(name: str) -> Any:
+        """From the user, else from the configuration, else as published, which is remembered."""
+        if (chosen := getattr(sizes, name)) is not None:
+            return chosen
+        published = PUBLISHED[kind][name]
+        value = arch.get(_THEIR_NAMES.get(name, name))
+        if value is None:
+            value = assumed[name] = published
+        if type(value) is not type(published):
+            raise BundleError(f"{where}: {name} is {value!r} in its configuration, which is no usable value")
+        return value
+
+    known = {"no_ACT_continue": True, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
+    known |= {name: value for name, value in arch.items() if value is not None}
     vocab_size, width = shape(EMBEDDING)
     num_identifiers, identifier_width = shape("puzzle_emb.weights") if "puzzle_emb.weights" in tensors else (0, 0)
     mixes_rows = "L_level.layers.0.mlp_t.down_proj.weight" in tensors
     prefix = -(-identifier_width // width)
     if num_identifiers and kind == "trm":
         # theirs take 0 for "as many as the width needs"
-        prefix = settings.take("puzzle_tokens") or prefix
+        prefix = setting("puzzle_tokens") or prefix
     elif sizes.puzzle_tokens not in (None, prefix):
         raise BundleError(f"--puzzle-tokens {sizes.puzzle_tokens}: the puzzle embedding in {where} has {prefix}")
-    length = _length(tensors, shape, mixes_rows)
-    seq_len = _seq_len(length, prefix, sizes, where)
+    length = None  # of a row with its puzzle embedding, where the weights tell
+    if mixes_rows:
+        length = shape("L_level.layers.0.mlp_t.down_proj.weight")[0]
     if "embed_pos.embedding_weight" in tensors:
-        positions = "learned"
+        length, positions = shape("embed_pos.embedding_weight")[0], "learned"
     else:
-        positions = "none" if mixes_rows else str(settings.take("pos_encodings"))
+        positions = "none" if mixes_rows else str(setting("pos_encodings"))
         if positions == "learned":
             raise BundleError(f"{where}: embed_pos.embedding_weight is missing, and learned positions need it")
     name = "hrm" if kind == "sapient-hrm" else "trm-mlp" if mixes_rows else "trm"
-    no_continue = kind == "trm" and bool(settings.known("no_ACT_continue", True))
+    no_continue = kind == "trm" and bool(known["no_ACT_continue"])
     layers = {level: _num_layers(tensors, level) for level in ("H_level", "L_level")}
     if kind == "trm":
         layers["H_level"] = layers["L_level"]
-    h_cycles, l_cycles = settings.take("h_cycles"), settings.take("l_cycles")
+    h_cycles, l_cycles = setting("h_cycles"), setting("l_cycles")
     content = {
         **ARCHITECTURES[name],
         "arch": name,
         "vocab_size": vocab_size,
-        "max_seq_len": prefix + seq_len,
+        "max_seq_len": prefix + _seq_len(length, prefix, sizes, where),
         "hidden_size": width,
         "intermediate_size": shape("L_level.layers.0.mlp.down_proj.weight")[1],
-        "num_heads": settings.take("num_heads"),
+        "num_heads": setting("num_heads"),
         "h_layers": layers["H_level"],
         "l_layers": layers["L_level"],
         "h_cycles": h_cycles,
         "l_cycles": l_cycles,
         "grad_calls": 2 if name == "hrm" else l_cycles + 1,
-        "halt_max_steps": settings.take("halt_max_steps"),
-        "norm_eps": settings.known("rms_norm_eps", 1e-5),
-        "rope_theta": settings.known("rope_theta", 10000.0),
+        "halt_max_steps": setting("halt_max_steps"),
+        "norm_eps": known["rms_norm_eps"],
+        "rope_theta": known["rope_theta"],
         "pos_encodings": positions,
         "causal": False,
         "embedding_scale": math.sqrt(width),
@@ -131,14 +123,7 @@ def core_of(
         "num_identifiers": num_identifiers,
         "identifier_width": identifier_width or None,
     }
-    return validated(CoreConfig, content, BundleError, f"the sizes of {where} do not fit together"), settings.assumed
-
-
-def _length(tensors: Mapping[str, Tensor], shape: Any, mixes_rows: bool) -> int | None:
-    """Positions of a row with its puzzle embedding, where the weights tell."""
-    if "embed_pos.embedding_weight" in tensors:
-        return int(shape("embed_pos.embedding_weight")[0])
-    return int(shape("L_level.layers.0.mlp_t.down_proj.weight")[0]) if mixes_rows else None
+    return validated(CoreConfig, content, BundleError, f"the sizes of {where} do not fit together"), assumed
 
 
 def _seq_len(length: int | None, prefix: int, sizes: SizesConfig, where: Path) -> int:

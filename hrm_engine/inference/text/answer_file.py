@@ -17,7 +17,7 @@ from typing import IO, Any
 from hrm_engine.errors import ConfigError
 from hrm_engine.inference.text.prompts import Prompt
 from hrm_engine.store.files import read_json, storage_error, write_json
-from hrm_engine.store.processes import is_alive, own_pid
+from hrm_engine.store.processes import is_alive
 
 _SCHEMA = 1
 _ANEW = "--overwrite begins anew"
@@ -67,7 +67,7 @@ class AnswerFile:
             self._file = self.part.open(self._mode, encoding="utf-8", newline="\n")
         except OSError as problem:
             raise storage_error(problem, self.part) from problem
-        write_json(self._record_file, {"schema_version": _SCHEMA, "writer": own_pid(), "settings": self._settings})
+        write_json(self._record_file, {"schema_version": _SCHEMA, "writer": os.getpid(), "settings": self._settings})
         return self._write
 
     def __exit__(
@@ -101,7 +101,7 @@ class AnswerFile:
         except ConfigError:
             return {}
         writer = record.get("writer")
-        if isinstance(writer, int) and writer != own_pid() and is_alive(writer):
+        if isinstance(writer, int) and writer != os.getpid() and is_alive(writer):
             raise ConfigError(f"--out: process {writer} is writing {self.part} now: wait until it ends, or stop it")
         return record
 
