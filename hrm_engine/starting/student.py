@@ -45,15 +45,19 @@ def student_source(source: Path | None, workspace: Workspace) -> Path | None:
     return folder.relative_to(workspace.root) if folder.is_relative_to(workspace.root) else folder
 
 
-def _student(source: Path | None, workspace: Workspace) -> tuple[Path, CoreConfig] | None:
-    """The bundle or checkpoint of ``--student-init`` and its network; None for a file, which has weights alone.
+def student_bundle(source: Path | None, workspace: Workspace) -> Path | None:
+    """The folder of a bundle or checkpoint that ``--student-init`` names; None for a file, which has weights alone.
 
     Raises BundleError where there is nothing.
     """
     if source is None or workspace.resolve(source).is_file():
         return None
-    folder = find_run(workspace.resolve(source), workspace)
-    return folder, read_core_config(folder, kind=TEXT.name, error=BundleError)
+    return find_run(workspace.resolve(source), workspace)
+
+
+def _student(source: Path | None, workspace: Workspace) -> tuple[Path, CoreConfig] | None:
+    folder = student_bundle(source, workspace)
+    return None if folder is None else (folder, read_core_config(folder, kind=TEXT.name, error=BundleError))
 
 
 def student_config(config: TextTrainConfig, workspace: Workspace) -> TextTrainConfig:
