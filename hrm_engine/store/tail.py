@@ -31,7 +31,6 @@ class LineTail:
         self.offset = 0
         self._first = b""
         self._last = b""
-        self._torn: tuple[int, bytes] | None = None
         self._in_overlong = False
 
     def begin(self, file: BinaryIO) -> bool:
@@ -54,8 +53,6 @@ class LineTail:
         """Yield blocks of whole lines up to the present end of the file. A block counts as consumed when the next one
         is asked for, so that a failure in between loses nothing."""
         end = file.seek(0, 2)
-        if self._torn is not None and self._torn == (end, _last_bytes(file, end)):
-            return  # nothing has come since a torn last line was seen
         while self.offset < end:
             file.seek(self.offset)
             data = file.read(min(self.block_bytes, end - self.offset))
@@ -63,9 +60,8 @@ class LineTail:
                 return
             if self._in_overlong:
                 cut = data.find(b"\n") + 1
-                if cut:
-                    self._in_overlong = False
-                    self.overlong_lines += 1
+                self._in_overlong = not cut
+                self.overlong_lines += bool(cut)
                 self._consume(data[:cut] if cut else data)
                 continue
             data = self._extend_to_newline(file, data, end)
@@ -75,7 +71,6 @@ class LineTail:
                 self._consume(data)
                 continue
             if cut == 0 and not _is_whole_row(data):
-                self._torn = (end, _last_bytes(file, end))
                 return
             lines = data[:cut] if cut else data
             yield lines.removeprefix(_BOM) if self.offset == 0 else lines
@@ -96,11 +91,6 @@ class LineTail:
             self._first += data[: _FINGERPRINT_BYTES - len(self._first)]
         self._last = (self._last + data[-_FINGERPRINT_BYTES:])[-_FINGERPRINT_BYTES:]
         self.offset += len(data)
-
-
-def _last_bytes(file: BinaryIO, end: int) -> bytes:
-    file.seek(max(0, end - _FINGERPRINT_BYTES))
-    return file.read(_FINGERPRINT_BYTES)
 
 
 def _is_whole_row(data: bytes) -> bool:

@@ -194,16 +194,8 @@ def import_(
     if settings.format == "hf":
         report = import_model(path, name=settings.name, workspace=workspace, command_line=sys.argv)
         return show_report(report, workspace, json=json)
-    checkpoint = import_checkpoint(
-        Path(path),
-        settings.format,
-        name=settings.name,
-        workspace=workspace,
-        data_path=settings.data_path,
-        model_config=settings.config_file,
-        sizes=settings.sizes,
-        command_line=sys.argv,
-    )
+    place, kind = Path(path), settings.format
+    checkpoint = import_checkpoint(place, kind, workspace=workspace, settings=settings, command_line=sys.argv)
     return show_report(checkpoint, workspace, json=json)
 
 
@@ -225,14 +217,7 @@ def export(
     if settings.format == "hf":
         report = export_folder(name, path, workspace=workspace, segments=settings.segments)
         return show_report(report, workspace, json=json)
-    checkpoint = export_checkpoint(
-        name,
-        settings.format,
-        path,
-        workspace=workspace,
-        forward_dtype=settings.forward_dtype,
-        is_compiled=settings.compiled,
-    )
+    checkpoint = export_checkpoint(name, settings.format, path, workspace=workspace, settings=settings)
     return show_report(checkpoint, workspace, json=json)
 
 

@@ -14,7 +14,6 @@ import yaml
 from torch import Tensor
 
 from hrm_engine.bundles.exchange.exporting import export_checkpoint, inexpressible
-from hrm_engine.bundles.exchange.importing import import_checkpoint
 from hrm_engine.bundles.exchange.names import FORMATS
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_puzzle_bundle
@@ -33,6 +32,7 @@ from tests.bundles.their_checkpoints import (
     NAMES,
     VOCAB,
     WIDTH,
+    import_as,
     own_bundle,
     save,
     their_tensors,
@@ -122,7 +122,7 @@ def test_a_checkpoint_becomes_a_bundle_with_equal_logits_and_comes_back(
     theirs = their_tensors(kind, **has)
     path = save(workspace.root / "theirs" / "step_120", theirs, prefix)
     (path.parent / "all_config.yaml").write_text(yaml.safe_dump({"arch": ARCH[kind], "lr": 1e-4}))
-    report = import_checkpoint(path, kind, name="solver", workspace=workspace, sizes=SizesConfig(seq_len=CELLS))
+    report = import_as(kind, path, workspace, name="solver", sizes=SizesConfig(seq_len=CELLS))
     assert report.assumed == "nothing"
     assert verify_bundle(report.bundle) == []
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_becomes_a_bundle_with_equal_logits_and_comes_back(
         assert torch.equal(again[full + key], tensor), key
 
     # what was exported is imported without a word about it
-    second = import_checkpoint(back, kind, name="again", workspace=workspace, sizes=SizesConfig(seq_len=CELLS))
+    second = import_as(kind, back, workspace, name="again", sizes=SizesConfig(seq_len=CELLS))
     assert second.assumed == "nothing"
     first, other = (json.loads((p / "config.json").read_text()) for p in (report.bundle, second.bundle))
     assert first == other
@@ -218,7 +218,7 @@ def test_a_dataset_tells_boards_names_and_length(workspace: Workspace) -> None:
     path = save(workspace.root / "checkpoint", their_tensors("trm"))
     data = make_dataset(workspace.root / "data")
     sizes = SizesConfig(num_heads=HEADS, puzzle_tokens=4)
-    report = import_checkpoint(path, "trm", name="a", workspace=workspace, data_path=data, sizes=sizes)
+    report = import_as("trm", path, workspace, name="a", data_path=data, sizes=sizes)
     loaded = load_puzzle_bundle("a", device="cpu", workspace=workspace)
     assert (loaded.card.puzzle, loaded.card.height, loaded.config.max_seq_len) == ("maze", 3, CELLS + 4)
     assert loaded.card.identifiers == tuple(f"puzzle {n}" for n in range(NAMES))
@@ -229,11 +229,11 @@ def test_a_dataset_tells_boards_names_and_length(workspace: Workspace) -> None:
     ):
         other = make_dataset(workspace.root / f"other-{number}", **wrong)
         with pytest.raises(BundleError, match=words):
-            import_checkpoint(path, "trm", name="b", workspace=workspace, data_path=other, sizes=sizes)
+            import_as("trm", path, workspace, name="b", data_path=other, sizes=sizes)
     with pytest.raises(DataError, match="no dataset"):
-        import_checkpoint(path, "trm", name="b", workspace=workspace, data_path=Path("nowhere"))
+        import_as("trm", path, workspace, name="b", data_path=Path("nowhere"))
     with pytest.raises(ConfigError, match=r"--seq-len 8.*have 9 cells"):
-        import_checkpoint(path, "trm", name="b", workspace=workspace, data_path=data, sizes=SizesConfig(seq_len=8))
+        import_as("trm", path, workspace, name="b", data_path=data, sizes=SizesConfig(seq_len=8))
     assert [info.name for info in list_bundles(workspace)] == ["a"]
 
 

@@ -11,11 +11,10 @@ import pytest
 import torch
 import yaml
 
-from hrm_engine.bundles.exchange.importing import import_checkpoint
 from hrm_engine.errors import BundleError
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
-from tests.bundles.their_checkpoints import ARCH, SIZES, WIDTH, own_bundle, save, their_tensors, workspace
+from tests.bundles.their_checkpoints import ARCH, SIZES, WIDTH, import_as, own_bundle, save, their_tensors, workspace
 
 __all__ = ["workspace"]
 
@@ -55,7 +54,7 @@ def test_weights_that_do_not_fit_are_named(workspace: Workspace, name: str) -> N
     damage(tensors)
     path = save(workspace.root / "checkpoint", tensors)
     with pytest.raises(BundleError, match=words) as raised:
-        import_checkpoint(path, "sapient-hrm", name="x", workspace=workspace, sizes=SIZES)
+        import_as("sapient-hrm", path, workspace, name="x", sizes=SIZES)
     assert str(path) in str(raised.value)
     assert not workspace.runs.exists() or not list(workspace.runs.iterdir())
 
@@ -73,7 +72,7 @@ def test_nothing_in_a_file_is_executed(workspace: Workspace, monkeypatch: pytest
     for content in (lambda: torch.save({"embed": Runs()}, path), lambda: path.write_bytes(pickle.dumps(Runs()))):
         content()
         with pytest.raises(BundleError, match="holds more than weights, or is damaged.*can run programs"):
-            import_checkpoint(path, "trm", name="x", workspace=workspace, sizes=SIZES)
+            import_as("trm", path, workspace, name="x", sizes=SIZES)
         assert not (workspace.root / "ran").exists()
 
 
@@ -89,7 +88,7 @@ def test_other_files_are_refused(workspace: Workspace, content: bytes, words: st
     path = workspace.root / "file"
     path.write_bytes(content)
     with pytest.raises(BundleError, match=words):
-        import_checkpoint(path, "trm", name="x", workspace=workspace, sizes=SIZES)
+        import_as("trm", path, workspace, name="x", sizes=SIZES)
 
 
 def test_a_cut_off_checkpoint_is_refused(workspace: Workspace) -> None:
@@ -98,7 +97,7 @@ def test_a_cut_off_checkpoint_is_refused(workspace: Workspace) -> None:
     for size in (10, len(whole) // 2, len(whole) - 10):
         path.write_bytes(whole[:size])
         with pytest.raises(BundleError, match="checkpoint"):
-            import_checkpoint(path, "trm", name="x", workspace=workspace, sizes=SIZES)
+            import_as("trm", path, workspace, name="x", sizes=SIZES)
 
 
 def test_what_the_command_line_says_of_bad_input(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from hrm_engine.bundles.exchange.importing import ImportReport, import_checkpoint
+from hrm_engine.bundles.exchange.names import Format
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.config import PuzzleNetworkConfig, resolve_puzzle_core
-from hrm_engine.config.exchange import SizesConfig
+from hrm_engine.config.exchange import ImportConfig, SizesConfig
 from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.paths import Workspace
@@ -99,3 +101,9 @@ def own_bundle(workspace: Workspace, name: str = "own", **chosen: Any) -> Path:
     files = write_model(folder, PUZZLE.name, config, core.state_dict(), card)
     seal_bundle(folder, PUZZLE.name, files, {"step": 1})
     return folder
+
+
+def import_as(kind: Format, path: Path, workspace: Workspace, **settings: Any) -> ImportReport:
+    """Import a checkpoint of this format with such settings."""
+    chosen = ImportConfig(format=kind, **settings)
+    return import_checkpoint(path, kind, workspace=workspace, settings=chosen)

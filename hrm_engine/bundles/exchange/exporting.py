@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -16,10 +16,9 @@ from hrm_engine.bundles.exchange.sizes import expansion_of
 from hrm_engine.bundles.load import load_puzzle_bundle
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.config import ARCHITECTURES, CoreConfig
+from hrm_engine.config.exchange import ExportConfig
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.store.paths import Workspace
-
-ForwardDtype = Literal["bfloat16", "float16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -32,21 +31,11 @@ class ExportReport:
 
 
 def export_checkpoint(
-    bundle: str | Path,
-    kind: Format,
-    path: Path,
-    *,
-    workspace: Workspace,
-    forward_dtype: ForwardDtype | None = None,
-    is_compiled: bool | None = None,
+    bundle: str | Path, kind: Format, path: Path, *, workspace: Workspace, settings: ExportConfig | None = None
 ) -> ExportReport:
     """Write a bundle's weights as a checkpoint, and beside it an ``all_config.yaml`` with the section ``arch``.
 
-    Args:
-        forward_dtype: what theirs will compute in; the initial states are stored in it, the weights as they are.
-            Default: as it was when the bundle was imported, else bfloat16, theirs.
-        is_compiled: names as a compiled network has them, which is what theirs load. Default: as it was when the bundle
-            was imported, else true.
+    The initial states are stored in ``forward_dtype``, the weights as they are.
 
     Raises:
         BundleError: no such bundle, damaged, of another kind, or a network that the format cannot express; it says
@@ -60,8 +49,9 @@ def export_checkpoint(
         raise BundleError(f"{loaded.path} cannot be written as --format {kind}: {'; '.join(problems)}")
     origin = loaded.metadata.get("imported")
     origin = origin if isinstance(origin, dict) else {}
-    dtype = forward_dtype or origin.get("forward_dtype") or "bfloat16"
-    compiled = origin.get("is_compiled", True) if is_compiled is None else is_compiled
+    settings = settings or ExportConfig(format=kind)
+    dtype = settings.forward_dtype or origin.get("forward_dtype") or "bfloat16"
+    compiled = origin.get("is_compiled", True) if settings.compiled is None else settings.compiled
     has_unused = (loaded.path / f"{UNUSED_STEM}.safetensors").is_file()
     unused = load_tensors(loaded.path, UNUSED_STEM) if has_unused else {}
     tensors = theirs_of(loaded.model.state_dict(), loaded.config, kind, unused)

@@ -16,7 +16,7 @@ from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.bundles.save import write_history, write_model
 from hrm_engine.bundles.weights import check_finite, check_shapes, save_tensors
 from hrm_engine.config import CoreConfig
-from hrm_engine.config.exchange import SizesConfig
+from hrm_engine.config.exchange import ImportConfig
 from hrm_engine.config.kinds import PUZZLE
 from hrm_engine.data.puzzles.description import INFO_FILE, SPLITS, DatasetInfo, derived_about
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
@@ -41,35 +41,24 @@ class ImportReport:
 
 
 def import_checkpoint(
-    path: Path,
-    kind: Format,
-    *,
-    name: str,
-    workspace: Workspace,
-    data_path: Path | None = None,
-    model_config: Path | None = None,
-    sizes: SizesConfig | None = None,
-    command_line: list[str] | None = None,
+    path: Path, kind: Format, *, workspace: Workspace, settings: ImportConfig, command_line: list[str] | None = None
 ) -> ImportReport:
     """Write the bundle ``artifacts/runs/NAME`` from a checkpoint.
 
-    Args:
-        data_path: the dataset it was trained on; says what its boards are and how its identifiers are called.
-        model_config: an ``all_config.yaml``; by default the one beside the checkpoint, if there is one.
-        sizes: what a user says about the network; it goes before the configuration.
+    Its dataset says what its boards are and how its identifiers are called; the sizes go before its configuration.
 
     Raises:
         BundleError: the checkpoint, its configuration or its sizes are not what the format says; weights are missing
             or too many (all are named), or not finite. ConfigError: the name is taken or not allowed.
         DataError: no such dataset. StorageError: cannot write.
     """
-    sizes = sizes or SizesConfig()
-    target = free_folder(workspace.runs, name, "--name")
+    sizes = settings.sizes
+    target = free_folder(workspace.runs, settings.name, "--name")
     path = workspace.resolve(path)
     tensors, prefix = read_checkpoint(path)
-    beside = path.with_name(CONFIG_FILE) if model_config is None else workspace.resolve(model_config)
-    arch = read_arch(beside, kind) if model_config is not None or beside.is_file() else {}
-    dataset = None if data_path is None else _open(workspace.resolve(data_path))
+    config_file = workspace.resolve(settings.config_file or path.with_name(CONFIG_FILE))
+    arch = read_arch(config_file, kind) if settings.config_file is not None or config_file.is_file() else {}
+    dataset = None if settings.data_path is None else _open(workspace.resolve(settings.data_path))
     if dataset is not None:
         if sizes.seq_len not in (None, dataset.info.seq_len):
             raise ConfigError(
