@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from hrm_engine.bundles.core_config import attached_experts, read_config, read_core_config, read_kind
-from hrm_engine.bundles.experts import expert_shapes
 from hrm_engine.bundles.puzzle_card import PuzzleCard
-from hrm_engine.bundles.weights import check_shapes, tensor_shapes
+from hrm_engine.bundles.weights import check_shapes, expert_shapes, tensor_shapes
 from hrm_engine.config import ExpertConfig, kinds
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import BundleError, HRMError

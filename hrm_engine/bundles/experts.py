@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hrm_engine.bundles.child import Parent, load_parent, write_child
+from hrm_engine.bundles.weights import expert_shapes
 from hrm_engine.config import CoreConfig
 from hrm_engine.config.base import validated
 from hrm_engine.errors import BundleError, ConfigError, RegistryError
@@ -118,11 +119,6 @@ def detach_expert(
         if entry is not gone
     ]
     return write_child(parent, config, tensors, kept, f"-without-{expert_id}", name, workspace)
-
-
-def expert_shapes(width: int, inner: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors of an expert."""
-    return {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}
 
 
 def _load_expert(registry: ExpertRegistry, expert_id: str) -> tuple[dict[str, Tensor], str, str | None]:

@@ -138,3 +138,8 @@ def _reading(path: Path, error: type[HRMError]) -> Iterator[None]:
 
 def _is_plain_name(name: object) -> bool:
     return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
+
+
+def expert_shapes(width: int, inner: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of an expert."""
+    return {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner), "router": (width,)}

@@ -93,7 +93,7 @@ def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> Sta
     folder, messages = _folder(model, workspace)
     if folder.is_dir() and not (folder / "config.json").is_file():
         return StartingPoint(Tokenizer.load(folder), None, None, [f"{folder}: tokenizer only, embeddings start fresh"])
-    if folder.is_dir() and "kind" in read_json(folder / "config.json", ConfigError):
+    if folder.is_dir() and _is_bundle(folder, model):
         return StartingPoint(Tokenizer.load(folder), None, None, [f"tokenizer of the bundle {folder}"])
     tokenizer, network, absent = _load(str(folder) if folder.is_dir() else model)
     hub_embeddings, hub_head = _embeddings(network, absent, model)
@@ -120,6 +120,13 @@ def load_network(model: str, workspace: Workspace) -> tuple[Any, Tokenizer, Path
     if absent:
         raise ConfigError(f"--model {model}: its weights hold no {', no '.join(absent[:4])}: it is not a whole model")
     return network, tokenizer, folder if folder.is_dir() else None, messages
+
+
+def _is_bundle(folder: Path, model: str) -> bool:
+    try:
+        return "kind" in read_json(folder / "config.json", ConfigError)
+    except ConfigError as error:
+        raise ConfigError(f"--model {model}: {error}") from error
 
 
 def _folder(model: str, workspace: Workspace) -> tuple[Path, list[str]]:

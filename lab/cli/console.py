@@ -30,7 +30,8 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     # In a kernel as in a pipe: plain lines on stdout, where 'lab run' hears them. It asks for colours and HTML itself.
-    plain = False if "ipykernel" in sys.modules else None
+    ipython = sys.modules.get("IPython")
+    plain = False if ipython is not None and ipython.get_ipython() is not None else None
     return Console(
         stderr=stderr,
         markup=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dashboard.charts import evaluation, style, system, training
+from dashboard.charts import evaluation, style, training
 from dashboard.queries.metrics import RunMetrics
 from dashboard.queries.smoothing import smoothed
 from tests.dashboard.run_folders import UNIGRAM_LOSS, append_timed, events
@@ -111,10 +111,10 @@ def test_gain_of_further_segments_begins_at_zero(metrics: RunMetrics) -> None:
 
 def test_bytes_get_the_unit_of_the_largest(metrics: RunMetrics) -> None:
     frame = metrics.system()
-    disk = system.sizes(frame, {"disk_free_bytes": "free"}, "free space")
+    disk = training.sizes(frame, {"disk_free_bytes": "free"}, "free space")
     assert disk.layout.yaxis.title.text == "free space (GB)"
     assert disk.data[-1].y[0] == pytest.approx(412)
-    shares = system.shares(frame, {"cpu_percent": "CPU", "gpu_percent": "GPU"})
+    shares = training.shares(frame, {"cpu_percent": "CPU", "gpu_percent": "GPU"})
     assert tuple(shares.layout.yaxis.range) == (0, 102)
 
 

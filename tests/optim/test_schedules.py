@@ -79,7 +79,8 @@ def test_gradient_calls_grow_from_two_by_one(full: int, total: int, share: float
     if share * total >= 1:
         assert calls(1) == 2
     if share * total >= full - 2:  # at least a step for each number
-        assert calls(step + 1) - calls(step) <= 1
+        # a warm-up that ends between two steps has a shorter last part, which no step may fall into
+        assert calls(step + 1) - calls(step) <= (1 if step + 1 <= share * total else 2)
 
 
 def test_gradient_calls_by_hand() -> None:
