@@ -201,26 +201,26 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help=f"default: {BATCH}, on a GPU {GPU_BATCH}")
     parser.add_argument("--threads", type=int, default=NUM_THREADS, help=f"of the CPU (default: {NUM_THREADS})")
     parser.add_argument("--forms", choices=FORMS, default="both", help="compiling takes minutes (default: both)")
-    asked = parser.parse_args()
-    device, _ = choose_device(asked.device, strict=asked.device != "auto")
+    options = parser.parse_args()
+    device, _ = choose_device(options.device, strict=options.device != "auto")
     best = compute_dtype(device)
-    dtype = best if asked.dtype is None else DTYPES[asked.dtype]
+    dtype = best if options.dtype is None else DTYPES[options.dtype]
     if dtype == torch.bfloat16 and best != dtype:
         parser.error("--dtype bf16: the hardware has no bf16 arithmetic, a step would take minutes")
-    if asked.dtype is None:
+    if options.dtype is None:
         print(f"computing in {dtype_name(dtype)}: the hardware has {'' if best == torch.bfloat16 else 'no '}bf16\n")
-    if asked.peer is not None and not (asked.peer / "models" / "hrm" / "hrm_act_v1.py").is_file():
-        parser.error(f"--peer {asked.peer}: no models/hrm/hrm_act_v1.py there; give the root of a clone")
+    if options.peer is not None and not (options.peer / "models" / "hrm" / "hrm_act_v1.py").is_file():
+        parser.error(f"--peer {options.peer}: no models/hrm/hrm_act_v1.py there; give the root of a clone")
     print(f"{describe(device)}, torch {torch.__version__}\n")
     print(
         report(
             device,
-            peer=asked.peer,
-            repeats=asked.repeats,
+            peer=options.peer,
+            repeats=options.repeats,
             dtype=dtype,
-            compiled=FORMS[asked.forms],
-            batch_size=asked.batch_size,
-            num_threads=asked.threads,
+            compiled=FORMS[options.forms],
+            batch_size=options.batch_size,
+            num_threads=options.threads,
         )
     )
 

@@ -42,9 +42,9 @@ class Stepper:
         """One step: ``wall_s``, ``cpu_s`` of all threads, and what the step itself tells."""
         wait(self.device)
         wall, cpu = time.perf_counter(), time.process_time()
-        told = self.step()
+        report = self.step()
         wait(self.device)
-        return {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, **told}
+        return {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, **report}
 
 
 @contextmanager

@@ -54,8 +54,8 @@ def points(bundle: PuzzleBundle, rows: Any, *, depths: tuple[int, ...], starts: 
     most = bundle.config.halt_max_steps
 
     def measured(family: str, name: str, **how: Any) -> Point:
-        found = solve(bundle, inputs, identifiers=identifiers, **how)
-        return _point(family, name, found, labels)
+        solutions = solve(bundle, inputs, identifiers=identifiers, **how)
+        return _point(family, name, solutions, labels)
 
     for depth in depths:
         yield measured("all segments", f"{depth} segments", segments=depth, halting=False)
@@ -76,21 +76,21 @@ def restarts(bundle: PuzzleBundle, rows: Any) -> str:
     inputs, _, identifiers = rows
     lines = []
     for starts_from in _ways(bundle):
-        found = solve(bundle, inputs, identifiers=identifiers, starts_from=starts_from, until_valid=RESTARTS)
-        assert found.is_valid is not None
-        alone = found.is_valid & ~found.solved_by_verifier
-        spent = (found.segments + found.restart_segments).mean()
-        lines.append([starts_from, _percent(alone.mean()), _percent(found.is_valid.mean()), f"{spent:.1f}"])
+        solutions = solve(bundle, inputs, identifiers=identifiers, starts_from=starts_from, until_valid=RESTARTS)
+        assert solutions.is_valid is not None
+        alone = solutions.is_valid & ~solutions.solved_by_verifier
+        spent = (solutions.segments + solutions.restart_segments).mean()
+        lines.append([starts_from, _percent(alone.mean()), _percent(solutions.is_valid.mean()), f"{spent:.1f}"])
     return f"Valid answers with up to {RESTARTS} restarts\n\n" + table(
         ["restarts from", "before", "with the verifier", "segments"], lines
     )
 
 
-def figure(found: list[Point], title: str) -> go.Figure:
+def figure(measured: list[Point], title: str) -> go.Figure:
     """Exact accuracy against FLOPs for each puzzle, a line for each family."""
     drawn = go.Figure()
-    for family in dict.fromkeys(point.family for point in found):
-        line = [point for point in found if point.family == family]
+    for family in dict.fromkeys(point.family for point in measured):
+        line = [point for point in measured if point.family == family]
         drawn.add_scatter(
             x=[point.flops for point in line],
             y=[100 * point.exact for point in line],
@@ -113,17 +113,17 @@ def main() -> None:
     parser.add_argument("--starts", type=int, nargs="+", default=list(STARTS))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--figure", type=Path)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     keep_freed_memory()
     workspace = Workspace.find()
-    bundle = load_puzzle_bundle(asked.bundle, device=asked.device, workspace=workspace)
-    dataset = open_dataset(workspace.resolve(asked.data), "test")
-    rows = _rows(bundle, dataset, asked.rows)
+    bundle = load_puzzle_bundle(options.bundle, device=options.device, workspace=workspace)
+    dataset = open_dataset(workspace.resolve(options.data), "test")
+    rows = _rows(bundle, dataset, options.rows)
     title = f"{bundle.path.name}, {len(rows[0])} rows of {dataset.folder.name}"
     print(f"# {title}\n\n{describe(bundle.model.lm_head.weight.device)}, torch {torch.__version__}\n", flush=True)
-    found = []
-    for point in points(bundle, rows, depths=tuple(asked.depths), starts=tuple(asked.starts)):
-        found.append(point)
+    measured = []
+    for point in points(bundle, rows, depths=tuple(options.depths), starts=tuple(options.starts)):
+        measured.append(point)
         print(f"<!-- {point.family}: {point.name}: {_percent(point.exact)} -->", flush=True)
     lines = [
         [
@@ -134,14 +134,14 @@ def main() -> None:
             f"{point.segments:.1f}",
             f"{point.flops / 1e9:.3g}",
         ]
-        for point in found
+        for point in measured
     ]
     print(table(["family", "effort", "exact", "valid", "segments", "GFLOP a puzzle"], lines))
     if bundle.card.board.has_rules:
         print(restarts(bundle, rows))
-    if asked.figure is not None:
-        figure(found, title).write_html(asked.figure, include_plotlyjs="cdn")
-        print(f"figure: {asked.figure}")
+    if options.figure is not None:
+        figure(measured, title).write_html(options.figure, include_plotlyjs="cdn")
+        print(f"figure: {options.figure}")
 
 
 def _ways(bundle: PuzzleBundle) -> tuple[str, ...]:
@@ -159,10 +159,10 @@ def _rows(bundle: PuzzleBundle, dataset: PuzzleDataset, count: int) -> tuple[Any
     return np.stack(inputs), np.stack(labels), np.array(identifiers)
 
 
-def _point(family: str, name: str, found: Solutions, labels: Any) -> Point:
-    exact = float((found.answers == labels).all(1).mean())
-    valid = None if found.is_valid is None else float(found.is_valid.mean())
-    return Point(family, name, exact, valid, float(found.segments.mean()), found.flops / len(labels))
+def _point(family: str, name: str, solutions: Solutions, labels: Any) -> Point:
+    exact = float((solutions.answers == labels).all(1).mean())
+    valid = None if solutions.is_valid is None else float(solutions.is_valid.mean())
+    return Point(family, name, exact, valid, float(solutions.segments.mean()), solutions.flops / len(labels))
 
 
 def _percent(share: float) -> str:

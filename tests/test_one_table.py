@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
+from typing import Any
+
+import pytest
 
 import hrm_engine.config
 import hrm_engine.training.tasks
-from hrm_engine.config import Config, kinds
+from hrm_engine.config import Config, PuzzleTrainConfig, kinds
 from hrm_engine.training.task import Task
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +52,10 @@ def literals(node: ast.AST) -> set[object]:
         for part in (each.elts if isinstance(each, ast.Tuple | ast.List | ast.Set) else [each])
     ]
     return {part.value for part in parts if isinstance(part, ast.Constant)}
+
+
+class Unregistered(PuzzleTrainConfig):
+    kind = "unregistered"
 
 
 def test_no_switch_on_the_type_of_a_config_a_task_or_a_core() -> None:
@@ -94,3 +102,17 @@ def test_every_row_of_the_table_is_whole() -> None:
         if kind.check is not None:
             module, check = kind.check.split(":")
             assert callable(getattr(import_module(module), check))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"task": "somewhere:Else"}, "'puzzle' is registered already, with the task hrm_engine.training.tasks.puzzle"),
+        ({"config": Unregistered, "command": "actv1"}, "lab train actv1 trains the kind 'actv1' already"),
+    ],
+)
+def test_a_name_or_a_command_that_is_taken_is_refused(changes: dict[str, Any], match: str) -> None:
+    before = kinds.table()
+    with pytest.raises(ValueError, match=match):
+        kinds.register(replace(kinds.PUZZLE, **changes))
+    assert kinds.table() == before

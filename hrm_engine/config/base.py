@@ -238,8 +238,7 @@ def presets_of(model: type[Config] | None) -> list[str]:
 
 def is_preset_for(model: type[Config], preset: Mapping[str, Any]) -> bool:
     """Whether a preset is for this training configuration, or one that it is a special case of."""
-    kinds = {base.kind for base in model.__mro__ if issubclass(base, Config) and base.kind}
-    return preset.get("kind", model.kind) in kinds | {model.kind}
+    return preset.get("kind", model.kind) in {base.kind for base in model.__mro__ if issubclass(base, Config)}
 
 
 def build_config(

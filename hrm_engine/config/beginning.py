@@ -1,4 +1,4 @@
-"""How a session of training begins, beside its settings."""
+"""What stands beside the settings of a training: how its session begins, and how it is estimated before."""
 
 from __future__ import annotations
 

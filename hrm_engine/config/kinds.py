@@ -157,9 +157,12 @@ _LOADED: set[str] = set()
 
 def register(kind: Kind) -> None:
     """Add a row. Raises ValueError where its name or its command is that of another one."""
-    taken = _TABLE.get(kind.name)
-    if taken is not None and taken.task != kind.task:
-        raise ValueError(f"the kind {kind.name!r} is registered already, with the task {taken.task}")
+    for other in _TABLE.values():
+        if other.name == kind.name and other.task != kind.task:
+            raise ValueError(f"the kind {kind.name!r} is registered already, with the task {other.task}")
+        starts_both = other.name != kind.name and other.chosen_by == kind.chosen_by
+        if starts_both and other.command_line == kind.command_line:
+            raise ValueError(f"{kind.command_line} trains the kind {other.name!r} already: give {kind.name!r} another")
     _TABLE[kind.name] = kind
 
 

@@ -103,8 +103,8 @@ def plan_attention(
         visible = same if visible is None else visible & same
     blocks = None
     if device.type == "cpu" and dtype == torch.bfloat16 and num_queries == num_keys > 1 and prefix is None:
-        spans = _spans(documents, num_keys, window, causal=causal)
-        if spans is not None and native.load() is None:
+        spans = _spans(documents, num_keys, window, causal=causal) if native.load() is None else None
+        if spans is not None:
             return AttentionPlan(visible, is_causal, None, spans=spans)
     if device.type == "cpu":
         reach = 0 if prefix is None else int((prefix.any(0) * (keys + 1)).max())

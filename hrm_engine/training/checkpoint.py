@@ -102,7 +102,7 @@ def environment_changes(then: dict[str, Any], device: torch.device) -> list[str]
     """One warning for each difference that can change the last bits of the result."""
     now = environment(device)
     return [
-        f"{name} was {then.get(name)} before and is {value} now: the continuation may differ in the last bits"
+        f"{name} was {then.get(name, False)} before and is {value} now: the continuation may differ in the last bits"
         for name, value in now.items()
         if then.get(name, False) != value
     ]

@@ -72,10 +72,10 @@ def examine() -> Iterator[Check]:
 
 
 def _python() -> Check:
-    found = f"{platform.python_version()} at {sys.executable}"
+    version = f"{platform.python_version()} at {sys.executable}"
     if sys.version_info < OLDEST_PYTHON:
-        return Check("python", "problem", found, "HRM Lab needs Python 3.11 or newer: make a new .venv with one")
-    return Check("python", "ok", found)
+        return Check("python", "problem", version, "HRM Lab needs Python 3.11 or newer: make a new .venv with one")
+    return Check("python", "ok", version)
 
 
 def _packages() -> Iterator[Check]:
@@ -139,9 +139,9 @@ def _eight_bit() -> Check:
 
 def _browser() -> Check:
     named = os.environ.get("CHROMIUM")
-    found = named if named and Path(named).is_file() else next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found:
-        return Check("chromium", "ok", found)
+    browser = named if named and Path(named).is_file() else next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser:
+        return Check("chromium", "ok", browser)
     advice = "only for the browser tests of 'make test'; it installs one on Debian, or name one in CHROMIUM"
     return Check("chromium", "note", "not found", advice)
 

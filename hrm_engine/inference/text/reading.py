@@ -44,8 +44,8 @@ def held_out_documents(bundle: Bundle, file: Path | None, workspace: Workspace) 
     if file is not None:
         return read_documents(workspace.resolve(file)).documents, str(file)
     saved = bundle.path / ARGS_FILE
-    told = read_json(saved).get("parameters") or {} if saved.is_file() else {}
-    data, eval_file = told.get("data"), told.get("evaluation", {}).get("eval_file")
+    settings = read_json(saved).get("parameters") or {} if saved.is_file() else {}
+    data, eval_file = settings.get("data"), settings.get("evaluation", {}).get("eval_file")
     if data is None:
         raise ConfigError(f"{bundle.path} does not say what it was trained on: name a text with --dataset-file")
     source = Path(eval_file or data["dataset_file"])
@@ -128,5 +128,5 @@ def read_tokens(bundle: Bundle, text: str, *, halt_threshold: float = 0.5) -> li
     pieces = tokenizer.stream_decoder()
     texts = [pieces.push(token) for token in ids]
     texts[-1] += pieces.finish()
-    told = (texts, depths[0].tolist(), losses(carry).tolist(), torch.stack(by_segment, 1).tolist())
-    return [ReadToken(*read) for read in zip(*told, strict=True)]
+    columns = (texts, depths[0].tolist(), losses(carry).tolist(), torch.stack(by_segment, 1).tolist())
+    return [ReadToken(*read) for read in zip(*columns, strict=True)]

@@ -71,7 +71,7 @@ class TextRow:
         self.depths.append(depth)
         self._read.append(self._pieces.push(token))
         self._shown.append(self._finder.push(self._read[-1]))
-        if self._finder.found:
+        if self._finder.has_ended:
             self._end("stop_string")
         elif len(self.depths) == self.limit:
             self._end(self._at_limit)
@@ -117,7 +117,7 @@ class TextRow:
             if self._read:
                 self._read[-1] += tail
             self._shown.append(self._finder.push(tail))
-            if self._finder.found:
+            if self._finder.has_ended:
                 reason = "stop_string"
             self._shown.append(self._finder.rest())
         self.finish_reason = reason

@@ -15,14 +15,14 @@ class StopFinder:
     def __init__(self, strings: Sequence[str]) -> None:
         self._strings = strings
         self._held = ""
-        self.found = False
+        self.has_ended = False
 
     def push(self, piece: str) -> str:
         """What can be shown after this piece."""
         text = self._held + piece
         places = [(at + len(string), at) for string in self._strings if (at := text.find(string)) >= 0]
         if places:
-            self.found, self._held = True, ""
+            self.has_ended, self._held = True, ""
             return text[: min(places)[1]]
         shown = len(text) - max((_overlap(text, string) for string in self._strings), default=0)
         self._held = text[shown:]

@@ -28,11 +28,11 @@ def by_definition(text: str, strings: list[str]) -> tuple[str, bool]:
 def test_the_end_does_not_depend_on_the_pieces(strings: list[str], pieces: list[str]) -> None:
     finder, shown = StopFinder(strings), ""
     for piece in pieces:
-        if finder.found:
+        if finder.has_ended:
             break
         shown += finder.push(piece)
     shown += finder.rest()
-    assert (shown, finder.found) == by_definition("".join(pieces), strings)
+    assert (shown, finder.has_ended) == by_definition("".join(pieces), strings)
 
 
 @settings(deadline=None)
@@ -40,7 +40,7 @@ def test_the_end_does_not_depend_on_the_pieces(strings: list[str], pieces: list[
 def test_only_the_beginning_of_a_stop_string_is_held_back(strings: list[str], text: str) -> None:
     finder = StopFinder(strings)
     shown = finder.push(text)
-    if not finder.found:
+    if not finder.has_ended:
         held = text[len(shown) :]
         assert not held or any(string.startswith(held) and string != held for string in strings)
         assert finder.rest() == held
