@@ -18,18 +18,9 @@ def main() -> None:
     """Draw the frame around every page, and the page that the address names."""
     st.set_page_config(page_title="HRM Lab", layout="wide", initial_sidebar_state="collapsed")
     house_style()
-    page = st.navigation(
-        [
-            st.Page("app_pages/runs.py", title="Runs", default=True),
-            st.Page("app_pages/run.py", title="Run", url_path="run"),
-            st.Page("app_pages/puzzles.py", title="Puzzles", url_path="puzzles"),
-            st.Page("app_pages/playground.py", title="Playground", url_path="playground"),
-            st.Page("app_pages/experts.py", title="Experts", url_path="experts"),
-            st.Page("app_pages/goals.py", title="Goals", url_path="goals"),
-            st.Page("app_pages/disk.py", title="Disk", url_path="disk"),
-        ],
-        position="top",
-    )
+    names = ("run", "puzzles", "playground", "experts", "goals", "disk")
+    others = [st.Page(f"app_pages/{name}.py", title=name.capitalize(), url_path=name) for name in names]
+    page = st.navigation([st.Page("app_pages/runs.py", title="Runs", default=True), *others], position="top")
     try:
         # Someone may have called streamlit by hand with another address; that must not lay the workspace open either.
         check_address(st.get_option("server.address") or "0.0.0.0")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import streamlit as st
 
 from dashboard.app_pages.parts import plain
+from dashboard.charts.puzzles import maze_board
 from dashboard.charts.style import CONFIG
-from dashboard.charts.thinking import maze_board
 from dashboard.formats import count
 from dashboard.queries.bundles import Solver, TestSplit
 from dashboard.resources import test_puzzles
 from hrm_engine.errors import DataError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from hrm_engine.data.puzzles.board import Puzzle
 
 TEST, TEXT, GRID, DRAWING = "Test puzzle", "Text", "Grid", "Drawing"
@@ -26,11 +26,7 @@ BRUSHES = {"Wall": 1, "Free": 2, "Start": 3, "Goal": 4}
 
 
 def chosen_puzzle(solver: Solver) -> Puzzle:
-    """The puzzle that the controls describe.
-
-    Raises:
-        DataError: this solver cannot take it; the sentence says what to change.
-    """
+    """The puzzle that the controls describe. Raises DataError: this solver cannot take it."""
     board = solver.board
     ways = (TEST, TEXT, DRAWING if board.cell_names else GRID) if board.hint else (TEST,)
     way = TEST
@@ -70,7 +66,9 @@ def from_test_split(solver: Solver, others: tuple[str, ...]) -> Puzzle:
     last = split.num_rows - 1
     key = f"number {solver.id}"
     if key not in st.session_state:
-        st.session_state[key] = _number(st.query_params.get("puzzle", ""), last)
+        linked = st.query_params.get("puzzle", "")
+        is_number = linked.isascii() and linked.isdecimal() and len(linked) < 10 and int(linked) <= last
+        st.session_state[key] = int(linked) if is_number else 0
     st.session_state[key] = min(st.session_state[key], last)  # the dataset may have been built again, smaller
     number = st.number_input(f"Number, 0 to {count(last)}", 0, last, key=key, step=1)
     st.query_params["puzzle"] = str(number)
@@ -110,7 +108,6 @@ def from_text(solver: Solver) -> Puzzle:
 
 def from_grid(solver: Solver) -> Puzzle:
     """A Sudoku filled in cell by cell."""
-    import pandas as pd
 
     begun = st.session_state.get(f"begun {solver.id}")
     side = solver.height
@@ -131,8 +128,6 @@ def from_grid(solver: Solver) -> Puzzle:
 
 def from_drawing(solver: Solver) -> Puzzle:
     """A maze painted with clicks."""
-    import numpy as np
-
     from hrm_engine.data.puzzles.maze.board import FREE, GOAL, START, WALL, check_maze
 
     key = f"drawn {solver.id}"
@@ -164,8 +159,6 @@ def from_drawing(solver: Solver) -> Puzzle:
 
 def paint(solver: Solver, key: str, brush: str) -> None:
     """Put the brush's token into the cells that were clicked; a start or goal moves there from where it was."""
-    import numpy as np
-
     event: Any = st.session_state.get(key)
     cells = [int(place) for place in event["selection"]["point_indices"]] if event else []
     tokens = np.array(st.session_state[f"drawn {solver.id}"])
@@ -179,8 +172,3 @@ def paint(solver: Solver, key: str, brush: str) -> None:
     tokens[cells] = token
     st.session_state[f"drawn {solver.id}"] = tokens
     st.session_state[f"turn {solver.id}"] += 1
-
-
-def _number(text: str, last: int) -> int:
-    """A number from a link; 0 for anything that is none or out of range."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= last else 0

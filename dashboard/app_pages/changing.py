@@ -21,7 +21,7 @@ WATCH_S = 3.0
 OPEN_ICON = ":material/arrow_forward:"
 """Of links from something listed to its page."""
 _TOGGLE_PIXELS = 112
-_ASKED, _DONE, _REFUSED = "asked", "change_done", "change_refused"
+_DIALOG, _DONE, _REFUSED = "open_dialog", "change_done", "change_refused"
 
 Dialogs = Mapping[str, tuple[str, Callable[..., None]]]
 """Kind of dialog: its title, and what draws it, given the ids that it is about. A HRMError is shown in the dialog."""
@@ -29,7 +29,7 @@ Dialogs = Mapping[str, tuple[str, Callable[..., None]]]
 
 def ask(kind: str, *subject: str) -> None:
     """Open the dialog ``kind`` about ``subject`` with the redraw that follows."""
-    st.session_state[_ASKED] = (kind, *subject)
+    st.session_state[_DIALOG] = (kind, *subject)
 
 
 def ask_button(label: str, kind: str, *subject: str, **look: Any) -> None:
@@ -74,12 +74,12 @@ def undo(label: str, kind: str, *subject: str) -> None:
 
 def forget() -> None:
     """Close whatever dialog is open."""
-    st.session_state.pop(_ASKED, None)
+    st.session_state.pop(_DIALOG, None)
 
 
 def open_dialog(dialogs: Dialogs) -> None:
     """Draw the open dialog, if it is one of these."""
-    kind, *subject = st.session_state.get(_ASKED, ("",))
+    kind, *subject = st.session_state.get(_DIALOG, ("",))
     if kind not in dialogs:
         return
     title, content = dialogs[kind]
@@ -96,8 +96,7 @@ def open_dialog(dialogs: Dialogs) -> None:
 def answer(label: str, change: Callable[[], object], done: str | None = None, *, disabled: bool = False) -> None:
     """The two buttons of a dialog. When the change is made the dialog closes; if it is refused, it says why.
 
-    Args:
-        done: what is then said, in fixed words, numbers and ids; None: what ``change`` returns.
+    ``done`` is then said: fixed words, numbers and ids; without it, what ``change`` returns.
     """
     with st.container(horizontal=True):
         is_confirmed = st.button(label, type="primary", key="dialog_yes", disabled=disabled)
@@ -139,25 +138,17 @@ def tell() -> None:
         sentence(refused, key="sentence_refused")
 
 
-def watch() -> None:
-    """Draw the page again when registry, goals or brains were changed by somebody else, as by the command line."""
-    seen = _signatures()
-    before = st.session_state.get("experts_seen", seen)
-    if seen != before and _ASKED not in st.session_state:
-        st.rerun()
-
-
-def _signatures() -> list[Signature | None]:
-    """Of the files, and of the folders in which a brain appears when an expert is attached."""
+def files_seen() -> list[Signature | None]:
+    """State of the files that pages of experts and goals show, and of the folders in which a new brain appears."""
     files = workspace()
     return [signature(path) for path in (files.expert_registry, files.goals, files.brains, files.runs)]
 
 
-def note_seen() -> None:
-    """Remember in what state the files are that the page is about to show."""
-    st.session_state["experts_seen"] = _signatures()
+def start_watching(seen: list[Signature | None]) -> None:
+    """Draw the page again when its files are no longer as they were ``seen``: the command line changes them as well."""
 
+    def watch() -> None:
+        if files_seen() != seen and _DIALOG not in st.session_state:
+            st.rerun()
 
-def start_watching() -> None:
-    """Look at the files every few seconds, without drawing anything."""
     st.fragment(watch, run_every=WATCH_S)()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
 from dashboard import formats
 from dashboard.app_pages.changing import Dialogs, answer, ask_button, confirmation, open_dialog, tell
 from dashboard.app_pages.parts import cards, choice_table, nothing_yet, plain, search_box, sentence
-from dashboard.queries.disk import SpaceTaken, space_taken
+from dashboard.queries.disk import places, run_frame
 from dashboard.resources import workspace
-from hrm_engine.store.disk_usage import RunUsage
+from hrm_engine.store.disk_usage import DiskUsage, RunUsage, disk_usage
 from hrm_engine.store.paths import Workspace
+from hrm_engine.store.runs import run_id
 
 # A look at thousands of folders for each click of each session would be too much; a deletion looks anew.
 _REMEMBERED_S = 30
@@ -23,9 +23,9 @@ _UNIT_BYTES = 1_000_000
 
 
 @st.cache_data(ttl=_REMEMBERED_S, max_entries=4, show_spinner="Looking through the folders ...")
-def looked_at(root: Path, number: int) -> SpaceTaken:
-    """What takes the space of the workspace at ``root``; another ``number`` looks anew."""
-    return space_taken(Workspace(root))
+def looked_at(root: Path) -> DiskUsage:
+    """What takes the space of the workspace at ``root``."""
+    return disk_usage(Workspace(root))
 
 
 def page() -> None:
@@ -33,13 +33,13 @@ def page() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.title("Disk", anchor=False, width="content")
         if st.button("Look again", key="look_again"):
-            look_again()
+            looked_at.clear()
     tell()
-    taken = looked_at(workspace().root, st.session_state.get("disk_look", 0))
+    taken = looked_at(workspace().root)
     card = cards(delta_color="off", delta_arrow="off")
     card("This workspace", formats.size(taken.total))
     card("Runs", formats.count(len(taken.runs)), help="Archived ones included")
-    checkpoints = sum(run.checkpoints for run in taken.runs.values())
+    checkpoints = sum(run.checkpoints for run in taken.runs)
     card("In checkpoints", formats.size(checkpoints), help="Only resuming and forking need them")
     card("Free on the disk", formats.size(taken.disk_free), delta=f"of {formats.size(taken.disk_total)}")
     if not taken.total:
@@ -47,63 +47,58 @@ def page() -> None:
         return
     left, right = st.columns([3, 1], gap="medium")
     with right:
-        places(taken)
+        place_lines(taken)
     with left:
         runs(taken)
     open_dialog(DIALOGS)
 
 
-def look_again() -> None:
-    """Forget what was seen."""
-    st.session_state["disk_look"] = st.session_state.get("disk_look", 0) + 1
-
-
-def places(taken: SpaceTaken) -> None:
+def place_lines(taken: DiskUsage) -> None:
     """Bytes by place, in plain lines."""
     st.subheader("Places", anchor=False)
-    for title, size in taken.places.items():
+    sizes = places(taken)
+    for title, size in sizes.items():
         with st.container(horizontal=True, horizontal_alignment="distribute"):
             plain(title)
             plain(formats.size(size))
-    if taken.places.get("Leftovers of killed commands"):
+    if sizes.get("Leftovers of killed commands"):
         plain("The next copy, renaming, deletion or training beside leftovers puts them away.")
 
 
-def runs(taken: SpaceTaken) -> None:
+def runs(taken: DiskUsage) -> None:
     """The runs that match, largest first; what can be done about the ticked one stands below."""
     st.subheader("Runs", anchor=False)
-    frame = taken.frame(search_box("Name or folder", 300))
+    by_id = {run_id(run.path, workspace()): run for run in taken.runs}
+    frame = run_frame(by_id, search_box("Name or folder", 300))
     if frame.empty:
         nothing_yet("No run matches.", "Shorten the search, or train one: `lab train actv1`.")
         return
     for part in ("total", *_PARTS):
         frame[part] = frame[part] / _UNIT_BYTES
     plain(f"{len(frame):,} of {len(taken.runs):,} runs · in MB · tick one to see what can be done about it")
-    name = choice_table(
-        frame,
-        [str(name) for name in frame["id"]],
-        "disk",
-        columns(float(frame["total"].max())),
-        "Runs with their size in megabytes, by what it is",
-        most_rows=12,
-        column_order=["id", "total", *_PARTS, "archived"],
-    )
-    if name is not None:
-        remedies(name, taken.runs[name])
-
-
-def columns(largest: float) -> dict[str, Any]:
-    """Titles and number formats of the table."""
     make = st.column_config
     number = {name: make.NumberColumn(name.capitalize(), format="%,.1f", width="small") for name in _PARTS}
-    return {
+    columns = {
         "id": make.TextColumn("Folder below artifacts/"),
-        "total": make.ProgressColumn("Together", format="%,.1f", min_value=0, max_value=max(largest, 1e-6)),
+        "total": make.ProgressColumn(
+            "Together", format="%,.1f", min_value=0, max_value=max(float(frame["total"].max()), 1e-6)
+        ),
         "archived": make.CheckboxColumn("Archived", width="small"),
         **number,
         "checkpoints": make.NumberColumn("Checkpoints", format="%,.1f"),
         "metrics": make.NumberColumn("Metrics, log", format="%,.1f", width="small"),
     }
+    name = choice_table(
+        frame,
+        [str(name) for name in frame["id"]],
+        "disk",
+        columns,
+        "Runs with their size in megabytes, by what it is",
+        most_rows=12,
+        column_order=["id", "total", *_PARTS, "archived"],
+    )
+    if name is not None:
+        remedies(name, by_id[name])
 
 
 def remedies(name: str, run: RunUsage) -> None:
@@ -124,7 +119,7 @@ def delete_checkpoints(run: str) -> None:
     from hrm_engine.bundles.changing import delete_old_checkpoints
 
     delete_old_checkpoints(_folder(run), workspace=workspace())
-    look_again()
+    looked_at.clear()
 
 
 def delete_run(run: str) -> None:
@@ -137,7 +132,7 @@ def delete_run(run: str) -> None:
 
     def change() -> None:
         delete_bundle(_folder(run), workspace=workspace())
-        look_again()
+        looked_at.clear()
 
     answer("Delete", change, "The run is deleted")
 

@@ -8,8 +8,8 @@ import streamlit as st
 
 from dashboard import formats
 from dashboard.app_pages.changing import OPEN_ICON, ask, ask_button, change_now, toggle_button, undo
-from dashboard.app_pages.parts import cards, chart, plain, table
-from dashboard.charts import experts as charts
+from dashboard.app_pages.parts import card_title, cards, chart, plain, table
+from dashboard.charts import evaluation as evaluation_charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.experts import card_fields, losses
 from dashboard.resources import fresh_metrics, workspace
@@ -27,17 +27,12 @@ MEAN_WEIGHT = "Mean weight that they gave it there"
 def card(expert: ExpertCard, goals: Goals, bundles: list[str]) -> None:
     """Everything about one expert; ``bundles`` are the ids of the runs that it stands in."""
     st.divider()
-    with st.container(horizontal=True, vertical_alignment="center"):
-        with st.container(key="card_title", width="content"):
-            st.text(expert.expert_id)
-        if expert.is_active:
-            st.badge("active", color="blue")
-        else:
-            st.badge("inactive", color="gray")
-        if expert.is_frozen:
-            st.badge("frozen", color="green")
-        if bundles:
-            st.badge("attached", color="orange")
+    states = [
+        "active" if expert.is_active else "inactive",
+        *["frozen"] * expert.is_frozen,
+        *["attached"] * bool(bundles),
+    ]
+    card_title(expert.expert_id, states)
     if expert.name:
         plain(printable(expert.name))
     actions(expert, goals)
@@ -102,8 +97,10 @@ def training(expert: ExpertCard, registry: ExpertRegistry) -> None:
     metrics = fresh_metrics(folder)
     evaluation, train = metrics.evaluation(("loss_without",)), metrics.train(("loss",))
     if len(evaluation):
+        names, title = {"loss": "with the expert", "loss_without": "without"}, "held-out loss (nats/token)"
+        figure = evaluation_charts.curves(evaluation, names, title, x="step", hover=",.4f")
         words = "Held-out loss with and without the expert"
-        chart(charts.with_and_without(evaluation), "with_and_without", words, "Loss with and without it")
+        chart(figure, "with_and_without", words, "Loss with and without it")
     if len(train):
         figure = training_charts.lines(train, {"loss": "training"}, "loss (nats/token)", height=260)
         chart(figure, "expert_training", "Training loss of the expert", "Training loss")

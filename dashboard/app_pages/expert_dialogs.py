@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard.app_pages.changing import Dialogs, answer, confirmation
 from dashboard.app_pages.parts import plain, sentence
 from dashboard.queries.attachments import layers_of, takers
-from dashboard.queries.goals import ServedGoal, served_goals
+from dashboard.queries.experts import ServedGoal, served_goals
 from dashboard.resources import workspace
 from hrm_engine.errors import RegistryError
 from hrm_engine.store.expert_cards import ExpertCard

@@ -9,13 +9,14 @@ import streamlit as st
 
 from dashboard import formats
 from dashboard.app_pages import expert_card, expert_dialogs
-from dashboard.app_pages.changing import ask_button, note_seen, open_dialog, start_watching, tell
+from dashboard.app_pages.changing import ask_button, files_seen, open_dialog, start_watching, tell
 from dashboard.app_pages.expert_card import ACTIVATIONS, MEAN_WEIGHT
 from dashboard.app_pages.parts import (
     USE_CHIPS,
     cards,
     chips_column,
     choice_table,
+    counted,
     link_choice,
     nothing_yet,
     plain,
@@ -36,6 +37,22 @@ from hrm_engine.store.runs import printable
 VIEWS = ("Registry", "Routing")
 MAX_TREE = 300
 _TREE_PIXELS = 420
+_COUNTED = {
+    "active": "Tokens may be routed to them",
+    "frozen": "Neither gradient nor weight decay",
+    "attached": "They stand in a layer of some brain",
+}
+_make = st.column_config
+_COLUMNS: dict[str, Any] = {
+    "expert_id": _make.TextColumn("Expert", width=180),
+    "state": chips_column(USE_CHIPS, width=130),
+    "category": _make.TextColumn("Category", width=85),
+    "num_goals": _make.NumberColumn("Goals", format="%d", width=55),
+    "total_activations": _make.NumberColumn("Activations", format="compact", help=ACTIVATIONS, width=90),
+    "avg_routing_weight": _make.NumberColumn("Weight", format="%.3f", help=MEAN_WEIGHT, width=70),
+    "last_trained": _make.DatetimeColumn("Trained", format="distance", width=100),
+    "name": _make.TextColumn("Name", width="medium"),
+}
 
 
 @dataclass(frozen=True)
@@ -58,27 +75,22 @@ def page() -> None:
         routing_view()
         return
     tell()
-    note_seen()
+    seen = files_seen()
     try:
-        show(registry())
+        goals = Goals(workspace())
+        content = goals.registry.read()
+        bundles = by_expert(workspace().run_dirs(), workspace())
+        show(Registry(content, ExpertTable(content.cards), goals, bundles))
     except HRMError as problem:
         sentence(f"The experts cannot be shown, and nothing can be changed: {problem}", key="sentence_unreadable")
     else:
         open_dialog(expert_dialogs.DIALOGS)
-    start_watching()
-
-
-def registry() -> Registry:
-    """The registry and the goals as the files are now. Raises HRMError: damaged, newer, locked, not readable."""
-    goals = Goals(workspace())
-    content = goals.registry.read()
-    return Registry(content, ExpertTable(content.cards), goals, by_expert(workspace().run_dirs(), workspace()))
+    start_watching(seen)
 
 
 def show(experts: Registry) -> None:
     """Counts, tree, table, and the card of the chosen expert."""
-    counts = experts.table.counts(experts.attached)
-    if not counts.total:
+    if not experts.content.cards:
         nothing_yet(
             "There is no expert in this workspace yet.",
             "`lab train actv1 --expert-id NAME --dataset-file FILE` trains one and puts its card into the registry, "
@@ -86,11 +98,10 @@ def show(experts: Registry) -> None:
         )
         ask_button("New card", "create")
         return
-    card = cards()
-    card("Experts", formats.count(counts.total))
-    card("Active", formats.count(counts.active), help="Tokens may be routed to them")
-    card("Frozen", formats.count(counts.frozen), help="Neither gradient nor weight decay")
-    card("Attached", formats.count(counts.attached), help="They stand in a layer of some brain")
+    counts, card = experts.table.counts(experts.attached), cards()
+    card("Experts", formats.count(len(experts.content.cards)))
+    for state, words in _COUNTED.items():
+        card(state.capitalize(), formats.count(counts[state]), help=words)
     left, right = st.columns([2, 1], gap="medium")
     with right:
         hierarchy(experts)
@@ -132,7 +143,9 @@ def choose_in_tree() -> None:
         if isinstance(expert_id := point.get("customdata"), list):
             expert_id = expert_id[0] if expert_id else None
         if isinstance(expert_id, str):
-            choose(expert_id)
+            st.query_params["expert"] = expert_id
+            # Another number makes another table, which ticks the expert.
+            st.session_state["experts_choice"] = st.session_state.get("experts_choice", 0) + 1
 
 
 def table(experts: Registry) -> None:
@@ -142,26 +155,20 @@ def table(experts: Registry) -> None:
     frame = experts.table.find(search, category, states, experts.attached)
     total = len(experts.content.cards)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        number = "1 expert" if total == 1 else f"{total:,} experts"
-        plain(f"{number if len(frame) == total else f'{len(frame):,} of {number}'} · tick one to see its card")
+        plain(f"{counted('expert', total, len(frame))} · tick one to see its card")
         ask_button("New card", "create")
     if frame.empty:
         nothing_yet("No expert matches.", "Shorten the search, or take something out of the filter.")
         return
-    states_shown = zip(frame["is_active"], frame["is_frozen"], frame["is_attached"], strict=True)
-    frame["state"] = [
-        ["active" if active else "inactive", *["frozen"] * frozen, *["attached"] * attached]
-        for active, frozen, attached in states_shown
-    ]
     choice_table(
         frame,
         [str(expert_id) for expert_id in frame["expert_id"]],
         f"experts {st.session_state.get('experts_choice', 0)}",
-        columns(),
+        _COLUMNS,
         "Experts that match the filter",
         most_rows=10,
         param="expert",
-        column_order=list(columns()),
+        column_order=list(_COLUMNS),
     )
 
 
@@ -189,27 +196,6 @@ def filters(table: ExpertTable) -> tuple[str, str, list[str]]:
             "State", STATES, selection_mode="multi", key="state", bind="query-params", label_visibility="collapsed"
         )
     return search, category or "", list(states)
-
-
-def choose(expert_id: str) -> None:
-    """Show an expert, and let the table tick it."""
-    st.query_params["expert"] = expert_id
-    st.session_state["experts_choice"] = st.session_state.get("experts_choice", 0) + 1
-
-
-def columns() -> dict[str, Any]:
-    """Titles and number formats of the table."""
-    make = st.column_config
-    return {
-        "expert_id": make.TextColumn("Expert", width=180),
-        "state": chips_column(USE_CHIPS, width=130),
-        "category": make.TextColumn("Category", width=85),
-        "num_goals": make.NumberColumn("Goals", format="%d", width=55),
-        "total_activations": make.NumberColumn("Activations", format="compact", help=ACTIVATIONS, width=90),
-        "avg_routing_weight": make.NumberColumn("Weight", format="%.3f", help=MEAN_WEIGHT, width=70),
-        "last_trained": make.DatetimeColumn("Trained", format="distance", width=100),
-        "name": make.TextColumn("Name", width="medium"),
-    }
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dashboard.app_pages.changing import (
     ask,
     ask_button,
     confirmation,
-    note_seen,
+    files_seen,
     open_dialog,
     start_watching,
     tell,
@@ -22,21 +22,39 @@ from dashboard.app_pages.changing import (
     undo,
 )
 from dashboard.app_pages.expert_dialogs import unlink
-from dashboard.app_pages.parts import USE_CHIPS, chips_column, choice_table, nothing_yet, plain, search_box, sentence
-from dashboard.queries.goals import ServedGoal, goal_frame, matching, served_goals
+from dashboard.app_pages.parts import (
+    USE_CHIPS,
+    card_title,
+    chips_column,
+    choice_table,
+    counted,
+    nothing_yet,
+    plain,
+    search_box,
+    sentence,
+)
+from dashboard.queries.experts import ServedGoal, goal_frame, matching, served_goals
 from dashboard.resources import workspace
 from hrm_engine.errors import HRMError
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.runs import printable
 
 _MAX_LISTED = 50
+_make = st.column_config
+_COLUMNS: dict[str, Any] = {
+    "id": _make.NumberColumn("Id", format="%d", width=50),
+    "text": _make.TextColumn("Goal", width="large"),
+    "state": chips_column(USE_CHIPS),
+    "experts": _make.ListColumn("Experts", width="medium"),
+    "created": _make.DatetimeColumn("Created", format="distance"),
+}
 
 
 def page() -> None:
     """The table of goals, and the chosen one."""
     st.title("Goals", anchor=False)
     tell()
-    note_seen()
+    seen = files_seen()
     goals = Goals(workspace())
     try:
         # The registry too: what links experts must be able to read it.
@@ -47,7 +65,7 @@ def page() -> None:
     else:
         show(rows, ids)
         open_dialog(DIALOGS)
-    start_watching()
+    start_watching(seen)
 
 
 def show(goals: list[ServedGoal], ids: list[str]) -> None:
@@ -76,40 +94,20 @@ def table(goals: list[ServedGoal]) -> None:
         ask_button("New goal", "add")
     shown = matching(goals, search)
     active = sum(served.goal.active for served in goals)
-    number = "1 goal" if len(goals) == 1 else f"{len(goals):,} goals"
-    part = number if len(shown) == len(goals) else f"{len(shown):,} of {number}"
-    plain(f"{part} · {active:,} active · tick one to change it")
+    plain(f"{counted('goal', len(goals), len(shown))} · {active:,} active · tick one to change it")
     if not shown:
         nothing_yet("No goal matches.", "Shorten the search.")
         return
     ids = [served.goal.id for served in shown]
     alt = "Goals that match the search"
-    choice_table(goal_frame(shown), ids, "goals", columns(), alt, most_rows=12, param="goal")
-
-
-def columns() -> dict[str, Any]:
-    """Titles of the table."""
-    make = st.column_config
-    return {
-        "id": make.NumberColumn("Id", format="%d", width=50),
-        "text": make.TextColumn("Goal", width="large"),
-        "state": chips_column(USE_CHIPS),
-        "experts": make.ListColumn("Experts", width="medium"),
-        "created": make.DatetimeColumn("Created", format="distance"),
-    }
+    choice_table(goal_frame(shown), ids, "goals", _COLUMNS, alt, most_rows=12, param="goal")
 
 
 def detail(served: ServedGoal, ids: list[str]) -> None:
     """One goal with its experts, and what can be done with it."""
     goal = served.goal
     st.divider()
-    with st.container(horizontal=True, vertical_alignment="center"):
-        with st.container(key="card_title", width="content"):
-            st.text(f"Goal {goal.id}")
-        if goal.active:
-            st.badge("active", color="blue")
-        else:
-            st.badge("inactive", color="gray")
+    card_title(f"Goal {goal.id}", ["active" if goal.active else "inactive"])
     with st.container(key="words_goal"):
         st.text(printable(goal.text))
     with st.container(horizontal=True):

@@ -6,20 +6,20 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard.charts.style import BLUE, CONFIG
 from dashboard.formats import DASH
 from dashboard.queries.filecache import signature
 from dashboard.resources import workspace
+from hrm_engine.config.forms import MOST, Field
+from hrm_engine.errors import HRMError
 from hrm_engine.store.paths import METRICS_FILE
 from hrm_engine.store.runs import pick_run, run_id, shared_name
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 T = TypeVar("T")
 
@@ -44,13 +44,9 @@ STATE_CHIPS = {
 }
 
 # Of experts and goals.
-USE_CHIPS = {
-    "active": "#9cc8ea",
-    "inactive": "#c9ced6",
-    "frozen": "#9ed8c2",
-    "attached": "#f1c196",
-}
+USE_CHIPS = {"active": "#9cc8ea", "inactive": "#c9ced6", "frozen": "#9ed8c2", "attached": "#f1c196"}
 
+USE_COLOURS: dict[str, BadgeColour] = {"active": "blue", "inactive": "gray", "frozen": "green", "attached": "orange"}
 _ROW_PX = 36
 
 _STYLE = """<style>
@@ -85,6 +81,21 @@ def house_style() -> None:
 def plain(text: str) -> None:
     """Text as it is, small and quiet."""
     st.text(text)
+
+
+def card_title(text: str, states: Sequence[str]) -> None:
+    """The name of an expert or a goal, its states beside it."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        with st.container(key="card_title", width="content"):
+            st.text(text)
+        for state in states:
+            st.badge(state, color=USE_COLOURS[state])
+
+
+def counted(noun: str, total: int, shown: int) -> str:
+    """``1 run``, ``5 runs`` or, where a filter leaves some out, ``2 of 5 runs``."""
+    number = f"1 {noun}" if total == 1 else f"{total:,} {noun}s"
+    return number if shown == total else f"{shown:,} of {number}"
 
 
 def chart(figure: go.Figure, key: str, description: str, title: str = "") -> None:
@@ -258,3 +269,33 @@ def chosen_run(
 
     items = {run_id(run, workspace()): run for run in sorted(runs, key=age)}
     return linked_choice("Run", items, runs, what, param="run", key=key, dropped=dropped, width=420)
+
+
+def control(field: Field, *, key: str | None = None, disabled: bool = False) -> Any:
+    """The control of a field, and its value."""
+    common: dict[str, Any] = {"key": key or field.name, "help": field.help, "disabled": disabled}
+    number = int if field.is_whole else float
+    value, step = number(field.value), number(field.step)
+    if field.is_slider:
+        assert field.low is not None
+        assert field.high is not None
+        return st.slider(field.label, number(field.low), number(field.high), value, step, **common)
+    low = None if field.low is None else number(field.low)
+    high = number(MOST if field.high is None else field.high)
+    return st.number_input(field.label, low, high, value, step, **common)
+
+
+def submitted(key: str, question: object, is_pressed: bool, make: Callable[[], T], refusal: str) -> T | None:
+    """The answer to ``question`` that was made at the last press; None if there is none, or another was asked since.
+
+    A press makes it anew; if that is refused, the page says why, after the words ``refusal``.
+    """
+    if is_pressed:
+        st.session_state.pop(key, None)
+        try:
+            st.session_state[key] = make()
+        except HRMError as problem:
+            sentence(f"{refusal}: {problem}")
+        st.session_state[f"question of {key}"] = question
+    answer: T | None = st.session_state.get(key)
+    return answer if st.session_state.get(f"question of {key}") == question else None

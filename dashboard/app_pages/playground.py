@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.app_pages.asking import chosen_puzzle
-from dashboard.app_pages.boards import LARGE_PX, Board, boards, region_of
-from dashboard.app_pages.forms import control, submitted
-from dashboard.app_pages.parts import linked_choice, nothing_yet, plain, sentence
-from dashboard.app_pages.reading import reading_section
-from dashboard.app_pages.thinking import question, show, think
-from dashboard.app_pages.writing import writing_section
+from dashboard.app_pages.parts import control, linked_choice, nothing_yet, plain, sentence, submitted
+from dashboard.app_pages.text import reading_section, writing_section
+from dashboard.app_pages.thinking import LARGE_PX, Board, boards, question, region_of, show, think
 from dashboard.formats import count
 from dashboard.queries.bundles import Brain, Solver, brains, solvers
 from dashboard.resources import workspace
@@ -22,6 +22,7 @@ from hrm_engine.config.solving import EffortConfig
 from hrm_engine.errors import HRMError
 from hrm_engine.store.runs import pick_run, run_id
 
+T = TypeVar("T")
 STARTS = (1, 2, 4, 8, 16, 32)
 PUZZLES, TEXT = "Puzzles", "Text"
 MODES = ("Write", "Read")
@@ -44,9 +45,26 @@ def page() -> None:
         "What to try", (PUZZLES, TEXT), key="play", required=True, label_visibility="collapsed", on_change=change
     )
     if play == TEXT:
-        text_section(of_text, run_dirs)
+        advice = "`lab run quickstart` trains a small one; it appears here when it is saved."
+        choose("text model", "Brain", of_text, run_dirs, advice, text_section)
     else:
-        puzzle_section(of_puzzles, run_dirs)
+        advice = "`lab train puzzle --config sudoku-4x4` trains one in a few minutes; it appears here when it is saved."
+        choose("puzzle solver", "Solver", of_puzzles, run_dirs, advice, puzzle_section)
+
+
+def choose(
+    kind: str, label: str, items: dict[str, T], run_dirs: list[Path], advice: str, section: Callable[..., None]
+) -> None:
+    """Choose one of ``items`` on the left, and draw its section."""
+    if not items:
+        nothing_yet(f"There is no {kind} in this workspace yet.", advice)
+        return
+    left, right = st.columns([2, 5], gap="large")
+    key, dropped = f"{label.lower()}_choice", ("play", "puzzle", "task")  # a puzzle belongs to the solver before
+    with left:
+        item = linked_choice(label, items, run_dirs, f"no saved {kind}", param="bundle", key=key, dropped=dropped)
+    if item is not None:
+        section(item, left, right)
 
 
 def change() -> None:
@@ -54,22 +72,9 @@ def change() -> None:
     st.query_params.from_dict({"play": st.session_state["play"]})
 
 
-def puzzle_section(items: dict[str, Solver], run_dirs: list[Path]) -> None:
-    """Choose a solver and a puzzle, think, look."""
-    if not items:
-        nothing_yet(
-            "There is no puzzle solver in this workspace yet.",
-            "`lab train puzzle --config sudoku-4x4` trains one in a few minutes; it appears here when it is saved.",
-        )
-        return
-    left, right = st.columns([2, 5], gap="large")
+def puzzle_section(solver: Solver, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    """Choose a puzzle, think, look."""
     with left:
-        dropped = ("play", "puzzle", "task")  # the number of a puzzle belongs to the solver before
-        solver = linked_choice(
-            "Solver", items, run_dirs, "no saved solver", param="bundle", key="bundle_choice", dropped=dropped
-        )
-        if solver is None:
-            return
         proxy = "; trained on a stand-in for the published dataset" if solver.is_proxy else ""
         plain(f"{solver.solves}, up to {solver.segments} segments in training{proxy}")
         try:
@@ -93,21 +98,9 @@ def puzzle_section(items: dict[str, Solver], run_dirs: list[Path]) -> None:
         plain("Think shows here what the solver would answer after every segment.")
 
 
-def text_section(items: dict[str, Brain], run_dirs: list[Path]) -> None:
-    """Choose a brain, and let it write or read."""
-    if not items:
-        nothing_yet(
-            "There is no text model in this workspace yet.",
-            "`lab run quickstart` trains a small one; it appears here when it is saved.",
-        )
-        return
-    left, right = st.columns([2, 5], gap="large")
+def text_section(brain: Brain, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    """Let a brain write or read."""
     with left:
-        brain = linked_choice(
-            "Brain", items, run_dirs, "no text model", param="bundle", key="brain_choice", dropped=("play",)
-        )
-        if brain is None:
-            return
         plain(f"{brain.arch}, {brain.segments} segments in training, context of {count(brain.context)} tokens")
         mode = st.segmented_control(
             "What the brain does", MODES, default=MODES[0], key="mode", required=True, label_visibility="collapsed"

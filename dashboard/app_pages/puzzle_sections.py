@@ -23,34 +23,34 @@ _DEPTHS = {"exact_accuracy": "Exactly solved by segment", "cell_accuracy": "Cell
 def numbers(now: Overview) -> None:
     """The row of key figures."""
     card = cards(140)
-    puzzles = now.puzzles
     beside = partial(card, delta_color="off", delta_arrow="off")
+    evaluated, halting = now.evaluated, now.evaluated.get("exact_accuracy_when_halting")
+    copying = evaluated.get("copy_cell_accuracy")
     card(
         "Exactly solved",
-        formats.share(puzzles.exact_accuracy),
+        formats.share(evaluated.get("exact_accuracy")),
         help="Last evaluation on held-out puzzles: every cell right after the last segment",
     )
     beside(
         "Cells right",
-        formats.share(puzzles.cell_accuracy),
-        delta=None if puzzles.copy_cell_accuracy is None else f"copying {formats.share(puzzles.copy_cell_accuracy)}",
+        formats.share(evaluated.get("cell_accuracy")),
+        delta=None if copying is None else f"copying {formats.share(copying)}",
         help="Below it the share that copying the puzzle would have",
     )
     beside(
         "Segments used",
-        formats.rate(puzzles.act_steps_mean),
-        delta=None
-        if puzzles.exact_accuracy_when_halting is None
-        else f"{formats.share(puzzles.exact_accuracy_when_halting)} exact",
+        formats.rate(evaluated.get("act_steps_mean")),
+        delta=None if halting is None else f"{formats.share(halting)} exact",
         help="On average until it halts by itself; below it the share that is exactly solved then",
     )
     beside(
         "Validation loss",
-        formats.loss(now.eval_loss),
-        delta=f"training {formats.loss(now.train_loss)}",
+        formats.loss(evaluated.get("loss")),
+        delta=f"training {formats.loss(now.train.get('loss'))}",
         help="Nats per cell after the last segment; the training loss holds the halting losses as well",
     )
-    card("Segments/s", formats.rate(now.row_segments_per_s), help="Segments of puzzles per second in training")
+    rate = formats.rate(now.train.get("row_segments_per_s"))
+    card("Segments/s", rate, help="Segments of puzzles per second in training")
     progress(now, card)
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages.boards import Board, boards, region_of
 from dashboard.app_pages.parts import cards, chart, choice_table, chosen_run, nothing_yet, plain, sentence
-from dashboard.app_pages.thinking import Thought, question, think
+from dashboard.app_pages.thinking import Board, Thought, boards, question, region_of, think
 from dashboard.charts import puzzles as charts
 from dashboard.queries.bundles import Solver, solver_of
+from dashboard.queries.fields import finite
 from dashboard.queries.folder import parameters
-from dashboard.queries.overview import PuzzleNumbers, kind_of_run
+from dashboard.queries.overview import kind_of_run
 from dashboard.queries.puzzles import ROWS_FILE, EvaluatedRows, evaluated_rows, group_names
 from dashboard.resources import fresh_metrics, test_puzzles, workspace
 from hrm_engine.config import kinds
@@ -45,7 +46,7 @@ def page() -> None:
     metrics = fresh_metrics(run_dir)
     latest = metrics.latest("eval")
     rows = evaluated_rows(run_dir)
-    headline(PuzzleNumbers.of(latest), is_full=bool(latest.get("full", False)))
+    headline(latest)
     if rows is not None and rows.skipped_lines:
         lines = "1 line" if rows.skipped_lines == 1 else f"{rows.skipped_lines:,} lines"
         st.warning(f"{lines} of evaluation/rows.jsonl could not be read and were skipped; everything else is shown.")
@@ -66,33 +67,27 @@ def is_of_puzzles(run_dir: Path) -> bool:
     return (run_dir / ROWS_FILE).is_file() or kind_of_run(parameters(run_dir)) is kinds.PUZZLE
 
 
-def headline(numbers: PuzzleNumbers, *, is_full: bool) -> None:
-    """The key figures, each above the score of an answer without a model."""
+def headline(latest: Mapping[str, Any]) -> None:
+    """The key figures of the last evaluation, each above the score of an answer without a model."""
+
+    def share(field: str) -> str:
+        return formats.share(latest.get(field))
+
     card = cards(delta_color="off", delta_arrow="off")
-    without = (numbers.copy_exact_accuracy, numbers.majority_exact_accuracy, numbers.padding_exact_accuracy)
-    best = max((value for value in without if value is not None), default=None)
-    card(
-        "Exactly solved",
-        formats.share(numbers.exact_accuracy),
-        delta=f"baseline {formats.share(best)}",
-        help="Below it the best answer without a model",
-    )
-    card("When halting", formats.share(numbers.exact_accuracy_when_halting), help="At the segment at which it halts")
-    card(
-        "Cells right",
-        formats.share(numbers.cell_accuracy),
-        delta=f"copying {formats.share(numbers.copy_cell_accuracy)}",
-        help=f"Most frequent digit of each cell: {formats.share(numbers.majority_cell_accuracy)}",
-    )
-    card("Segments used", formats.rate(numbers.act_steps_mean), help="On average until it halts by itself")
-    card(
-        "Halting right", formats.share(numbers.halt_accuracy), help="How often its halting head knows that it is right"
-    )
-    which = "whole test split" if is_full else "subset"
-    card("Puzzles", formats.count(numbers.num_rows), delta=which, help="Those of the last evaluation")
+    without = [finite(latest.get(f"{name}_exact_accuracy")) for name in _BASELINES]
+    best = formats.share(max((value for value in without if value is not None), default=None))
+    note = "Below it the best answer without a model"
+    card("Exactly solved", share("exact_accuracy"), delta=f"baseline {best}", help=note)
+    card("When halting", share("exact_accuracy_when_halting"), help="At the segment at which it halts")
+    copying, note = share("copy_cell_accuracy"), f"Most frequent digit of each cell: {share('majority_cell_accuracy')}"
+    card("Cells right", share("cell_accuracy"), delta=f"copying {copying}", help=note)
+    card("Segments used", formats.rate(latest.get("act_steps_mean")), help="On average until it halts by itself")
+    card("Halting right", share("halt_accuracy"), help="How often its halting head knows that it is right")
+    which = "whole test split" if latest.get("full") else "subset"
+    card("Puzzles", formats.count(latest.get("num_rows")), delta=which, help="Those of the last evaluation")
 
 
-def figures(rows: EvaluatedRows, latest: dict[str, object]) -> None:
+def figures(rows: EvaluatedRows, latest: Mapping[str, Any]) -> None:
     """Difficulty, segments, halting."""
     left, right = st.columns(2)
     with left:
@@ -115,13 +110,12 @@ def figures(rows: EvaluatedRows, latest: dict[str, object]) -> None:
         plain("A marker's area grows with its puzzles; above the diagonal it is better than it thinks.")
 
 
-def by_segment(latest: dict[str, object]) -> None:
+def by_segment(latest: Mapping[str, Any]) -> None:
     """Accuracy of each segment, with the baselines beside it."""
     exact, cells = (_shares(latest.get(f"{name}_by_segment")) for name in ("exact_accuracy", "cell_accuracy"))
     if not exact and not cells:
         return
-    numbers = PuzzleNumbers.of(latest)
-    levels = {name: getattr(numbers, f"{key}_cell_accuracy") for key, name in _BASELINES.items()}
+    levels = {name: finite(latest.get(f"{key}_cell_accuracy")) for key, name in _BASELINES.items()}
     known = {name: level for name, level in levels.items() if level}
     figure = charts.by_segment(exact, cells, known)
     chart(figure, "by_segment", "Accuracy after each segment, with baselines", "Accuracy by segment")

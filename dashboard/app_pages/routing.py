@@ -104,19 +104,14 @@ def headline(routing: Routing) -> None:
     known = last[last["entropy"].notna()]
     card = cards()
     card("Layers with experts", formats.count(len(routing.layers)))
-    card("Experts of a layer", experts_range(last["num_experts"].tolist()))
+    low, high = formats.count(last["num_experts"].min()), formats.count(last["num_experts"].max())
+    card("Experts of a layer", low if low == high else f"{low} to {high}")
     if len(known):
         least = known.loc[known["entropy"].idxmin()]
         # The name of a layer comes from a file and a metric's delta is markup: it is said below the figure instead.
         card("Least even layer", formats.share(finite(least["entropy"])), help=EVENNESS)
     card("Dropped", formats.share(finite(last["dropped"].mean())), help="Mean of the layers, now")
     card("Step", formats.count(routing.steps[-1]), help="The last one that was told")
-
-
-def experts_range(numbers: list[int]) -> str:
-    """``8``, or ``4 to 8``."""
-    low, high = min(numbers), max(numbers)
-    return formats.count(low) if low == high else f"{formats.count(low)} to {formats.count(high)}"
 
 
 def usage(routing: Routing, names: Mapping[tuple[str, int], str]) -> None:
@@ -140,15 +135,14 @@ def chosen_step(steps: tuple[int, ...]) -> int:
     chosen = next((step for step in steps if str(step) == linked), steps[-1])
     if len(steps) > 1:
         st.session_state["usage_step"] = chosen
-        change: dict[str, Any] = {"on_change": choose_step, "args": (steps[-1],)}
-        st.select_slider("Step", steps, key="usage_step", format_func=lambda step: f"{step:,}", **change)
+
+        def choose() -> None:
+            step = st.session_state["usage_step"]
+            # At the last one the link names none, so that the page goes on with the run.
+            set_link("step", None if step == steps[-1] else step)
+
+        st.select_slider("Step", steps, key="usage_step", format_func=lambda step: f"{step:,}", on_change=choose)
     return chosen
-
-
-def choose_step(last: int) -> None:
-    """Put the step into the link; at the last one the link names none, so that it goes on with the run."""
-    chosen = st.session_state["usage_step"]
-    set_link("step", None if chosen == last else chosen)
 
 
 def shares(routing: Routing, names: Mapping[tuple[str, int], str]) -> None:

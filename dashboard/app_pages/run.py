@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages import generic_sections, puzzle_sections, sections, text_evaluation
+from dashboard.app_pages import puzzle_sections, sections, text_evaluation
 from dashboard.app_pages.parts import STATE_COLOURS, cards, link_choice, plain
 from dashboard.charts.style import ROWS, STEP, TIME, TOKENS, XAxis
 from dashboard.queries.folder import parameters
@@ -73,7 +73,10 @@ def page() -> None:
     arguments = parameters(run_dir)
     kind = kind_of_run(arguments, metrics.latest("start"), metrics.latest("eval"))
     panels = panels_of(kind)
-    name = section_choice(list(panels.sections))
+    look: dict[str, Any] = {"key": "tab", "bind": "query-params", "label_visibility": "collapsed"}
+    name = st.segmented_control("Section", list(panels.sections), default="Curves", required=True, **look)
+    if name not in panels.sections:  # the link may name any
+        name = "Curves"
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         view = view_choice(name, panels)
         # Streamlit draws a changed figure anew and with that forgets its zoom (streamlit#8782): to look closely, one
@@ -132,29 +135,22 @@ def headline(run_dir: Path, was_running: bool) -> None:
 def numbers(now: Overview) -> None:
     """The row of key figures."""
     card = cards(140)
-    card("Training loss", formats.loss(now.train_loss))
+    card("Training loss", formats.loss(now.train.get("loss")))
     card(
         "Validation loss",
-        formats.loss(now.eval_loss),
+        formats.loss(now.evaluated.get("loss")),
         delta=None if now.gain is None else f"{now.gain:+.3f}",
         delta_color="inverse",
         help="Last evaluation, deepest segment, in nats per token; below it the difference to the unigram model",
     )
     card(
         "Unigram model",
-        formats.loss(now.unigram_loss),
+        formats.loss(now.evaluated.get("unigram_loss")),
         help="Loss of a model that knows only how frequent each token is, on the same tokens",
     )
-    card("Perplexity", formats.perplexity(now.eval_loss))
-    card("Tokens/s", formats.rate(now.tokens_per_s))
+    card("Perplexity", formats.perplexity(now.evaluated.get("loss")))
+    card("Tokens/s", formats.rate(now.train.get("tokens_per_s")))
     sections.progress(now, card)
-
-
-def section_choice(names: list[str]) -> str:
-    """Which section is shown; it stands in the link, and anything unknown there is the first one."""
-    look: dict[str, Any] = {"key": "tab", "bind": "query-params", "label_visibility": "collapsed"}
-    name = st.segmented_control("Section", names, default="Curves", required=True, **look)
-    return name if name in names else "Curves"
 
 
 def view_choice(name: str, panels: Panels) -> sections.View:
@@ -196,18 +192,13 @@ def section(draw: sections.Section, run_dir: Path, view: sections.View) -> None:
 
 TEXT = Panels(numbers, sections.curves, text_evaluation.evaluation, sections.throughput, TOKENS, True)
 PUZZLE = Panels(
-    puzzle_sections.numbers,
-    puzzle_sections.curves,
-    puzzle_sections.evaluation,
-    puzzle_sections.throughput,
-    ROWS,
-    False,
+    puzzle_sections.numbers, puzzle_sections.curves, puzzle_sections.evaluation, puzzle_sections.throughput, ROWS, False
 )
 GENERIC = Panels(
-    generic_sections.numbers,
-    generic_sections.loss_curves,
-    generic_sections.evaluation,
-    generic_sections.throughput,
+    sections.all_numbers,
+    partial(sections.curves, unit_name="as it is minimised"),
+    sections.all_evaluations,
+    sections.all_rates,
     ROWS,
     False,
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.app_pages.parts import STATE_CHIPS, chips_column, nothing_yet, plain, search_box, ticked
+from dashboard.app_pages.parts import STATE_CHIPS, chips_column, counted, nothing_yet, plain, search_box, ticked
 from dashboard.app_pages.parts import table as drawn_table
 from dashboard.queries.fields import has_words
 from dashboard.queries.runs import STATES, RunRow, RunTable
@@ -20,6 +20,24 @@ _FIRST = ("name", "kind", "state", "step")
 _LAST = ("train_loss", "best_eval_loss")
 # What only some kinds of runs have is shown where a run in the table has it.
 _OF_SOME = ("tokens_per_s", "row_segments_per_s")
+_make = st.column_config
+_COLUMNS: dict[str, Any] = {
+    "name": _make.TextColumn("Run", width="medium"),
+    "kind": _make.TextColumn("Kind", width="small"),
+    "state": chips_column(STATE_CHIPS),
+    "step": _make.NumberColumn("Step", format="%,d"),
+    "train_loss": _make.NumberColumn("Train loss", format="%.3f", help=f"Last training row, {_UNITS}"),
+    "exact_accuracy": _make.NumberColumn(
+        "Exact", format="percent", help="Puzzles solved in every cell, last evaluation on held-out ones"
+    ),
+    "best_eval_loss": _make.NumberColumn("Best eval loss", format="%.3f", help=f"Lowest so far, {_UNITS}"),
+    "tokens_per_s": _make.NumberColumn("Tokens/s", format="%,d", help="Fresh label tokens per second, last row"),
+    "row_segments_per_s": _make.NumberColumn(
+        "Segments/s", format="%,d", help="Segments of puzzles per second, last row"
+    ),
+    "updated": _make.DatetimeColumn("Updated", format="distance"),
+    "id": _make.TextColumn("Folder below artifacts/"),
+}
 
 
 def page() -> None:
@@ -78,7 +96,7 @@ def table(search: str, states: list[str], reading: bool) -> None:
     drawn_table(
         RunTable(shown, runs.num_read).frame().assign(state=[[row.state] for row in shown]),
         "runs_table",
-        columns(),
+        _COLUMNS,
         "All runs that match the filter",
         most_rows=18,
         on_select=lambda: open_selected(ids),
@@ -100,9 +118,8 @@ def matches(row: RunRow, search: str, states: list[str]) -> bool:
 
 def summary(runs: RunTable, num_shown: int) -> str:
     """How many runs there are, how many of them are shown, and what is still being read."""
-    total, running = len(runs.rows), sum(row.state == "running" for row in runs.rows)
-    number = "1 run" if total == 1 else f"{total:,} runs"
-    parts = [number if num_shown == total else f"{num_shown:,} of {number}", f"{running:,} running"]
+    running = sum(row.state == "running" for row in runs.rows)
+    parts = [counted("run", len(runs.rows), num_shown), f"{running:,} running"]
     if not runs.is_complete:
         parts.append(f"best losses read for {runs.num_read:,}, the others follow")
     return " · ".join([*parts, "tick one to open it"])
@@ -113,28 +130,6 @@ def column_order(shown: list[RunRow]) -> list[str]:
     exact = ["exact_accuracy"] if any(row.exact_accuracy is not None for row in shown) else []
     speeds = [name for name in _OF_SOME if any(getattr(row, name) is not None for row in shown)]
     return [*_FIRST, *exact, *_LAST, *speeds, "updated", "id"]
-
-
-def columns() -> dict[str, Any]:
-    """Titles and number formats of the table."""
-    make = st.column_config
-    return {
-        "name": make.TextColumn("Run", width="medium"),
-        "kind": make.TextColumn("Kind", width="small"),
-        "state": chips_column(STATE_CHIPS),
-        "step": make.NumberColumn("Step", format="%,d"),
-        "train_loss": make.NumberColumn("Train loss", format="%.3f", help=f"Last training row, {_UNITS}"),
-        "exact_accuracy": make.NumberColumn(
-            "Exact", format="percent", help="Puzzles solved in every cell, last evaluation on held-out ones"
-        ),
-        "best_eval_loss": make.NumberColumn("Best eval loss", format="%.3f", help=f"Lowest so far, {_UNITS}"),
-        "tokens_per_s": make.NumberColumn("Tokens/s", format="%,d", help="Fresh label tokens per second, last row"),
-        "row_segments_per_s": make.NumberColumn(
-            "Segments/s", format="%,d", help="Segments of puzzles per second, last row"
-        ),
-        "updated": make.DatetimeColumn("Updated", format="distance"),
-        "id": make.TextColumn("Folder below artifacts/"),
-    }
 
 
 if __name__ == "__main__":

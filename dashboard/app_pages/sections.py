@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import streamlit as st
 
 from dashboard import formats
-from dashboard.app_pages.parts import chart, nothing_yet, plain, problem_box, search_box, table
+from dashboard.app_pages.parts import cards, chart, nothing_yet, plain, problem_box, search_box, table
 from dashboard.charts import evaluation as evaluation_charts
 from dashboard.charts import training as training_charts
 from dashboard.queries.folder import CHECKPOINTS, log_tail, parameters
@@ -20,9 +20,6 @@ from dashboard.queries.overview import Overview
 from dashboard.queries.smoothing import smoothed
 from dashboard.resources import fresh_metrics
 from hrm_engine.store.paths import LOG_FILE
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -124,6 +121,43 @@ def depth_panels(
                 chart(figure, f"gain_{metric}", f"{title}: change against the first segment", words)
 
 
+_NOT_MEASURED = frozenset({"eval_time_s"})
+
+
+def all_numbers(now: Overview) -> None:
+    """The row of key figures of a training that has no panels of its own."""
+    card = cards(140)
+    card("Training loss", formats.loss(now.train.get("loss")))
+    card("Validation loss", formats.loss(now.evaluated.get("loss")), help="Last evaluation")
+    progress(now, card)
+
+
+def all_evaluations(run_dir: Path, view: View) -> None:
+    """Every number of the evaluations, over the training."""
+    metrics = fresh_metrics(run_dir)
+    names = [name for name in metrics.names("eval") if name not in _NOT_MEASURED]
+    rows = metrics.evaluation([name for name in names if name != "loss"], x=view.x)
+    if rows.empty:
+        nothing_yet("No evaluation yet.", "One is made every `--eval-every` steps and at the end.")
+        return
+    places = st.columns(2)
+    for number, name in enumerate(names):
+        with places[number % 2]:
+            title = name.replace("_", " ").capitalize()
+            figure = evaluation_charts.curves(rows, {name: title}, title, x=view.x, hover=",.4f")
+            chart(figure, f"eval_{name}", f"{title} in the evaluations", title)
+
+
+def all_rates(run_dir: Path, view: View) -> None:
+    """Every rate of the training."""
+    metrics = fresh_metrics(run_dir)
+    rates = [name for name in metrics.names("train") if name.endswith("_per_s")]
+    titles = {name: name.removesuffix("_per_s").replace("_", " ") + "/s" for name in rates}
+    titles["step_time_s"] = "time of one optimizer step (s)"
+    grid = [Panel(title.capitalize(), {name: title}, title) for name, title in titles.items()]
+    panels(run_dir, view, grid, awaited="Throughput")
+
+
 def incident_table(metrics: RunMetrics) -> None:
     """What interrupted or disturbed the training, if anything did."""
     incidents = metrics.incidents()
@@ -180,8 +214,8 @@ def system(run_dir: Path, view: View) -> None:
 def parameter_table(run_dir: Path, view: View) -> None:
     """Every parameter of the run, resolved."""
     values = parameters(run_dir)
-    if values is None or values.problem is not None:
-        problem_box("The parameters cannot be read.", "" if values is None else values.problem or "")
+    if values.problem is not None:
+        problem_box("The parameters cannot be read.", values.problem)
         return
     search = search_box("Name, value or group", 420, label="Search parameters", key="parameter_search")
     frame = values.frame(search)
@@ -197,7 +231,6 @@ def parameter_table(run_dir: Path, view: View) -> None:
 
 def checkpoint_table(run_dir: Path, view: View) -> None:
     """Checkpoints, the newest first, and whether each is what was written."""
-    import pandas as pd
 
     rows = CHECKPOINTS.of(run_dir, hash_all=st.session_state.get("hash_all") == str(run_dir))
     if not rows:
@@ -209,7 +242,7 @@ def checkpoint_table(run_dir: Path, view: View) -> None:
     if unread:
         total = formats.size(sum(unread))
         plain(f"Of {len(unread)} large checkpoints ({total}) only the sizes of the files were compared.")
-        st.button("Compare contents too", on_click=ask_for_hashes, args=(str(run_dir),))
+        st.button("Compare contents too", on_click=st.session_state.update, args=({"hash_all": str(run_dir)},))
     make = st.column_config
     frame = pd.DataFrame(
         {
@@ -229,11 +262,6 @@ def checkpoint_table(run_dir: Path, view: View) -> None:
         "name": make.TextColumn("Folder", width="medium"),
     }
     table(frame, "checkpoints", columns, "Checkpoints and their validity", height="content")
-
-
-def ask_for_hashes(run_dir: str) -> None:
-    """Read the large checkpoints of this run as well, from now on."""
-    st.session_state["hash_all"] = run_dir
 
 
 def validity(hashed: bool, problems: tuple[str, ...]) -> str:

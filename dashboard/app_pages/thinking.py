@@ -1,25 +1,32 @@
-"""A solver's thinking about one puzzle: every segment as a board, halting, latent states."""
+"""A solver's thinking about one puzzle: boards beside each other, one for each segment, halting, latent states."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import streamlit as st
 
-from dashboard.app_pages.boards import LARGE_PX, SMALL_PX, Board, boards, region_of
 from dashboard.app_pages.parts import chart, plain
-from dashboard.charts import thinking as charts
+from dashboard.charts import puzzles as charts
 from dashboard.queries.bundles import Solver
 from dashboard.resources import puzzle_bundle
 
 if TYPE_CHECKING:
-    from hrm_engine.data.puzzles.board import Puzzle
+    from hrm_engine.data.puzzles.board import Puzzle, Region
     from hrm_engine.inference.puzzles.solve import Solutions
     from hrm_engine.inference.puzzles.trace import Trace
 
 _MARKS = "Bold: given. Amber ground: changed in this segment. Red with a corner: not as in the solution."
 _COLOURED_MARKS = "Amber ring: changed in this segment. Red cross: not as in the solution."
+
+LARGE_PX, SMALL_PX = 252, 112
+# The colours of text in .streamlit/config.toml: a picture inherits none from the page.
+_INK = {"light": "#22262b", "dark": "#e4e7ea"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +49,10 @@ def question(solver: Solver, puzzle: Puzzle, segments: int, starts: int) -> tupl
 def think(solver: Solver, puzzle: Puzzle, *, segments: int, starts: int = 1) -> Thought:
     """Load the solver if need be and let it think, with a progress bar.
 
-    Raises:
-        HRMError: the bundle cannot be loaded, or cannot take this puzzle or so many starts.
+    Raises HRMError: the bundle cannot be loaded, or cannot take this puzzle or so many starts.
     """
     bar = st.progress(0.0, text="Loading the solver")
     try:
-        import numpy as np
-
         from hrm_engine.inference.puzzles.solve import solve
         from hrm_engine.inference.puzzles.trace import Trace, watch
 
@@ -125,8 +129,8 @@ def verdict(thought: Thought) -> None:
         else:
             st.badge(f"halts by itself after segment {trace.halted_at} of {last}", color="blue")
         if trace.is_valid is not None:
-            st.badge(*(("follows the rules",) if trace.is_valid else ("breaks the rules",)),
-                     color="green" if trace.is_valid else "red")  # fmt: skip
+            rules = "follows the rules" if trace.is_valid else "breaks the rules"
+            st.badge(rules, color="green" if trace.is_valid else "red")
         wrong = puzzle.wrong(trace.answer)
         if wrong is None:
             st.badge("no solution to compare with", color="gray")
@@ -154,18 +158,16 @@ def figures(thought: Thought, number: int) -> None:
     segments = trace.segments
     left, right = st.columns(2)
     with left:
-        st.subheader("Halting", anchor=False)
         q_continue = [segment.q_continue for segment in segments if segment.q_continue is not None]
         q_halt = [segment.q_halt for segment in segments]
-        chart(
-            charts.halting(q_halt, q_continue or None, trace.halted_at), "halting", "Halting probabilities by segment"
-        )
+        figure = charts.halting(q_halt, q_continue or None, trace.halted_at)
+        chart(figure, "halting", "Halting probabilities by segment", "Halting")
     with right:
-        st.subheader("Cells changed and wrong", anchor=False)
         changed = [int(segment.changed.sum()) for segment in segments]
         marks = [puzzle.wrong(segment.prediction) for segment in segments]
         wrong = [int(mark.sum()) for mark in marks if mark is not None]
-        chart(charts.cells(changed, wrong or None), "cells", "Cells that change, and that are wrong, by segment")
+        figure, words = charts.cells(changed, wrong or None), "Cells that change, and that are wrong, by segment"
+        chart(figure, "cells", words, "Cells changed and wrong")
     if len(segments) < 2:
         return
     from hrm_engine.inference.puzzles.trace import principal_components
@@ -173,7 +175,63 @@ def figures(thought: Thought, number: int) -> None:
     left, right = st.columns(2)  # another line: on a narrow page columns come one after the other
     for place, level, name in ((left, "z_h", "z_H, the slow state"), (right, "z_l", "z_L, the fast state")):
         with place:
-            st.subheader(f"Way of {name}", anchor=False)
             points = principal_components(trace.states(level)).tolist()
-            chart(charts.latent_path(points, name, number), level, f"{name} on its principal axes, by segment")
+            figure = charts.latent_path(points, name, number)
+            chart(figure, level, f"{name} on its principal axes, by segment", f"Way of {name}")
     plain("Mean over all positions, on the two axes along which it moves most. A path that comes to rest has settled.")
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """A board as it is to be drawn; ``is_shown`` emphasises its caption."""
+
+    caption: str
+    tokens: npt.NDArray[np.int64]
+    changed: npt.NDArray[np.bool_] | None = None
+    wrong: npt.NDArray[np.bool_] | None = None
+    is_shown: bool = False
+
+
+def boards(solver: Solver, puzzle: Puzzle, shown: Sequence[Board], *, side_px: float, region: Region) -> None:
+    """Pictures beside each other. Captions may hold any text."""
+    from hrm_engine.data.puzzles.drawing import board_svg, data_uri
+
+    ink = _INK.get(str(st.context.theme.type), _INK["light"])
+    figures = []
+    for board in shown:
+        words = board.caption + _marks(board)
+        svg = board_svg(
+            solver.board,
+            board.tokens,
+            solver.height,
+            solver.width,
+            given=puzzle.inputs,
+            changed=board.changed,
+            wrong=board.wrong,
+            region=region,
+            side_px=side_px,
+            ink=ink,
+            title=words,
+        )
+        emphasis = ' class="shown"' if board.is_shown else ""
+        figures.append(
+            f"<figure{emphasis}><figcaption>{escape(board.caption)}</figcaption>"
+            f'<img src="{data_uri(svg)}" alt="{escape(words)}"></figure>'
+        )
+    st.html(f'<div class="boards">{"".join(figures)}</div>')
+
+
+def region_of(solver: Solver, boards: Sequence[npt.NDArray[np.int64]]) -> Region:
+    """The part of the board that any of these uses: ARC's grids lie in the corner of a large one."""
+    from hrm_engine.data.puzzles.board import extent
+
+    return extent(boards, solver.height, solver.width)
+
+
+def _marks(board: Board) -> str:
+    parts = [
+        f"{int(cells.sum())} cells {name}"
+        for name, cells in (("changed", board.changed), ("wrong", board.wrong))
+        if cells is not None
+    ]
+    return f": {', '.join(parts)}" if parts else ""

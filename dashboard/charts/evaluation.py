@@ -7,27 +7,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.charts import style
 from dashboard.charts.training import add_unigram, axis_for
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_TITLES = {
-    "loss": ("validation loss (nats/token)", ",.3~f", ",.3f"),
-    "token_accuracy": ("token accuracy", ".0%", ".1%"),
-    "exact_accuracy": ("exactly solved", ".0%", ".1%"),
-    "cell_accuracy": ("cell accuracy", ".0%", ".1%"),
-}
-_GAINS = {
-    "loss": ("change of the loss (nats/token)", 1.0, "%{y:+.4f}"),
-    "token_accuracy": ("change of the accuracy (points)", 100.0, "%{y:+.2f}"),
-    "exact_accuracy": ("change of the exactly solved (points)", 100.0, "%{y:+.2f}"),
-    "cell_accuracy": ("change of the cell accuracy (points)", 100.0, "%{y:+.2f}"),
+_ACCURACY = (".0%", ".1%", 100.0, "%{y:+.2f}")
+# Titles of a metric and of its change; formats of the axis and of points; factor and format of a change.
+_LOOKS = {
+    "loss": ("validation loss (nats/token)", "change of the loss (nats/token)", ",.3~f", ",.3f", 1.0, "%{y:+.4f}"),
+    "token_accuracy": ("token accuracy", "change of the accuracy (points)", *_ACCURACY),
+    "exact_accuracy": ("exactly solved", "change of the exactly solved (points)", *_ACCURACY),
+    "cell_accuracy": ("cell accuracy", "change of the cell accuracy (points)", *_ACCURACY),
 }
 
 
@@ -37,7 +30,7 @@ def by_depth(
     """``metric`` (``loss`` or an accuracy) of every segment over the training; the unigram loss if given."""
     frames = [depths] if evaluation is None else [depths, evaluation]
     axis, unit = axis_for(x, *frames)
-    title, y_format, hover = _TITLES[metric]
+    title, _, y_format, hover, _, _ = _LOOKS[metric]
     drawn = style.figure(axis, title, log_y=log_y, height=360, y_format=y_format)
     segments = sorted(depths["segment"].unique())
     for segment, colour in zip(segments, style.depth_colours(len(segments)), strict=True):
@@ -64,9 +57,10 @@ def curves(evaluation: pd.DataFrame, names: Mapping[str, str], y_title: str, *, 
     axis, unit = axis_for(x, evaluation)
     drawn = style.figure(axis, y_title, height=320)
     for (field, name), colour in zip(names.items(), style.SERIES, strict=False):
-        xs, template = evaluation["x"] / unit, f"%{{y:{hover}}}"
-        style.add_line(drawn, xs, evaluation[field], name, colour, markers=True, hovertemplate=template)
-    return drawn
+        rows, template = evaluation[evaluation[field].notna()], f"%{{y:{hover}}}"
+        if len(rows):
+            style.add_line(drawn, rows["x"] / unit, rows[field], name, colour, markers=True, hovertemplate=template)
+    return style.whole_steps(drawn) if x == "step" else drawn
 
 
 def depth_gain(depths: pd.DataFrame, metric: str) -> go.Figure:
@@ -74,7 +68,7 @@ def depth_gain(depths: pd.DataFrame, metric: str) -> go.Figure:
 
     Differences in nats per token (``loss``) or percentage points (accuracies).
     """
-    title, factor, hover = _GAINS[metric]
+    _, title, _, _, factor, hover = _LOOKS[metric]
     drawn = style.figure(style.SEGMENT, title, height=320)
     steps = sorted(depths["step"].unique())
     chosen = sorted({steps[round(share * (len(steps) - 1))] for share in (0, 1 / 3, 2 / 3, 1)})

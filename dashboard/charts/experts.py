@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.charts import style
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EVEN_ENTROPY = 0.9
 """Entropy, as a share of its maximum, below which some experts get far too little."""
@@ -46,7 +44,7 @@ def family_tree(tree: pd.DataFrame, chosen: str) -> go.Figure:
             ys += [above, at, at, None]
     line = {"color": style.faded(style.GREY, 0.7), "width": 1.3}
     drawn.add_trace(go.Scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", showlegend=False))
-    states = [_state(active, frozen) for active, frozen in zip(tree["is_active"], tree["is_frozen"], strict=True)]
+    states = [", ".join(name for name in state if name != "active") or "active" for state in tree["state"]]
     for state, colour, symbol in _STATES:
         rows = [at for at, other in enumerate(states) if other == state]
         if not rows:
@@ -95,23 +93,6 @@ _STATES = (
     ("inactive", _PALE, "circle"),
     ("inactive, frozen", _PALE, "square"),
 )
-
-
-def _state(active: bool, frozen: bool) -> str:
-    if active:
-        return "frozen" if frozen else "active"
-    return "inactive, frozen" if frozen else "inactive"
-
-
-def with_and_without(evaluation: pd.DataFrame) -> go.Figure:
-    """Held-out loss with the expert and without it over its training; ``step, loss, loss_without``, in nats."""
-    drawn = style.figure(style.STEP, "held-out loss (nats/token)", height=_HEIGHT)
-    hover = "%{y:,.4f}"
-    for name, field, colour in (("with the expert", "loss", style.BLUE), ("without", "loss_without", style.ORANGE)):
-        rows = evaluation[evaluation[field].notna()]
-        if len(rows):
-            style.add_line(drawn, rows["step"], rows[field], name, colour, markers=True, hovertemplate=hover)
-    return style.whole_steps(drawn)
 
 
 def usage_map(

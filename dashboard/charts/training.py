@@ -7,14 +7,11 @@ the first row), ``min``, ``max``, ``last``, ``count``; one row for each metric a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.charts import style
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _LOSS = "%{y:,.3f}"
 _UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))

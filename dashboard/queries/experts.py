@@ -1,14 +1,16 @@
-"""The expert registry as tables: counts, filtered rows, and the tree of parents and children."""
+"""Experts and goals as tables: counts, filtered rows, and the tree of parents and children."""
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dashboard.queries.fields import finite, has_words
+from dashboard.queries.fields import finite, has_words, written
 from hrm_engine.store.clock import parse_iso
+from hrm_engine.store.goal_tables import Goal
+from hrm_engine.store.goals import Goals
 from hrm_engine.store.runs import printable
 
 if TYPE_CHECKING:
@@ -19,19 +21,9 @@ if TYPE_CHECKING:
 STATES = ("active", "inactive", "frozen", "attached")
 """States that a filter can require, all of them at once."""
 _COLUMNS = (
-    *("expert_id", "name", "category", "is_active", "is_frozen", "is_attached", "parent_expert_id", "num_goals"),
+    *("expert_id", "name", "category", "state", "parent_expert_id", "num_goals"),
     *("num_children", "last_trained", "total_activations", "avg_routing_weight", "has_weights"),
 )
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Numbers of experts. ``attached`` to at least one bundle."""
-
-    total: int
-    active: int
-    frozen: int
-    attached: int
 
 
 class ExpertTable:
@@ -40,10 +32,9 @@ class ExpertTable:
     def __init__(self, cards: Sequence[ExpertCard]) -> None:
         self._cards = cards
 
-    def counts(self, attached: Collection[str]) -> Counts:
-        """Counts; ``attached`` are the ids of those that stand in a bundle."""
-        states = [state for card in self._cards for state in _states(card, attached)]
-        return Counts(len(self._cards), *(states.count(state) for state in ("active", "frozen", "attached")))
+    def counts(self, attached: Collection[str]) -> Counter[str]:
+        """Number of experts by state; ``attached`` are the ids of those that stand in a bundle."""
+        return Counter(state for card in self._cards for state in states_of(card, card.expert_id in attached))
 
     def categories(self) -> list[str]:
         """The categories that experts have."""
@@ -59,10 +50,10 @@ class ExpertTable:
         """
         rows = []
         for card in self._cards:
-            own = _states(card, attached)
+            row = _row(card, card.expert_id in attached)
             text = " ".join((card.expert_id, card.name, card.description, card.category))
-            if has_words(text, search) and category in ("", card.category.strip()) and own.issuperset(states):
-                rows.append(_row(card, "attached" in own))
+            if has_words(text, search) and category in ("", card.category.strip()) and set(states) <= set(row["state"]):
+                rows.append(row)
         return _frame(rows)
 
     def tree(self) -> pd.DataFrame:
@@ -77,14 +68,9 @@ class ExpertTable:
         return _frame(rows)
 
 
-def _states(card: ExpertCard, attached: Collection[str]) -> set[str]:
-    flags = {
-        "active": card.is_active,
-        "inactive": not card.is_active,
-        "frozen": card.is_frozen,
-        "attached": card.expert_id in attached,
-    }
-    return {state for state, holds in flags.items() if holds}
+def states_of(card: ExpertCard, is_attached: bool) -> list[str]:
+    """States of an expert, as filters and tables name them."""
+    return ["active" if card.is_active else "inactive", *["frozen"] * card.is_frozen, *["attached"] * is_attached]
 
 
 def _row(card: ExpertCard, is_attached: bool) -> dict[str, Any]:
@@ -92,9 +78,7 @@ def _row(card: ExpertCard, is_attached: bool) -> dict[str, Any]:
         "expert_id": card.expert_id,
         "name": card.name,
         "category": card.category.strip(),
-        "is_active": card.is_active,
-        "is_frozen": card.is_frozen,
-        "is_attached": is_attached,
+        "state": states_of(card, is_attached),
         "parent_expert_id": card.parent_expert_id,
         "num_goals": len(card.goals),
         "num_children": len(card.child_expert_ids),
@@ -106,6 +90,7 @@ def _row(card: ExpertCard, is_attached: bool) -> dict[str, Any]:
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+
     import pandas as pd
 
     frame = pd.DataFrame(rows, columns=[*_COLUMNS, "depth"])
@@ -116,29 +101,52 @@ def card_fields(card: ExpertCard) -> pd.DataFrame:
     """Every field of a card as text: columns ``field`` and ``value``; what is nested by ``field.name``."""
     import pandas as pd
 
-    lines = [
-        (printable(name), printable(_written(value)))
-        for field, content in card.dump().items()
-        for name, value in (_inner(field, content) if isinstance(content, dict) and content else [(field, content)])
-    ]
+    leaves: list[tuple[str, Any]] = []
+    for field, content in card.dump().items():
+        inner = content if isinstance(content, dict) else {}
+        leaves += [(f"{field}.{name}", value) for name, value in inner.items()] or [(field, content)]
+    texts = ("" if value in (None, [], {}) else written(value, ", ") for _, value in leaves)
+    lines = [(printable(name), printable(text)) for (name, _), text in zip(leaves, texts, strict=True)]
     return pd.DataFrame(lines, columns=["field", "value"], dtype="str")
 
 
 def losses(card: ExpertCard) -> tuple[float | None, float | None]:
     """Held-out loss with and without the expert in nats per token, as its last training found them."""
+
     metrics: Mapping[str, Any] = card.performance_metrics
     return finite(metrics.get("loss_with")), finite(metrics.get("loss_without"))
 
 
-def _inner(field: str, content: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [(f"{field}.{name}", value) for name, value in content.items()]
+@dataclass(frozen=True)
+class ServedGoal:
+    """A goal, and the ids of the experts that serve it."""
+
+    goal: Goal
+    experts: tuple[str, ...]
 
 
-def _written(value: Any) -> str:
-    if value is None or value in ("", [], {}):
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return ", ".join(value)
-    return json.dumps(value, ensure_ascii=False)
+def served_goals(goals: Goals) -> list[ServedGoal]:
+    """All goals by id, inactive ones included. Raises RegistryError, LockedError, StorageError."""
+    experts = goals.experts_by_goal()
+    return [ServedGoal(goal, tuple(experts.get(goal.id, ()))) for goal in goals.list_goals(active_only=False)]
+
+
+def matching(rows: list[ServedGoal], search: str) -> list[ServedGoal]:
+    """Goals whose text or experts hold every word of ``search``."""
+    return [served for served in rows if has_words(f"{served.goal.text} {' '.join(served.experts)}", search)]
+
+
+def goal_frame(rows: list[ServedGoal]) -> pd.DataFrame:
+    """One row a goal: ``id, text, state, experts, created`` (UTC)."""
+    import pandas as pd
+
+    created = [parse_iso(served.goal.created_ts) for served in rows]
+    return pd.DataFrame(
+        {
+            "id": pd.Series([served.goal.id for served in rows], dtype="int64"),
+            "text": pd.Series([served.goal.text for served in rows], dtype="str"),
+            "state": [["active" if served.goal.active else "inactive"] for served in rows],
+            "experts": [list(served.experts) for served in rows],
+            "created": pd.to_datetime(pd.Series(created, dtype="float64"), unit="s", utc=True),
+        }
+    )

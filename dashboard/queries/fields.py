@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import numbers
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.runs import printable
@@ -22,6 +24,11 @@ def finite(value: object) -> float | None:
     except OverflowError:  # JSON knows whole numbers of any length
         return None
     return number if math.isfinite(number) else None
+
+
+def numbers_of(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """The numbers of a row by their fields; None for what is none."""
+    return {name: finite(value) for name, value in row.items()}
 
 
 def column(rows: pd.DataFrame, name: str) -> list[float | None]:
@@ -49,3 +56,12 @@ def whole_number(value: object, limit: int) -> int | None:
 def has_words(text: str, search: str) -> bool:
     """Whether every word of ``search`` stands in ``text``, in whatever case."""
     return all(word in text.casefold() for word in search.casefold().split())
+
+
+def written(value: Any, separator: str) -> str:
+    """A value of a file as text; texts of a list with ``separator`` between them."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return separator.join(value)
+    return json.dumps(value, ensure_ascii=False)

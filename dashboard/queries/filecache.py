@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from hrm_engine.store.files import readable_json
@@ -29,28 +28,12 @@ class FileCache(Generic[T]):
     """The last ``limit`` answers of ``load(path)``; a changed file is loaded again. Safe to share among threads."""
 
     def __init__(self, load: Callable[[Path], T], limit: int) -> None:
-        self._load = load
-        self._limit = limit
-        self._kept: OrderedDict[Path, tuple[Signature, T]] = OrderedDict()
-        self._lock = Lock()
+        self._load = lru_cache(limit)(lambda path, state: load(path))
 
     def get(self, path: Path) -> T | None:
         """Value of ``load`` for the file as it is now; None if there is no such file."""
-        now = signature(path)
-        if now is None:
-            return None
-        with self._lock:
-            kept = self._kept.get(path)
-            if kept is not None and kept[0] == now:
-                self._kept.move_to_end(path)
-                return kept[1]
-        value = self._load(path)
-        with self._lock:
-            self._kept[path] = (now, value)
-            self._kept.move_to_end(path)
-            while len(self._kept) > self._limit:
-                self._kept.popitem(last=False)
-        return value
+        state = signature(path)
+        return None if state is None else self._load(path, state)
 
 
 _JSON: FileCache[dict[str, Any]] = FileCache(readable_json, 8192)

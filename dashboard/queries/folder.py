@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from dashboard.queries.fields import has_words
-from dashboard.queries.filecache import FileCache
+from dashboard.queries.fields import has_words, written
+from dashboard.queries.filecache import FileCache, signature
 from hrm_engine.errors import BundleError
 from hrm_engine.store.files import read_json
 from hrm_engine.store.manifest import CheckpointInfo, check_manifest, list_checkpoints
@@ -22,6 +19,7 @@ from hrm_engine.store.runs import printable
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 LOG_LINES = 500
 LOG_BYTES = 256 << 10
@@ -40,6 +38,7 @@ class Parameters:
 
     def value(self, name: str) -> Any:
         """The value of the first parameter of that name, or None."""
+
         return next((value for key, value in self.values if key == name), None)
 
     def frame(self, search: str = "") -> pd.DataFrame:
@@ -62,7 +61,9 @@ def read_parameters(path: Path) -> Parameters:
     # What was set comes first, then what else the file says; the name of the whole is no group.
     leaves = [*_leaves(inner if isinstance(inner, dict) else {"parameters": inner}, ""), *_leaves(raw, "")]
     return Parameters(
-        lines=tuple((printable(group), printable(name), printable(_written(value))) for group, name, value in leaves),
+        lines=tuple(
+            (printable(group), printable(name), printable(written(value, " "))) for group, name, value in leaves
+        ),
         values=tuple((name, value) for _, name, value in leaves),
     )
 
@@ -70,9 +71,9 @@ def read_parameters(path: Path) -> Parameters:
 _PARAMETERS: FileCache[Parameters] = FileCache(read_parameters, _KEPT)
 
 
-def parameters(run_dir: Path) -> Parameters | None:
-    """The parameters of a run; None without a file of them."""
-    return _PARAMETERS.get(run_dir / ARGS_FILE)
+def parameters(run_dir: Path) -> Parameters:
+    """The parameters of a run; ``problem`` says so where there is no file of them."""
+    return _PARAMETERS.get(run_dir / ARGS_FILE) or Parameters(problem=f"There is no {ARGS_FILE} in {run_dir}")
 
 
 def _leaves(value: dict[str, Any], group: str) -> Any:
@@ -83,14 +84,6 @@ def _leaves(value: dict[str, Any], group: str) -> Any:
             yield group, name, inner
 
 
-def _written(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return " ".join(value)
-    return json.dumps(value, ensure_ascii=False)
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """One checkpoint as it is shown. ``hashed``: its files were read and compared, not only their sizes."""
@@ -98,7 +91,7 @@ class Checkpoint:
     name: str
     step: int
     bytes: int
-    saved: datetime | None
+    saved: datetime
     hashed: bool
     problems: tuple[str, ...]
 
@@ -111,8 +104,7 @@ class Checkpoints:
 
     def __init__(self, hash_at_once_bytes: int = HASH_AT_ONCE_BYTES) -> None:
         self._hash_at_once_bytes = hash_at_once_bytes
-        self._lock = Lock()
-        self._verified: OrderedDict[tuple[object, ...], tuple[str, ...]] = OrderedDict()
+        self._verified: dict[tuple[object, ...], tuple[str, ...]] = {}
 
     def of(self, run_dir: Path, *, hash_all: bool = False) -> list[Checkpoint]:
         """The checkpoints of a run, newest first. ``hash_all`` also reads the large ones."""
@@ -120,28 +112,22 @@ class Checkpoints:
         for info in list_checkpoints(run_dir, hashes=False):
             problems, hashed = self._problems(info, hash_all or info.bytes <= self._hash_at_once_bytes)
             # The trainer deletes old ones while we look; what is gone is not damaged.
-            if info.path.is_dir():
-                checkpoints.append(
-                    Checkpoint(info.path.name, info.step, info.bytes, _saved(info.path), hashed, problems)
-                )
+            if state := signature(info.path):
+                saved = datetime.fromtimestamp(state[1] / 1e9, UTC)
+                checkpoints.append(Checkpoint(info.path.name, info.step, info.bytes, saved, hashed, problems))
         return checkpoints[::-1]
 
     def _problems(self, info: CheckpointInfo, hash_all: bool) -> tuple[tuple[str, ...], bool]:
         if info.problems:
             return tuple(info.problems), True
         key = _state_of(info.path)
-        with self._lock:
-            if key in self._verified:
-                self._verified.move_to_end(key)
-                return self._verified[key], True
-        if not hash_all:
-            return (), False
-        problems = tuple(check_manifest(info.path))
-        with self._lock:
+        problems = self._verified.get(key)
+        if problems is None and hash_all:
+            problems = tuple(check_manifest(info.path))
+            if len(self._verified) >= _KEPT:
+                self._verified.clear()
             self._verified[key] = problems
-            while len(self._verified) > _KEPT:
-                self._verified.popitem(last=False)
-        return problems, True
+        return problems or (), problems is not None
 
 
 CHECKPOINTS = Checkpoints()
@@ -149,24 +135,8 @@ CHECKPOINTS = Checkpoints()
 
 
 def _state_of(folder: Path) -> tuple[object, ...]:
-    files: list[tuple[str, int, int]] = []
-    for current, _, names in os.walk(folder):
-        for name in sorted(names):
-            path = Path(current) / name
-            try:
-                stat = path.stat()
-            except OSError:
-                files.append((str(path), -1, -1))
-            else:
-                files.append((str(path), stat.st_size, stat.st_mtime_ns))
-    return folder, *sorted(files)
-
-
-def _saved(folder: Path) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
-    except OSError:
-        return None
+    files = [Path(current) / name for current, _, names in os.walk(folder) for name in names]
+    return folder, *((path, signature(path)) for path in sorted(files))
 
 
 @dataclass(frozen=True)

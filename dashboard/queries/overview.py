@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dashboard.queries.fields import finite
+from dashboard.queries.fields import finite, numbers_of
 from hrm_engine.config import kinds
 from hrm_engine.config.kinds import Kind
 from hrm_engine.store.files import readable_json
@@ -30,54 +30,29 @@ _SENTENCES = {
 }
 
 
-@dataclass(frozen=True)
-class PuzzleNumbers:
-    """Last evaluation of a solver; shares from 0 to 1, the baselines without a model beside them."""
-
-    exact_accuracy: float | None
-    exact_accuracy_when_halting: float | None
-    cell_accuracy: float | None
-    halt_accuracy: float | None
-    act_steps_mean: float | None
-    num_rows: float | None
-    copy_cell_accuracy: float | None
-    copy_exact_accuracy: float | None
-    majority_cell_accuracy: float | None
-    majority_exact_accuracy: float | None
-    padding_cell_accuracy: float | None
-    padding_exact_accuracy: float | None
-
-    @classmethod
-    def of(cls, evaluation: Mapping[str, Any]) -> PuzzleNumbers:
-        """The numbers in an ``eval`` row."""
-        return cls(**{field.name: finite(evaluation.get(field.name)) for field in fields(cls)})
-
-
-def kind_of_run(parameters: Parameters | None, *rows: Mapping[str, Any]) -> Kind | None:
+def kind_of_run(parameters: Parameters, *rows: Mapping[str, Any]) -> Kind | None:
     """The kind of a run, as its parameters record it, and where these are lost as its rows tell it."""
-    return kinds.of_run(None if parameters is None else parameters.value("kind"), *rows)
+    return kinds.of_run(parameters.value("kind"), *rows)
 
 
-def has_experts(parameters: Parameters | None) -> bool:
+def has_experts(parameters: Parameters) -> bool:
     """Whether the parameters of a run ask for experts in the place of dense layers."""
-    return parameters is not None and parameters.value("use_moe") is True
+    return parameters.value("use_moe") is True
 
 
 @dataclass(frozen=True)
 class Overview:
-    """The header of the page of a run. Losses in nats per token, of puzzles per cell; None is not known."""
+    """The header of the page of a run; None is not known."""
 
     kind: Kind | None
     state: str
     sentence: str
     step: int | None
     planned_steps: int | None
-    train_loss: float | None
-    eval_loss: float | None
-    unigram_loss: float | None
-    tokens_per_s: float | None
-    row_segments_per_s: float | None
-    puzzles: PuzzleNumbers
+    train: Mapping[str, float | None]
+    """Numbers of the last training row."""
+    evaluated: Mapping[str, float | None]
+    """Numbers of the last evaluation."""
     eta_s: float | None
     duration_s: float | None
     notes: tuple[str, ...]
@@ -85,12 +60,11 @@ class Overview:
     @property
     def gain(self) -> float | None:
         """Validation loss minus the unigram model's; negative is good."""
-        if self.eval_loss is None or self.unigram_loss is None:
-            return None
-        return self.eval_loss - self.unigram_loss
+        loss, unigram = self.evaluated.get("loss"), self.evaluated.get("unigram_loss")
+        return None if loss is None or unigram is None else loss - unigram
 
 
-def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters | None) -> Overview:
+def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters) -> Overview:
     """The overview of a run as its files are now."""
     metrics.refresh()
     status = read_status(run_dir)
@@ -100,7 +74,7 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters | None) 
     step = int(row_step) if row_step is not None else None
     if status is not None:
         step = max(status.step, step or 0)
-    planned = finite(parameters.value("steps")) if parameters is not None else None
+    planned = finite(parameters.value("steps"))
     pace = metrics.step_seconds()
     left = None if planned is None or step is None or pace is None else max(planned - step, 0.0) * pace
     message = printable(status.message) if status is not None else ""
@@ -111,12 +85,8 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters | None) 
         sentence=message if message not in ("", state) and state != "dead" else _SENTENCES[state],
         step=step,
         planned_steps=None if planned is None else int(planned),
-        train_loss=finite(train.get("loss")),
-        eval_loss=finite(evaluated.get("loss")),
-        unigram_loss=finite(evaluated.get("unigram_loss")),
-        tokens_per_s=finite(train.get("tokens_per_s")),
-        row_segments_per_s=finite(train.get("row_segments_per_s")),
-        puzzles=PuzzleNumbers.of(evaluated),
+        train=numbers_of(train),
+        evaluated=numbers_of(evaluated),
         eta_s=left,
         duration_s=metrics.duration_s(),
         notes=(*metrics.notes(), *_bundle_notes(run_dir, state)),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dashboard.queries.fields import finite
 from dashboard.queries.filecache import FileCache
 
 if TYPE_CHECKING:
@@ -68,10 +67,7 @@ SELECT row, rating, cell_accuracy, segments, confidence, loss
 FROM good WHERE NOT exact ORDER BY rating DESC NULLS LAST, loss DESC NULLS LAST, row LIMIT $limit
 """
 _SUMMARY = """
-SELECT count(*) AS rows, sum(exact::INTEGER)::BIGINT AS exact, avg(exact_when_halting::DOUBLE) AS exact_when_halting,
-       avg(cell_accuracy) AS cell_accuracy, avg(segments) AS segments,
-       avg(((confidence >= 0.5) = exact)::DOUBLE) AS halt_accuracy, count(rating) AS rated
-FROM good
+SELECT count(*) AS rows, sum((NOT exact)::INTEGER)::BIGINT AS failures, count(rating) AS rated FROM good
 """
 
 
@@ -96,22 +92,16 @@ class EvaluatedRows:
         memory.execute(_KEEP)
         summary = frame(_SUMMARY).iloc[0]
         self.num_rows = int(summary["rows"])
-        self.num_exact = int(summary["exact"]) if self.num_rows else 0
+        self.num_failures = int(summary["failures"]) if self.num_rows else 0
+        """Puzzles whose last answer is wrong somewhere."""
         self.skipped_lines = int(frame("SELECT count(*) AS lines FROM lines").iloc[0]["lines"]) - self.num_rows
         self.is_rated = bool(summary["rated"])
-        names = ("exact_when_halting", "cell_accuracy", "segments", "halt_accuracy")
-        self.means = {name: finite(summary[name]) for name in names}
         single = bool(frame(_DISTINCT).iloc[0]["number"] <= MOST_GROUPS)
         shares = [(number + 1) / MOST_GROUPS for number in range(MOST_GROUPS)]
         self.by_rating = frame(_BY_RATING, shares=shares, single=single)
         self.by_segments = frame(_SEGMENTS)
         self.calibration = frame(_CALIBRATION, bins=CONFIDENCE_BINS)
         self.failures = frame(_FAILURES, limit=MAX_FAILURES)
-
-    @property
-    def num_failures(self) -> int:
-        """Puzzles whose last answer is wrong somewhere."""
-        return self.num_rows - self.num_exact
 
 
 _EVALUATIONS: FileCache[EvaluatedRows] = FileCache(EvaluatedRows, _KEPT_FILES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -19,6 +19,7 @@ from hrm_engine.store.status import LiveState, RunStatus, live_state, read_statu
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 STATES = ("running", "finished", "stopped", "failed", "dead", "unknown")
 LIVE = "running"
@@ -55,27 +56,18 @@ class RunTable:
     @property
     def is_complete(self) -> bool:
         """Whether nothing is left to read."""
+
         return self.num_read == len(self.rows)
 
     def frame(self) -> pd.DataFrame:
         """One row a run, columns named as the fields of ``RunRow``."""
         import pandas as pd
 
-        columns = {
-            "id": "str",
-            "name": "str",
-            "kind": "str",
-            "state": "str",
-            "step": "Int64",
-            "train_loss": "float64",
-            "best_eval_loss": "float64",
-            "tokens_per_s": "float64",
-            "exact_accuracy": "float64",
-            "row_segments_per_s": "float64",
-            "updated": "datetime64[ms, UTC]",
-        }
-        values = {column: [getattr(row, column) for row in self.rows] for column in columns}
-        return pd.DataFrame({column: pd.Series(values[column], dtype=dtype) for column, dtype in columns.items()})
+        losses, rates = ("train_loss", "best_eval_loss"), ("exact_accuracy", "tokens_per_s", "row_segments_per_s")
+        types = {"step": "Int64", "updated": "datetime64[ms, UTC]", **dict.fromkeys((*losses, *rates), "float64")}
+        names = [field.name for field in fields(RunRow)]
+        values = {name: [getattr(row, name) for row in self.rows] for name in names}
+        return pd.DataFrame({name: pd.Series(values[name], dtype=types.get(name, "str")) for name in names})
 
 
 class RunIndex:

@@ -8,6 +8,7 @@ counts, so this looks for the few others as bytes and parses nothing else. The p
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ _CHUNK_BYTES = 512 << 10
 _TAIL_BYTES = 64 << 10
 # A training row is looked for in so many lines from the end; other events come in between, but never this many.
 _TAIL_LINES = 200
+_COUNTED = re.compile(rb'"eval"|"resume"')
 
 
 @dataclass
@@ -106,9 +108,9 @@ class MetricsScan:
         self._exact = []
 
     def _take_chunk(self, chunk: bytes) -> None:
-        rows = sorted(set(_lines_with(chunk, b'"eval"')) | set(_lines_with(chunk, b'"resume"')))
-        for start, end in rows:
-            row = _parsed(chunk[start:end])
+        starts = {chunk.rfind(b"\n", 0, match.start()) + 1 for match in _COUNTED.finditer(chunk)}
+        for start in sorted(starts):
+            row = _parsed(chunk[start : chunk.find(b"\n", start)])
             step, loss = finite(row.get("step")), finite(row.get("loss"))
             if step is None:
                 continue
@@ -116,14 +118,11 @@ class MetricsScan:
                 self._records = [record for record in self._records if record[0] <= step]
                 self._exact = [record for record in self._exact if record[0] <= step]
             elif row.get("event") == "eval":
-                if loss is not None and self._is_record(loss):
+                if loss is not None and (not self._records or loss < self._records[-1][1]):
                     self._records.append((step, loss))
                 if (exact := finite(row.get("exact_accuracy"))) is not None:
                     self._exact.append((step, exact))
         self._take_last_train(chunk[-_TAIL_BYTES:])
-
-    def _is_record(self, loss: float) -> bool:
-        return not self._records or loss < self._records[-1][1]
 
     def _take_last_train(self, tail: bytes) -> None:
         for line in reversed(tail.split(b"\n")[-_TAIL_LINES:]):
@@ -132,18 +131,6 @@ class MetricsScan:
                 if row.get("event") == "train":
                     self.last_train = row
                     return
-
-
-def _lines_with(chunk: bytes, needle: bytes) -> list[tuple[int, int]]:
-    spans: list[tuple[int, int]] = []
-    at = chunk.find(needle)
-    while at >= 0:
-        start = chunk.rfind(b"\n", 0, at) + 1
-        end = chunk.find(b"\n", at)
-        end = len(chunk) if end < 0 else end
-        spans.append((start, end))
-        at = chunk.find(needle, end)
-    return spans
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

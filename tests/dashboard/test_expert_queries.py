@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from dashboard.charts import experts as charts
 from dashboard.queries.attachments import by_expert
-from dashboard.queries.experts import ExpertTable, card_fields, losses
-from dashboard.queries.goals import goal_frame, matching, served_goals
+from dashboard.queries.experts import ExpertTable, card_fields, goal_frame, losses, matching, served_goals
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.goals import Goals
@@ -38,7 +37,7 @@ def found(experts: ExpertTable, **asked: object) -> list[str]:
 
 def test_counts(experts: ExpertTable) -> None:
     counts = experts.counts(["docs", "not in the registry"])
-    assert (counts.total, counts.active, counts.frozen, counts.attached) == (5, 4, 1, 1)
+    assert counts == {"active": 4, "inactive": 1, "frozen": 1, "attached": 1}
     assert experts.categories() == ["code", "literature"]
 
 
@@ -68,7 +67,7 @@ def test_a_row_has_what_the_card_has(experts: ExpertTable) -> None:
     assert rows.loc["docs", "num_goals"] == 2
     assert rows.loc["docs", "num_children"] == 1
     assert rows.loc["docs", "total_activations"] == 1000
-    assert bool(rows.loc["docs", "is_attached"])
+    assert rows.loc["docs", "state"] == ["active", "attached"]
     assert not bool(rows.loc["docs", "has_weights"])
     assert rows.loc["typing", "parent_expert_id"] == "docs"
     assert rows["last_trained"].isna().all()
@@ -103,7 +102,7 @@ def test_any_text_is_only_text(names: list[str]) -> None:
 
 def test_an_empty_registry_has_empty_tables(lab: Workspace) -> None:
     empty = ExpertTable(Goals(lab).registry.read().cards)
-    assert empty.counts([]).total == 0
+    assert not empty.counts([])
     assert empty.find().empty
     assert empty.tree().empty
     assert empty.categories() == []

@@ -133,9 +133,9 @@ def test_time_left_is_the_pace_of_the_last_rows_times_the_steps_left(run: Path) 
 
 
 def test_overview_of_an_empty_folder(tmp_path: Path) -> None:
-    now = overview(tmp_path, RunMetrics(tmp_path), None)
+    now = overview(tmp_path, RunMetrics(tmp_path), Parameters())
     assert now.state == "unknown"
-    assert (now.step, now.train_loss, now.eta_s, now.duration_s, now.gain) == (None, None, None, None, None)
+    assert (now.step, now.train.get("loss"), now.eta_s, now.duration_s, now.gain) == (None, None, None, None, None)
     assert len(now.notes) == 1
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.charts import puzzles, style, thinking
+from dashboard.charts import puzzles, style
 from dashboard.queries.puzzles import EvaluatedRows, group_names
 from tests.dashboard.run_folders import write_puzzle_rows
 
@@ -67,22 +67,22 @@ def test_accuracies_leave_out_what_was_not_measured() -> None:
 
 
 def test_halting_shows_where_it_stops() -> None:
-    names = [trace.name for trace in thinking.halting([0.1, 0.9], [0.8, 0.2], 2).data]
+    names = [trace.name for trace in puzzles.halting([0.1, 0.9], [0.8, 0.2], 2).data]
     assert names == ["halt", "continue", "halts here"]
-    assert [trace.name for trace in thinking.halting([0.1], None, None).data] == ["halt"]
+    assert [trace.name for trace in puzzles.halting([0.1], None, None).data] == ["halt"]
 
 
 def test_a_state_that_stays_is_a_point_with_one_number() -> None:
-    figure = thinking.latent_path([[0.0, 0.0]] * 5, "z_H", 3)
+    figure = puzzles.latent_path([[0.0, 0.0]] * 5, "z_H", 3)
     assert [text for text in figure.data[1].text if text] == ["3"]
-    path = thinking.latent_path([[float(at), float(at % 2)] for at in range(5)], "z_H", 5)
+    path = puzzles.latent_path([[float(at), float(at % 2)] for at in range(5)], "z_H", 5)
     assert list(path.data[1].text) == ["1", "2", "3", "4", "5"]
     assert list(path.data[1].marker.color) == style.depth_colours(5)
 
 
 def test_a_maze_has_a_point_for_every_cell() -> None:
     tokens = [1, 2, 3, 2, 2, 4]
-    figure = thinking.maze_board(tokens, 2, 3, ["#000000"] * 6, ["padding", "wall", "free", "start", "goal", "way"])
+    figure = puzzles.maze_board(tokens, 2, 3, ["#000000"] * 6, ["padding", "wall", "free", "start", "goal", "way"])
     points = figure.data[0]
     assert list(zip(points.x, points.y, strict=True)) == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
     assert points.text[0] == "wall"

@@ -62,7 +62,8 @@ def test_a_file_without_rows_is_empty(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     rows = EvaluatedRows(path)
     assert rows.num_rows == 0
-    assert rows.means["segments"] is None
+    assert rows.num_failures == 0
+    assert rows.by_segments.empty
     assert EvaluatedRows(tmp_path / "absent.jsonl").num_rows == 0
 
 

@@ -1,4 +1,4 @@
-"""Text in the Playground: a prompt, settings, and what a brain writes, each token coloured by its depth."""
+"""Text in the Playground: a brain writes after a prompt or reads a given text; each token is coloured by its depth."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from dashboard.app_pages.forms import control, submitted
-from dashboard.app_pages.parts import plain, sentence
-from dashboard.formats import count, rate
+from dashboard.app_pages.parts import control, plain, sentence, submitted
+from dashboard.formats import count, loss, rate
 from dashboard.queries.bundles import Brain
-from dashboard.queries.goals import served_goals
+from dashboard.queries.experts import served_goals
 from dashboard.resources import text_bundle, workspace
 from hrm_engine.config.forms import form_field
 from hrm_engine.config.writing import GoalsConfig, WritingConfig
@@ -22,12 +22,12 @@ from hrm_engine.errors import HRMError
 from hrm_engine.store.goals import Goals
 
 if TYPE_CHECKING:
-    from streamlit.delta_generator import DeltaGenerator
-
     from hrm_engine.bundles.steering import ExpertUse
     from hrm_engine.inference import Generation
+    from hrm_engine.inference.text.reading import ReadToken
 
 _REDRAW_S = 0.15
+_EXAMPLE = "The list is sorted in place, and the first item is returned."
 _ENDS = {
     "stop": "The model ended the text.",
     "stop_string": "The text ended before a stop string.",
@@ -58,7 +58,7 @@ def writing_section(brain: Brain, left: DeltaGenerator, right: DeltaGenerator) -
         write_it = partial(write, brain, prompt, settings, goals, strength, box)
         written = submitted("written", question, is_pressed, write_it, "The brain cannot continue this")
         if written is not None:
-            show(written, box)
+            show_written(written, box)
         else:
             box.text("Write continues the prompt here; the ground of a token is stronger the more segments it ran.")
 
@@ -117,8 +117,7 @@ def write(
 ) -> Written:
     """Load the brain if need be and continue the prompt, drawing into ``box`` on the way.
 
-    Raises:
-        HRMError: the bundle cannot be loaded, or the prompt or a setting is refused.
+    Raises HRMError: the bundle cannot be loaded, or the prompt or a setting is refused.
     """
     with st.spinner("Writing"):
         from hrm_engine.bundles.steering import steer, watch_experts
@@ -144,7 +143,7 @@ def draw(box: DeltaGenerator, prompt: str, tokens: list[str], depths: list[int],
     box.html(f'<div class="written">{depth_html(tokens, depths, num_segments=num_segments, prompt=prompt)}</div>')
 
 
-def show(written: Written, box: DeltaGenerator) -> None:
+def show_written(written: Written, box: DeltaGenerator) -> None:
     """The text, its depths and figures."""
     from hrm_engine.data.text.drawing import depth_legend
 
@@ -161,3 +160,72 @@ def show(written: Written, box: DeltaGenerator) -> None:
         plain(f"Expert {use.expert_id} in {use.layer}: {share if use.is_active else 'inactive'}")
     for note in written.notes:
         plain(f"Note: {note}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A text that was read, and how many segments a token could run."""
+
+    tokens: list[ReadToken]
+    num_segments: int
+
+
+def reading_section(brain: Brain, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    """A text and a threshold on the left, where the brain thinks long in it on the right."""
+    if brain.segments == 1:
+        with right:
+            plain("This brain runs one segment at every token: there is no depth to look at. Choose another brain.")
+        return
+    with left:
+        text = st.text_area("Text", _EXAMPLE, key="read_text", height=200, max_chars=100_000)
+        field = form_field(
+            WritingConfig,
+            "halt_threshold",
+            value=0.5,
+            label="Go on above a probability of",
+            help="At 0 every token runs all segments, at 1 only the first",
+        )
+        threshold = control(field, key="read_threshold")
+        is_pressed = st.button("Read", type="primary", width="stretch")
+    with right:
+        question = (brain.id, brain.version)
+        result = submitted(
+            "read", question, is_pressed, lambda: read(brain, text, threshold), "The brain cannot read this"
+        )
+        if result is None:
+            plain(
+                "Read shows the text here; the ground of a token is stronger the more segments the brain ran before it "
+                "said what it expects there."
+            )
+        elif not result.tokens:
+            plain("There is no text to read.")
+        else:
+            show_read(result)
+
+
+def read(brain: Brain, text: str, threshold: float) -> Read:
+    """Load the brain if need be and read the text. Raises HRMError: it cannot be loaded, or the text is refused."""
+    with st.spinner("Reading"):
+        from hrm_engine.bundles.steering import steer
+        from hrm_engine.inference.text.reading import read_tokens
+
+        shared = text_bundle(brain.path, brain.version)
+        with shared.lock:
+            # A text written before may have left its goals in the model.
+            steer(shared.bundle, workspace=workspace())
+            tokens = read_tokens(shared.bundle, text, halt_threshold=threshold)
+    return Read(tokens, shared.bundle.config.halt_max_steps)
+
+
+def show_read(result: Read) -> None:
+    """The text, its depths and figures. What was typed is escaped there."""
+    from hrm_engine.data.text.drawing import depth_html, depth_legend
+
+    depths, losses = [token.depth for token in result.tokens], [token.loss for token in result.tokens]
+    texts, most = [token.text for token in result.tokens], result.num_segments
+    st.html(f'<div class="written">{depth_html(texts, depths, num_segments=most, losses=losses)}</div>')
+    st.html(depth_legend(depths, num_segments=most))
+    depth, surprise, tokens = st.columns(3)
+    depth.metric("Mean depth", f"{sum(depths) / len(depths):.2f}")
+    surprise.metric("Mean loss", loss(sum(losses) / len(losses)), help="Nats per token, at the depth that each ran")
+    tokens.metric("Tokens", count(len(depths)))
