@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,8 +77,19 @@ def open_first_run(page: Page) -> None:
     table.click(position={"x": 17, "y": 54})
 
 
-def take_picture(page: Page, path: Path) -> None:
-    """A screenshot; every figure, table, number, board and dialog that the page has is drawn in it, not left blank."""
+def take_picture(page: Page, path: Path, limit_s: float = 30.0) -> None:
+    """A screenshot; every figure, table, number, board and dialog that the page has is drawn in it, not left blank.
+
+    A page that moves on is taken again while it draws: what shows nothing for ``limit_s`` fails.
+    """
+    end = time.monotonic() + limit_s
+    while (blank := _blank_box(page, path)) is not None and time.monotonic() < end:
+        page.wait_for_timeout(200)
+    assert blank is None, f"{path.name}: nothing is drawn at {blank}"
+
+
+def _blank_box(page: Page, path: Path) -> tuple[float, ...] | None:
+    """The first box of a new picture that something should be drawn in and is not."""
     page.screenshot(path=path, full_page=True)
     with Image.open(path) as file:
         picture = file.convert("RGB")
@@ -89,11 +101,11 @@ def take_picture(page: Page, path: Path) -> None:
                && box.bottom <= innerHeight;
            }).map(([, box]) => [box.left, box.top, box.right, box.bottom])"""
     )
-    assert boxes, f"{path.name}: nothing on the page is meant to be drawn"
     for left, top, right, bottom in boxes:
         colours = picture.crop((round(left), round(top), round(right), round(bottom))).getcolors(1 << 24)
-        assert colours is not None
-        assert len(colours) >= _LEAST_COLOURS, f"{path.name}: nothing is drawn at {left, top, right, bottom}"
+        if len(colours or []) < _LEAST_COLOURS:
+            return left, top, right, bottom
+    return None if boxes else (0, 0, *picture.size)
 
 
 def assert_differ(one: Path, other: Path) -> None:
