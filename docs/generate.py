@@ -17,10 +17,10 @@ from pydantic_core import PydanticUndefined
 
 from hrm_engine.config import Config, Leaf, PuzzleTrainConfig, TextTrainConfig, TrainConfig, leaves
 from hrm_engine.config.base import presets_of
-from hrm_engine.config.beginning import Beginning, TrialConfig
 from hrm_engine.config.datasets import ArcConfig, ImplantConfig, MazeConfig, PythonDocsConfig, SudokuConfig
 from hrm_engine.config.exchange import ExportConfig, ImportConfig
 from hrm_engine.config.solving import SolveConfig
+from hrm_engine.config.training import Beginning, TrialConfig
 from hrm_engine.config.writing import EvaluateTextConfig, GenerateConfig
 from hrm_engine.store.metric_table import docs_table
 

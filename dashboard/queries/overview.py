@@ -32,7 +32,9 @@ _SENTENCES = {
 
 def kind_of_run(parameters: Parameters, *rows: Mapping[str, Any]) -> Kind | None:
     """The kind of a run, as its parameters record it, and where these are lost as its rows tell it."""
-    return kinds.of_run(parameters.value("kind"), *rows)
+    if (recorded := parameters.value("kind")) is not None:
+        return kinds.named(recorded)
+    return next((kind for row in rows if (kind := kinds.of_row(row)) is not None), None)
 
 
 def has_experts(parameters: Parameters) -> bool:

@@ -86,6 +86,15 @@ class Alias:
 
 
 @dataclass(frozen=True)
+class Form:
+    """Narrower ends for a leaf in forms, and the step between its values there; stands in ``Annotated``."""
+
+    low: float
+    high: float
+    step: float
+
+
+@dataclass(frozen=True)
 class FreeText:
     """Marks a leaf whose value may begin with a hyphen on the command line; stands in ``Annotated``."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from annotated_types import Ge, Le
 
-from hrm_engine.config.base import Config, Leaf, leaves
+from hrm_engine.config.base import Config, Form, leaves
 
 MOST = 2**53 - 1
 """Largest whole number that a browser holds exactly."""
@@ -46,7 +46,10 @@ def form_field(
         label, help: what it is called and what it says, where that is not its name and description.
     """
     leaf = leaves(model)[name]
-    low, declared, step = _ends(leaf)
+    marks = {type(mark): mark for mark in leaf.field.metadata}
+    low, declared = getattr(marks.get(Ge), "ge", None), getattr(marks.get(Le), "le", None)
+    if form := marks.get(Form):
+        low, declared = form.low, form.high
     value = leaf.default if value is None else value
     if high is not None and value is not None:
         value = min(value, high)
@@ -59,19 +62,6 @@ def form_field(
         is_whole=is_whole,
         low=low,
         high=declared if high is None else high,
-        step=step or (1 if is_whole else 0.01),
+        step=form.step if form else 1 if is_whole else 0.01,
         is_slider=low is not None and declared is not None,
     )
-
-
-def _ends(leaf: Leaf) -> tuple[float | None, float | None, float | None]:
-    """Lowest and highest value and the step; a declaration may give narrower ones for forms alone."""
-    extra = leaf.field.json_schema_extra
-    if isinstance(extra, dict) and isinstance(form := extra.get("form"), list):
-        low, high, step = (typing.cast(float, number) for number in form)
-        return low, high, step
-    return _bound(leaf, Ge, "ge"), _bound(leaf, Le, "le"), None
-
-
-def _bound(leaf: Leaf, kind: type, name: str) -> float | None:
-    return next((getattr(bound, name) for bound in leaf.field.metadata if isinstance(bound, kind)), None)

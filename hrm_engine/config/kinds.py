@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -138,13 +138,8 @@ EXPERT = Kind(
     task="hrm_engine.training.tasks.expert:ExpertTask",
     network=ExpertConfig,
     about="Train one expert on a frozen base.",
-    words=Words(
-        makes="an expert",
-        leaves="expert",
-        next_command="lab experts attach {name} --bundle NAME",
-        data=TEXT.words.data,
-        speed=TEXT.words.speed,
-        panels=TEXT.words.panels,
+    words=replace(
+        TEXT.words, makes="an expert", leaves="expert", next_command="lab experts attach {name} --bundle NAME"
     ),
     check="hrm_engine.bundles.checking:expert_problems",
     command=TEXT.name,
@@ -192,7 +187,7 @@ def commands() -> list[Kind]:
 
 def chosen(kind: Kind, given: Mapping[str, Any]) -> Kind:
     """The kind that a command means with these settings: its own, or one that a setting of it chooses."""
-    others = (other for other in table().values() if other.command == kind.name and other.chosen_by is not None)
+    others = (other for other in table().values() if other.command == kind.name and other.chosen_by)
     return next((other for other in others if given.get(str(other.chosen_by)) is not None), kind)
 
 
@@ -211,13 +206,6 @@ def of_row(row: Mapping[str, Any]) -> Kind | None:
     if "kind" in row:
         return named(row["kind"])
     return next((kind for kind in table().values() if not kind.marks.isdisjoint(row)), None)
-
-
-def of_run(recorded: object, *rows: Mapping[str, Any]) -> Kind | None:
-    """The kind of a run: what its arguments or its metadata record, else what one of its rows tells."""
-    if recorded is not None:
-        return named(recorded)
-    return next((kind for row in rows if (kind := of_row(row)) is not None), None)
 
 
 def words_of(kind: Kind | None) -> Words:

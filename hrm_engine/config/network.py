@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -38,33 +38,27 @@ ARCHITECTURES["trm-fast"] |= {"mixer": "sequence_mlp", "activation": "gated_norm
 
 ARCH = "Architecture: a named setting of the recurrent core."
 
-HiddenSize = Annotated[int, Field(ge=8, le=16384, description="Width D of the hidden states.")]
 Expansion = Annotated[
     float, Field(gt=0, le=16, description="SwiGLU inner width = expansion x D x 2/3, rounded up to a multiple of 256.")
 ]
-NumHeads = Annotated[int, Field(ge=1, le=256, description="Attention heads; the width must be divisible by it.")]
-GradCalls = int | Literal["one_step", "full"]
-GradCallsWarmup = Annotated[
-    float,
-    Field(
+GradCalls = int | Literal["one_step", "full"] | None
+
+
+class AnyNetworkConfig(Config):
+    """What the networks of text models and of solvers have in common."""
+
+    arch: str = Field(description=ARCH)
+    hidden_size: int = Field(512, ge=8, le=16384, description="Width D of the hidden states.")
+    expansion: Expansion = 2.0
+    num_heads: int = Field(8, ge=1, le=256, description="Attention heads; the width must be divisible by it.")
+    grad_calls: GradCalls = Field(None, description="How many of the last module calls of a segment carry gradient.")
+    grad_calls_warmup: float = Field(
+        0.0,
         ge=0,
         le=1,
         description="Share of the steps over which the calls with gradient grow from 2 to --grad-calls, which makes "
         "them cheaper; 0 = all from the first step on. Published for hrm-text: 0.2.",
-    ),
-]
-
-
-class AnyNetworkConfig(Config):
-    """What the networks of text models and of solvers have in common: their subclasses declare the fields."""
-
-    if TYPE_CHECKING:
-        arch: str
-        hidden_size: int
-        expansion: float
-        num_heads: int
-        grad_calls: GradCalls | None
-        grad_calls_warmup: float
+    )
 
     def settings(self) -> dict[str, object]:
         """Sizes and core settings with what the architecture says filled in, by field name."""
@@ -167,16 +161,12 @@ class NetworkConfig(AnyNetworkConfig):
         le=64,
         description="Low-level calls in each high-level cycle; transformer has none.",
     )
-    hidden_size: HiddenSize = 512
-    expansion: Expansion = 2.0
-    num_heads: NumHeads = 8
-    grad_calls: GradCalls | None = Field(
+    grad_calls: GradCalls = Field(
         None,
         description="How many of the last module calls of a segment carry gradient; one_step = 2, full = all. "
         "Default: 2 for hrm; for hrm-text all from the first high-level call on, which reach the token embeddings; "
         "transformer has one call.",
     )
-    grad_calls_warmup: GradCallsWarmup = 0.0
     attention_gate: bool | None = Field(
         None, description="Sigmoid gate on the attention output. Default: the architecture's."
     )

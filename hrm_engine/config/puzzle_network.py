@@ -12,16 +12,7 @@ from pydantic import Field
 
 from hrm_engine.config.core import MAX_SEGMENTS, CoreConfig, PositionEncoding
 from hrm_engine.config.moe import MoEConfig
-from hrm_engine.config.network import (
-    ARCH,
-    AnyNetworkConfig,
-    Expansion,
-    GradCalls,
-    GradCallsWarmup,
-    HiddenSize,
-    NumHeads,
-    table,
-)
+from hrm_engine.config.network import ARCH, AnyNetworkConfig, Expansion, GradCalls, table
 
 _NAMES = (
     "h_layers", "l_layers", "h_cycles", "l_cycles", "puzzle_tokens", "q_continue", "halt_max_steps", "pos_encodings",
@@ -53,18 +44,15 @@ class PuzzleNetworkConfig(AnyNetworkConfig):
     l_cycles: int | None = Field(
         None, ge=0, le=64, description="Low-level calls in a cycle. Default: 2; trm 6; trm-fast 9; transformer 0."
     )
-    hidden_size: HiddenSize = 512
     expansion: Expansion = 4.0
     intermediate_size: int | None = Field(
         None, ge=1, le=1 << 18, description="SwiGLU inner width, instead of --expansion."
     )
-    num_heads: NumHeads = 8
-    grad_calls: GradCalls | None = Field(
+    grad_calls: GradCalls = Field(
         None,
         description="How many of the last module calls of a segment carry gradient; one_step = 2, full = all. "
         "Default: 2 for hrm; for trm the last high-level cycle.",
     )
-    grad_calls_warmup: GradCallsWarmup = 0.0
     puzzle_tokens: int | None = Field(
         None, ge=0, le=1024, description="Positions of the puzzle embedding; 0 = none. Default: 1; trm 16."
     )

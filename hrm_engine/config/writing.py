@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from hrm_engine.config.base import Config, FreeText, Needs
+from hrm_engine.config.base import Config, Form, FreeText, Needs
 from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.config.training import Device
 
@@ -34,23 +34,15 @@ class BundleConfig(Config):
 class SamplingConfig(Config):
     """How the next token is drawn; the repetition penalty is the one of CTRL (arXiv 1909.05858)."""
 
-    temperature: float = Field(
-        0.8, ge=0, le=100, description="0 always takes the likeliest token.", json_schema_extra={"form": [0, 2, 0.05]}
+    temperature: Annotated[float, Form(0, 2, 0.05)] = Field(
+        0.8, ge=0, le=100, description="0 always takes the likeliest token."
     )
     top_k: int = Field(0, ge=0, description="Draw from the k likeliest tokens only; 0 = all.")
-    top_p: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="Draw from the likeliest tokens that together have this probability.",
-        json_schema_extra={"form": [0.01, 1, 0.01]},
+    top_p: Annotated[float, Form(0.01, 1, 0.01)] = Field(
+        1.0, gt=0, le=1, description="Draw from the likeliest tokens that together have this probability."
     )
-    repetition_penalty: float = Field(
-        1.0,
-        gt=0,
-        le=100,
-        description="Above 1, tokens that the context has become less likely; 1 = off.",
-        json_schema_extra={"form": [0.5, 2, 0.05]},
+    repetition_penalty: Annotated[float, Form(0.5, 2, 0.05)] = Field(
+        1.0, gt=0, le=100, description="Above 1, tokens that the context has become less likely; 1 = off."
     )
     stop: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), FreeText()] = Field(
         (), description="The text ends before this string; may be given several times."
@@ -70,13 +62,12 @@ class WritingConfig(Config):
 
     max_new_tokens: int = Field(100, ge=1, description="Tokens to write at most.")
     segments: Segments = None
-    halt_threshold: float | None = Field(
+    halt_threshold: Annotated[float | None, Form(0, 1, 0.01)] = Field(
         None,
         ge=0,
         le=1,
         description="Go on to the next segment only while the halting head gives more than this for the probability "
         "that it is worth it. Default: every token runs all segments.",
-        json_schema_extra={"form": [0, 1, 0.01]},
     )
     sampling: SamplingConfig = SamplingConfig()
 
@@ -107,12 +98,8 @@ class GoalsConfig(Config):
     goal: str | None = Field(
         None, description="Send more tokens to attached experts that serve these goals: numbers as in 3,5, or 'active'."
     )
-    goal_bias_strength: Annotated[float, Needs("goal")] = Field(
-        1.0,
-        ge=0,
-        le=5,
-        description="What --goal adds to the scores of these experts.",
-        json_schema_extra={"form": [0, 5, 0.1]},
+    goal_bias_strength: Annotated[float, Needs("goal"), Form(0, 5, 0.1)] = Field(
+        1.0, ge=0, le=5, description="What --goal adds to the scores of these experts."
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from hrm_engine.bundles.listing import parent_record
 from hrm_engine.config import Config, TrainConfig, build_config, flat, kinds, leaves
 from hrm_engine.config.base import given_leaves
-from hrm_engine.config.beginning import Beginning
+from hrm_engine.config.training import Beginning
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.optim.updater import SCALE_NAMES
 from hrm_engine.store.clock import now_iso

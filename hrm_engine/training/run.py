@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.config import TrainConfig, flat, leaves
-from hrm_engine.config.beginning import Beginning
 from hrm_engine.config.keywords import takes
+from hrm_engine.config.training import Beginning
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.journal import Observer
 from hrm_engine.training.opening import settle

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hrm_engine.config import TrainConfig
-from hrm_engine.config.beginning import Beginning
+from hrm_engine.config.training import Beginning
 from hrm_engine.errors import DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
 from hrm_engine.optim.registry import make_updater

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from hrm_engine.config import TrainConfig
-from hrm_engine.config.beginning import ANEW, Beginning
+from hrm_engine.config.training import ANEW, Beginning
 from hrm_engine.errors import HRMError, NonFiniteLossError, OutOfMemoryError
 from hrm_engine.kernels.device import is_out_of_memory, keep_freed_memory, release_memory
 from hrm_engine.optim.schedules import learning_rate

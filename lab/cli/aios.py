@@ -6,24 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from lab.cli.app import main as lab
-from lab.cli.console import console
+from lab.cli.console import say
+from lab.cli.goals import app as goals
 
-_GOAL_WORDS = (
-    "add",
-    "list",
-    "activate",
-    "deactivate",
-    "remove",
-    "remove-like",
-    "link-expert",
-    "unlink-expert",
-    "list-for-expert",
-    "get-expert",
-)
 # Words of the documents -> words of ``lab``. Others of the documents follow with what they need.
 _TWINS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("hrm-hf", "train-actv1"): ("train", "actv1"),
-    **{(f"goals-{word}",): ("goals", word) for word in _GOAL_WORDS},
+    **{(f"goals-{word}",): ("goals", word) for word in goals if not word.startswith("-")},
 }
 
 
@@ -41,15 +30,12 @@ def main(tokens: Sequence[str] | None = None) -> int:
     ours = translated(words)
     if ours is not None:
         return lab(ours)
-    known = "\n".join(
-        f"  aios {' '.join(theirs)} ...  is  lab {' '.join(lab_s)} ..." for theirs, lab_s in _TWINS.items()
-    )
-    text = f"aios takes the commands that the documents call by it; everything else is 'lab' ('lab --help').\n{known}"
-    asked_for_help = not words or words[0] in {"--help", "-h"}
-    if not asked_for_help:
-        text = f"error: 'aios {' '.join(words[:2])}' is not known here. {text}"
-    console(stderr=not asked_for_help).print(text)
-    return 0 if asked_for_help else 2
+    lines = (f"  aios {' '.join(theirs)} ...  is  lab {' '.join(twin)} ..." for theirs, twin in _TWINS.items())
+    text = "aios takes the commands that the documents call by it; everything else is 'lab' ('lab --help').\n"
+    is_help = not words or words[0] in {"--help", "-h"}
+    refusal = "" if is_help else f"error: 'aios {' '.join(words[:2])}' is not known here. "
+    say(refusal + text + "\n".join(lines), stderr=not is_help)
+    return 0 if is_help else 2
 
 
 if __name__ == "__main__":

@@ -78,9 +78,8 @@ def side_by_side(columns: list[list[Any]]) -> None:
     out = console()
     widths = [max((line.cell_len for line in column), default=0) for column in columns]
     if out.is_terminal and sum(widths) + len(GAP) * (len(columns) - 1) > out.width:
-        for number, column in enumerate(columns):
-            for line in ([""] if number else []) + column:
-                out.print(line)
+        for line in columns[0] + [line for column in columns[1:] for line in ("", *column)]:
+            out.print(line)
         return
     for row in range(max(map(len, columns))):
         whole = Text()

@@ -19,10 +19,9 @@ from rich.text import Text
 from hrm_engine.errors import HRMError
 from hrm_engine.store.files import ensure_writable
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, human_bytes, show_json
+from lab.cli.console import console, human_bytes, say, show_json
 from lab.cli.parameters import Json
 
-OLDEST_PYTHON = (3, 11)
 LITTLE_DISK_BYTES = 2e9
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "cyclopts", "duckdb", "pandas", "plotly",
             "streamlit", "papermill", "nbconvert", "jupyterlab")  # fmt: skip
@@ -35,7 +34,7 @@ _STYLES: dict[State, str] = {"ok": "green", "note": "yellow", "problem": "bold r
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. A ``note`` limits something; a ``problem`` keeps the lab from working."""
+    """One thing of the installation. A ``note`` limits something; a ``problem`` keeps the lab from working."""
 
     name: str
     state: State
@@ -55,27 +54,19 @@ def doctor(*, json: Json = False) -> int:
         line = Text.assemble((f"{check.state:<8}", _STYLES[check.state]), f"{check.name:<{width}}  {check.found}")
         console().print(line)
         if check.advice:
-            console().print(" " * (width + 10) + check.advice)
-    console().print("\nEverything the lab needs is here." if ok else "\nThe problems above keep the lab from working.")
+            say(" " * (width + 10) + check.advice)
+    say("\nEverything the lab needs is here." if ok else "\nThe problems above keep the lab from working.")
     return 0 if ok else 2
 
 
 def examine() -> Iterator[Check]:
     """All checks, in the order in which one depends on the other."""
-    yield _python()
+    yield Check("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield from _packages()
     if importlib.util.find_spec("torch"):
         yield from _device()
-    yield _eight_bit()
-    yield _browser()
+    yield from _extras()
     yield from _workspace()
-
-
-def _python() -> Check:
-    version = f"{platform.python_version()} at {sys.executable}"
-    if sys.version_info < OLDEST_PYTHON:
-        return Check("python", "problem", version, "HRM Lab needs Python 3.11 or newer: make a new .venv with one")
-    return Check("python", "ok", version)
 
 
 def _packages() -> Iterator[Check]:
@@ -105,7 +96,8 @@ def _device() -> Iterator[Check]:
             "this torch is the CPU build: install the CUDA build from pytorch.org to use the GPU",
         )  # fmt: skip
     else:
-        yield Check("device", "ok", f"{device.type}: {_processor()}" if device.type == "cpu" else device.type)
+        processor = platform.processor() or platform.machine() or "unknown processor"
+        yield Check("device", "ok", f"{device.type}: {processor}" if device.type == "cpu" else device.type)
     precision, message = choose_precision(device, amp=True, model_dtype="fp32")
     yield Check("arithmetic", "note" if message else "ok", str(precision.compute).removeprefix("torch."), message or "")
     if device.type == "cpu":
@@ -129,21 +121,16 @@ def thread_advice(threads: int, cores: int, *, busy: float) -> str:
     )
 
 
-def _eight_bit() -> Check:
+def _extras() -> Iterator[Check]:
     try:
-        return Check("bitsandbytes", "ok", f"{metadata.version('bitsandbytes')}, for --use-8bit-optimizer")
+        yield Check("bitsandbytes", "ok", f"{metadata.version('bitsandbytes')}, for --use-8bit-optimizer")
     except metadata.PackageNotFoundError:
         advice = f"only for --use-8bit-optimizer: {sys.executable} -m pip install bitsandbytes"
-        return Check("bitsandbytes", "note", "not installed", advice)
-
-
-def _browser() -> Check:
+        yield Check("bitsandbytes", "note", "not installed", advice)
     named = os.environ.get("CHROMIUM")
-    browser = named if named and Path(named).is_file() else next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser:
-        return Check("chromium", "ok", browser)
+    chromium = named if named and Path(named).is_file() else next(filter(None, map(shutil.which, BROWSERS)), None)
     advice = "only for the browser tests of 'make test'; it installs one on Debian, or name one in CHROMIUM"
-    return Check("chromium", "note", "not found", advice)
+    yield Check("chromium", "ok", chromium) if chromium else Check("chromium", "note", "not found", advice)
 
 
 def _workspace() -> Iterator[Check]:
@@ -164,7 +151,3 @@ def _workspace() -> Iterator[Check]:
         free = shutil.disk_usage(folder).free
         advice = "a checkpoint of a 100 M parameter model takes about 1.2 GB" if free < LITTLE_DISK_BYTES else ""
         yield Check(name, "note" if advice else "ok", f"writable, {human_bytes(free)} free", advice)
-
-
-def _processor() -> str:
-    return platform.processor() or platform.machine() or "unknown processor"

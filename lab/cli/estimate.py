@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Group, Parameter
 
 from hrm_engine.config import build_config, kinds
-from hrm_engine.config.beginning import TrialConfig
 from hrm_engine.config.kinds import Kind
+from hrm_engine.config.training import TrialConfig
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import human_bytes, human_count, human_seconds, say, show_facts, show_json
 from lab.cli.flags import SELF, config_flags

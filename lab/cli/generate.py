@@ -36,13 +36,11 @@ def generate(settings: GenerateConfig, *, json: Json = False) -> int:
     from hrm_engine.bundles.steering import watch_experts
     from hrm_engine.inference.text.prompts import read_prompts
 
-    workspace = Workspace.find()
-    file, text, goals = settings.files.prompt_file, None, settings.goals
+    workspace, file = Workspace.find(), settings.files.prompt_file
     prompts = [] if file is None else read_prompts(workspace.resolve(file))
-    if settings.prompt is not None:
-        text = _prompt(settings.prompt)
+    text = None if settings.prompt is None else _prompt(settings.prompt)
     bundle = load_bundle(settings.bundle, device=settings.device, workspace=workspace)
-    steered(bundle, goals, workspace)
+    steered(bundle, settings.goals, workspace)
     with watch_experts(bundle) as used:
         if text is None:
             _answer_file(bundle, prompts, settings, workspace)
@@ -51,14 +49,16 @@ def generate(settings: GenerateConfig, *, json: Json = False) -> int:
     if text is not None and json:
         show_json({**asdict(generation), **use_json(used)})
         return 0
+    notes = []
     if text is not None and generation.finish_reason == "context":
-        full = f"the text ends because the model's context of {bundle.config.max_seq_len} tokens is full"
-        say(full, style="dim", stderr=True)
+        notes.append(f"the text ends because the model's context of {bundle.config.max_seq_len} tokens is full")
     if text is not None and settings.writing.halt_threshold is not None:
         mean = generation.mean_depth
         depth = "no token" if mean is None else f"{mean:.2f} of {generation.num_segments} segments a token"
-        say(f"depth: {depth}", style="dim", stderr=True)
-    show_use(used, goals)
+        notes.append(f"depth: {depth}")
+    for note in notes:
+        say(note, style="dim", stderr=True)
+    show_use(used, settings.goals)
     return 0
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from cyclopts import App, Group, Parameter
 
 from hrm_engine.config import TrainConfig, build_config, kinds, load_preset
-from hrm_engine.config.beginning import Beginning
 from hrm_engine.config.kinds import Kind
+from hrm_engine.config.training import Beginning
 from hrm_engine.store.paths import Workspace
 from lab.cli.flags import SELF, config_flags
 

@@ -22,32 +22,14 @@ class PuzzleView:
         self._region = extent(list(self._boards.values()), self._about.height, self._about.width)
 
     def _repr_html_(self) -> str:
-        about = self._about
-        drawn = (
-            board_svg(
-                about.board,
-                board,
-                about.height,
-                about.width,
-                given=self._boards["puzzle"],
-                region=self._region,
-                side_px=_SIDE_PX,
-                ink=_INK,
-                title=name,
-            )
-            for name, board in self._boards.items()
-        )
-        pictures = (
-            f'<img src="{data_uri(svg)}" alt="{name}" title="{name}">'
-            for name, svg in zip(self._boards, drawn, strict=True)
-        )
+        about, pictures = self._about, []
+        shared = {"given": self._boards["puzzle"], "region": self._region, "side_px": _SIDE_PX, "ink": _INK}
+        for name, board in self._boards.items():
+            svg = board_svg(about.board, board, about.height, about.width, title=name, **shared)
+            pictures.append(f'<img src="{data_uri(svg)}" alt="{name}" title="{name}">')
         return f"<div>{' &nbsp; '.join(pictures)}</div>"
 
     def __repr__(self) -> str:
         about, shape = self._about, (self._about.height, self._about.width)
-        return beside(
-            [
-                [name, *(line.plain for line in board_lines(about.board, tokens, shape, self._region))]
-                for name, tokens in self._boards.items()
-            ]
-        )
+        drawn = {name: board_lines(about.board, board, shape, self._region) for name, board in self._boards.items()}
+        return beside([[name, *(line.plain for line in lines)] for name, lines in drawn.items()])

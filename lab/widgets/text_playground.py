@@ -11,15 +11,15 @@ import ipywidgets
 from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.config import leaves
 from hrm_engine.config.core import MAX_SEGMENTS
-from hrm_engine.config.forms import form_field
+from hrm_engine.config.forms import Field, form_field
 from hrm_engine.config.writing import WritingConfig
 from hrm_engine.data.text.typed import typed_stop_strings
 from hrm_engine.errors import HRMError
 from hrm_engine.inference import stream
-from lab.widgets.forms import STYLE, wide, widget
 from lab.widgets.text_view import TextView
 
 _REDRAW_S = 0.15
+_STYLE = {"description_width": "130px"}
 
 
 class TextPlayground(ipywidgets.VBox):  # type: ignore[misc]
@@ -46,16 +46,16 @@ class TextPlayground(ipywidgets.VBox):  # type: ignore[misc]
         has_head = bundle.model.halt_head is not None
         names = [name for name in leaves(WritingConfig) if name != "stop" and (has_head or name != "halt_threshold")]
         self.settings: dict[str, Any] = {
-            name: widget(form_field(WritingConfig, name, **narrower.get(name, {}))) for name in names
+            name: _widget(form_field(WritingConfig, name, **narrower.get(name, {}))) for name in names
         }
         self.adaptive = None
         if has_head:
-            self.adaptive = ipywidgets.Checkbox(False, description="adaptive depth", layout=wide(), style=STYLE)
+            self.adaptive = ipywidgets.Checkbox(False, description="adaptive depth", layout=_wide(), style=_STYLE)
         self.stop = ipywidgets.Textarea(
             placeholder=r"one a line; \n stands for a line break",
             description="stop strings",
             layout=ipywidgets.Layout(width="670px", height="50px"),
-            style=STYLE,
+            style=_STYLE,
         )
         self.button = ipywidgets.Button(description="Write", button_style="primary")
         self.shown = ipywidgets.HTML()
@@ -92,3 +92,17 @@ class TextPlayground(ipywidgets.VBox):  # type: ignore[misc]
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
         return bundle if self.view is None else {**bundle, **self.view._repr_mimebundle_()}
+
+
+def _wide() -> ipywidgets.Layout:
+    """The width of a field; each control has a layout of its own, which is closed with it."""
+    return ipywidgets.Layout(width="330px")
+
+
+def _widget(field: Field) -> Any:
+    """The control of a field; its ``value`` is that of the leaf, which is checked when it is used."""
+    common = {"description": field.label.lower(), "tooltip": field.help, "layout": _wide(), "style": _STYLE}
+    if field.is_slider or field.high is not None:
+        kind = ipywidgets.IntSlider if field.is_whole else ipywidgets.FloatSlider
+        return kind(value=field.value, min=field.low, max=field.high, step=field.step, **common)
+    return (ipywidgets.IntText if field.is_whole else ipywidgets.FloatText)(field.value, **common)

@@ -38,10 +38,9 @@ class TextView:
         losses: Sequence[float] | None = None,
     ) -> None:
         most = max(depths, default=1) if num_segments is None else num_segments
-        if len(tokens) != len(depths):
-            raise ValueError(f"{len(tokens)} tokens and {len(depths)} depths: one for each is needed")
-        if losses is not None and len(tokens) != len(losses):
-            raise ValueError(f"{len(tokens)} tokens and {len(losses)} losses: one for each is needed")
+        for name, values in (("depths", depths), ("losses", losses)):
+            if values is not None and len(tokens) != len(values):
+                raise ValueError(f"{len(tokens)} tokens and {len(values)} {name}: one for each is needed")
         if not all(1 <= depth <= most for depth in depths):
             raise ValueError(f"depths from {min(depths)} to {max(depths)}: 1 to {most} are possible")
         self.tokens, self.depths, self.losses = tokens, depths, losses

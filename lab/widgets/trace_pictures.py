@@ -44,8 +44,19 @@ class TracePictures:
 
     def moment(self, number: int) -> str:
         """The board at a moment, under its name, above its halting probability."""
-        segment = self.trace.segments[number - 1] if number else None
-        board = self._board(segment)
+        trace, segment = self.trace, self.trace.segments[number - 1] if number else None
+        board = board_svg(
+            trace.board,
+            trace.inputs if segment is None else segment.prediction,
+            trace.height,
+            trace.width,
+            given=trace.inputs,
+            changed=None if segment is None else segment.changed,
+            wrong=None if segment is None or self.solution is None else wrong_cells(segment, self.solution),
+            region=self.region,
+            side_px=self.side_px,
+            ink=self.ink,
+        )
         size = ElementTree.fromstring(board)
         wide, high = float(size.get("width", 0)), float(size.get("height", 0))
         inner = max(wide, _NARROWEST)
@@ -55,11 +66,14 @@ class TracePictures:
         ]
         bottom = _PAD + _HEAD + high + 8
         if segment is not None:
-            parts += _bar(_PAD, bottom, inner, segment.q_halt, HALT if segment.wants_to_halt else OWN)
+            place = f'x="{_PAD}" y="{bottom:.1f}" height="5" rx="2.5"'
+            filled, colour = inner * segment.q_halt, HALT if segment.wants_to_halt else OWN
+            parts.append(f'<rect {place} width="{inner:.1f}" fill-opacity="0.14"/>')
+            parts.append(f'<rect {place} width="{filled:.1f}" fill="{colour}"/>')
         for line, (words, colour) in enumerate(self._words(segment)):
             parts.append(_text(_PAD, bottom + 20 + line * _LINE, words, size=11.5, fill=colour))
         content = "".join(parts)
-        if self._is_beyond(number):
+        if self.trace.halted_at is not None and number > self.trace.halted_at:
             content = f'<g opacity="{_FADED}">{content}</g>'
         return self._svg(content, inner + 2 * _PAD, bottom + 24 + 2 * _LINE, self.described(number))
 
@@ -95,21 +109,6 @@ class TracePictures:
         words = self._words(self.trace.segments[number - 1] if number else None)
         return ": ".join([self.name(number), ", ".join(text for text, _ in words)]).rstrip(": ")
 
-    def _board(self, segment: Segment | None) -> str:
-        trace = self.trace
-        return board_svg(
-            trace.board,
-            trace.inputs if segment is None else segment.prediction,
-            trace.height,
-            trace.width,
-            given=trace.inputs,
-            changed=None if segment is None else segment.changed,
-            wrong=None if segment is None or self.solution is None else wrong_cells(segment, self.solution),
-            region=self.region,
-            side_px=self.side_px,
-            ink=self.ink,
-        )
-
     def _words(self, segment: Segment | None) -> list[tuple[str, str]]:
         if segment is None:
             return []
@@ -121,9 +120,6 @@ class TracePictures:
         if segment.number == self.trace.halted_at:
             words.append(("halts here", HALT))
         return words
-
-    def _is_beyond(self, number: int) -> bool:
-        return self.trace.halted_at is not None and number > self.trace.halted_at
 
     def _svg(self, content: str, wide: float, high: float, title: str) -> str:
         paper = f'<rect width="100%" height="100%" fill="{escape(self.paper)}"/>' if self.paper else ""
@@ -144,15 +140,6 @@ def legend(*, solution: bool) -> list[tuple[str, str]]:
     """Colour and meaning of the marks in a picture."""
     marks = [(OWN, "by the solver"), (CHANGED, "changed in this segment")]
     return [*marks, (WRONG, "wrong")] if solution else marks
-
-
-def _bar(x: float, y: float, wide: float, share: float, fill: str) -> list[str]:
-    """A probability as the filled part of a bar."""
-    place = f'x="{x}" y="{y:.1f}" height="5" rx="2.5"'
-    return [
-        f'<rect {place} width="{wide:.1f}" fill-opacity="0.14"/>',
-        f'<rect {place} width="{wide * share:.1f}" fill="{fill}"/>',
-    ]
 
 
 def _text(

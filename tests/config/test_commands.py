@@ -7,12 +7,12 @@ import inspect
 import pytest
 
 from hrm_engine.config import Config, TextTrainConfig, build_config, leaves
-from hrm_engine.config.beginning import Beginning, TrialConfig
 from hrm_engine.config.datasets import MazeConfig, SudokuConfig
 from hrm_engine.config.exchange import ExportConfig
 from hrm_engine.config.forms import form_field
 from hrm_engine.config.keywords import takes
 from hrm_engine.config.solving import EffortConfig
+from hrm_engine.config.training import Beginning, TrialConfig
 from hrm_engine.config.writing import GenerateConfig, WritingConfig
 from hrm_engine.errors import ConfigError
 

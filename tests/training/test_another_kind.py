@@ -167,7 +167,7 @@ def test_the_page_of_a_run_has_general_panels(lab: Workspace, open_app: Callable
 
 
 def test_the_settings_of_a_session_follow_one_rule(lab: Workspace) -> None:
-    from hrm_engine.config.beginning import Beginning
+    from hrm_engine.config.training import Beginning
     from hrm_engine.training import Trainer
 
     kind, how = kinds.table()["line"].config, Beginning()

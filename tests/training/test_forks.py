@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig
-from hrm_engine.config.beginning import Beginning
+from hrm_engine.config.training import Beginning
 from hrm_engine.data.puzzles.sudoku.build import build_sudokus
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataError
 from hrm_engine.store.files import sha256_file

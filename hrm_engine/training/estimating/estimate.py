@@ -22,7 +22,7 @@ import torch
 
 from hrm_engine import errors
 from hrm_engine.config import Config, TrainConfig, kinds, leaves
-from hrm_engine.config.beginning import TrialConfig
+from hrm_engine.config.training import TrialConfig
 from hrm_engine.errors import HRMError, OutOfMemoryError
 from hrm_engine.models.flops import StepFlops
 from hrm_engine.store.files import clean_temporaries, read_json, temporary_folder, write_json
