@@ -5,9 +5,11 @@
 // sum, mask and the gradient of the softmax are operations on whole vectors of queries, without a sum across one.
 // Products go through ATen's brgemm, whose right operand lies in pairs of rows ([rows / 2][columns][2]), which is what
 // AMX and AVX512-BF16 read. Sums are in fp32; the backward pass makes the scores again.
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/native/CPUBlas.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include <algorithm>

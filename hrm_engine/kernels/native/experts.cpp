@@ -1,8 +1,10 @@
 // Products of blocks of rows with the weights of their experts, bf16 on a CPU: threads share out blocks, where products
 // that are threaded one by one would make all threads wait for each other at the end of every small one.
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
 #include <torch/library.h>
 
 #include <algorithm>
