@@ -39,6 +39,7 @@ SETTINGS: dict[str, Any] = {
     "num_heads": 2,
     "h_layers": 1,
     "l_layers": 1,
+    "h_cycles": 1,
     "max_seq_len": 16,
     "batch_size": 2,
     "lr": 3e-3,

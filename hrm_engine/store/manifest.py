@@ -110,19 +110,23 @@ def list_checkpoints(run_dir: Path, *, hashes: bool = True) -> list[CheckpointIn
     check is quick but not complete, see ``check_entries``.
     """
     checkpoints: list[CheckpointInfo] = []
+    for step, path in checkpoint_folders(run_dir):
+        if path.is_symlink():
+            problem = f"{path.name} is a link, not a folder of this run"
+            checkpoints.append(CheckpointInfo(path, step, 0, [problem]))
+        else:
+            checkpoints.append(CheckpointInfo(path, step, folder_bytes(path), check_manifest(path, hashes=hashes)))
+    return checkpoints
+
+
+def checkpoint_folders(run_dir: Path) -> list[tuple[int, Path]]:
+    """Step and folder of each checkpoint, sorted; nothing in them is looked at."""
     try:
         entries = list((Path(run_dir) / CHECKPOINTS_FOLDER).iterdir())
     except OSError:
-        return checkpoints
-    for path in entries:
-        match = _CHECKPOINT_NAME.fullmatch(path.name)
-        if match and path.is_symlink() and path.is_dir():
-            problem = f"{path.name} is a link, not a folder of this run"
-            checkpoints.append(CheckpointInfo(path, int(match[1]), 0, [problem]))
-        elif match and path.is_dir():
-            problems = check_manifest(path, hashes=hashes)
-            checkpoints.append(CheckpointInfo(path, int(match[1]), folder_bytes(path), problems))
-    return sorted(checkpoints, key=lambda info: (info.step, info.path.name))
+        return []
+    named = ((_CHECKPOINT_NAME.fullmatch(path.name), path) for path in entries)
+    return sorted((int(match[1]), path) for match, path in named if match and path.is_dir())
 
 
 def _check_file(folder: Path, name: str, entry: object, *, hashes: bool) -> str | None:
@@ -131,8 +135,9 @@ def _check_file(folder: Path, name: str, entry: object, *, hashes: bool) -> str 
         return f"{name}: its entry is damaged, size or sha256 is missing"
     path = folder / name
     try:
-        inside(folder, path.absolute())
-    except ConfigError:
+        if path.parent != folder or path.is_symlink():  # else there is no way out to follow
+            inside(folder, path.absolute())
+    except (ConfigError, OSError):
         return f"{name!r} is listed, but leads out of the folder"
     try:
         if not path.is_file():

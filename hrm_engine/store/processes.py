@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 # A process id is used again some time after its process ended. The start times of psutil are good to about a hundredth
@@ -47,6 +48,7 @@ def is_alive(pid: int, *, started: float | None = None, seen: float | None = Non
     return seen is None or actual <= seen + _START_TIME_MARGIN_S
 
 
+@cache  # each look reads the whole metadata of a distribution
 def library_version(name: str) -> str | None:
     """Version of an installed distribution, None where it is not installed."""
     try:

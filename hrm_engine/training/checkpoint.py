@@ -18,7 +18,7 @@ from torch import Tensor
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.errors import CheckpointError
 from hrm_engine.kernels import native
-from hrm_engine.store.manifest import check_manifest, list_checkpoints, read_versioned
+from hrm_engine.store.manifest import check_manifest, checkpoint_folders, list_checkpoints, read_versioned
 from hrm_engine.store.paths import STATE_FILE
 from hrm_engine.training.state import TrainState
 
@@ -81,9 +81,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def prune_checkpoints(run_dir: Path, *, keep_last: int, newest_step: int) -> None:
     """Remove all but the last ``keep_last`` checkpoints up to the newest, which has just been written."""
-    infos = [info for info in list_checkpoints(run_dir, hashes=False) if info.step <= newest_step]
-    for info in infos[:-keep_last]:
-        shutil.rmtree(info.path, ignore_errors=True)
+    folders = [path for step, path in checkpoint_folders(run_dir) if step <= newest_step]
+    for path in folders[:-keep_last]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

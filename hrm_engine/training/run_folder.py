@@ -22,7 +22,7 @@ from hrm_engine.store.files import (
     write_json,
 )
 from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
-from hrm_engine.store.manifest import list_checkpoints, read_versioned
+from hrm_engine.store.manifest import checkpoint_folders, read_versioned
 from hrm_engine.store.paths import (
     ARCHIVE_FOLDER,
     ARGS_FILE,
@@ -201,9 +201,9 @@ def resumed_config(kind: type[C], given: Mapping[str, Any], workspace: Workspace
 def _last_config(path: Path, kind: type[C]) -> C:
     """The saved configuration; of a session with more steps that was killed, it stands in its checkpoints alone."""
     saved = saved_config(path, kind)
-    for info in reversed(list_checkpoints(path, hashes=False)):
+    for _, checkpoint in reversed(checkpoint_folders(path)):
         try:
-            newest = saved_config(info.path, kind)
+            newest = saved_config(checkpoint, kind)
         except HRMError:  # damaged; the trainer names it
             continue
         return newest if newest.run.steps > saved.run.steps else saved

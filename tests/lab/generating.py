@@ -24,7 +24,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
     root = tmp_path_factory.mktemp("writer")
     (root / "artifacts").mkdir()
     (root / "training_data").mkdir()
-    Lab(root, source).trained("writer", halt_max_steps=3, max_seq_len=32)
+    Lab(root, source).trained("writer", h_cycles=2, halt_max_steps=3, max_seq_len=32)
     return Workspace(root).brains / "writer"
 
 

@@ -184,9 +184,8 @@ def test_stages_are_those_of_the_trainer(lab: Lab, puzzle_lab: PuzzleLab) -> Non
 
 
 def test_a_run_of_cheaper_steps(lab: Lab) -> None:
-    config = lab.config(
-        steps=20, grad_calls="full", grad_calls_warmup=0.5, halt_max_steps=3, sample_segments=True, freeze_positions=0
-    )
+    warmed = {"h_cycles": 2, "grad_calls": "full", "grad_calls_warmup": 0.5}
+    config = lab.config(steps=20, **warmed, halt_max_steps=3, sample_segments=True, freeze_positions=0)
     found = estimate(config, workspace=lab.workspace, measure=False)
     per_step = [
         stage.num_steps * step_flops(found.core, rows=2, num_segments=3, grad_calls=stage.setting[1]).total

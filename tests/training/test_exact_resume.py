@@ -24,7 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "fixed random states": {"arch": "hrm", "pos_encodings": "learned"},
     "moving average": {"ema_decay": 0.9},
     "moving average of bf16 weights that starts late": {"ema_decay": 0.9, "ema_start_step": 5, "model_dtype": "bf16"},
-    "warm-up of gradient calls": {"grad_calls": "full", "grad_calls_warmup": 0.9},
+    "warm-up of gradient calls": {"h_cycles": 2, "grad_calls": "full", "grad_calls_warmup": 0.9},
     "warm-up": {"warmup_steps": 4, "lr_scheduler": "linear"},
     "shuffled": {"linear_dataset": False, "amp": False, "seed": 5},
     "offset": {"dataset_start_offset": 7},

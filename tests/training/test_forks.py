@@ -193,7 +193,7 @@ def test_settings_that_may_change(lab: Lab) -> None:
         "gradient_accumulation_steps": 2,
         "seed": 3,
         "max_seq_len": 24,
-        "h_cycles": 1,
+        "h_cycles": 2,
         "halt_max_steps": 3,
         "num_experts_per_tok": 1,
         "lr_scheduler": "constant",
@@ -206,7 +206,7 @@ def test_settings_that_may_change(lab: Lab) -> None:
     assert child.step == 7
     assert files(parent) == before
     messages = rows(child.run_dir)[0]["messages"]
-    assert "h_cycles is 1 from here on; it was 2" in messages
+    assert "h_cycles is 2 from here on; it was 1" in messages
     assert "max_seq_len is 24 from here on; it was 16" in messages
     assert "training_data/other.txt is not what was trained on up to here" in messages
     history = json.loads((child.run_dir / "metadata.json").read_text())["dataset_history"]
@@ -215,7 +215,7 @@ def test_settings_that_may_change(lab: Lab) -> None:
         ("training_data/other.txt", 26),
     ]
     config = json.loads((child.run_dir / "config.json").read_text())
-    assert (config["h_cycles"], config["halt_max_steps"], config["max_seq_len"]) == (1, 3, 24)
+    assert (config["h_cycles"], config["halt_max_steps"], config["max_seq_len"]) == (2, 3, 24)
     assert lab.resume("fork", steps=8).step == 8
 
 

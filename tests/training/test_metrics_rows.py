@@ -38,7 +38,7 @@ def written(run_dirs: list[Path]) -> dict[str, set[str]]:
 
 def everything(lab: Lab) -> list[Path]:
     """Run folders that hold every event a trainer can write."""
-    lab.interrupted("run", 3, use_moe=True, grad_calls_warmup=0.5)
+    lab.interrupted("run", 3, use_moe=True, h_cycles=2, grad_calls_warmup=0.5)
     lab.resume("run")
     with hungry(lab, "trouble", most_rows=8, steps=60) as trainer:
         trainer.evaluate()

@@ -41,7 +41,8 @@ def of_halting(row: dict[str, Any]) -> float:
 
 
 def test_the_rows_of_a_run(lab: Lab) -> None:
-    result = lab.train("run", **MOE, moe_capacity_factor=0.5, load_balance_coef=0.1, router_z_coef=0.01)
+    losses = {"moe_capacity_factor": 0.5, "load_balance_coef": 0.1, "router_z_coef": 0.01}
+    result = lab.train("run", **MOE, **losses, h_cycles=2)
     first = of(result.run_dir, "train")[0]
     added = 0.1 * first["lb_loss"] + 0.01 * first["z_loss"]
     assert first["loss"] == pytest.approx(first["ce"] + of_halting(first) + added, rel=1e-5)

@@ -41,7 +41,7 @@ def test_replaced_bytes_are_counted(lab: Lab) -> None:
 
 
 def test_a_gradient_that_misses_the_embeddings_is_told(lab: Lab) -> None:
-    short = lab.train("short", grad_calls=2)
+    short = lab.train("short", h_cycles=2, grad_calls=2)
     assert any("no gradient reaches the token embeddings" in m for m in row_of(short.run_dir, "start")["messages"])
-    default = lab.train("default-calls")
+    default = lab.train("default-calls", h_cycles=2)
     assert not any("embeddings: they stay" in m for m in row_of(default.run_dir, "start")["messages"])
