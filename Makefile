@@ -38,6 +38,8 @@ bench: .venv/installed
 docs: .venv/installed
 	@$(BIN)/python docs/generate.py
 
+# The tests start hundreds of processes: none of them compiles our code again.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: .venv/installed-test chromium
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 

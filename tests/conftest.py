@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+import lab.runner  # noqa: F401  -- before nbformat, whose import it makes shorter
 from tests.chromium import HOW_TO_GET, find_chromium
 
 if TYPE_CHECKING:
