@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hrm_engine.bundles.hub import hub_answers, load_causal_model, quiet_transformers, save_tokenizer, tokenizer_of
@@ -20,7 +20,7 @@ from hrm_engine.config.keywords import takes
 from hrm_engine.data.text.documents import read_documents
 from hrm_engine.data.text.python_docs import build_python_docs
 from hrm_engine.data.text.tokenizer import BOS, EOS, PAD, Tokenizer, train_tokenizer
-from hrm_engine.errors import ConfigError
+from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.store.files import new_folder, read_json
 from hrm_engine.store.paths import Workspace
 
@@ -95,8 +95,11 @@ def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> Sta
         return StartingPoint(Tokenizer.load(folder), None, None, [f"{folder}: tokenizer only, embeddings start fresh"])
     if folder.is_dir() and _is_bundle(folder, model):
         return StartingPoint(Tokenizer.load(folder), None, None, [f"tokenizer of the bundle {folder}"])
-    tokenizer, network, absent = _load(str(folder) if folder.is_dir() else model)
-    hub_embeddings, hub_head = _embeddings(network, absent, model)
+    parts = _implant(folder)
+    if parts is None:
+        tokenizer, network, absent = _load(str(folder) if folder.is_dir() else model)
+        parts = (tokenizer, *_embeddings(network, absent, model))
+    tokenizer, hub_embeddings, hub_head = parts
     fits = hub_embeddings.shape[1] == hidden_size and hub_embeddings.shape[0] >= tokenizer.vocab_size
     if not fits:
         messages.append(
@@ -136,6 +139,24 @@ def _folder(model: str, workspace: Workspace) -> tuple[Path, list[str]]:
         return folder, []
     report = create_implant(workspace=workspace)
     return folder, [f"no base model yet: made one from the embedded corpus at {report.base_model} (lab implant)"]
+
+
+def _implant(folder: Path) -> tuple[Tokenizer, Tensor, Tensor] | None:
+    """Tokenizer, embeddings (V, D) and head (V, D) of what :func:`create_implant` wrote; None for everything else.
+
+    They are read without transformers, whose import takes longer than a short training.
+    """
+    try:
+        config, names = (read_json(folder / name, ConfigError) for name in ("config.json", "tokenizer_config.json"))
+        ours = config.get("model_type") == "llama" and names.get("bos_token") == BOS
+        if not ours or config.get("tie_word_embeddings") is not False:
+            return None
+        with safe_open(folder / "model.safetensors", framework="pt") as weights:
+            embeddings, head = (weights.get_tensor(name) for name in ("model.embed_tokens.weight", "lm_head.weight"))
+        whole = embeddings.shape == head.shape == (config.get("vocab_size"), config.get("hidden_size"))
+        return (Tokenizer.load(folder), embeddings, head) if whole else None
+    except (OSError, SafetensorError, ConfigError, DataError):
+        return None
 
 
 def _load(source: str) -> tuple[Tokenizer, Any, list[str]]:
