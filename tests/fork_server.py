@@ -10,6 +10,7 @@ process id, ``{"wait": pid}`` by the exit code (negative: the signal that ended 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -18,12 +19,17 @@ import traceback
 from importlib import import_module
 from typing import Any
 
+from hrm_engine.config import kinds
+
 
 def serve() -> None:
     """Answer requests until the input ends."""
+    tasks = [kind.task.partition(":")[0] for kind in kinds.table().values()]
     # torch imports the last one when the first optimizer is made, which would take each child a second
-    for module in ("hrm_engine.training", "lab.cli.train", "lab.cli.train_view", "torch._dynamo"):
+    for module in (*tasks, "lab.cli.train", "lab.cli.train_view", "torch._dynamo"):
         import_module(module)
+    gc.collect()
+    gc.freeze()  # what the collector of a child does not look at stays shared, and is not copied
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
