@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from pathlib import Path
-
 import torch
 
-from bench.machine import table
+from bench.machine import table, text_base, text_workspace
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config.text import load_config
 from hrm_engine.inference.text.evaluate import evaluate, evaluate_adaptive
 from hrm_engine.inference.text.reading import held_out_documents, text_batches
-from hrm_engine.starting.implant import create_implant
-from hrm_engine.store.paths import Workspace
 from hrm_engine.training import train
 
 SEGMENTS, WIDTH, STEPS, EVAL_ROWS = 4, 128, 300, 64
@@ -23,9 +17,7 @@ THRESHOLDS = (0.2, 0.4, 0.5, 0.6, 0.8)
 
 def report(device: torch.device, *, steps: int = STEPS, width: int = WIDTH, eval_rows: int = EVAL_ROWS) -> str:
     """Markdown: loss at every depth, and loss and mean depth at some thresholds."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        workspace = Workspace(Path(folder))
-        create_implant(workspace=workspace, hidden_size=width)
+    with text_workspace(text_base(width)) as workspace:
         config = load_config(
             "text-small",
             hidden_size=width,

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
 import os
+import shutil
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from hrm_engine.kernels.device import DTYPES, choose_precision
+from hrm_engine.starting.implant import create_implant
+from hrm_engine.store.paths import Workspace
 
 
 def describe(device: torch.device) -> str:
@@ -85,6 +92,22 @@ def peak_memory_bytes(device: torch.device) -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@functools.cache
+def text_base(hidden_size: int) -> Path:
+    """A workspace with the default corpus and a base model of that width, made once for all measurements."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    create_implant(workspace=Workspace(folder), hidden_size=hidden_size)
+    return folder
+
+
+@contextlib.contextmanager
+def text_workspace(base: Path) -> Iterator[Workspace]:
+    """A copy of what :func:`text_base` made, as the current folder."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        yield Workspace(Path(shutil.copytree(base, folder, dirs_exist_ok=True)))
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import multiprocessing
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,13 +22,21 @@ from typing import Any
 
 import torch
 
-from bench.machine import compute_dtype, dtype_name, matmul_rate, peak_memory_bytes, restart_peak, table, wait
+from bench.machine import (
+    compute_dtype,
+    dtype_name,
+    matmul_rate,
+    peak_memory_bytes,
+    restart_peak,
+    table,
+    text_base,
+    text_workspace,
+    wait,
+)
 from hrm_engine.config.core import inner_width
 from hrm_engine.config.text import load_config
 from hrm_engine.kernels.device import choose_device, keep_freed_memory
 from hrm_engine.models.flops import step_flops
-from hrm_engine.starting.implant import create_implant
-from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
 
 VOCABULARY, GRAD_CALLS, H_CYCLES, L_CYCLES, EXPANSION = 8192, 5, 2, 3, 4.0
@@ -67,13 +74,14 @@ def report(
 ) -> str:
     """Markdown: tokens/s, share of the matmul rate, and the ratio of steps taken in turn; memory of each alone."""
     size = size or Size()
+    base = text_base(size.hidden)
     times: dict[str, list[float]] = {form: [] for form in forms}
     rates = []
     with contextlib.ExitStack() as stack:
         steps: dict[str, Callable[[], object]] = {}
         flops = 0.0
         for form in forms:
-            steps[form], of_step = stack.enter_context(_step(form, device, size))
+            steps[form], of_step = stack.enter_context(_step(form, device, size, base))
             flops = max(flops, of_step)
         for _ in range(turns + warmup):
             rates.append(matmul_rate(device, runs=3, side=side))
@@ -83,7 +91,7 @@ def report(
                 step()
                 wait(device)
                 times[name].append(time.perf_counter() - start)
-    memory = {name: _peak_alone(name, device, size) for name in times}
+    memory = {name: _peak_alone(name, device, size, base) for name in times}
     rows = []
     for name, measured in times.items():
         kept = measured[warmup:]
@@ -112,11 +120,11 @@ def report(
 
 
 @contextlib.contextmanager
-def _step(form: str, device: torch.device, size: Size) -> Iterator[tuple[Callable[[], object], float]]:
+def _step(form: str, device: torch.device, size: Size, base: Path) -> Iterator[tuple[Callable[[], object], float]]:
     """A step of one of the :data:`FORMS`, and its FLOPs, which are those of ours for all."""
     compiled = "compiled" in form
     if form.startswith("ours"):
-        with our_trainer(device, size, compiled=compiled) as trainer:
+        with our_trainer(device, size, base=base, compiled=compiled) as trainer:
             yield trainer.step, step_flops(trainer.task.core, rows=size.rows).total
     else:
         with their_step(device, size, compiled=compiled) as (step, _):
@@ -124,11 +132,15 @@ def _step(form: str, device: torch.device, size: Size) -> Iterator[tuple[Callabl
 
 
 @contextlib.contextmanager
-def our_trainer(device: torch.device, size: Size, *, compiled: bool | None = None) -> Iterator[Trainer]:
-    """The trainer of ours, with a run of its own in a workspace of its own."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        workspace = Workspace(Path(folder))
-        create_implant(workspace=workspace, hidden_size=size.hidden)
+def our_trainer(
+    device: torch.device, size: Size, *, base: Path | None = None, compiled: bool | None = None
+) -> Iterator[Trainer]:
+    """The trainer of ours, with a run of its own in a workspace of its own.
+
+    Args:
+        base: corpus and base model of that width, by default made here.
+    """
+    with text_workspace(base or text_base(size.hidden)) as workspace:
         config = load_config(
             "text-small",
             **size.network,
@@ -187,16 +199,16 @@ def their_step(device: torch.device, size: Size, *, compiled: bool = False) -> I
     yield step, sum(parameter.numel() for parameter in model.parameters())
 
 
-def _peak_alone(name: str, device: torch.device, size: Size) -> int:
+def _peak_alone(name: str, device: torch.device, size: Size, base: Path) -> int:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
-        return alone.submit(_peak, name, str(device), size).result()
+        return alone.submit(_peak, name, str(device), size, base).result()
 
 
-def _peak(name: str, device_name: str, size: Size) -> int:
+def _peak(name: str, device_name: str, size: Size, base: Path) -> int:
     keep_freed_memory()
     device = torch.device(device_name)
     with contextlib.ExitStack() as stack:
-        step, _ = stack.enter_context(_step(name, device, size))
+        step, _ = stack.enter_context(_step(name, device, size, base))
         for _ in range(3):
             step()
         restart_peak(device)

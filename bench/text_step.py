@@ -5,20 +5,16 @@ Vocabulary 8192, hidden 256, intermediate 768, 4 layers a stack, H 2 / L 3 cycle
 
 from __future__ import annotations
 
-import contextlib
 import statistics
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.machine import matmul_rate, peak_memory_bytes, restart_peak, table, wait
+from bench.machine import matmul_rate, peak_memory_bytes, restart_peak, table, text_base, text_workspace, wait
 from bench.text_peer import Size
 from hrm_engine.config.text import TextTrainConfig, load_config
 from hrm_engine.models.flops import step_flops
-from hrm_engine.starting.implant import create_implant
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training import Trainer
 
@@ -31,9 +27,7 @@ def report(
     """Markdown: label tokens/s, memory, FLOPs, share of the machine's rate, time outside of the update."""
     size = size or Size()
     rows = []
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        workspace = Workspace(Path(folder))
-        create_implant(workspace=workspace, hidden_size=size.hidden)
+    with text_workspace(text_base(size.hidden)) as workspace:
         settings = [("default: the gradient reaches the embeddings", 5, None), ("one_step", 2, None)]
         if device.type == "cuda":
             settings += [("default, not compiled", 5, False)]

@@ -15,6 +15,7 @@ import ast
 import hashlib
 import inspect
 import json
+import os
 import platform
 import re
 import sysconfig
@@ -172,12 +173,14 @@ def _topics() -> Iterator[PythonDocument]:
 
 
 def _docstrings(library: Path, seen: set[str], unreadable: list[Path]) -> Iterator[PythonDocument]:
-    for file in sorted(library.rglob("*.py"), key=lambda file: file.relative_to(library).as_posix()):
-        inside = file.relative_to(library)
-        if _SKIPPED_FOLDERS.isdisjoint(inside.parts):
-            parts = inside.with_suffix("").parts
-            module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            yield from _module_documents(file, module, seen, unreadable)
+    inside: list[Path] = []
+    for root, folders, names in os.walk(library):
+        folders[:] = set(folders) - _SKIPPED_FOLDERS  # most files of an installation lie in these
+        inside += [Path(root, name).relative_to(library) for name in names if name.endswith(".py")]
+    for file in sorted(inside, key=Path.as_posix):
+        parts = file.with_suffix("").parts
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield from _module_documents(library / file, module, seen, unreadable)
 
 
 def _module_documents(file: Path, module: str, seen: set[str], unreadable: list[Path]) -> Iterator[PythonDocument]:
