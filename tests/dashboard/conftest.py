@@ -15,6 +15,7 @@ from tests.tiny_puzzles import DATASET, PuzzleLab, puzzle_source
 from tests.tiny_runs import Lab, source
 
 if TYPE_CHECKING:
+    from streamlit.components.v2.component_manager import BidiComponentManager
     from streamlit.testing.v1 import AppTest
 
 __all__ = ["puzzle_source", "source"]
@@ -71,8 +72,18 @@ def tiny_brain(lab: Workspace, trained_brain: Path) -> Path:
     return copy
 
 
+@pytest.fixture(scope="session")
+def components() -> BidiComponentManager:
+    """Components of installed packages, looked for once as a server does: it reads the metadata of each package."""
+    from streamlit.components.v2.component_manager import BidiComponentManager
+
+    manager = BidiComponentManager()
+    manager.discover_and_register_components(start_file_watching=False)
+    return manager
+
+
 @pytest.fixture
-def open_app(lab: Workspace) -> Iterator[Callable[..., AppTest]]:
+def open_app(lab: Workspace, components: BidiComponentManager) -> Iterator[Callable[..., AppTest]]:
     """Opens a page of the app on the test's workspace: ``open_app("run", run="default", tab="Log")``."""
     import streamlit as st
     from streamlit import config
@@ -85,6 +96,7 @@ def open_app(lab: Workspace) -> Iterator[Callable[..., AppTest]]:
 
     def opened(page: str = "runs", **link: str) -> AppTest:
         app = AppTest.from_file(APP, default_timeout=60)
+        app._bidi_component_manager = components
         if page != "runs":
             app.switch_page(f"app_pages/{page}.py")
         for name, value in link.items():

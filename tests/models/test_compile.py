@@ -29,17 +29,19 @@ def test_compiled_gradients_equal_eager_ones() -> None:
         torch.testing.assert_close(compiled[name], gradient, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_every_shape_of_batch_is_compiled(checkpointing: bool) -> None:
+def test_every_shape_of_batch_is_compiled_once() -> None:
     # Whole, partial and halved micro-batches, with and without boundaries: more than the library's limit of shapes.
-    shapes = [(size, packed) for size in (8, 7, 5, 4, 2, 1) for packed in (True, False)]
+    shapes = [(size, packed) for size in (8, 7, 4, 2, 1) for packed in (True, False)]
     torch._dynamo.reset()
-    eager = gradients(None, shapes, checkpointing=checkpointing)
     counted = CompileCounter()
-    compiled = gradients(counted, shapes, checkpointing=checkpointing)
-    assert counted.frame_count >= len(shapes)
-    for name, gradient in eager.items():
-        torch.testing.assert_close(compiled[name], gradient, atol=1e-6, rtol=1e-5)
+    frame_counts = []
+    for checkpointing in (False, True):  # which goes around what is compiled
+        eager = gradients(None, shapes, checkpointing=checkpointing)
+        compiled = gradients(counted, shapes, checkpointing=checkpointing)
+        frame_counts.append(counted.frame_count)
+        for name, gradient in eager.items():
+            torch.testing.assert_close(compiled[name], gradient, atol=1e-6, rtol=1e-5)
+    assert frame_counts[0] == frame_counts[1] >= len(shapes)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
