@@ -11,11 +11,13 @@ from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 from dashboard.app_pages.parts import house_style, problem_box
 from dashboard.resources import workspace
 from dashboard.server import check_address
+from dashboard.timers import let_timers_give_way
 from hrm_engine.errors import HRMError
 
 
 def main() -> None:
     """Draw the frame around every page, and the page that the address names."""
+    let_timers_give_way()
     st.set_page_config(page_title="HRM Lab", layout="wide", initial_sidebar_state="collapsed")
     house_style()
     names = ("run", "puzzles", "playground", "experts", "goals", "disk")

@@ -139,7 +139,7 @@ def from_drawing(solver: Solver) -> Puzzle:
             empty[1, 1], empty[-2, -2] = START, GOAL
         st.session_state[key] = empty.ravel() if begun is None else np.array(begun)
     tokens: npt.NDArray[np.int64] = st.session_state[key]
-    brush = st.segmented_control(
+    st.segmented_control(
         "A click, or a box drawn with the mouse, makes", list(BRUSHES), default="Wall", required=True, key="brush"
     )
     colours = [solver.board.colours.get(token, "#868a91") for token in range(len(solver.board.cell_names))]
@@ -150,16 +150,17 @@ def from_drawing(solver: Solver) -> Puzzle:
         key=f"maze {solver.id} {turn}",
         width="content",
         config={**CONFIG, "displayModeBar": False},
-        on_select=lambda: paint(solver, f"maze {solver.id} {turn}", str(brush)),
+        on_select=lambda: paint(solver, f"maze {solver.id} {turn}"),
         selection_mode=("points", "box"),
         alt="The maze to be solved",
     )
     return check_maze(tokens.copy(), solver.height, solver.width)
 
 
-def paint(solver: Solver, key: str, brush: str) -> None:
+def paint(solver: Solver, key: str) -> None:
     """Put the brush's token into the cells that were clicked; a start or goal moves there from where it was."""
     event: Any = st.session_state.get(key)
+    brush = st.session_state["brush"]  # as it is now: the page may not have been drawn since another was chosen
     cells = [int(place) for place in event["selection"]["point_indices"]] if event else []
     tokens = np.array(st.session_state[f"drawn {solver.id}"])
     cells = [cell for cell in cells if 0 <= cell < len(tokens)]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import FloatRect, JSHandle, Locator, Page
 
 _DRAWN = ".js-plotly-plot, [data-testid=stDataFrame], [data-testid=stMetric], .boards img, .written, [role=dialog]"
 _LEAST_COLOURS = 8
+_ASK_MS = 100.0
 
 _CURVE = """
 name => {
@@ -25,24 +26,29 @@ name => {
 """
 
 
-def wait_for_curve(page: Page, num_points: int, name: str = "training", limit_s: float = 60.0) -> list[float]:
+def wait_for_script(page: Page, script: str, argument: object = None) -> JSHandle:
+    """Wait until a function in JavaScript gives something, which is returned.
+
+    Not asked at every frame, as by default: the browser would draw all the time.
+    """
+    return page.wait_for_function(script, arg=argument, polling=_ASK_MS)
+
+
+def wait_for_curve(page: Page, num_points: int, name: str = "training") -> list[float]:
     """Wait until a drawn curve has at least ``num_points`` points, and give where they lie on the horizontal axis."""
     # Asked and answered in one call: between two, the figure may be about to be drawn again and not be there.
-    found = page.wait_for_function(
-        f"([name, least]) => {{ const xs = ({_CURVE})(name); return xs.length >= least ? xs : null; }}",
-        arg=[name, num_points],
-        timeout=1000 * limit_s,
-    )
-    places: list[float] = found.json_value()
+    script = f"([name, least]) => {{ const xs = ({_CURVE})(name); return xs.length >= least ? xs : null; }}"
+    places: list[float] = wait_for_script(page, script, [name, num_points]).json_value()
     return places
 
 
 def wait_for_axis(page: Page, title: str) -> None:
     """Wait until some figure has ``title`` below its horizontal axis."""
-    page.wait_for_function(
+    wait_for_script(
+        page,
         """title => Array.from(document.querySelectorAll('.js-plotly-plot')).some(
              plot => plot._fullLayout?.xaxis?.title?.text === title)""",
-        arg=title,
+        title,
     )
 
 
@@ -59,8 +65,20 @@ def wait_for_metric(page: Page, label: str, value: str) -> None:
 
 
 def wait_until_drawn(page: Page) -> None:
-    """Wait until the server has drawn the whole page: before, a button may be that of what was shown before."""
+    """Wait until the server has drawn the whole page: before, a button may be that of what was shown before.
+
+    Only after something new has been seen: a click takes a moment to the server, and so does the first of all pages.
+    """
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
+def click_at_rest(page: Page, place: Locator) -> None:
+    """Click into the middle of something that has no element of its own to be clicked, once it stays where it is."""
+    before: FloatRect | None = None
+    while (box := place.bounding_box()) is None or box != before:
+        before = box
+        page.wait_for_timeout(200)
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
 
 
 def assert_no_errors(page: Page) -> None:
@@ -71,10 +89,16 @@ def assert_no_errors(page: Page) -> None:
 
 def open_first_run(page: Page) -> None:
     """Tick the first row of the table of runs."""
-    table = page.get_by_test_id("stDataFrame")
+    tick(page, 0)
+
+
+def tick(page: Page, row: int) -> None:
+    """Tick a row of the first table, counted from 0."""
+    table = page.get_by_test_id("stDataFrame").first
     table.locator("canvas").first.wait_for()
+    wait_until_drawn(page)
     # The table is drawn on a canvas: the box of the first row is below the titles, at the left edge.
-    table.click(position={"x": 17, "y": 54})
+    table.click(position={"x": 17, "y": 54 + 36 * row})
 
 
 def take_picture(page: Page, path: Path, limit_s: float = 30.0) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import pytest
 
+from hrm_engine.store.status import RunStatus, write_status
 from tests.browser.pages import (
     assert_differ,
     assert_no_errors,
@@ -20,44 +20,37 @@ from tests.browser.pages import (
     take_picture,
     wait_for_axis,
     wait_for_curve,
+    wait_for_script,
+    wait_until_drawn,
 )
-from tests.dashboard.run_folders import write_run
+from tests.dashboard.run_folders import append_events, events, write_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, WebSocket
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).parents[2]
-
-# Appends a step every 50 ms as a trainer does, until its standard input ends; then the run is finished.
-WRITER = """
-import sys, threading, time
-from pathlib import Path
-from hrm_engine.store.status import RunStatus, write_status
-from tests.dashboard.run_folders import append_events, events
-
-run, step = Path(sys.argv[1]), int(sys.argv[2])
-ended = threading.Thread(target=sys.stdin.read, daemon=True)
-ended.start()
-while ended.is_alive():
-    step += 1
-    append_events(run / "metrics.jsonl", events(step, step))
-    write_status(run, RunStatus.of_this_process("running", step, "training"))
-    time.sleep(0.05)
-write_status(run, RunStatus.of_this_process("finished", step, "finished"))
-"""
-
 
 @contextmanager
-def trainer(run: Path, step: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that goes on with the run from ``step``; the run is finished when its standard input is closed."""
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(run), str(step)], stdin=subprocess.PIPE, cwd=ROOT)
+def trainer(run: Path, step: int) -> Iterator[Event]:
+    """Steps that go on from ``step``, one every 50 ms; the run is finished when the event is set."""
+    end = Event()
+
+    def write() -> None:
+        last = step
+        while not end.wait(0.05):
+            last += 1
+            append_events(run / "metrics.jsonl", events(last, last))
+            write_status(run, RunStatus.of_this_process("running", last, "training"))
+        write_status(run, RunStatus.of_this_process("finished", last, "finished"))
+
+    thread = Thread(target=write)
+    thread.start()
     try:
-        yield process
+        yield end
     finally:
-        process.kill()
-        process.communicate()
+        end.set()
+        thread.join()
 
 
 def test_the_curve_moves_while_a_trainer_writes(
@@ -66,7 +59,7 @@ def test_the_curve_moves_while_a_trainer_writes(
     write_run(workspace, "earlier", last=100)
     run = write_run(workspace, "live", last=60, planned=5000, state="running")
     address = start_dashboard(workspace)
-    with trainer(run, 60) as process:
+    with trainer(run, 60) as end:
         page.goto(address)
         page.get_by_text("2 runs · 1 running").wait_for()
         open_first_run(page)
@@ -81,13 +74,12 @@ def test_the_curve_moves_while_a_trainer_writes(
 
         # The axis stands in the link, so that somebody else sees the same picture.
         page.get_by_text("Tokens", exact=True).click()
-        page.wait_for_function("() => new URLSearchParams(location.search).get('x') === 'Tokens'")
+        wait_for_script(page, "() => new URLSearchParams(location.search).get('x') === 'Tokens'")
         wait_for_axis(page, "fresh label tokens")
         assert wait_for_curve(page, len(later))[-1] > 10_000
         take_picture(page, screenshots / "live.png")
 
-        assert process.stdin is not None
-        process.stdin.close()
+        end.set()
         page.get_by_text("Duration", exact=True).wait_for()
     page.get_by_text("finished", exact=True).filter(visible=True).first.wait_for()
     assert_no_errors(page)
@@ -105,9 +97,16 @@ def test_hostile_names_are_text_and_a_vanished_run_is_a_message(
     open_first_run(page)
     wait_for_curve(page, 40)
     page.get_by_text(name, exact=True).filter(visible=True).first.wait_for()
-    for section in ("Evaluation", "Parameters", "Log", "Curves"):
+    sections = {
+        "Evaluation": "Loss by segment",
+        "Parameters": "Name, value or group",
+        "Log": "To follow it in a terminal",
+        "Curves": "Smoothing (steps)",
+    }
+    for section, shown in sections.items():
         page.get_by_text(section, exact=True).filter(visible=True).first.click()
-        page.wait_for_timeout(500)
+        page.get_by_text(shown).or_(page.get_by_placeholder(shown)).first.wait_for()
+        wait_until_drawn(page)
         assert_no_errors(page)
     assert page.locator("img[src=x]").count() == 0
     assert page.title() not in ("1", "2")

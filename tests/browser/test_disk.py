@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hrm_engine.store.paths import Workspace
-from tests.browser.pages import assert_no_errors, metric, open_first_run, take_picture
+from tests.browser.pages import (
+    assert_no_errors,
+    metric,
+    open_first_run,
+    take_picture,
+    wait_for_script,
+    wait_until_drawn,
+)
 from tests.dashboard.run_folders import write_checkpoint, write_run
 
 if TYPE_CHECKING:
@@ -32,6 +39,8 @@ def test_old_checkpoints_give_space_back(
     write_run(lab.root, "first-20260101T000000Z", last=5, folder="artifacts/brains/actv1/.archive")
     (lab.training_data / "text.txt").write_bytes(bytes(1_234_567))
     page.goto(start_dashboard(lab.root))
+    page.get_by_text("3 runs").wait_for()
+    wait_until_drawn(page)
     page.get_by_role("link", name="Disk").click()
     page.get_by_text("4 of 4 runs").wait_for()
     before = metric(page, "In checkpoints")
@@ -44,10 +53,11 @@ def test_old_checkpoints_give_space_back(
     take_picture(page, screenshots / "dialog.png")
     asked.get_by_role("button", name="Delete", exact=True).click()
     asked.wait_for(state="hidden")
-    page.wait_for_function(
+    wait_for_script(
+        page,
         "before => ![...document.querySelectorAll('[data-testid=stMetric]')].some("
         "card => card.innerText.includes(before))",
-        arg=before,
+        before,
     )
     assert [path.name for path in (lab.brains / "third" / "checkpoints").iterdir()] == ["step_00000004"]
     assert_no_errors(page)

@@ -13,7 +13,16 @@ from hrm_engine.store.files import write_json
 from hrm_engine.store.goals import Goals
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
-from tests.browser.pages import assert_no_errors, take_picture, wait_for_axis, wait_for_metric, wait_until_drawn
+from tests.browser.pages import (
+    assert_no_errors,
+    click_at_rest,
+    take_picture,
+    tick,
+    wait_for_axis,
+    wait_for_metric,
+    wait_for_script,
+    wait_until_drawn,
+)
 from tests.dashboard.registries import HOSTILE, add_expert, on_disk, write_registry
 from tests.dashboard.run_folders import write_moe_run
 from tests.tiny_experts import make_expert
@@ -45,13 +54,6 @@ def cli(lab: Workspace, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any
     return answer
 
 
-def tick(page: Page, row: int) -> None:
-    """Tick a row of the first table, counted from 0."""
-    table = page.get_by_test_id("stDataFrame").first
-    table.locator("canvas").first.wait_for()
-    table.click(position={"x": 17, "y": 54 + 36 * row})
-
-
 def dialog(page: Page, title: str) -> Locator:
     """The open dialog of that title."""
     found = page.get_by_role("dialog").filter(has_text=title)
@@ -60,14 +62,15 @@ def dialog(page: Page, title: str) -> Locator:
 
 
 def press(page: Page, name: str) -> None:
+    """Press a button of the page, which has been drawn: while it is, the button may be about to move."""
+    wait_until_drawn(page)
     page.get_by_role("button", name=name, exact=True).click()
 
 
 def test_an_expert_is_frozen(
     lab: Workspace, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path, cli: Callable[..., Any]
 ) -> None:
-    page.goto(start_dashboard(lab.root))
-    page.get_by_role("link", name="Experts").click()
+    page.goto(f"{start_dashboard(lab.root)}/experts")
     page.get_by_text("5 experts").wait_for()
     wait_for_metric(page, "Frozen", "1")
     tick(page, 0)
@@ -82,9 +85,10 @@ def test_an_expert_is_frozen(
 
     # What the command line changes is seen without a click.
     Goals(lab).registry.update("notes", is_frozen=True)
-    page.wait_for_function(
+    wait_for_script(
+        page,
         "() => [...document.querySelectorAll('[data-testid=stMetric]')].some("
-        "card => card.innerText.startsWith('Frozen') && card.innerText.includes('3'))"
+        "card => card.innerText.startsWith('Frozen') && card.innerText.includes('3'))",
     )
 
     # What changes the routing asks, and waits for the answer.
@@ -166,7 +170,6 @@ def test_a_goal_is_added_and_linked(
     tick(page, 1)
     page.wait_for_url("**/goals?goal=2")
     page.get_by_text("Goal 2", exact=True).wait_for()
-    wait_until_drawn(page)
     press(page, "Remove")
     dialog(page, "Remove goal").get_by_role("button", name="Remove").click()
     page.get_by_text("2 goals · 2 active").wait_for()
@@ -180,11 +183,8 @@ def test_an_expert_is_chosen_in_the_tree(lab: Workspace, start_dashboard: Callab
     page.goto(f"{start_dashboard(lab.root)}/experts")
     tree = page.locator(".js-plotly-plot")
     tree.locator(".points path").first.wait_for()
-    page.wait_for_timeout(1000)
     # The points of one state are one trace: the active ones, then poems, which is frozen, then the inactive one.
-    box = tree.locator(".points path").last.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    click_at_rest(page, tree.locator(".points path").last)
     page.wait_for_url("**/experts?expert=typing")
     page.get_by_role("button", name="Activate", exact=True).wait_for()
     page.goto(f"{page.url.split('?')[0]}?expert=hostile")
@@ -199,8 +199,7 @@ def test_the_routing_of_a_run_over_time(
     lab: Workspace, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path
 ) -> None:
     write_moe_run(lab.root, "moe")
-    page.goto(f"{start_dashboard(lab.root)}/experts")
-    page.get_by_text("Routing", exact=True).click()
+    page.goto(f"{start_dashboard(lab.root)}/experts?view=Routing")
     wait_for_axis(page, "expert")
     shares = """() => Array.from(document.querySelectorAll('.js-plotly-plot')).map(
         plot => plot._fullData.find(trace => trace.type === 'heatmap')).find(Boolean)?.z[0][0]"""
@@ -209,6 +208,6 @@ def test_the_routing_of_a_run_over_time(
     slider = page.get_by_role("slider")
     slider.focus()
     slider.press("Home")
-    page.wait_for_function("() => new URLSearchParams(location.search).get('step') === '20'")
-    page.wait_for_function(f"late => Math.abs(({shares})() - late) > 0.01", arg=late)
+    wait_for_script(page, "() => new URLSearchParams(location.search).get('step') === '20'")
+    wait_for_script(page, f"late => Math.abs(({shares})() - late) > 0.01", late)
     assert_no_errors(page)

@@ -13,7 +13,15 @@ import pytest
 from dashboard.queries.puzzles import ROWS_FILE
 from dashboard.server import ADDRESS
 from hrm_engine.data.puzzles.maze.build import build_mazes
-from tests.browser.pages import assert_no_errors, take_picture, wait_for_axis, wait_for_metric
+from tests.browser.pages import (
+    assert_no_errors,
+    click_at_rest,
+    take_picture,
+    tick,
+    wait_for_axis,
+    wait_for_metric,
+    wait_for_script,
+)
 from tests.browser.server import STOP_LIMIT_S, free_port, running
 from tests.dashboard.run_folders import write_puzzle_rows
 from tests.tiny_puzzles import PuzzleLab
@@ -22,8 +30,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 pytestmark = pytest.mark.browser
-
-THINKING_LIMIT_MS = 60_000  # the first thought imports torch
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ def lab(workspace: Path, puzzle_source: Path) -> PuzzleLab:
 def board(page: Page, caption: str) -> Locator:
     """The picture below a caption, once it is drawn."""
     figure = page.locator(".boards figure").filter(has=page.get_by_text(caption, exact=True))
-    figure.locator("img").wait_for(timeout=THINKING_LIMIT_MS)
+    figure.locator("img").wait_for()
     return figure.locator("img")
 
 
@@ -78,7 +84,7 @@ def test_a_solver_is_watched_thinking(
     text.fill("1234 12")
     text.press("Control+Enter")
     page.get_by_text("a Sudoku has 16, 36 or 81 cells").wait_for()
-    assert page.get_by_role("button", name="Think").count() == 0
+    page.get_by_role("button", name="Think").wait_for(state="detached")
     assert_no_errors(page)
     text.fill("1.3.\n34..\n..43\n.3.1")
     text.press("Control+Enter")
@@ -98,15 +104,11 @@ def test_a_maze_is_drawn_by_clicking(lab: PuzzleLab, start_dashboard: Callable[[
     plot.wait_for()
     page.get_by_text("Goal", exact=True).click()
     places = "() => (document.querySelector('.js-plotly-plot')?.data?.[0].text ?? []).map((name, at) => [name, at])"
-    page.wait_for_timeout(1000)
     before = page.evaluate(places)
     free = next(at for name, at in before if name == "free")
     # Clicked where plotly drew it: the cell has no element of its own name.
-    point = plot.locator(".scatterlayer .points path").nth(free)
-    box = point.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.wait_for_function(f"at => (({places})()[at] || [])[0] === 'goal'", arg=free)
+    click_at_rest(page, plot.locator(".scatterlayer .points path").nth(free))
+    wait_for_script(page, f"at => (({places})()[at] || [])[0] === 'goal'", free)
     after = page.evaluate(places)
     assert [name for name, _ in after].count("goal") == 1
     assert_no_errors(page)
@@ -120,10 +122,7 @@ def test_accuracy_by_difficulty_and_a_failure_drawn(
     wait_for_axis(page, "difficulty rating")
     wait_for_axis(page, "segments until it halts")
     wait_for_metric(page, "Puzzles", "16")
-    table = page.get_by_test_id("stDataFrame")
-    table.locator("canvas").first.wait_for()
-    table.scroll_into_view_if_needed()
-    table.click(position={"x": 17, "y": 54})
+    tick(page, 0)
     assert width_px(board(page, "Answer")) > 100
     board(page, "Solution")
     take_picture(page, screenshots / "puzzles.png")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.pages import assert_no_errors, metric, open_first_run, take_picture, wait_for_curve
+from tests.browser.pages import assert_no_errors, metric, open_first_run, take_picture, wait_for_curve, wait_for_script
 from tests.tiny_runs import SETTINGS, Forks, flags
 
 if TYPE_CHECKING:
@@ -33,17 +33,18 @@ def test_the_curve_of_a_training_moves_and_its_stop_is_seen(
     }
     training = forks.start(workspace, "train", "actv1", *flags(settings))
     page.goto(start_dashboard(workspace))
-    page.get_by_text("1 running").wait_for(timeout=60_000)
+    page.get_by_text("1 running").wait_for()
     open_first_run(page)
     first = wait_for_curve(page, 20)
     steps = int(metric(page, "Step").replace(",", ""))
     later = wait_for_curve(page, len(first) + 20)
     assert later[-1] > first[-1]
-    page.wait_for_function(
+    wait_for_script(
+        page,
         "before => Number([...document.querySelectorAll('[data-testid=stMetric]')]"
         ".find(card => card.innerText.startsWith('Step')).querySelector('[data-testid=stMetricValue]')"
         ".innerText.replaceAll(',', '')) > before",
-        arg=steps,
+        steps,
     )
     assert_no_errors(page)
     take_picture(page, screenshots / "training.png")

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.pages import assert_no_errors, take_picture, wait_for_metric
+from tests.browser.pages import assert_no_errors, take_picture, wait_for_metric, wait_for_script
 from tests.tiny_runs import Lab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
-
-WRITING_LIMIT_MS = 60_000  # the first text imports torch
 
 
 @pytest.fixture
@@ -39,14 +37,14 @@ def grounds(page: Page) -> list[str]:
 def test_a_brain_is_watched_writing(
     lab: Lab, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path
 ) -> None:
-    page.goto(f"{start_dashboard(lab.root)}/playground")
+    with page.expect_websocket() as opening:
+        page.goto(f"{start_dashboard(lab.root)}/playground")
     page.get_by_text("hrm-text, 3 segments in training").wait_for()
     prompt = page.get_by_role("textbox", name="Prompt")
     prompt.fill("the cat <img src=x onerror='document.title=1'>")
     prompt.press("Control+Enter")
     write = page.get_by_role("button", name="Write")
     write.click()
-    page.get_by_text("Mean depth").wait_for(timeout=WRITING_LIMIT_MS)
     wait_for_metric(page, "Mean depth", "3.00")
     deep = set(grounds(page))
     assert len(deep) == 1
@@ -61,13 +59,10 @@ def test_a_brain_is_watched_writing(
     page.get_by_text("Adaptive depth").click()
     slider = page.get_by_role("slider", name="Go on above a probability of")
     slider.focus()
-    slider.press("End")
-    page.wait_for_timeout(500)
+    with opening.value.expect_event("framesent"):  # not at once
+        slider.press("End")
     write.click()
-    page.wait_for_function(
-        "() => document.querySelector('.written span[title]')?.title === 'token 1: 1 segment of 3'",
-        timeout=WRITING_LIMIT_MS,
-    )
+    wait_for_script(page, "() => document.querySelector('.written span[title]')?.title === 'token 1: 1 segment of 3'")
     # what was shown before stays on the page until the new text is finished
     wait_for_metric(page, "Mean depth", "1.00")
     assert set(grounds(page)).isdisjoint(deep)
@@ -84,18 +79,19 @@ def test_a_brain_is_watched_writing(
 def test_a_brain_is_watched_reading(
     lab: Lab, start_dashboard: Callable[[Path], str], page: Page, screenshots: Path
 ) -> None:
-    page.goto(f"{start_dashboard(lab.root)}/playground")
+    with page.expect_websocket() as opening:
+        page.goto(f"{start_dashboard(lab.root)}/playground")
     page.get_by_role("radio", name="Read").click()
     text = page.get_by_role("textbox", name="Text")
     text.fill("the cat <img src=x onerror='document.title=1'>")
     text.press("Control+Enter")
     slider = page.get_by_role("slider", name="Go on above a probability of")
     slider.focus()
-    slider.press("Home")
-    page.wait_for_timeout(500)
+    with opening.value.expect_event("framesent"):
+        slider.press("Home")
     button = page.get_by_role("button", name="Read")
     button.click()
-    page.get_by_text("Mean loss").wait_for(timeout=WRITING_LIMIT_MS)
+    page.get_by_text("Mean loss").wait_for()
     wait_for_metric(page, "Mean depth", "3.00")
     deep = set(grounds(page))
     assert len(deep) == 1
@@ -108,8 +104,8 @@ def test_a_brain_is_watched_reading(
 
     # A threshold that no probability is above: the brain answers after one segment, on another ground.
     slider.focus()
-    slider.press("End")
-    page.wait_for_timeout(500)
+    with opening.value.expect_event("framesent"):  # not at once
+        slider.press("End")
     button.click()
     wait_for_metric(page, "Mean depth", "1.00")
     assert set(grounds(page)).isdisjoint(deep)
