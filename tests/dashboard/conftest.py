@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def tiny_brain(lab: Workspace, trained_brain: Path) -> Path:
     return copy
 
 
-@pytest.fixture(scope="session")
+@cache
 def components() -> BidiComponentManager:
     """Components of installed packages, looked for once as a server does: it reads the metadata of each package."""
     from streamlit.components.v2.component_manager import BidiComponentManager
@@ -83,7 +84,7 @@ def components() -> BidiComponentManager:
 
 
 @pytest.fixture
-def open_app(lab: Workspace, components: BidiComponentManager) -> Iterator[Callable[..., AppTest]]:
+def open_app(lab: Workspace) -> Iterator[Callable[..., AppTest]]:
     """Opens a page of the app on the test's workspace: ``open_app("run", run="default", tab="Log")``."""
     import streamlit as st
     from streamlit import config
@@ -96,7 +97,7 @@ def open_app(lab: Workspace, components: BidiComponentManager) -> Iterator[Calla
 
     def opened(page: str = "runs", **link: str) -> AppTest:
         app = AppTest.from_file(APP, default_timeout=60)
-        app._bidi_component_manager = components
+        app._bidi_component_manager = components()
         if page != "runs":
             app.switch_page(f"app_pages/{page}.py")
         for name, value in link.items():
