@@ -18,12 +18,9 @@ import pytest
 from cyclopts import App, CycloptsError, MissingArgumentError
 
 from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, leaves
-from hrm_engine.data.text.python_docs import build_python_docs
-from hrm_engine.starting.implant import create_implant
-from hrm_engine.store.paths import Workspace
 from lab.cli.aios import translated
 from lab.cli.app import build_app
-from tests.tiny_runs import source, with_base_model
+from tests.tiny_runs import source, with_base_model, with_small_corpus
 
 __all__ = ["source"]
 
@@ -198,14 +195,13 @@ def test_vscode_tasks_run(workspace: Path, source: Path) -> None:
     assert [row["step"] for row in copied if row["event"] == "final"] == [1, 1]
 
 
-def test_library_lines_of_the_readme_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_library_lines_of_the_readme_run(workspace: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = [block for language, block in FENCE.findall(README.read_text(encoding="utf8")) if language == "python"]
     assert len(blocks) == 2
-    corpus = workspace / "training_data" / "curated_datasets" / "python_docs"
-    build_python_docs(corpus)
-    create_implant(workspace=Workspace(workspace), dataset_file=corpus / "train.jsonl")
+    with_base_model(workspace, source)
+    with_small_corpus(workspace)
     for block in blocks:
-        # Fewer steps of a smaller network: the only difference from what a reader would run.
+        # Fewer steps of a smaller network on less text: the only difference from what a reader would run.
         names: dict[str, Any] = {}
         exec(block.replace("steps=50", "steps=2, hidden_size=64, max_seq_len=32, eval_batches=1"), names)
         assert names["config"].run.steps == 2

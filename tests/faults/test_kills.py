@@ -108,8 +108,7 @@ def test_killed_in_each_phase_of_a_save(lab: Lab, forks: Forks, seed_run: Path) 
         after_kill[moment] = whole
         # keep-last is 1: there is always one that can be used
         assert whole, changes[moment - 1]
-        code = forks.run(lab.root, *resume(run_dir.name))
-        assert code == 0, (changes[moment - 1], lab.output())
+        assert lab.resume(run_dir.name).exit_code == 0, changes[moment - 1]
         assert row_of(run_dir, "resume")["step"] == whole[-1]
         assert verify_bundle(run_dir) == [], changes[moment - 1]
         assert_same_end(lab.run_dir("straight"), run_dir)

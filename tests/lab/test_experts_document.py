@@ -17,7 +17,10 @@ TRAIN = (
     "hrm-hf train-actv1 --model artifacts/hf_implant/base_model "
     "--dataset-file training_data/curated_datasets/test_sample.txt"
 )
-SMALL = "--hidden-size 64 --num-heads 2 --max-seq-len 32 --h-layers 1 --l-layers 1 --eval-batches 1"
+SMALL = (
+    "--hidden-size 64 --num-heads 2 --max-seq-len 32 --h-layers 1 --l-layers 1 --h-cycles 1 --l-cycles 1 "
+    "--eval-batches 1 --eval-every 30"
+)
 BRAIN_LOG, EXPERT_LOG = "artifacts/brains/actv1/metrics.jsonl", "artifacts/experts/{}/metrics.jsonl"
 
 

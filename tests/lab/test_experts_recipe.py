@@ -12,13 +12,14 @@ from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.store.experts import ExpertRegistry, attached_to
 from hrm_engine.store.goals import Goals
 from lab.cli.app import main
-from tests.tiny_runs import SETTINGS, with_base_model
+from tests.tiny_runs import SETTINGS, with_base_model, with_small_corpus
 
 
 def test_the_notebook_trains_attaches_and_steers(
     workspace: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = with_base_model(workspace, source)
+    with_small_corpus(workspace)
     given = {"steps": 2, "expert_steps": 2, "batch_size": SETTINGS["batch_size"], "hidden_size": 64, "num_experts": 2}
     words = [word for name, value in {**given, "held_out_rows": 2}.items() for word in ("-p", f"{name}={value}")]
     assert main(["run", "experts", *words]) == 0

@@ -30,6 +30,7 @@ from hrm_engine.data.text.documents import split_holdout
 from hrm_engine.data.text.readers import END_OF_TEXT
 from hrm_engine.errors import DataError
 from hrm_engine.store.files import ensure_writable, write_text
+from hrm_engine.store.processes import collector_paused
 
 SCHEMA_VERSION = 1
 LICENCE = "PSF-2.0"
@@ -125,7 +126,9 @@ def python_documents() -> PythonDocuments:
     documents: list[PythonDocument] = []
     unreadable: list[Path] = []
     num_duplicates = 0
-    for document in (*_topics(), *_docstrings(Path(sysconfig.get_path("stdlib")), seen, unreadable)):
+    with collector_paused():
+        read = [*_topics(), *_docstrings(Path(sysconfig.get_path("stdlib")), seen, unreadable)]
+    for document in read:
         if len(document.text) < _MIN_CHARACTERS:
             continue
         key = _key(document.text)
