@@ -17,6 +17,8 @@ from hrm_engine.store.status import live_state, read_status
 from tests.tiny_runs import Forks, Lab, assert_same_end, flags, row_of, rows
 
 KILLED = -9
+SMALL = {"h_cycles": 1, "l_cycles": 1, "halt_max_steps": 1}
+"""What is saved has the same files as that of a larger network."""
 
 
 def start(lab: Lab, name: str, **changed: object) -> list[str]:
@@ -35,7 +37,7 @@ def num_lines(file: Path) -> int:
 
 
 def test_killed_at_random_moments_again_and_again(lab: Lab, forks: Forks) -> None:
-    settings = {"steps": 24, "save_every": 3, "eval_every": 8, "keep_last": 1, "linear_dataset": False}
+    settings = {"steps": 24, "save_every": 3, "eval_every": 8, "keep_last": 1, "linear_dataset": False, **SMALL}
     assert forks.run(lab.root, "--version") == 0  # torch is imported now
     assert forks.run(lab.root, *start(lab, "straight", **settings)) == 0
     draw = random.Random(20)
@@ -72,7 +74,7 @@ def test_killed_at_random_moments_again_and_again(lab: Lab, forks: Forks) -> Non
 @pytest.fixture
 def seed_run(lab: Lab, forks: Forks) -> Path:
     """A run of four steps, stopped after two, of which copies are killed in what follows."""
-    settings = {"steps": 4, "save_every": 2, "eval_every": 2, "keep_last": 1}
+    settings = {"steps": 4, "save_every": 2, "eval_every": 2, "keep_last": 1, **SMALL}
     assert forks.run(lab.root, *start(lab, "straight", **settings)) == 0
     lab.interrupted("seed", 2, **settings)
     return lab.run_dir("seed")

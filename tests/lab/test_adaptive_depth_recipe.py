@@ -20,7 +20,7 @@ def test_the_notebook_trains_sweeps_and_colours(
 ) -> None:
     with_base_model(workspace, source)
     with_small_corpus(workspace)
-    given = {"steps": 2, "batch_size": 2, "hidden_size": 64, "halt_max_steps": 3, "held_out_rows": 2}
+    given = {"steps": 1, "batch_size": 2, "hidden_size": 64, "halt_max_steps": 2, "held_out_rows": 2}
     words = [word for name, value in {**given, "num_documents": 2}.items() for word in ("-p", f"{name}={value}")]
     assert main(["run", "adaptive-depth", *words]) == 0
     assert "adaptive depth" in capsys.readouterr().out
@@ -30,7 +30,7 @@ def test_the_notebook_trains_sweeps_and_colours(
     assert record["status"] == "finished"
     assert record["bundles"] == ["artifacts/brains/actv1/default"]
     summary = dict(record["summary"])
-    deepest = float(summary["loss after 3 segments"])
+    deepest = float(summary["loss after 2 segments"])
     assert summary["adaptive depth"].startswith(("At threshold", "No threshold"))
     assert "segments" in summary["by itself, threshold 0.5"]
 
@@ -38,7 +38,7 @@ def test_the_notebook_trains_sweeps_and_colours(
     assert main(["eval", "text", "--bundle", "default", "--max-rows", "2", "--halt-threshold", "0", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["loss_by_segment"][-1] == pytest.approx(deepest, abs=1e-4)
-    assert told["adaptive"][0]["mean_depth"] == 3
+    assert told["adaptive"][0]["mean_depth"] == 2
     assert told["adaptive"][0]["loss"] == pytest.approx(told["loss_by_segment"][-1], abs=1e-5)
     assert main(["eval", "text", "--bundle", "default", "--max-rows", "2"]) == 0
     assert "halts by itself, threshold 0.5" in capsys.readouterr().out

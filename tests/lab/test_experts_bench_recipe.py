@@ -14,7 +14,7 @@ def test_the_comparison_runs_and_concludes(workspace: Path, source: Path) -> Non
     place = with_base_model(workspace, source)
     with_small_corpus(workspace)
     make_puzzles(workspace / "training_data" / "puzzles" / "sudoku-4x4")
-    given = {"steps": 2, "puzzle_steps": 2, "num_seeds": 1, "num_experts": 4, "hidden_size": 64, "batch_size": 2}
+    given = {"steps": 2, "puzzle_steps": 1, "num_seeds": 1, "num_experts": 4, "hidden_size": 64, "batch_size": 2}
     words = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
     assert main(["run", "experts-bench", *words]) == 0
 

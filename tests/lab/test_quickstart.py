@@ -12,7 +12,7 @@ from lab.cli.app import main
 
 
 def test_quickstart_goes_from_nothing_to_a_trained_brain(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = {"steps": 4, "batch_size": 2, "max_seq_len": 24, "hidden_size": 64, "prompt": "The list"}
+    small = {"steps": 2, "batch_size": 2, "max_seq_len": 24, "hidden_size": 64, "prompt": "The list"}
     words = [word for name, value in small.items() for word in ("-p", f"{name}={value}")]
     assert main(["run", "quickstart", *words]) == 0
     shown = capsys.readouterr().out
@@ -21,7 +21,7 @@ def test_quickstart_goes_from_nothing_to_a_trained_brain(workspace: Path, capsys
     assert record["status"] == "finished"
     assert {name: record["parameters"][name] for name in small} == small
     lines = (folder / "output.log").read_text(encoding="utf8").splitlines()
-    assert any(line.startswith("step 4  validation loss ") for line in lines), lines
+    assert any(line.startswith("step 2  validation loss ") for line in lines), lines
     summary = record["summary"]
     assert list(summary) == ["validation loss before", "validation loss after", "loss of a unigram model", "sample"]
     assert 0 < summary["loss of a unigram model"] < summary["validation loss before"]
