@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -93,7 +93,20 @@ def pytest_xdist_auto_num_workers() -> int:
     return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-SLOW_FIRST = ("tests/browser/", "tests/test_docs", "tests/models/test_compile", "tests/lab/", "tests/training/")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files as ``--dist loadfile`` shares them out; those of faults go to one process, which starts one fork server."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return FAULTS if nodeid.startswith(FAULTS) else str(super()._split_scope(nodeid))
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+FAULTS = "tests/faults/"
+SLOW_FIRST = ("tests/browser/", "tests/test_docs", FAULTS, "tests/models/test_compile", "tests/lab/", "tests/training/")
 """Where most of the time goes. The other files are short, so that all processes end at about the same time."""
 
 
