@@ -45,5 +45,5 @@ def base_of(lab: Lab, kind: str) -> dict[str, Any]:
     """Settings that name a base of that kind, which is made first."""
     if kind == "model folder":
         return {}
-    result = lab.train("base", amp=False, **BASES[kind])
+    result = lab.trained("base", amp=False, **BASES[kind])
     return {"student_init": str(result.run_dir)}

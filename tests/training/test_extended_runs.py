@@ -36,7 +36,7 @@ def extend(lab: Lab, name: str, *, interrupt_at: int | None = None, **given: Any
 
 
 def test_without_the_flag_the_last_rate_stays(lab: Lab) -> None:
-    lab.train("grown", **SCHEDULE)
+    lab.trained("grown", **SCHEDULE)
     before = lasting_rows(lab.run_dir("grown"))
     result = lab.resume("grown", steps=9)
     assert (result.state, result.step) == ("finished", 9)
@@ -52,7 +52,7 @@ def test_without_the_flag_the_last_rate_stays(lab: Lab) -> None:
 
 
 def test_with_the_flag_the_rates_are_those_of_a_run_of_that_length(lab: Lab) -> None:
-    lab.train("grown", **SCHEDULE)
+    lab.trained("grown", **SCHEDULE)
     lab.train("long", **SCHEDULE, steps=9)
     first = rates(lab.run_dir("grown"))
     result = extend(lab, "grown", steps=9)
@@ -86,7 +86,7 @@ def test_a_stop_before_the_first_step_keeps_the_schedule(lab: Lab) -> None:
 
 
 def test_a_longer_run_that_was_killed_knows_its_length(lab: Lab) -> None:
-    lab.train("grown", **SCHEDULE)
+    lab.trained("grown", **SCHEDULE)
     arguments = (lab.run_dir("grown") / "training_args.json").read_bytes()
     extend(lab, "grown", steps=10, interrupt_at=8)
     # as a kill leaves it: only the end of a session writes the folder's own files

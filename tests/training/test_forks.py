@@ -68,7 +68,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_the_same_settings_it_ends_in_the_same_bits(lab: Lab, kind: str) -> None:
-    parent = lab.train("parent", **KINDS[kind], warmup_steps=1).run_dir
+    parent = lab.trained("parent", **KINDS[kind], warmup_steps=1).run_dir
     before = files(parent)
     child = fork(lab, parent / STEP)
     assert (child.state, child.step) == ("finished", 6)
@@ -85,7 +85,7 @@ def test_puzzles_end_in_the_same_bits(puzzle_lab: PuzzleLab) -> None:
 
 
 def test_what_the_folder_says(lab: Lab) -> None:
-    parent = lab.train("parent").run_dir
+    parent = lab.trained("parent").run_dir
     child = fork(lab, parent / STEP, steps=8, lr=1e-3).run_dir
     start = rows(child)[0]
     assert (start["event"], start["step"], start["total_steps"]) == ("start", 4, 8)
@@ -107,7 +107,7 @@ def test_what_the_folder_says(lab: Lab) -> None:
 
 
 def test_it_has_its_own_schedule_over_its_own_steps(lab: Lab) -> None:
-    parent = lab.train("parent", warmup_steps=1).run_dir
+    parent = lab.trained("parent", warmup_steps=1).run_dir
     lab.train("long", warmup_steps=1, steps=9)
     child = fork(lab, parent / STEP, steps=9).run_dir
     wanted, found = (
@@ -118,7 +118,7 @@ def test_it_has_its_own_schedule_over_its_own_steps(lab: Lab) -> None:
 
 
 def test_a_run_folder_or_its_name_means_its_newest_checkpoint(lab: Lab) -> None:
-    parent = lab.train("parent").run_dir
+    parent = lab.trained("parent").run_dir
     newest = parent / "checkpoints" / "step_00000006"
     for number, source in enumerate((parent, "parent", newest)):
         start = rows(fork(lab, source, f"fork-{number}", steps=7, eval_batches=0).run_dir)[0]
@@ -147,7 +147,7 @@ def test_the_settings_of_a_session_are_not_taken_over(lab: Lab) -> None:
 
 
 def test_a_fork_is_resumed_like_any_run(lab: Lab) -> None:
-    parent = lab.train("parent", ema_decay=0.8).run_dir
+    parent = lab.trained("parent", ema_decay=0.8).run_dir
     fork(lab, parent / STEP, "straight", steps=9, lr=1e-3)
     stopped = fork(lab, parent / STEP, "interrupted", steps=9, lr=1e-3, observer=interrupter(6))
     assert (stopped.state, stopped.step) == ("stopped", 6)
@@ -160,7 +160,7 @@ def test_a_fork_is_resumed_like_any_run(lab: Lab) -> None:
 
 
 def test_without_a_checkpoint_of_its_own_it_begins_again_with_its_parent(lab: Lab) -> None:
-    parent = lab.train("parent").run_dir
+    parent = lab.trained("parent").run_dir
     fork(lab, parent / STEP, "straight", steps=9)
 
     def killed(row: dict[str, Any]) -> None:
@@ -182,7 +182,7 @@ def test_without_a_checkpoint_of_its_own_it_begins_again_with_its_parent(lab: La
 
 
 def test_settings_that_may_change(lab: Lab) -> None:
-    parent = lab.train("parent", eval_batches=0, amp=False, use_moe=True).run_dir
+    parent = lab.trained("parent", eval_batches=0, amp=False, use_moe=True).run_dir
     before = files(parent)
     other = lab.root / "training_data" / "other.txt"
     other.write_text(text(60, seed=4))
@@ -224,7 +224,7 @@ RULES: list[dict[str, Any]] = [{"optimizer": "muon"}, {"use_8bit_optimizer": Tru
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_another_optimizer_begins_anew_and_says_so(lab: Lab, rule: dict[str, Any]) -> None:
-    parent = lab.train("parent", eval_batches=0, amp=False).run_dir
+    parent = lab.trained("parent", eval_batches=0, amp=False).run_dir
     child = fork(lab, parent, steps=7, **rule)
     said = " ".join(rows(child.run_dir)[0]["messages"])
     name, value = next(iter(rule.items()))
@@ -242,7 +242,7 @@ def test_a_moving_average_is_begun_or_left_out(lab: Lab) -> None:
 
 
 def test_puzzles_with_other_slots_or_data_begin_with_fresh_rows(puzzle_lab: PuzzleLab) -> None:
-    parent = puzzle_lab.train("parent", eval_rows=0).run_dir
+    parent = puzzle_lab.trained("parent", eval_rows=0).run_dir
     taken = json.loads((parent / STEP / "state.json").read_text())["state"]["rows"]
     fresh = "all slots begin with fresh rows: they are not as many as in the checkpoint, or of other data"
     build_sudokus(output_dir=puzzle_lab.root / "other", size=4, count=12, test_count=2, blanks=6, seed=1)
@@ -281,7 +281,7 @@ def test_an_expert_is_forked_under_another_id(lab: Lab) -> None:
 @pytest.fixture
 def parent(lab: Lab) -> Path:
     """A finished run without evaluations."""
-    return lab.train("parent", eval_batches=0).run_dir
+    return lab.trained("parent", eval_batches=0).run_dir
 
 
 def refused(lab: Lab, source: str | Path, error: type[Exception], match: str, **given: Any) -> None:
@@ -304,7 +304,7 @@ def test_what_is_no_checkpoint(lab: Lab, parent: Path) -> None:
 
 
 def test_weights_without_an_optimizer(lab: Lab) -> None:
-    parent = lab.train("parent").run_dir
+    parent = lab.trained("parent").run_dir
     refused(lab, parent / "best", CheckpointError, "has weights, and no state of an optimizer.*--student-init")
 
 
@@ -336,7 +336,7 @@ def test_settings_that_cannot_fit(lab: Lab, parent: Path) -> None:
 
 
 def test_boards_of_another_size(puzzle_lab: PuzzleLab) -> None:
-    parent = puzzle_lab.train("parent", eval_rows=0).run_dir
+    parent = puzzle_lab.trained("parent", eval_rows=0).run_dir
     build_sudokus(output_dir=puzzle_lab.root / "larger", size=6, count=8, test_count=2, blanks=6, seed=1)
     with pytest.raises(DataError, match="it has 8 tokens, the network 6; it has 36 cells, the network 16"):
         fork_puzzles(puzzle_lab, parent, steps=9, data_path="larger")
@@ -347,7 +347,7 @@ def test_boards_of_another_size(puzzle_lab: PuzzleLab) -> None:
 
 def test_neither_fork_nor_resumed_run_needs_what_the_parent_began_with(lab: Lab) -> None:
     first = lab.train("first", steps=1, eval_batches=0).run_dir
-    parent = lab.train("parent", student_init=str(first), eval_batches=0).run_dir
+    parent = lab.trained("parent", student_init=str(first), eval_batches=0).run_dir
     shutil.rmtree(first)
     assert fork(lab, parent / STEP, steps=5).step == 5
     assert lab.resume("parent", steps=7).step == 7

@@ -38,7 +38,7 @@ def test_runs_without_a_name_are_numbered(lab: Lab) -> None:
 
 
 def test_an_explicit_name_that_exists_is_refused_and_untouched(lab: Lab) -> None:
-    before = contents(lab.train("brain", steps=1, eval_batches=0).run_dir)
+    before = contents(lab.trained("brain", steps=1, eval_batches=0).run_dir)
     with pytest.raises(ConfigError, match=r"brain exists.*--resume.*--fresh"):
         lab.train("brain", steps=1, eval_batches=0)
     assert contents(lab.run_dir("brain")) == before
@@ -51,7 +51,7 @@ def test_a_taken_name_is_refused_before_the_data_is_read(lab: Lab) -> None:
 
 
 def test_fresh_moves_the_old_run_to_the_archive(lab: Lab) -> None:
-    before = contents(lab.train("brain", steps=1, eval_batches=0).run_dir)
+    before = contents(lab.trained("brain", steps=1, eval_batches=0).run_dir)
     for _ in range(2):  # twice within a second: the archive keeps both
         train(lab.config(brain_name="brain", steps=2, eval_batches=0), fresh=True, workspace=lab.workspace)
     archived = sorted((lab.workspace.brains / ".archive").iterdir())
@@ -70,14 +70,14 @@ def test_fresh_without_a_name_begins_default_again(lab: Lab) -> None:
 
 
 def test_fresh_refuses_while_a_trainer_is_at_work(lab: Lab) -> None:
-    result = lab.train("brain", steps=1, eval_batches=0)
+    result = lab.trained("brain", steps=1, eval_batches=0)
     with FolderLock(result.run_dir), pytest.raises(LockedError, match=f"process {os.getpid()}"):
         train(lab.config(brain_name="brain", steps=1), fresh=True, workspace=lab.workspace)
     assert names(lab) == ["brain"]
 
 
 def test_resume_and_fresh_exclude_each_other(lab: Lab) -> None:
-    result = lab.train("brain", steps=1, eval_batches=0)
+    result = lab.trained("brain", steps=1, eval_batches=0)
     with pytest.raises(ConfigError, match="--resume and --fresh"):
         train(lab.config(brain_name="brain"), resume=True, fresh=True, given={}, workspace=lab.workspace)
     assert result.run_dir.is_dir()
@@ -166,7 +166,7 @@ def test_a_failed_start_leaves_no_folder(lab: Lab, what: str) -> None:
 
 
 def test_a_failed_fresh_start_moves_nothing_away(lab: Lab) -> None:
-    before = contents(lab.train("brain", steps=1, eval_batches=0).run_dir)
+    before = contents(lab.trained("brain", steps=1, eval_batches=0).run_dir)
     config = lab.config(brain_name="brain", student_init="training_data/missing.safetensors")
     with pytest.raises(BundleError, match="missing.safetensors"):
         train(config, fresh=True, workspace=lab.workspace)

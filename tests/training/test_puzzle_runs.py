@@ -115,7 +115,7 @@ def test_evaluations_stand_beside_their_baselines(puzzle_lab: PuzzleLab) -> None
 
 
 def test_a_solver_learns(puzzle_lab: PuzzleLab) -> None:
-    result = puzzle_lab.train("run", steps=150, eval_every=150, symmetries=True, batch_size=16, lr=5e-3)
+    result = puzzle_lab.train("run", steps=60, eval_every=60, symmetries=True, batch_size=16, lr=5e-3)
     cells = result.last_eval["cell_accuracy"] if result.last_eval else 0.0
     assert result.first_eval is not None
     assert cells > result.first_eval["cell_accuracy"] + 0.2
