@@ -16,7 +16,6 @@ from hrm_engine.optim.groups import decay_groups, muon_groups
 from hrm_engine.optim.muon import Muon
 from hrm_engine.optim.updater import AskingUpdater, DeviceUpdater, Updater
 from hrm_engine.optim.weights import Weights
-from hrm_engine.store.processes import collector_paused
 
 EPS = 1e-8
 
@@ -123,8 +122,7 @@ def make_updater(weights: Weights, config: OptimConfig, *, loss_scaling: bool, d
             f"--optimizer {name} averages the weights itself, and that average is what is evaluated and kept; "
             "use --ema-decay 0"
         )
-    with collector_paused():  # torch imports its compiler with the first optimizer
-        return rule(weights, config, loss_scaling=loss_scaling, decay_all=decay_all)
+    return rule(weights, config, loss_scaling=loss_scaling, decay_all=decay_all)
 
 
 def check_name(name: str) -> None:

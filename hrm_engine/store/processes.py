@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -58,15 +55,3 @@ def library_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Look for no garbage meanwhile: while much is made that stays, Python looks at all of it again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

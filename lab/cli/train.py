@@ -13,7 +13,6 @@ from hrm_engine.config import TrainConfig, build_config, kinds, load_preset
 from hrm_engine.config.kinds import Kind
 from hrm_engine.config.training import Beginning
 from hrm_engine.store.paths import Workspace
-from hrm_engine.store.processes import collector_paused
 from lab.cli.flags import SELF, config_flags
 
 START = Group("Run", help="Which configuration, and whether a run begins, goes on or is forked.", sort_key=1)
@@ -61,9 +60,8 @@ def _command(kind: Kind) -> Callable[..., int]:
         if not settings.has_saved_settings:
             build_config(model, preset=preset, overrides=given, typed=True)  # a wrong setting should not wait for torch
 
-        with collector_paused():
-            from hrm_engine.training import Trainer, drive, settle
-            from lab.cli.train_view import train_view
+        from hrm_engine.training import Trainer, drive, settle
+        from lab.cli.train_view import train_view
 
         settled = settle(model, given, settings, workspace, preset=preset)
         with train_view(workspace) as view:

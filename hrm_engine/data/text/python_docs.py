@@ -12,6 +12,7 @@ order is also a shuffle, so a training that reads the file from its beginning se
 from __future__ import annotations
 
 import ast
+import gc
 import hashlib
 import inspect
 import json
@@ -30,7 +31,6 @@ from hrm_engine.data.text.documents import split_holdout
 from hrm_engine.data.text.readers import END_OF_TEXT
 from hrm_engine.errors import DataError
 from hrm_engine.store.files import ensure_writable, write_text
-from hrm_engine.store.processes import collector_paused
 
 SCHEMA_VERSION = 1
 LICENCE = "PSF-2.0"
@@ -126,8 +126,13 @@ def python_documents() -> PythonDocuments:
     documents: list[PythonDocument] = []
     unreadable: list[Path] = []
     num_duplicates = 0
-    with collector_paused():
+    is_collecting = gc.isenabled()
+    gc.disable()  # syntax trees have no cycles, and the collector would look at all else again and again
+    try:
         read = [*_topics(), *_docstrings(Path(sysconfig.get_path("stdlib")), seen, unreadable)]
+    finally:
+        if is_collecting:
+            gc.enable()
     for document in read:
         if len(document.text) < _MIN_CHARACTERS:
             continue
