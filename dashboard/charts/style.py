@@ -83,23 +83,24 @@ _FEW_STEPS = 8
 
 def figure(x: XAxis, y_title: str, *, log_y: bool = False, height: int = 380, y_format: str = "") -> go.Figure:
     """An empty figure with the house axes. Zoom survives redraws of the same axes (``uirevision``)."""
-    drawn = go.Figure()
-    drawn.update_layout(
-        height=height,
-        margin={"l": 8, "r": 12, "t": 36, "b": 8},
-        hovermode="x unified",
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "title": None},
-        uirevision=f"{x.key}:{log_y}",
-        dragmode="zoom",
-    )
-    drawn.update_xaxes(title_text=x.title, tickformat=x.tickformat, hoverformat=x.tickformat, zeroline=False)
-    drawn.update_yaxes(title_text=y_title, type="log" if log_y else "linear", zeroline=False, automargin=True)
+    title, formats = {"text": x.title}, {"tickformat": x.tickformat, "hoverformat": x.tickformat}
+    y_axis: dict[str, Any] = {"title": {"text": y_title}, "type": "log" if log_y else "linear", "automargin": True}
     if y_format:
-        drawn.update_yaxes(tickformat=y_format, hoverformat=y_format)
+        y_axis |= {"tickformat": y_format, "hoverformat": y_format}
     if log_y:
         # Plotly writes only the digits 2 and 5 between decades; a loss seldom spans more than one.
-        drawn.update_yaxes(dtick="D1", minor={"showgrid": False}, hoverformat=".4f")
-    return drawn
+        y_axis |= {"dtick": "D1", "minor": {"showgrid": False}, "hoverformat": ".4f"}
+    layout = {  # all at once: each later change takes half a millisecond
+        "height": height,
+        "margin": {"l": 8, "r": 12, "t": 36, "b": 8},
+        "hovermode": "x unified",
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "title": None},
+        "uirevision": f"{x.key}:{log_y}",
+        "dragmode": "zoom",
+        "xaxis": {"title": title, **formats, "zeroline": False},
+        "yaxis": {**y_axis, "zeroline": False},
+    }
+    return go.Figure(layout=layout)
 
 
 def add_line(

@@ -91,9 +91,11 @@ def open_app(lab: Workspace) -> Iterator[Callable[..., AppTest]]:
     from streamlit.testing.v1 import AppTest
 
     st.cache_resource.clear()
-    # There is no server here; the app looks at the address that one would have.
-    before = config.get_option("server.address")
-    config.set_option("server.address", "127.0.0.1")
+    # There is no server here, which would read dashboard/.streamlit; the app looks at the address that one would have.
+    options = {"server.address": "127.0.0.1", "runner.magicEnabled": False}
+    before = {name: config.get_option(name) for name in options}
+    for name, value in options.items():
+        config.set_option(name, value)
 
     def opened(page: str = "runs", **link: str) -> AppTest:
         app = AppTest.from_file(APP, default_timeout=60)
@@ -105,5 +107,6 @@ def open_app(lab: Workspace) -> Iterator[Callable[..., AppTest]]:
         return app.run()
 
     yield opened
-    config.set_option("server.address", before)
+    for name, value in before.items():
+        config.set_option(name, value)
     st.cache_resource.clear()
