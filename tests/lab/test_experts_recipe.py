@@ -20,7 +20,7 @@ def test_the_notebook_trains_attaches_and_steers(
 ) -> None:
     place = with_base_model(workspace, source)
     with_small_corpus(workspace)
-    given = {"steps": 2, "expert_steps": 2, "batch_size": SETTINGS["batch_size"], "hidden_size": 64, "num_experts": 2}
+    given = {"steps": 1, "expert_steps": 1, "batch_size": SETTINGS["batch_size"], "hidden_size": 64, "num_experts": 2}
     words = [word for name, value in {**given, "held_out_rows": 2}.items() for word in ("-p", f"{name}={value}")]
     assert main(["run", "experts", *words]) == 0
     shown = capsys.readouterr().out

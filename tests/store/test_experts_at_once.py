@@ -60,7 +60,7 @@ def registry(workspace: Path) -> ExpertRegistry:
 
 
 def test_two_processes_that_add_at_once_lose_nothing(registry: ExpertRegistry, spawn: Spawn) -> None:
-    processes = [spawn(ADDS, registry.workspace.root, name, 200) for name in ("left", "right")]
+    processes = [spawn(ADDS, registry.workspace.root, name, 100) for name in ("left", "right")]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
@@ -73,7 +73,7 @@ def test_two_processes_that_add_at_once_lose_nothing(registry: ExpertRegistry, s
     for process in processes:
         _, errors = process.communicate()
         assert (process.returncode, errors) == (0, "")
-    expected = {f"{name}-{number}" for name in ("left", "right") for number in range(200)}
+    expected = {f"{name}-{number}" for name in ("left", "right") for number in range(100)}
     assert {card.expert_id for card in registry.cards()} == expected
 
 
