@@ -81,6 +81,7 @@ def browser(chromium_path: Path) -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    flags.append("--js-flags=--no-maglev,--no-turbofan")  # no page lives long enough to gain by compilers that optimise
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=chromium_path, args=flags)
         yield started
@@ -95,18 +96,21 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Files as ``--dist loadfile`` shares them out; those of faults go to one process, which starts one fork server."""
+    """Files as ``--dist loadfile`` shares them out; folders that share what takes long to start go to one process."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return FAULTS if nodeid.startswith(FAULTS) else str(super()._split_scope(nodeid))
+            together = next((folder for folder in TOGETHER if nodeid.startswith(folder)), None)
+            return together or str(super()._split_scope(nodeid))
 
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
-FAULTS = "tests/faults/"
-SLOW_FIRST = ("tests/browser/", "tests/test_docs", FAULTS, "tests/models/test_compile", "tests/lab/", "tests/training/")
+BROWSER, FAULTS = "tests/browser/", "tests/faults/"
+TOGETHER = (BROWSER, FAULTS)
+"""A tab and a server with what it has loaded; a fork server."""
+SLOW_FIRST = (BROWSER, "tests/test_docs", FAULTS, "tests/models/test_compile", "tests/lab/", "tests/training/")
 """Where most of the time goes. The other files are short, so that all processes end at about the same time."""
 
 

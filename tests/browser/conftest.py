@@ -78,14 +78,6 @@ def page(tab: Page) -> Iterator[Page]:
         yield tab
 
 
-@pytest.fixture
-def page_with_a_clock(browser: Browser) -> Iterator[Page]:
-    """A page whose time the test sets: that holds for all pages of a context, so it has one of its own."""
-    with browser.new_page(viewport=SIZE) as opened, without_errors(opened):
-        opened.clock.install()
-        yield opened
-
-
 @contextmanager
 def without_errors(page: Page) -> Iterator[None]:
     """Leave the page afterwards, which ends its session; no script on it may have raised an error."""

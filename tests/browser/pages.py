@@ -34,11 +34,17 @@ def wait_for_script(page: Page, script: str, argument: object = None) -> JSHandl
     return page.wait_for_function(script, arg=argument, polling=_ASK_MS)
 
 
-def wait_for_curve(page: Page, num_points: int, name: str = "training") -> list[float]:
-    """Wait until a drawn curve has at least ``num_points`` points, and give where they lie on the horizontal axis."""
+def wait_for_curve(page: Page, num_points: int, name: str = "training", beyond: float = -1.0) -> list[float]:
+    """Wait until a drawn curve has at least ``num_points`` points and ends right of ``beyond``; where they lie.
+
+    Of a long curve only so many points are drawn, so that it gets no further ones.
+    """
     # Asked and answered in one call: between two, the figure may be about to be drawn again and not be there.
-    script = f"([name, least]) => {{ const xs = ({_CURVE})(name); return xs.length >= least ? xs : null; }}"
-    places: list[float] = wait_for_script(page, script, [name, num_points]).json_value()
+    script = f"""([name, least, beyond]) => {{
+      const xs = ({_CURVE})(name);
+      return xs.length >= least && xs.at(-1) > beyond ? xs : null;
+    }}"""
+    places: list[float] = wait_for_script(page, script, [name, num_points, beyond]).json_value()
     return places
 
 

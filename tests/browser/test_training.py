@@ -37,7 +37,7 @@ def test_the_curve_of_a_training_moves_and_its_stop_is_seen(
     open_first_run(page)
     first = wait_for_curve(page, 20)
     steps = int(metric(page, "Step").replace(",", ""))
-    later = wait_for_curve(page, len(first) + 20)
+    later = wait_for_curve(page, 20, beyond=first[-1] + 20)
     assert later[-1] > first[-1]
     wait_for_script(
         page,
