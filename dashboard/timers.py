@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 from streamlit.runtime.app_session import AppSession
@@ -12,18 +13,18 @@ _request_rerun = AppSession.request_rerun
 
 
 def let_timers_give_way() -> None:
-    """Let a click and a timer follow each other, in all sessions.
+    """Let a click and a timer follow each other, in all sessions; other versions of Streamlit are left as they are.
 
-    A click draws the whole page, a timer a part of it, each in a thread. Three faults of a busy machine are mended:
+    A click draws the whole page, a timer a part of it, each in a thread. Faults of a busy machine that are mended:
 
-    - a click after a timer: the thread of the part read the address as it was before the click, so that the whole was
+    - A click after a timer: the thread of the part read the address as it was before the click, so that the whole was
       drawn without what had been chosen. The part is ended first.
-    - a timer after a click, before the whole has begun: both are merged, and the page is that of the timer.
-    - a timer when the whole has ended: what had not been sent is dropped, and the page stays without it. In both cases
-      the timer is refused; it asks again soon.
+    - A timer after a click, before the whole has begun: both were merged into the page of the timer. And one when the
+      whole has ended: what had not been sent was dropped. The timer is refused; it asks again soon.
     """
     session_class: Any = AppSession
-    session_class.request_rerun = _request_in_turn
+    if version("streamlit").startswith("1.67."):
+        session_class.request_rerun = _request_in_turn
 
 
 def _request_in_turn(session: Any, client_state: Any) -> None:
