@@ -163,12 +163,23 @@ def test_a_compiler_that_fails_is_named_and_leaves_nothing(tmp_path) -> None:
 
 @needs_native
 def test_a_damaged_library_is_made_again(tmp_path) -> None:
-    folder = tmp_path / "hrm_lab"
-    folder.mkdir()
-    built = native._built(str(shutil.which("g++") or shutil.which("clang++")))
-    (folder / built.name).write_bytes(b"no library")
-    assert loaded(TORCH_EXTENSIONS_DIR=str(tmp_path)) == "None"
-    assert (folder / built.name).stat().st_size == built.stat().st_size
+    """By a compiler that gives what the real one gave before, and is asked once."""
+    real = native._built(str(shutil.which("g++") or shutil.which("clang++")))
+    compiler = tmp_path / "g++"
+    compiler.write_text(f"""#!/bin/sh
+echo once >> {tmp_path}/asked
+while [ "$1" != -o ]; do shift; done
+cp {real} "$2"
+""")
+    compiler.chmod(0o755)
+    environment = {"CXX": str(compiler), "TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    assert loaded(**environment) == "None"
+    [library] = (tmp_path / "hrm_lab").glob("*.so")
+    library.write_bytes(b"no library")
+    (tmp_path / "asked").unlink()
+    assert loaded(**environment) == "None"
+    assert library.read_bytes() == real.read_bytes()
+    assert (tmp_path / "asked").read_text() == "once\n"
 
 
 @needs_native
