@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -15,14 +14,9 @@ import pytest
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
 from lab.cli.dashboard import notebook_command
+from tests.browser.server import free_port
 
 HERE = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def listening(process: psutil.Process) -> set[tuple[str, int]]:
