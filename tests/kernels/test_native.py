@@ -185,7 +185,7 @@ cp {real} "$2"
 @needs_native
 @pytest.mark.parametrize("sizes", [[0, 3, 700, 0, 61], [1100], [0, 0]], ids=str)
 def test_products_of_experts_are_those_of_each_block(sizes: list[int]) -> None:
-    """Blocks of several parts, of none, and rows behind the last block; the same bits with any number of threads."""
+    """Blocks of several parts, of none, and rows behind the last; the same bits with any threads, in inference too."""
     generator = torch.Generator().manual_seed(sum(sizes))
     total, behind, threads = sum(sizes), 4, torch.get_num_threads()
     rows, grads = (torch.randn(total + behind, width, generator=generator).bfloat16() for width in (48, 520))
@@ -194,19 +194,19 @@ def test_products_of_experts_are_those_of_each_block(sizes: list[int]) -> None:
     blocks = [slice(end - size, end) for size, end in zip(sizes, ends.tolist(), strict=True)]
     made = []
     try:
-        for count in (1, 3):
+        for count, inference in ((1, False), (3, False), (3, True)):
             torch.set_num_threads(count)
-            made.append(
-                (
-                    torch.ops.hrm_lab.expert_products(rows, weight, ends),
-                    torch.ops.hrm_lab.expert_outer_products(grads, rows, ends),
+            with torch.inference_mode(inference):
+                made.append(
+                    (
+                        torch.ops.hrm_lab.expert_products(rows, weight, ends),
+                        torch.ops.hrm_lab.expert_outer_products(grads, rows, ends),
+                    )
                 )
-            )
     finally:
         torch.set_num_threads(threads)
-    (forward, outer), again = made
-    assert torch.equal(forward, again[0])
-    assert torch.equal(outer, again[1])
+    (forward, outer), *others = made
+    assert all(torch.equal(forward, other[0]) and torch.equal(outer, other[1]) for other in others)
     assert not forward[total:].any()
     for expert, block in enumerate(blocks):
         exact = rows[block].double() @ weight[expert].double().T

@@ -25,7 +25,9 @@ constexpr int64_t ROWS = 512;
 template <typename F>
 void in_parts(const std::vector<Part>& parts, const F& product) {
   at::parallel_for(0, static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end) {
-    at::AutoDispatchBelowAutograd no_graph;
+    // The parts are of outputs that nobody else sees yet: no graph and no version counters, which other threads than
+    // the caller's would refuse to raise for tensors of its inference mode.
+    at::AutoDispatchBelowADInplaceOrView plain;
     for (int64_t i = begin; i < end; ++i) product(parts[i]);
   });
 }
