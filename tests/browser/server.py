@@ -24,8 +24,10 @@ def free_port() -> int:
 
     Of those, a kernel of a notebook in another test would sometimes get this one before the server has it.
     """
+    # of the system: two workers whose tests seed Python's own generator alike would draw the same ports
+    draw = random.SystemRandom()
     while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
+        port = draw.randrange(20_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind((ADDRESS, port))
             return port
