@@ -112,7 +112,12 @@ class Journal:
         if self._tracker is not None:
             self._tracker.write(event, step, fields)
         if self._observer is not None:
-            self._observer({"run_id": self.run_id, "event": event, "step": step, **fields})
+            try:
+                self._observer({"run_id": self.run_id, "event": event, "step": step, **fields})
+            except Exception as problem:  # a training outlives whatever shows it
+                self._observer = None
+                why = " ".join(str(problem).split()) or "no message"
+                self.say(f"nothing shows this training from here on: {type(problem).__name__}: {why}", warning=True)
 
     def say(self, message: str, *, warning: bool = False) -> None:
         """Write a line to ``run.log``. Raises StorageError."""

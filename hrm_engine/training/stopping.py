@@ -13,7 +13,7 @@ from typing import Any
 from hrm_engine.errors import StorageError
 
 STOP_FILE_INTERVAL_S = 0.5
-EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGBREAK": 130}
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGBREAK": 130}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Stopper:
         if threading.current_thread() is threading.main_thread():
             for name in EXIT_CODES:
                 number = getattr(signal, name, None)
-                if number is not None:
+                # Under nohup the end of the terminal is ignored, and stays so.
+                if number is not None and (name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN):
                     self._previous[number] = signal.signal(number, self._note)
         return self
 

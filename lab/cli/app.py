@@ -6,7 +6,6 @@ signals. Command groups are imported when they are used, so ``lab --help`` stays
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.help import DefaultFormatter
 
-from hrm_engine.errors import HRMError
+from hrm_engine.errors import HRMError, StorageError
 from lab.cli.console import console, printable
+from lab.cli.output import accept_all_characters, let_go, outlived_output
 
 if TYPE_CHECKING:
     from cyclopts.help import HelpEntry
@@ -89,6 +89,7 @@ def build_app() -> App:
 
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return the exit code."""
+    accept_all_characters()
     words = list(sys.argv[1:] if tokens is None else tokens)
     app = build_app()
 
@@ -109,7 +110,9 @@ def main(tokens: Sequence[str] | None = None) -> int:
             return error.exit_code
 
     try:
-        return app.meta(words, exit_on_error=False, print_error=False) or 0
+        code = app.meta(words, exit_on_error=False, print_error=False) or 0
+        sys.stdout.flush()
+        return code
     except CycloptsError as error:
         _complain(str(error), hint=f"'{_help_of(error)}' shows what it takes.")
         return 2
@@ -117,9 +120,13 @@ def main(tokens: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) has left. What Python still has to flush must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go(sys.stdout)  # the reader (head, less) has left
         return 1
+    except OSError as error:
+        let_go(sys.stdout)
+        doing = f"cannot use {error.filename}" if error.filename else "cannot write what it prints"
+        _complain(f"{doing}: {error.strerror or error}")
+        return StorageError.exit_code
 
 
 def _columns(out: Console, options: ConsoleOptions, entries: list[HelpEntry]) -> tuple[ColumnSpec, ...]:
@@ -135,10 +142,11 @@ def _columns(out: Console, options: ConsoleOptions, entries: list[HelpEntry]) ->
 def _complain(message: str, *, hint: str = "") -> None:
     from rich.text import Text
 
-    target = console(stderr=True)
-    target.print(Text.assemble(("error: ", "bold red"), printable(message)))
-    if hint:
-        target.print(Text(hint, style="dim"))
+    with outlived_output():
+        target = console(stderr=True)
+        target.print(Text.assemble(("error: ", "bold red"), printable(message)))
+        if hint:
+            target.print(Text(hint, style="dim"))
 
 
 def _help_of(error: CycloptsError) -> str:

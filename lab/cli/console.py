@@ -66,8 +66,12 @@ def relative(path: Path, workspace: Workspace) -> str:
 
 
 def show_json(value: Any) -> None:
-    """Write ``value`` as indented JSON to stdout; numbers that are not finite, which JSON has not, as null."""
-    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str) + "\n")
+    """Write ``value`` as indented JSON to stdout; numbers that are not finite, which JSON has not, as null.
+
+    Where stdout has not all characters, those beyond ASCII are escaped.
+    """
+    escaped = not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=escaped, default=str) + "\n")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:

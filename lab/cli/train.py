@@ -14,6 +14,7 @@ from hrm_engine.config.kinds import Kind
 from hrm_engine.config.training import Beginning
 from hrm_engine.store.paths import Workspace
 from lab.cli.flags import SELF, config_flags
+from lab.cli.output import outlived_output
 
 START = Group("Run", help="Which configuration, and whether a run begins, goes on or is forked.", sort_key=1)
 
@@ -64,9 +65,10 @@ def _command(kind: Kind) -> Callable[..., int]:
         from lab.cli.train_view import train_view
 
         settled = settle(model, given, settings, workspace, preset=preset)
-        with train_view(workspace) as view:
-            result = drive(Trainer(settled, settings, command_line=sys.argv, workspace=workspace, observer=view))
-        view.finish(result)
+        with outlived_output():
+            with train_view(workspace) as view:
+                result = drive(Trainer(settled, settings, command_line=sys.argv, workspace=workspace, observer=view))
+            view.finish(result)
         return result.exit_code
 
     train.__doc__ = kind.about

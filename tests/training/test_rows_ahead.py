@@ -46,7 +46,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None
 def stop_at(step: int, by: Callable[[], None]) -> Callable[[dict[str, Any]], None]:
     def observe(row: dict[str, Any]) -> None:
         if row["event"] == "train":
-            assert threads(), "rows are prepared in a thread"
+            if not threads():
+                raise SystemExit("rows are prepared in a thread")
             if row["step"] == step:
                 by()
 
