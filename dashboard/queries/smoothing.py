@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 
 
 def smoothed(frame: pd.DataFrame, half_life_steps: float) -> pd.Series:
-    """The course of one curve: at each point the height of a straight line fitted to the points around it.
+    """The course of one curve: at each point the height of a straight line fitted to it and the points before.
 
-    In the fit another point counts half as much per ``half_life_steps`` away, to both sides. Weights follow the
-    distance in optimizer steps, so a curve keeps its shape when its rows are written more seldom or a bucket holds more
-    of them; and a line, unlike a mean, is not pulled up or down at the ends of a falling curve (local linear
-    regression; Hastie, Tibshirani, Friedman: The Elements of Statistical Learning, section 6.1.1).
+    What comes later changes nothing: a loss that explodes does not lift the smoothed one before it. In the fit another
+    point counts half as much per ``half_life_steps`` away. Weights follow the distance in optimizer steps, so a curve
+    keeps its shape when its rows are written more seldom or a bucket holds more of them; and a line, unlike a mean,
+    does not lag behind a falling curve (local linear regression; Hastie, Tibshirani, Friedman: The Elements of
+    Statistical Learning, section 6.1.1).
 
     ``frame`` has the columns ``step`` and ``last``, sorted by step; the result has its index.
     """
@@ -27,11 +28,7 @@ def smoothed(frame: pd.DataFrame, half_life_steps: float) -> pd.Series:
     if half_life_steps <= 0 or not len(values):
         return pd.Series(values, index=frame.index, dtype="float64")
     steps = frame["step"].to_numpy(dtype="float64")
-    before = _decayed_sums(steps, values, half_life_steps)
-    after = _decayed_sums(-steps[::-1], values[::-1], half_life_steps)[::-1] * [1, -1, 1, 1, -1]
-    # Both hold the point itself, at distance 0 and with weight 1; distances to the right are positive.
-    weight, first, second, total, slope = (before + after).T
-    weight, total = weight - 1.0, total - values
+    weight, first, second, total, slope = _decayed_sums(steps, values, half_life_steps).T
     spread = weight * second - first**2
     flat = spread <= 1e-9 * weight * second
     line = (second * total - first * slope) / np.where(flat, 1.0, spread)

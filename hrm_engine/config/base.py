@@ -15,11 +15,11 @@ from operator import getitem
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from hrm_engine.errors import ConfigError, HRMError
+from hrm_engine.reading import load_yaml
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -230,10 +230,7 @@ def load_preset(name_or_file: str | Path, model: type[Config] | None = None) -> 
         raise ConfigError(
             f"--config {name_or_file}: no such preset or YAML file. Presets: {', '.join(presets_of(model))}"
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} is not plain YAML that can be read: {error}") from error
+    content = load_yaml(path, ConfigError)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of configuration groups, found {type(content).__name__}")
     return content

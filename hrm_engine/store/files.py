@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.errors import BundleError, HRMError, StorageError
+from hrm_engine.reading import load_json
 from hrm_engine.store.processes import is_alive
 
 _TEMPORARY = re.compile(r"\.(?P<kind>tmp|old)-(?P<pid>[0-9]{1,9})-[0-9a-f]{8}-(?P<name>.+)", re.DOTALL)
@@ -94,23 +95,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def read_json(path: Path, error: type[HRMError] = BundleError) -> dict[str, Any]:
     """The JSON object in ``path``. Missing, unreadable, damaged or not an object: ``error``, with file and line."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as problem:
-        raise error(f"{path} does not exist") from problem
-    except (OSError, ValueError) as problem:
-        raise error(f"cannot read {path}: {problem}") from problem
-    try:
-        value = json.loads(data.decode("utf-8-sig"))
-    except json.JSONDecodeError as problem:
-        where = f"{path}, line {problem.lineno}, column {problem.colno}"
-        raise error(f"{where}: not valid JSON ({problem.msg})") from problem
-    except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
-        raise error(f"{path}, line {line}: not valid UTF-8, the file is damaged") from problem
-    except (ValueError, RecursionError) as problem:
-        raise error(f"{path}: not usable JSON ({problem})") from problem
+    value = load_json(Path(path), error)
     if not isinstance(value, dict):
         raise error(f"{path}, line 1: a JSON object is expected, found {type(value).__name__}")
     return value

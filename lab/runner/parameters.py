@@ -93,14 +93,17 @@ def check_values(declared: Mapping[str, Parameter], given: Mapping[str, Any], wh
 
 
 def convert(annotation: Any, value: Any) -> Any:
-    """``value`` as ``annotation``; text is read, other values must have the type already. Raises ValueError."""
+    """``value`` as ``annotation``; text is read, other values must have the type already. Raises ValueError.
+
+    ``None`` and ``null`` are no text where there may be nothing.
+    """
     adapter = TypeAdapter(_exact(annotation), config=ConfigDict(allow_inf_nan=False))
     members = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
     try:
+        if value in ("None", "null") and type(None) in members:
+            return None
         if not isinstance(value, str) or str in members:
             return adapter.validate_python(value, strict=True)
-        if value == "None" and type(None) in members:
-            return None
         if {list, dict} & {typing.get_origin(member) or member for member in members}:
             return adapter.validate_python(json.loads(value), strict=True)
         return adapter.validate_strings(value)

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hrm_engine.config import TrainConfig, build_config, kinds, leaves, load_preset
 from hrm_engine.config.base import field_problems
 from hrm_engine.errors import ConfigError, NotebookError
+from hrm_engine.reading import load_yaml
 from hrm_engine.store.paths import Workspace, check_name
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -120,11 +120,7 @@ def load_recipe(path: Path, workspace: Workspace) -> Recipe:
             names a notebook that does not exist.
     """
     try:
-        file = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotebookError(f"cannot read the recipe {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise NotebookError(f"{path} is not plain YAML: {error}") from error
+        file = _File.model_validate(load_yaml(path, NotebookError))
     except ValidationError as error:
         raise NotebookError(f"{path} is not a recipe: {field_problems(error)}") from error
     places = [workspace.resolve(file.notebook), path.parent / file.notebook, _CODE / file.notebook]

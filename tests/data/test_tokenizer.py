@@ -185,7 +185,7 @@ class TestFiles:
             (b'{\n"model": {', ["line 2", "not valid JSON"]),
             (b"[]", ["not a JSON object"]),
             (b'{"model": {"type": "BPE"}}', ["not a tokenizer"]),
-            (b"\xff\xfe\x00", ["not valid JSON"]),
+            (b"\xff\xfe\x00", ["line 1", "not valid UTF-8"]),
         ],
     )
     def test_missing_and_damaged_files(self, tmp_path: Path, content: bytes | None, words: list[str]) -> None:

@@ -20,6 +20,7 @@ amp: bool = True
 name: str = "brain"
 seed: int | None = None
 rate: float | None = None
+note: str | None = None
 schedule: Literal["cosine", "linear"] = "cosine"
 sizes: list[int] = [1, 2]
 weights: dict[str, float] = {"a": 0.5}
@@ -65,6 +66,10 @@ def test_a_notebook_without_the_cell_has_no_parameters() -> None:
         ("name", "{x.__class__}", "{x.__class__}"),
         ("name", "5", "5"),
         ("seed", "None", None),
+        ("seed", "null", None),
+        ("note", "None", None),
+        ("note", "none", "none"),
+        ("name", "None", "None"),
         ("seed", "7", 7),
         ("rate", "0.5", 0.5),
         ("schedule", "linear", "linear"),

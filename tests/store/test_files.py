@@ -37,10 +37,10 @@ def test_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, val
 
 def test_writing_makes_the_folder_and_leaves_no_temporary(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b" / "x.json"
-    files.write_json(target, {"ü": [1, 2.5, None], "half": "\ud800"})
+    files.write_json(target, {"ü": [1, 2.5, None], "half": "\udcff"})
     files.write_text(tmp_path / "a" / "b" / "t.txt", "one\r\ntwo\n")
     assert names_in(target.parent) == ["t.txt", "x.json"]
-    assert files.read_json(target) == {"ü": [1, 2.5, None], "half": "\ud800"}
+    assert files.read_json(target) == {"ü": [1, 2.5, None], "half": "\udcff"}
     assert (target.parent / "t.txt").read_bytes() == b"one\r\ntwo\n"
 
 

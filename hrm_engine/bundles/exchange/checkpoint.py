@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hrm_engine.bundles.exchange.names import EMBEDDING, Format, prefix_of
 from hrm_engine.errors import BundleError
+from hrm_engine.reading import load_yaml
 from hrm_engine.store.files import write_bytes, write_text
 
 CONFIG_FILE = "all_config.yaml"
@@ -75,10 +76,7 @@ def read_arch(path: Path, kind: Format) -> dict[str, Any]:
     Raises:
         BundleError: not plain YAML, no such section, or the configuration of another network; it says which.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as problem:
-        raise BundleError(f"{path} is not plain YAML that can be read: {problem}") from problem
+    content = load_yaml(path, BundleError)
     arch = content.get("arch") if isinstance(content, dict) else None
     if not isinstance(arch, dict):
         raise BundleError(f"{path} has no section 'arch': it is not the configuration of a reference implementation")

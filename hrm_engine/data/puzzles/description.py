@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from hrm_engine.config.base import validated
 from hrm_engine.data.puzzles.board import Board
 from hrm_engine.data.puzzles.kinds import BOARDS, BoardKind
 from hrm_engine.errors import DataError, HRMError
+from hrm_engine.reading import load_json
 from hrm_engine.store.files import read_json
 from hrm_engine.store.manifest import schema_problem
 
@@ -89,12 +89,9 @@ def derived_about(info: DatasetInfo) -> About:
 
 def read_identifiers(path: Path, error: type[HRMError] = DataError) -> list[str] | None:
     """Names of the puzzle identifiers; None without the file. Raises ``error`` for a file that is no list of names."""
-    try:
-        names = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError) as problem:
-        raise error(f"{path} cannot be read as JSON ({problem}); build or copy the dataset again") from problem
+    names = load_json(path, error)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise error(f"{path}: a list of names is expected; build or copy the dataset again")
     return names

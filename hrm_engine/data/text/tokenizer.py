@@ -20,6 +20,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from hrm_engine.data.text.readers import SURROGATES
 from hrm_engine.data.text.stream_decoder import StreamingDecoder
 from hrm_engine.errors import ConfigError, DataError
+from hrm_engine.reading import load_json
 from hrm_engine.store.files import write_text
 
 BOS, EOS, PAD = "<|bos|>", "<|endoftext|>", "<|pad|>"
@@ -225,13 +226,7 @@ def _ids_by_name(vocabulary: dict[str, int]) -> tuple[int | None, int | None, in
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error}).") from error
-    except (ValueError, RecursionError) as error:
-        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise DataError(f"{file}{line}: not valid JSON ({error}).") from error
+    content = load_json(file, DataError)
     if not isinstance(content, dict):
         raise DataError(f"{file}: not a JSON object.")
     return content

@@ -121,7 +121,7 @@ class TestArckit:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "line 1: not valid JSON"),
+        ("{", "line 1, column 2: not valid JSON"),
         ("[]", "no ARC task"),
         ("null", "no ARC task"),
         ('{"train": [], "test": []}', "no ARC task"),

@@ -207,7 +207,7 @@ def cell(value: int) -> Callable[[np.ndarray], np.ndarray]:
             "names 1 .* states 3",
         ),
         (lambda train: (train.parent / "identifiers.json").write_text("[1]"), "a list of names is expected"),
-        (lambda train: (train.parent / "identifiers.json").write_text("["), "cannot be read as JSON"),
+        (lambda train: (train.parent / "identifiers.json").write_text("["), "not valid JSON"),
         (lambda train: (train.parent / "about.json").write_text('{"kind": "chess"}'), r"about\.json .*kind"),
         (
             lambda train: (train.parent / "about.json").write_text(

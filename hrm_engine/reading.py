@@ -1,0 +1,183 @@
+"""JSON and YAML that others wrote: whatever a file holds, reading it ends with its value or with an error of ours.
+
+Only regular files are read, up to a limit of size. A key that stands twice is refused, since one of its two values
+would be lost; half of a surrogate pair, which no file can hold, becomes U+FFFD.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hrm_engine.errors import HRMError
+
+JSON_LIMIT = 256 << 20
+"""Most bytes of a JSON file; a large tokenizer has 30 MB."""
+YAML_LIMIT = 1 << 20
+YAML_NODES = 100_000
+"""Most values in a YAML file, each alias counted as what it stands for."""
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:\n]')
+_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Halves of pairs, but for those that stand for bytes of file names which are no UTF-8 (PEP 383)."""
+
+
+def read_regular(path: Path, error: type[HRMError], *, limit: int) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes. Raises ``error``, with the file, for all else."""
+    # A pipe without a writer would keep a blocking open waiting for ever.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123  -- a descriptor
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise error(f"{path} is no regular file")
+            if about.st_size > limit:
+                raise error(f"{path} has {about.st_size:,} bytes; at most {limit:,} are read of such a file")
+            return file.read(limit + 1)
+    except FileNotFoundError as problem:
+        raise error(f"{path} does not exist") from problem
+    except (OSError, ValueError) as problem:
+        raise error(f"cannot read {path}: {getattr(problem, 'strerror', None) or problem}") from problem
+
+
+def load_json(path: Path, error: type[HRMError], *, limit: int = JSON_LIMIT) -> Any:
+    """The value in a JSON file. Raises ``error``, with file and line."""
+    return parse_json(read_regular(path, error, limit=limit), str(path), error)
+
+
+def load_yaml(path: Path, error: type[HRMError]) -> Any:
+    """The value in a YAML file; tags that build objects are refused. Raises ``error``, with file and line."""
+    return parse_yaml(read_regular(path, error, limit=YAML_LIMIT), str(path), error)
+
+
+def parse_json(data: bytes | str, where: str, error: type[HRMError]) -> Any:
+    """The value of a JSON text in UTF-8. Raises ``error`` for anything else; its message begins with ``where``."""
+    try:
+        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
+    except UnicodeDecodeError as problem:
+        line = bytes(data).count(b"\n", 0, problem.start) + 1
+        raise error(f"{where}, line {line}: not valid UTF-8, the file is damaged") from problem
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except _TwiceError as problem:
+        first, second = _lines_of_twice(text, problem.key)
+        raise error(f"{where}, line {second}: {problem.key!r} stands twice (line {first})") from problem
+    except json.JSONDecodeError as problem:
+        place = f"{where}, line {problem.lineno}, column {problem.colno}"
+        raise error(f"{place}: not valid JSON ({problem.msg})") from problem
+    except RecursionError as problem:
+        raise error(f"{where}: not usable JSON (nested too deep)") from problem
+    except ValueError as problem:  # a number of thousands of digits
+        raise error(f"{where}: not usable JSON ({problem})") from problem
+    return _without_surrogates(value) if "\\ud" in text or "\\uD" in text else value
+
+
+def parse_yaml(data: bytes, where: str, error: type[HRMError]) -> Any:
+    """The value of a YAML text. Raises ``error`` for anything else; its message begins with ``where``."""
+    try:
+        loader = _Loader(data)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as problem:
+        line = "" if problem.problem_mark is None else f", line {problem.problem_mark.line + 1}"
+        why = problem.problem or problem.context
+        raise error(
+            f"{where}{line}: {why if isinstance(problem, _TwiceInYamlError) else f'not plain YAML ({why})'}"
+        ) from problem
+    except RecursionError as problem:
+        raise error(f"{where}: not usable YAML (nested too deep)") from problem
+    except (yaml.YAMLError, ValueError) as problem:
+        raise error(f"{where}: not plain YAML ({' '.join(str(problem).split())})") from problem
+
+
+class _TwiceError(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(next(key for at, key in enumerate(keys) if key in keys[:at]))
+    return value
+
+
+def _lines_of_twice(text: str, key: str) -> tuple[int, int]:
+    """The lines where ``key`` stands twice in one object of a JSON text; what comes behind may be damaged."""
+    line, before, open_objects = 1, "", [dict[str, int]()]
+    for token in _TOKEN.findall(text):
+        if token == "\n":
+            line += 1
+            continue
+        if token in "{[":
+            open_objects.append({})
+        elif token in "}]":
+            open_objects.pop()
+        elif token == ":" and json.loads(before) == key:
+            if key in open_objects[-1]:
+                return open_objects[-1][key], line
+            open_objects[-1][key] = line
+        before = token
+    return line, line
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_surrogates(inner) for inner in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(inner) for key, inner in value.items()}
+    return value
+
+
+class _TwiceInYamlError(yaml.MarkedYAMLError):
+    pass
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, with both lines."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            word = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+            if word in lines:
+                twice = f"{key.value} stands twice (line {lines[word]})"
+                raise _TwiceInYamlError(problem=twice, problem_mark=key.start_mark)
+            lines[word] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+def _count(node: yaml.Node, counts: dict[int, int | None]) -> int:
+    """How many values a node stands for; aliases are one node that several others have."""
+    known = counts.get(id(node), 0)
+    if known is None:
+        raise yaml.MarkedYAMLError(problem="a value that is part of itself", problem_mark=node.start_mark)
+    if not known:
+        counts[id(node)] = None
+        known = 1 + sum(_count(inner, counts) for inner in _inner(node))
+        if known > YAML_NODES:
+            raise yaml.MarkedYAMLError(problem=f"more than {YAML_NODES:,} values", problem_mark=node.start_mark)
+        counts[id(node)] = known
+    return known
+
+
+def _inner(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from pair
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
