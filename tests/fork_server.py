@@ -56,6 +56,8 @@ def _child(request: dict[str, Any]) -> None:
         if request["watch"] is not None:
             _watch(request["watch"], request["kill_at"], request["marks"])
         code = main()
+    except SystemExit as end:
+        code = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
     finally:

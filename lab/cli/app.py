@@ -6,10 +6,14 @@ signals. Command groups are imported when they are used, so ``lab --help`` stays
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -110,7 +114,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
             return error.exit_code
 
     try:
-        code = app.meta(words, exit_on_error=False, print_error=False) or 0
+        with _giving_back():
+            code = app.meta(words, exit_on_error=False, print_error=False) or 0
         sys.stdout.flush()
         return code
     except CycloptsError as error:
@@ -127,6 +132,25 @@ def main(tokens: Sequence[str] | None = None) -> int:
         doing = f"cannot use {error.filename}" if error.filename else "cannot write what it prints"
         _complain(f"{doing}: {error.strerror or error}")
         return StorageError.exit_code
+
+
+@contextmanager
+def _giving_back() -> Iterator[None]:
+    """SIGTERM and the end of the terminal leave a command as Ctrl-C does: temporary folders and children go with it."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [number for name in names if (number := getattr(signal, name, None)) is not None]
+    free = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in free:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in free:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _columns(out: Console, options: ConsoleOptions, entries: list[HelpEntry]) -> tuple[ColumnSpec, ...]:

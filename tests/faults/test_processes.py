@@ -159,3 +159,15 @@ def test_python_m_lab_is_the_same_trainer(lab: Lab, forks: Forks) -> None:
     assert process.returncode == 130, output
     assert forks.run(lab.root, "train", "actv1", "--resume", "--brain-name", "run") == 0
     assert_same_end(lab.run_dir("straight"), lab.run_dir("run"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_an_estimate_that_is_ended_leaves_nothing(lab: Lab, forks: Forks, number: int, code: int) -> None:
+    before = sorted(lab.root.rglob("*"))
+    child = forks.start(lab.root, "estimate", "actv1", "--limit-s", "100", *flags(lab.settings(steps=STEPS)))
+    deadline = time.monotonic() + TIMEOUT_S
+    while not list(lab.root.rglob(".tmp-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send(number)
+    assert child.wait() == code, lab.output()
+    assert [path for path in sorted(lab.root.rglob("*")) if path.name != "log"] == before
