@@ -40,7 +40,7 @@ def read_regular(path: Path, error: type[HRMError], *, limit: int) -> bytes:
                 raise error(f"{path} is no regular file")
             if about.st_size > limit:
                 raise error(f"{path} has {about.st_size:,} bytes; at most {limit:,} are read of such a file")
-            return file.read(limit + 1)
+            return file.read(about.st_size)
     except FileNotFoundError as problem:
         raise error(f"{path} does not exist") from problem
     except (OSError, ValueError) as problem:
