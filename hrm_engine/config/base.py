@@ -95,6 +95,16 @@ class Form:
 
 
 @dataclass(frozen=True)
+class BelongsTo:
+    """Another leaf, whose value in a preset a leaf there is for: where that is given anew, so is this, or left out.
+
+    Stands in ``Annotated``.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
 class FreeText:
     """Marks a leaf whose value may begin with a hyphen on the command line; stands in ``Annotated``."""
 
@@ -143,6 +153,11 @@ class Leaf:
     def needs(self) -> tuple[Needs, ...]:
         """Values of other leaves without which the setting does nothing."""
         return tuple(item for item in self.field.metadata if isinstance(item, Needs))
+
+    @property
+    def belongs_to(self) -> str | None:
+        """The leaf that it goes with in a preset."""
+        return next((item.name for item in self.field.metadata if isinstance(item, BelongsTo)), None)
 
     @property
     def is_free_text(self) -> bool:
@@ -276,6 +291,7 @@ def build_config(
         nested.pop("kind", None)
         given, tree = _read(model, nested)
     overrides = {_known_leaf(known, name).name: value for name, value in (overrides or {}).items()}
+    given = {name: value for name, value in given.items() if known[name].belongs_to not in overrides}
     for name, value in {**given, **overrides}.items():
         branch = tree
         for part in known[name].path[:-1]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config
+from hrm_engine.config.base import BelongsTo, Config
 from hrm_engine.config.moe import MoEConfig, MoETrainConfig
 from hrm_engine.config.network import NetworkConfig
 from hrm_engine.config.training import ComputeConfig, EvaluationConfig, OptimConfig, RunConfig
@@ -68,7 +68,11 @@ class DepthConfig(Config):
 class TextEvaluationConfig(EvaluationConfig):
     """What is measured on held-out text."""
 
-    eval_file: Path | None = Field(None, description="Held-out text. Default: 5 % of the documents are held out.")
+    eval_file: Annotated[Path | None, BelongsTo("dataset_file")] = Field(
+        None,
+        description="Held-out text. Default: 5 % of the documents are held out. That of a preset holds for the "
+        "preset's own --dataset-file.",
+    )
     eval_batches: int = Field(10, ge=0, description="Batches of an evaluation; 0 = no evaluation.")
 
 

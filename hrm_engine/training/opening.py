@@ -63,9 +63,11 @@ def settle(
         return resumed_config(kind, given, workspace)
     checkpoint, _ = parent_checkpoint(how.from_checkpoint, workspace)
     saved, known, run = saved_config(checkpoint, kind), leaves(kind), kinds.of(kind).run
+    before = flat(saved)
     own = {name: known[name].default for name in (run.name_leaf, *run.not_inherited)}
+    own |= {name: before[name] for name, leaf in known.items() if leaf.belongs_to}  # measured as its parent is
     config = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**own, **given})
-    before, after = flat(saved), flat(config)
+    after = flat(config)
     for name, why in (("model", "the tokenizer is"), ("student_init", "the weights are")):
         if name in known and before[name] != after[name]:
             raise ConfigError(

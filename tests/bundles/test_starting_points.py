@@ -81,7 +81,8 @@ def test_embeddings_of_the_same_width_are_taken_over(lab: Lab, source: Path) -> 
         assert trainer.task.core.embedding_scale == pytest.approx(1 / float(embeddings.std()))
         trainer.step()
         trainer.finish()
-    assert told(trainer.run_dir) == [f"embeddings and output head taken over from {folder}"]
+    evaluated = "evaluations use 5 % of the documents, which are held out"
+    assert told(trainer.run_dir) == [f"embeddings and output head taken over from {folder}", evaluated]
 
 
 def test_embeddings_of_another_width_are_left_and_that_is_said(lab: Lab, source: Path) -> None:

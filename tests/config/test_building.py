@@ -356,3 +356,15 @@ def test_a_need_that_is_met_or_waived() -> None:
     dense = {"use_moe": False, "router_noise": 0.1}
     assert built(**dense, student_init="x").moe.router_noise == 0.1
     assert built(lr_min_ratio=0.2, balance="bias", balance_rate=0.1).moe.balance_rate == 0.1
+
+
+def test_the_evaluation_file_of_a_preset_is_for_its_own_text() -> None:
+    def built(**given: Any) -> tuple[str, str | None]:
+        config = build_config(TextTrainConfig, preset="text-small", overrides=given)
+        return str(config.data.dataset_file), config.evaluation.eval_file and str(config.evaluation.eval_file)
+
+    corpus = "training_data/curated_datasets/python_docs"
+    assert built() == (f"{corpus}/train.jsonl", f"{corpus}/validation.jsonl")
+    assert built(batch_size=2)[1] == f"{corpus}/validation.jsonl"
+    assert built(dataset_file="mine.txt") == ("mine.txt", None)
+    assert built(dataset_file="mine.txt", eval_file="other.txt") == ("mine.txt", "other.txt")

@@ -85,6 +85,7 @@ class TextTask(CoreTask):
             linear=config.data.linear_dataset,
             start_offset=config.data.dataset_start_offset,
         )
+        evaluated = f"evaluations use {config.evaluation.eval_file or '5 % of the documents, which are held out'}"
         texts = " ".join(each.fingerprint for each in (corpus, eval_corpus) if each is not None)
         self.facts = DataFacts(
             fingerprint=dataset_fingerprint(texts, tokenizer.fingerprint, seq_len),
@@ -97,7 +98,11 @@ class TextTask(CoreTask):
                 "dropped_lines": corpus.num_dropped_lines,
                 "skipped_records": corpus.num_skipped_records,
             },
-            messages=about_corpus(corpus) + ([] if eval_corpus is None else about_corpus(eval_corpus)),
+            messages=[
+                *about_corpus(corpus),
+                *([] if eval_corpus is None else about_corpus(eval_corpus)),
+                *([evaluated] if config.evaluation.eval_batches else []),
+            ],
         )
         rows: Ahead[tuple[int, int], StepRows] = Ahead(lambda place: self.rows_of_step(*place), name="hrm-lab-rows")
         self._ahead = rows
