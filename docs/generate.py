@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -51,15 +52,15 @@ def flags_page(config: type[TrainConfig]) -> str:
     """One table for each group of a configuration."""
     presets = ", ".join(f"`{name}`" for name in presets_of(config))
     parts = [NOTE, FLAGS_INTRO.format(presets=presets, kind=config.kind)]
-    parts += [_row(_flags(leaf), _meaning(leaf)) for leaf in leaves(Beginning).values()]
-    group = ""
-    for leaf in leaves(config).values():
+    parts += [_row(_flags(leaf), _meaning(leaf, {})) for leaf in leaves(Beginning).values()]
+    group, known = "", leaves(config)
+    for leaf in known.values():
         if leaf.path[0] != group:
             group = leaf.path[0]
             model = config.model_fields[group].annotation
             parts.append(f"\n## {group}\n\n{model.__doc__}\n\n{HEAD}")
         resume = "R" if leaf.may_change_on_resume else ""
-        parts.append(_row(_flags(leaf), _values(leaf), _default(leaf), resume, _meaning(leaf)))
+        parts.append(_row(_flags(leaf), _values(leaf), _default(leaf), resume, _meaning(leaf, known)))
     return "".join(parts)
 
 
@@ -70,7 +71,8 @@ def text_page() -> str:
     parts.append("flags of the training that it is about.\n")
     for command, config in COMMANDS.items():
         parts.append(f"\n## {command}\n\n| flag | values | default | meaning |\n|---|---|---|---|\n")
-        parts += [_row(_flags(leaf), _values(leaf), _default(leaf), _meaning(leaf)) for leaf in leaves(config).values()]
+        known = leaves(config)
+        parts += [_row(_flags(leaf), _values(leaf), _default(leaf), _meaning(leaf, known)) for leaf in known.values()]
     return "".join(parts)
 
 
@@ -82,8 +84,13 @@ def _flags(leaf: Leaf) -> str:
     return ", ".join(f"`--{name.replace('_', '-')}`" for name in (leaf.name, *leaf.aliases))
 
 
-def _meaning(leaf: Leaf) -> str:
-    needs = [f"{'Not with' if need.but else 'Goes with'} `{need.other}`." for need in leaf.needs]
+def _meaning(leaf: Leaf, known: Mapping[str, Leaf]) -> str:
+    always = {name for name, other in known.items() if other.default is PydanticUndefined}
+    needs = [
+        f"{'Not with' if need.but else 'Goes with'} `{need.other}`."
+        for need in leaf.needs
+        if need.value or need.name not in always
+    ]
     return " ".join([leaf.description, *needs])
 
 

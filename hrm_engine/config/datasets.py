@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hrm_engine.config.base import Config, Needs
+from hrm_engine.config.text_files import TextFilesConfig
 
 NUM_ORIENTATIONS = 8
 """Rotations and reflections of a square, the square itself included."""
@@ -144,7 +145,7 @@ class PythonDocsConfig(Config):
     )
 
 
-class ImplantConfig(Config):
+class ImplantConfig(TextFilesConfig):
     """All settings of ``lab implant``."""
 
     dataset_file: Path | None = Field(

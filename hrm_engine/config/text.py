@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from hrm_engine.config.base import BelongsTo, Config
 from hrm_engine.config.moe import MoEConfig, MoETrainConfig
 from hrm_engine.config.network import NetworkConfig
+from hrm_engine.config.text_files import TextFilesConfig
 from hrm_engine.config.training import ComputeConfig, EvaluationConfig, OptimConfig, RunConfig
 
 
@@ -28,16 +29,15 @@ class StartConfig(Config):
     )
 
 
-class DataConfig(Config):
-    """Which text, in which order."""
+class TrainingTextConfig(Config):
+    """The text to train on."""
 
     dataset_file: Path = Field(description="Training text: a .txt, .csv, .json, .jsonl file or a folder of them.")
-    ascii_only: bool = Field(False, description="Drop lines with non-ASCII characters; the count is reported.")
-    document_separator: str | None = Field(
-        None, description="Line that separates documents in .txt files. Default: <|endoftext|>, else blank lines."
-    )
-    text_field: str = Field("text", min_length=1, description="Field or column with the text (.csv, .json, .jsonl).")
-    skip_bad_records: bool = Field(False, description="Skip and count records that cannot be read.")
+
+
+class DataConfig(TextFilesConfig, TrainingTextConfig):
+    """Which text, in which order."""
+
     max_seq_len: int = Field(128, ge=2, le=1_048_576, description="Row length in tokens.")
     linear_dataset: bool = Field(True, description="Rows in the order of the data; off: a new permutation each epoch.")
     dataset_start_offset: int = Field(0, ge=0, description="Row of the dataset to begin with.")

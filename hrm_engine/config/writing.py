@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from hrm_engine.config.base import Config, Form, FreeText, Needs
 from hrm_engine.config.core import MAX_SEGMENTS
+from hrm_engine.config.text_files import TextFilesConfig
 from hrm_engine.config.training import Device
 
 MAX_BATCH_SIZE = 4096
@@ -123,7 +124,7 @@ class GenerateConfig(BundleConfig):
         return self
 
 
-class EvaluateTextConfig(BundleConfig):
+class EvaluateTextConfig(TextFilesConfig, BundleConfig):
     """All settings of ``lab eval text``."""
 
     dataset_file: Path | None = Field(

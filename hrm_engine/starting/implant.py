@@ -33,6 +33,8 @@ class ImplantReport:
     base_model: Path
     vocab_size: int
     num_documents: int
+    messages: list[str]
+    """What reading the text took, left out or changed, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,15 @@ def create_implant(*, workspace: Workspace, settings: ImplantConfig) -> ImplantR
         raise ConfigError(f"--hidden-size {hidden_size}: the base model has heads of 64, choose a multiple of 64")
     if dataset_file is None:
         dataset_file = embedded_corpus(workspace) / "train.jsonl"
-    documents = read_documents(workspace.resolve(dataset_file)).documents
-    tokenizer = train_tokenizer(documents, vocab_size=settings.vocab_size)
+    corpus = read_documents(workspace.resolve(dataset_file), settings=settings)
+    tokenizer = train_tokenizer(corpus.documents, vocab_size=settings.vocab_size)
     with new_folder(workspace.base_model, replace=True) as folder:
         _write_base_model(folder, tokenizer, hidden_size, settings.seed)
     workspace.tokenizer_file.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(workspace.tokenizer_file)
-    return ImplantReport(workspace.tokenizer_file, workspace.base_model, tokenizer.vocab_size, len(documents))
+    return ImplantReport(
+        workspace.tokenizer_file, workspace.base_model, tokenizer.vocab_size, len(corpus.documents), corpus.messages
+    )
 
 
 def embedded_corpus(workspace: Workspace) -> Path:

@@ -121,7 +121,7 @@ def show_done(text: str, content: object, *, json: bool) -> int:
 
 
 def show_report(report: DataclassInstance, workspace: Workspace, *, json: bool = False) -> int:
-    """End a command that an engine function reports to: a line for each field, counts with separators."""
+    """End a command that an engine function reports to: a line for each field, separators in counts, then messages."""
 
     def written(value: object) -> str:
         if isinstance(value, Path):
@@ -131,7 +131,11 @@ def show_report(report: DataclassInstance, workspace: Workspace, *, json: bool =
     if json:
         show_json(asdict(report))
     else:
-        show_facts([(name.replace("_", " "), written(value)) for name, value in vars(report).items()])
+        facts = dict(vars(report))
+        messages = facts.pop("messages", ())
+        show_facts([(name.replace("_", " "), written(value)) for name, value in facts.items()])
+        for message in messages:
+            say(f"- {message}")
     return 0
 
 

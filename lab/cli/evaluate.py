@@ -33,7 +33,7 @@ def text(settings: EvaluateTextConfig, *, json: Json = False) -> int:
     thresholds = by_itself if settings.halt_threshold is None else settings.halt_threshold
     for threshold in thresholds:
         check_threshold(loaded.model, threshold)
-    documents, source = held_out_documents(loaded, settings.dataset_file, workspace)
+    documents, source, messages = held_out_documents(loaded, settings.dataset_file, workspace, settings)
     batches = text_batches(loaded, documents, batch_size=settings.batch_size, max_rows=settings.max_rows)
     most = settings.segments or loaded.config.halt_max_steps
     fixed = evaluate(loaded.model, batches, num_segments=most)
@@ -42,9 +42,11 @@ def text(settings: EvaluateTextConfig, *, json: Json = False) -> int:
         for threshold in thresholds
     ]
     if json:
-        content = {"bundle": str(loaded.path), "text": source, **asdict(fixed)}
+        content = {"bundle": str(loaded.path), "text": source, "messages": messages, **asdict(fixed)}
         show_json({**content, "adaptive": [asdict(one) for one in adaptive]})
         return 0
+    for message in messages:
+        say(message)
     say(f"{relative(loaded.path, workspace)} on {source}: {fixed.num_tokens:,} tokens")
     by_depth = zip(fixed.loss_by_segment, fixed.token_accuracy_by_segment, strict=True)
     rows = [(f"all of {depth}", float(depth), *measured) for depth, measured in enumerate(by_depth, start=1)]

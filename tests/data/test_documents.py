@@ -53,16 +53,6 @@ class TestTxt:
         file = write(tmp_path / "a.txt", "one\n...\ntwo\nabc\nmore")
         assert read_documents(file, document_separator="...").documents == ["one", "two\nabc\nmore"]
 
-    def test_bom_and_undecodable_bytes(self, tmp_path: Path) -> None:
-        corpus = read_documents(write(tmp_path / "a.txt", b"\xef\xbb\xbfcaf\xe9 ol\xc3\xa9 \xf0\x9f\x98"))
-        assert corpus.documents == ["caf\ufffd olé \ufffd\ufffd\ufffd"]
-        assert corpus.num_replaced_bytes == 4
-        assert corpus.num_bytes == 16
-
-    def test_a_byte_order_mark_of_utf16_is_only_believed_with_utf16_content(self, tmp_path: Path) -> None:
-        assert "UTF-16" in error_of(write(tmp_path / "a.txt", "hello".encode("utf-16")))
-        assert read_documents(write(tmp_path / "b.txt", b"\xff\xfehello")).num_replaced_bytes == 2
-
     def test_ascii_only_drops_lines_not_documents(self, tmp_path: Path) -> None:
         file = write(tmp_path / "a.txt", "plain\ncafé\nmore\n<|endoftext|>\nnaïve\n<|endoftext|>\nlast")
         corpus = read_documents(file, ascii_only=True)
@@ -97,7 +87,8 @@ class TestJson:
     def test_half_a_surrogate_pair_is_replaced_and_counted(self, tmp_path: Path) -> None:
         corpus = read_documents(write(tmp_path / "a.jsonl", '{"text": "a\\ud800b \\ud83d\\ude00"}'))
         assert corpus.documents == ["a\ufffdb 😀"]
-        assert corpus.num_replaced_bytes == 1
+        assert corpus.num_replaced == 1
+        assert "1 characters (" in corpus.messages[0]
 
     @pytest.mark.parametrize(
         "content",
@@ -168,7 +159,7 @@ class TestJson:
 
     def test_bad_records_are_counted_when_asked(self, tmp_path: Path) -> None:
         lines = ['{"text": "a"}', "garbage", '{"body": 1}', '{"text": 5}', '{"text": "b"}', '{"text": "torn']
-        corpus = read_documents(write(tmp_path / "a.jsonl", "\n".join(lines)), skip_bad=True)
+        corpus = read_documents(write(tmp_path / "a.jsonl", "\n".join(lines)), skip_bad_records=True)
         assert corpus.documents == ["a", "b"]
         assert corpus.num_skipped_records == 4
         assert "line 2" in corpus.notes[0]
@@ -222,7 +213,7 @@ class TestCsv:
 
     def test_bad_rows_are_counted_when_asked(self, tmp_path: Path) -> None:
         file = write(tmp_path / "a.csv", 'id,text\n1,one\n2\n3,"x"y\n4,four\n5,"torn')
-        corpus = read_documents(file, skip_bad=True)
+        corpus = read_documents(file, skip_bad_records=True)
         assert corpus.documents == ["one", "four"]
         assert corpus.num_skipped_records == 3
 
@@ -243,7 +234,7 @@ class TestPaths:
     @pytest.mark.parametrize("skip_bad", [True, False])
     def test_empty(self, tmp_path: Path, suffix: str, skip_bad: bool) -> None:
         file = write(tmp_path / f"a.{suffix}", "")
-        message = error_of(file, skip_bad=skip_bad)
+        message = error_of(file, skip_bad_records=skip_bad)
         assert str(file) in message
         assert "0 bytes" in message
 
@@ -256,7 +247,7 @@ class TestPaths:
 
     def test_no_document_after_filtering_says_what_filtered(self, tmp_path: Path) -> None:
         assert "--ascii-only dropped 2 line(s)" in error_of(write(tmp_path / "a.txt", "é\n\nü"), ascii_only=True)
-        assert "1 bad record(s)" in error_of(write(tmp_path / "a.jsonl", "x"), skip_bad=True)
+        assert "1 bad record(s)" in error_of(write(tmp_path / "a.jsonl", "x"), skip_bad_records=True)
 
     @pytest.mark.parametrize("name", ["a.parquet", "a", "a.txt.bak"])
     def test_an_unknown_suffix_lists_the_known_ones(self, tmp_path: Path, name: str) -> None:
@@ -299,7 +290,7 @@ class TestPaths:
         write(tmp_path / "a.txt", "text")
         empty = write(tmp_path / "b.txt", "")
         assert str(empty) in error_of(tmp_path)
-        corpus = read_documents(tmp_path, skip_bad=True)
+        corpus = read_documents(tmp_path, skip_bad_records=True)
         assert corpus.documents == ["text"]
         assert str(empty) in corpus.notes[0]
 

@@ -95,7 +95,7 @@ def test_the_built_folder_reads_back_as_training_text(built: BuildReport) -> Non
     assert len(corpus.documents) == built.num_train_documents
     assert len(held_out.documents) == built.num_validation_documents
     assert not set(corpus.documents) & set(held_out.documents)
-    assert corpus.num_replaced_bytes == 0
+    assert corpus.num_replaced == 0
 
 
 def test_nothing_of_the_library_is_imported(other: OtherProcess) -> None:
@@ -137,7 +137,7 @@ class TestSamples:
         assert len(training.documents) >= 20
         assert len(held_out.documents) >= 5
         assert not set(training.documents) & set(held_out.documents)
-        assert training.num_replaced_bytes == held_out.num_replaced_bytes == 0
+        assert training.num_replaced == held_out.num_replaced == 0
 
     @pytest.mark.skipif(platform.python_version() != "3.11.7", reason="the samples were made with Python 3.11.7")
     def test_the_lines_in_the_readme_make_the_committed_samples(

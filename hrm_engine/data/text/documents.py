@@ -9,8 +9,8 @@ A document must not be mixed with its neighbours: attention, positions and label
 - a folder: all such files in it and below, in the order of their paths. A corpus made by this project (``train.jsonl``
   beside ``validation.jsonl``) gives its training part only.
 
-Reading is strict: a bad record is an error that names file, line and field, unless ``skip_bad`` asks for it to be
-counted and left out.
+Reading is strict: a bad record is an error that names file, line and field, unless ``skip_bad_records`` asks for it to
+be counted and left out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from hrm_engine.config.keywords import takes
+from hrm_engine.config.text_files import TextFilesConfig
 from hrm_engine.data.text.readers import END_OF_TEXT, READERS, FileReading
 from hrm_engine.errors import DataError
 
@@ -49,36 +51,44 @@ class Corpus:
     documents: list[str]
     fingerprint: str
     sources: list[Source]
-    num_replaced_bytes: int
+    num_replaced: int
     num_dropped_lines: int
     num_skipped_records: int
     num_empty_documents: int
     num_bytes: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def messages(self) -> list[str]:
+        """What reading took, left out or changed, in sentences for the user."""
+        messages = list(self.notes)
+        if self.num_dropped_lines:
+            messages.append(f"{self.num_dropped_lines} lines with non-ASCII characters were dropped (--ascii-only)")
+        if self.num_skipped_records:
+            messages.append(f"{self.num_skipped_records} bad records were skipped (--skip-bad-records)")
+        return messages
 
-def read_documents(
-    path: str | Path,
-    *,
-    ascii_only: bool = False,
-    document_separator: str | None = None,
-    text_field: str = "text",
-    skip_bad: bool = False,
-) -> Corpus:
+
+@takes(TextFilesConfig)
+def read_documents(path: str | Path, *, settings: TextFilesConfig) -> Corpus:
     """Read a file or folder of text.
 
     ``ascii_only`` drops every line that has a non-ASCII character. ``document_separator`` replaces the separator line
-    of ``.txt`` files; an empty one means blank lines. Bytes that are not UTF-8 become U+FFFD and are counted. Line ends
-    become ``\\n``. Raises `DataError` if something cannot be read, or no document is left.
+    of ``.txt`` files; an empty one means blank lines. ``encoding`` is that of files without a byte order mark (default:
+    UTF-8, or what a file surely is); what is not in it becomes U+FFFD and is counted. Line ends become ``\\n``.
+
+    Raises:
+        DataError: something cannot be read, more than 1 % of a file is not in its encoding, or no document is left.
     """
-    separator = _separator(document_separator)
+    ascii_only, skip_bad = settings.ascii_only, settings.skip_bad_records
+    separator = _separator(settings.document_separator)
     files, notes = _files(Path(path))
     documents: list[str] = []
     sources: list[Source] = []
     replaced = dropped = skipped = empty = 0
     digest = hashlib.sha256()
     for file in files:
-        reading = FileReading(file, text_field=text_field, separator=separator, skip_bad=skip_bad)
+        reading = FileReading(file, settings.text_field, separator, skip_bad, settings.encoding)
         texts = READERS[file.suffix.lower()](reading)
         if reading.num_bytes == 0:
             if not skip_bad or len(files) == 1:
@@ -92,22 +102,30 @@ def read_documents(
                 documents.append(kept)
             else:
                 empty += 1
-        replaced += reading.num_replaced_bytes
+        replaced += reading.num_replaced
         skipped += reading.num_skipped_records
         notes += reading.notes
-        sha256 = reading.digest.hexdigest()
-        digest.update(f"{file.suffix.lower()} {sha256}\n".encode())
-        field = None if file.suffix.lower() == ".txt" else reading.text_column or text_field
-        sources.append(Source(str(file), sha256, reading.num_bytes, len(documents) - before, field))
+        if reading.num_replaced:
+            share = reading.num_replaced / max(1, reading.num_characters)
+            notes.append(f"{file}: {reading.num_replaced:,} characters ({share:.2%}) cannot be read and were replaced")
+        digest.update(f"{file.suffix.lower()} {reading.sha256}\n".encode())
+        field = None if file.suffix.lower() == ".txt" else reading.text_column or settings.text_field
+        sources.append(Source(str(file), reading.sha256, reading.num_bytes, len(documents) - before, field))
     if not documents:
         raise DataError(_nothing_left(Path(path), dropped=dropped, skipped=skipped, ascii_only=ascii_only))
-    options = {"ascii_only": ascii_only, "separator": separator, "text_field": text_field, "skip_bad": skip_bad}
+    # under the names, and without what is newer than, the fingerprints that runs have
+    options = {
+        "ascii_only": ascii_only,
+        "separator": separator,
+        "text_field": settings.text_field,
+        "skip_bad": skip_bad,
+    } | ({} if settings.encoding is None else {"encoding": settings.encoding})
     digest.update(json.dumps(options, sort_keys=True).encode())
     return Corpus(
         documents=documents,
         fingerprint=digest.hexdigest(),
         sources=sources,
-        num_replaced_bytes=replaced,
+        num_replaced=replaced,
         num_dropped_lines=dropped,
         num_skipped_records=skipped,
         num_empty_documents=empty,

@@ -1,30 +1,29 @@
 """One text file -> its documents, for each accepted suffix.
 
-Every reader gets a `FileReading`, which hashes and decodes the bytes as they pass and handles a bad
-record: raise a `DataError` that names file, line and field, or count it if ``skip_bad``.
+Every reader gets a `FileReading`, which decodes the bytes and handles a bad record: raise a `DataError` that names
+file, line and field, or count it if ``skip_bad``.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
+from hrm_engine.data.text.encodings import SURROGATES, encoding_of
 from hrm_engine.errors import DataError
 
 END_OF_TEXT = "<|endoftext|>"
-_UTF8_BOM = b"\xef\xbb\xbf"
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 # The csv module refuses fields above 128 KiB; the largest C long on Windows is the largest portable limit.
 _CSV_FIELD_LIMIT = 2**31 - 1
 _CSV_PROBE_ROWS = 200
 _MAX_NOTED_PROBLEMS = 5
-SURROGATES = re.compile("[\ud800-\udfff]")  # halves of pairs, which are no characters and cannot be encoded
+_SEPARATOR_LINE = re.compile(r"sep=(.)\r*\n?", re.IGNORECASE)
+_LINE_END = re.compile(r"\r+\n|\r")
 
 
 @dataclass
@@ -35,12 +34,14 @@ class FileReading:
     text_field: str = "text"
     separator: str = END_OF_TEXT
     skip_bad: bool = False
+    encoding: str | None = None
     num_bytes: int = 0
-    num_replaced_bytes: int = 0
+    num_characters: int = 0
+    num_replaced: int = 0
     num_skipped_records: int = 0
     text_column: str | None = None
     notes: list[str] = field(default_factory=list)
-    digest: Any = field(default_factory=hashlib.sha256)
+    sha256: str = ""
 
     def bad(self, line: int, problem: str) -> None:
         """Count one bad record, or raise the `DataError` that names file, line and problem."""
@@ -54,34 +55,19 @@ class FileReading:
     def lines(self) -> Iterator[str]:
         """Decoded lines with their line ends, one in memory at a time."""
         try:
-            with self.path.open("rb") as file:
-                for number, raw in enumerate(file):
-                    yield self._decode(raw, first=number == 0)
+            how = encoding_of(self.path, self.encoding)
+            self.sha256, self.num_bytes = how.sha256, how.num_bytes
+            self.notes += [how.note] if how.note else []
+            for line, count in how.decoded(self.path):
+                self.num_replaced += count
+                self.num_characters += len(line)
+                yield line
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror or error}).") from error
 
     def whole(self) -> str:
         """The decoded text of the whole file, line ends as ``\\n``."""
-        try:
-            raw = self.path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be read ({error.strerror or error}).") from error
-        return self._decode(raw, first=True).replace("\r\n", "\n")
-
-    def _decode(self, raw: bytes, *, first: bool) -> str:
-        self.digest.update(raw)
-        self.num_bytes += len(raw)
-        if first:
-            if raw[:2] in _UTF16_BOMS and b"\0" in raw[:64]:
-                raise DataError(f"{self.path}, line 1: the file is UTF-16, not UTF-8. Save it as UTF-8.")
-            raw = raw.removeprefix(_UTF8_BOM)
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError:
-            # surrogateescape turns each undecodable byte into one code point of its own, which makes them countable.
-            text, count = SURROGATES.subn("\ufffd", raw.decode("utf-8", "surrogateescape"))
-            self.num_replaced_bytes += count
-            return text
+        return _LINE_END.sub("\n", "".join(self.lines()))
 
     def check_text(self, value: object, line: int, where: str) -> list[str]:
         """``[value]`` if it is a string, else a bad record."""
@@ -89,7 +75,7 @@ class FileReading:
             # JSON can spell half a surrogate pair ("\\ud800"), which no tokenizer can encode.
             if not value.isascii() and SURROGATES.search(value):
                 value, count = SURROGATES.subn("\ufffd", value)
-                self.num_replaced_bytes += count
+                self.num_replaced += count
             return [value]
         self.bad(line, f"{where} holds {_kind(value)}, not a string")
         return []
@@ -119,7 +105,8 @@ def read_jsonl(reading: FileReading) -> list[str]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            reading.bad(number, f"not a JSON object ({_json_reason(error)})")
+            several = ". If objects go over several lines, call the file .json" if line.strip() in ("{", "[") else ""
+            reading.bad(number, f"not a JSON object ({_json_reason(error)}){several}")
             continue
         documents += _record_text(reading, record, number, allow_plain=False)
     return documents
@@ -183,10 +170,19 @@ def read_csv(reading: FileReading) -> list[str]:
 
 
 def _csv_rows(reading: FileReading) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(reading.lines(), strict=True)
+    lines = reading.lines()
+    first = next(lines, "")
     rows: list[tuple[int, list[str]]] = []
+    if named := _SEPARATOR_LINE.fullmatch(first):  # what Excel writes for itself
+        separator, first, before = named[1], next(lines, ""), 1
+    else:
+        separator, before = _separator(first), 0
+    if separator != ",":
+        shown = "tabs" if separator == "\t" else f'"{separator}"'
+        reading.notes.append(f"{reading.path}: the columns are separated by {shown}")
+    reader = csv.reader(chain([first], lines), delimiter=separator, strict=True)
     while True:
-        line = reader.line_num + 1
+        line = before + reader.line_num + 1
         try:
             row = next(reader)
         except StopIteration:
@@ -194,10 +190,20 @@ def _csv_rows(reading: FileReading) -> list[tuple[int, list[str]]]:
         except csv.Error as error:
             if not rows:
                 raise DataError(f"{reading.path}, line {line}: the header is not valid CSV ({error}).") from error
-            reading.bad(line, f"not a valid CSV row ({error}); it was read up to line {reader.line_num}")
+            reading.bad(line, f"not a valid CSV row ({error}); it was read up to line {before + reader.line_num}")
             continue
         if row:
             rows.append((line, row))
+
+
+def _separator(header: str) -> str:
+    """What stands between the columns of a header: a comma, but where it has none and other usual separators."""
+    if "," in header:
+        return ","
+    try:
+        return csv.Sniffer().sniff(header, delimiters=";\t|").delimiter
+    except csv.Error:
+        return ","
 
 
 def _text_column(reading: FileReading, names: list[str], probe: list[list[str]]) -> int:
@@ -216,7 +222,8 @@ def _text_column(reading: FileReading, names: list[str], probe: list[list[str]])
         reason = "although the settings name it"
     raise DataError(
         f'{reading.path}, line 1: there is no column "{reading.text_field}" {reason}; the columns are '
-        f'{_listed(names)}. Name the column that holds the documents "text".'
+        f"{_listed(names)}. Name the column of the documents with --text-field; line 1 is taken for the header, so "
+        "write it there in a file without one."
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from hrm_engine.data.text.readers import SURROGATES
+from hrm_engine.data.text.encodings import SURROGATES
 from hrm_engine.data.text.stream_decoder import StreamingDecoder
 from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.reading import load_json

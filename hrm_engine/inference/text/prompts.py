@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.data.text.readers import SURROGATES
+from hrm_engine.data.text.encodings import SURROGATES
 from hrm_engine.errors import DataError
 from hrm_engine.inference.text.row import Generation
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hrm_engine.bundles.bundle import Bundle
+from hrm_engine.config.text_files import TextFilesConfig
 from hrm_engine.data.text.documents import read_documents, split_holdout
 from hrm_engine.data.text.packing import Batch, PackedRows, pack
 from hrm_engine.errors import ConfigError
@@ -35,30 +36,30 @@ class ReadToken:
     """Nats after each segment where every token runs all of them."""
 
 
-def held_out_documents(bundle: Bundle, file: Path | None, workspace: Workspace) -> tuple[list[str], str]:
-    """Documents to measure a model on, and what they are: those of a file, else what its training held out.
+def held_out_documents(
+    bundle: Bundle, file: Path | None, workspace: Workspace, how: TextFilesConfig | None = None
+) -> tuple[list[str], str, list[str]]:
+    """Documents to measure a model on, what they are, and what reading them changed, in sentences.
+
+    They are those of a file, read as ``how`` says, else what the training of the model held out.
 
     Raises:
         ConfigError: no file was given, and the bundle does not say what it was trained on. DataError: no text there.
     """
     if file is not None:
-        return read_documents(workspace.resolve(file)).documents, str(file)
+        corpus = read_documents(workspace.resolve(file), settings=how or TextFilesConfig())
+        return corpus.documents, str(file), corpus.messages
     saved = bundle.path / ARGS_FILE
     settings = read_json(saved).get("parameters") or {} if saved.is_file() else {}
     data, eval_file = settings.get("data"), settings.get("evaluation", {}).get("eval_file")
     if data is None:
         raise ConfigError(f"{bundle.path} does not say what it was trained on: name a text with --dataset-file")
     source = Path(eval_file or data["dataset_file"])
-    corpus = read_documents(
-        workspace.resolve(source),
-        ascii_only=data["ascii_only"],
-        document_separator=data["document_separator"],
-        text_field=data["text_field"],
-        skip_bad=data["skip_bad_records"],
-    )
+    as_then = TextFilesConfig(**{name: data[name] for name in TextFilesConfig.model_fields if name in data})
+    corpus = read_documents(workspace.resolve(source), settings=as_then)
     if eval_file:
-        return corpus.documents, str(source)
-    return split_holdout(corpus.documents)[1], f"the held-out part of {source}"
+        return corpus.documents, str(source), corpus.messages
+    return split_holdout(corpus.documents)[1], f"the held-out part of {source}", corpus.messages
 
 
 def text_batches(

@@ -43,7 +43,6 @@ from hrm_engine.training.tasks.routing import Routers
 from hrm_engine.training.tasks.text_rows import (
     StepRows,
     TextStep,
-    about_corpus,
     build_embedded_corpus,
     sample_prompt,
     split_documents,
@@ -94,13 +93,13 @@ class TextTask(CoreTask):
             history={
                 "dataset": str(config.data.dataset_file),
                 "documents": len(train),
-                "replaced_bytes": corpus.num_replaced_bytes,
+                "replaced_bytes": corpus.num_replaced,
                 "dropped_lines": corpus.num_dropped_lines,
                 "skipped_records": corpus.num_skipped_records,
             },
             messages=[
-                *about_corpus(corpus),
-                *([] if eval_corpus is None else about_corpus(eval_corpus)),
+                *corpus.messages,
+                *([] if eval_corpus is None else eval_corpus.messages),
                 *([evaluated] if config.evaluation.eval_batches else []),
             ],
         )

@@ -110,13 +110,7 @@ def split_documents(
     data = config.data
 
     def read(file: Path) -> Corpus:
-        return read_documents(
-            workspace.resolve(file),
-            ascii_only=data.ascii_only,
-            document_separator=data.document_separator,
-            text_field=data.text_field,
-            skip_bad=data.skip_bad_records,
-        )
+        return read_documents(workspace.resolve(file), settings=data)
 
     corpus = read(data.dataset_file)
     if config.evaluation.eval_file is None:
@@ -124,18 +118,6 @@ def split_documents(
         return corpus, train, held_out, None
     eval_corpus = read(config.evaluation.eval_file)
     return corpus, corpus.documents, eval_corpus.documents, eval_corpus
-
-
-def about_corpus(corpus: Corpus) -> list[str]:
-    """What reading left out or changed, in sentences."""
-    messages = list(corpus.notes)
-    if corpus.num_replaced_bytes:
-        messages.append(f"{corpus.num_replaced_bytes} bytes that are not UTF-8 were replaced")
-    if corpus.num_dropped_lines:
-        messages.append(f"{corpus.num_dropped_lines} lines with non-ASCII characters were dropped (--ascii-only)")
-    if corpus.num_skipped_records:
-        messages.append(f"{corpus.num_skipped_records} bad records were skipped (--skip-bad-records)")
-    return messages
 
 
 def sample_prompt(document: str, tokenizer: Tokenizer, seq_len: int) -> str | None:

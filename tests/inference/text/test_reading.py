@@ -67,11 +67,12 @@ def test_what_cannot_be_read(bundle: Bundle, read_lab: Lab) -> None:
 
 
 def test_what_a_training_held_out(bundle: Bundle, read_lab: Lab) -> None:
-    documents, source = held_out_documents(bundle, None, read_lab.workspace)
+    documents, source, messages = held_out_documents(bundle, None, read_lab.workspace)
     assert source == f"the held-out part of {TEXT}"
+    assert messages == []
     assert documents == split_holdout(text().strip().split("\n\n"))[1]
     (read_lab.workspace.root / "other.txt").write_text("a dog", encoding="utf8")
-    assert held_out_documents(bundle, Path("other.txt"), read_lab.workspace) == (["a dog"], "other.txt")
+    assert held_out_documents(bundle, Path("other.txt"), read_lab.workspace) == (["a dog"], "other.txt", [])
     (bundle.path / "training_args.json").unlink()
     with pytest.raises(ConfigError, match="--dataset-file"):
         held_out_documents(bundle, None, read_lab.workspace)
