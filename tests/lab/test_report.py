@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ HOSTILE = [
 
 def record(tmp_path: Path, **changed: object) -> RunRecord:
     fields = {
-        "folder": tmp_path,
+        "folder": run_folder(tmp_path),
         "run_id": "a-1",
         "recipe": "<script>document.title='recipe'</script>",
         "source": "a.ipynb",
@@ -51,6 +50,11 @@ def record(tmp_path: Path, **changed: object) -> RunRecord:
     }
     ended = {"status": "finished", "ended": "now", "seconds": 1.0}
     return RunRecord(**{**fields, **ended, **changed})  # type: ignore[arg-type]
+
+
+def run_folder(tmp_path: Path) -> Path:
+    (tmp_path / "a-1").mkdir(exist_ok=True)
+    return tmp_path / "a-1"
 
 
 def page(tmp_path: Path, *outputs: dict[str, object], markdown: str = "# Title") -> str:
@@ -85,19 +89,38 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     html = page(tmp_path, {"application/vnd.plotly.v1+json": FIGURE}, *HOSTILE)
     soup = BeautifulSoup(html, "html.parser")
     places = [tag.get("src") or tag.get("href") for tag in soup(["img", "script", "link"])]
-    assert [place for place in places if place and not place.startswith("data:")] == []
+    (library,) = tmp_path.glob("plotly-*.min.js")
+    assert [place for place in places if place and not place.startswith("data:")] == [f"../{library.name}"]
+
+
+def test_runs_share_what_draws_their_figures(tmp_path: Path) -> None:
+    html = page(tmp_path, {"application/vnd.plotly.v1+json": FIGURE})
+    assert len(html) < 500_000
+    (library,) = tmp_path.glob("plotly-*.min.js")
+    before = library.stat().st_mtime_ns
+    page(tmp_path, {"application/vnd.plotly.v1+json": FIGURE})
+    assert library.stat().st_mtime_ns == before
+
+
+def test_results_come_first_and_headings_are_linked(tmp_path: Path) -> None:
+    failed = new_code_cell("broken()", execution_count=2)
+    cells = [new_markdown_cell("# A & B\n## Two\n### Three"), new_code_cell("x = 1", execution_count=1), failed]
+    error = CellError(3, "broken()", "ValueError", "no")
+    times = {"started": "2026-12-01T09:31:07.123+00:00", "seconds": 159.0}
+    soup = BeautifulSoup(report_html(new_notebook(cells=cells), record(tmp_path, error=error, **times)), "html.parser")
+    assert [block.has_attr("open") for block in soup("details", class_="hrm-code")] == [False, True]
+    links = soup.find("nav", class_="hrm-contents")("a")
+    assert [link.get_text() for link in links] == ["A & B", "Two", "Three"]
+    assert all(soup.find(id=link["href"].removeprefix("#")) for link in links)
+    assert "began 1 December 2026, 09:31 UTC · took 2:39" in soup.find("div", class_="hrm-run").get_text()
 
 
 def test_figures_are_drawn_by_our_own_scripts_only(tmp_path: Path) -> None:
     html = page(tmp_path, {"application/vnd.plotly.v1+json": FIGURE, "text/html": "<script>1</script>"}, *HOSTILE)
-    found = scripts(html)
-    assert len(found) == 2
-    assert "Plotly" in found[0]
-    policy = re.search(r'http-equiv="Content-Security-Policy"', html)
-    assert policy
-    for script in found:
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        assert f"'sha256-{digest}'" in html
+    library, drawing = scripts(html)
+    assert library == "None", "a file"
+    digest = base64.b64encode(hashlib.sha256(drawing.encode()).digest()).decode()
+    assert f"script-src 'self' file: 'sha256-{digest}'\"" in html
     data = BeautifulSoup(html, "html.parser").find("script", class_="hrm-figure")
     assert json.loads(data.string) == FIGURE
 
@@ -166,7 +189,7 @@ def test_cleaning(html: object, expected: str) -> None:
 
 @pytest.mark.browser
 def test_a_browser_draws_the_figure_and_runs_nothing_else(tmp_path: Path, browser: Browser) -> None:
-    file = tmp_path / "page.html"
+    file = run_folder(tmp_path) / "page.html"
     file.write_text(page(tmp_path, {"application/vnd.plotly.v1+json": FIGURE}, *HOSTILE), encoding="utf8")
     requests: list[str] = []
     problems: list[str] = []
