@@ -29,7 +29,7 @@ def report(device: torch.device, *, steps: int = STEPS, width: int = WIDTH, eval
             device=str(device),
         )
         bundle = load_bundle(train(config, workspace=workspace).run_dir, device=str(device), workspace=workspace)
-        documents, _ = held_out_documents(bundle, None, workspace)
+        documents, *_ = held_out_documents(bundle, None, workspace)
         batches = text_batches(bundle, documents, max_rows=eval_rows)
         full = evaluate(bundle.model, batches, num_segments=SEGMENTS)
         rows = [[f"all of {n}", f"{loss:.4f}", f"{n}", ""] for n, loss in enumerate(full.loss_by_segment, start=1)]

@@ -25,7 +25,7 @@ def test_the_notebook_trains_sweeps_and_colours(
     assert main(["run", "adaptive-depth", *words]) == 0
     assert "adaptive depth" in capsys.readouterr().out
 
-    (folder,) = (workspace / "artifacts" / "notebooks").iterdir()
+    (folder,) = (path.parent for path in (workspace / "artifacts" / "notebooks").glob("*/run.json"))
     record = json.loads((folder / "run.json").read_text(encoding="utf8"))
     assert record["status"] == "finished"
     assert record["bundles"] == ["artifacts/brains/actv1/default"]

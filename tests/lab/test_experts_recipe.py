@@ -25,7 +25,7 @@ def test_the_notebook_trains_attaches_and_steers(
     assert main(["run", "experts", *words]) == 0
     shown = capsys.readouterr().out
 
-    (folder,) = (workspace / "artifacts" / "notebooks").iterdir()
+    (folder,) = (path.parent for path in (workspace / "artifacts" / "notebooks").glob("*/run.json"))
     record = json.loads((folder / "run.json").read_text(encoding="utf8"))
     assert record["status"] == "finished"
     (bundle,) = record["bundles"]

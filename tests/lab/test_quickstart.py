@@ -16,14 +16,16 @@ def test_quickstart_goes_from_nothing_to_a_trained_brain(workspace: Path, capsys
     words = [word for name, value in small.items() for word in ("-p", f"{name}={value}")]
     assert main(["run", "quickstart", *words]) == 0
     shown = capsys.readouterr().out
-    (folder,) = (workspace / "artifacts" / "notebooks").iterdir()
+    (folder,) = (path.parent for path in (workspace / "artifacts" / "notebooks").glob("*/run.json"))
     record = json.loads((folder / "run.json").read_text(encoding="utf8"))
     assert record["status"] == "finished"
     assert {name: record["parameters"][name] for name in small} == small
     lines = (folder / "output.log").read_text(encoding="utf8").splitlines()
     assert any(line.startswith("step 2  validation loss ") for line in lines), lines
     summary = record["summary"]
-    assert list(summary) == ["validation loss before", "validation loss after", "loss of a unigram model", "sample"]
+    losses = ["validation loss before", "validation loss after", "loss of a unigram model"]
+    assert list(summary) == [*losses, "conclusion", "sample"]
+    assert summary["conclusion"].startswith("The brain ends ")
     assert 0 < summary["loss of a unigram model"] < summary["validation loss before"]
     assert summary["sample"].startswith("The list")
     assert record["bundles"] == ["artifacts/brains/actv1/default"]
