@@ -10,7 +10,7 @@ from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.store.disk_usage import folder_bytes
 from hrm_engine.store.files import readable_json, sha256_file
 from hrm_engine.store.manifest import check_entries, check_manifest, list_checkpoints, read_versioned
-from hrm_engine.store.paths import CONFIG_FILE, MANIFEST_FILE, METADATA_FILE, Workspace
+from hrm_engine.store.paths import BEST_FOLDER, CONFIG_FILE, MANIFEST_FILE, METADATA_FILE, Workspace
 from hrm_engine.store.status import live_state
 
 METADATA_SCHEMA = 1
@@ -41,11 +41,16 @@ def list_bundles(workspace: Workspace) -> list[BundleInfo]:
 
 def verify_bundle(path: Path) -> list[str]:
     """Everything that is wrong with a bundle, one sentence each; hashes of all files and checkpoints are taken."""
-    problems = check_manifest(path) if (path / MANIFEST_FILE).is_file() else metadata_problems(path)
+    if (path / MANIFEST_FILE).is_file():
+        problems = check_manifest(path)
+    else:
+        problems = metadata_problems(path)
+        if not problems and (path / BEST_FOLDER).exists():  # one that was damaged when the bundle was sealed
+            problems = [f"{BEST_FOLDER}/{problem}" for problem in check_manifest(path / BEST_FOLDER)]
     if not problems:
         from hrm_engine.bundles.checking import bundle_problems  # with torch, which a list of bundles does without
 
-        problems += bundle_problems(path)
+        problems = bundle_problems(path)
     for info in list_checkpoints(path):
         problems += [f"{info.path.name}: {problem}" for problem in info.problems]
     return problems

@@ -15,7 +15,7 @@ from hrm_engine.bundles.weights import save_tensors
 from hrm_engine.config import Config
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import sha256_file, write_json
-from hrm_engine.store.manifest import file_entries
+from hrm_engine.store.manifest import check_manifest, file_entries
 from hrm_engine.store.paths import ARGS_FILE, BEST_FOLDER, METADATA_FILE
 from hrm_engine.store.processes import library_version
 from hrm_engine.store.status import RunStatus, write_status
@@ -54,8 +54,8 @@ def write_model(
 def seal_bundle(folder: Path, kind: str, files: list[str], facts: Mapping[str, Any]) -> None:
     """Write ``metadata.json`` last: with sizes and hashes of everything that makes the bundle, ``best/*`` included."""
     names = [name for name in TOP_LEVEL if (folder / name).is_file()] + files
-    if (folder / BEST_FOLDER).is_dir():
-        names += sorted(f"best/{path.name}" for path in (folder / BEST_FOLDER).iterdir() if path.is_file())
+    if not check_manifest(folder / BEST_FOLDER):  # a damaged one must not be taken for what was written
+        names += sorted(f"{BEST_FOLDER}/{path.name}" for path in (folder / BEST_FOLDER).iterdir() if path.is_file())
     content = {"schema_version": METADATA_SCHEMA, "kind": kind, **facts, "files": file_entries(folder, names)}
     write_json(folder / METADATA_FILE, content)
 

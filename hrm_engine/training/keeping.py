@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hrm_engine.bundles.listing import metadata_problems
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.bundles.weights import load_tensors, save_tensors
 from hrm_engine.store.clock import now_iso
-from hrm_engine.store.files import finite, new_folder, read_json, write_json
-from hrm_engine.store.manifest import check_manifest, write_manifest
-from hrm_engine.store.paths import BEST_FOLDER, CHECKPOINTS_FOLDER, STATE_FILE
+from hrm_engine.store.files import finite, new_folder, readable_json, write_json
+from hrm_engine.store.manifest import check_entries, check_manifest, write_manifest
+from hrm_engine.store.paths import BEST_FOLDER, CHECKPOINTS_FOLDER, METADATA_FILE, STATE_FILE
 from hrm_engine.store.processes import library_version
 from hrm_engine.training.checkpoint import EMA_PREFIX, STATE_SCHEMA, environment
 from hrm_engine.training.journal import Journal
@@ -78,12 +79,39 @@ class Keeper:
         # What has not been trained yet is no result: a run stopped early keeps what it has learned so far.
         if state.step > 0 and improved and all(math.isfinite(part) for part in result.score):
             state.best_score, state.best_step, state.evals_since_best = result.score, state.step, 0
-            with new_folder(self._run_dir / BEST_FOLDER, replace=True) as folder:
-                self._write_model(folder, self._weights())
-                write_json(folder / EVALUATION_FILE, state.last_eval or {})
-                write_manifest(folder)
+            self._write_best(self._weights(), state.last_eval or {})
         elif state.step > 0:
             state.evals_since_best += 1
+
+    def check_best(self) -> list[str]:
+        """Verify ``best/`` like a checkpoint; sentences for the user where it is damaged.
+
+        The bundle of an earlier session may hold the same weights: then ``best/`` is made of them again. Without them
+        the best evaluation is lost, and the next one counts as the best. Raises StorageError.
+        """
+        state, folder = self._setup.state, self._run_dir / BEST_FOLDER
+        if state.best_step is None or not (problems := check_manifest(folder)):
+            return []
+        what = f"{BEST_FOLDER}/, the weights of step {state.best_step}, is damaged: {'; '.join(problems)}"
+        metadata = readable_json(self._run_dir / METADATA_FILE)
+        weights, files = metadata.get("weights"), metadata.get("files")
+        which = (weights.get("which"), weights.get("step")) if isinstance(weights, dict) else None
+        if which != ("best", state.best_step) or metadata_problems(self._run_dir, best=False):
+            state.best_step, state.best_score = None, None
+            return [f"{what}. There is no copy of them: from here on the best of the evaluations to come counts"]
+        sealed = f"{BEST_FOLDER}/{EVALUATION_FILE}"
+        evaluation: dict[str, Any] = {"step": state.best_step}
+        if isinstance(files, dict) and not check_entries(self._run_dir, {sealed: files.get(sealed)}):
+            evaluation = readable_json(folder / EVALUATION_FILE)
+        name = self._setup.config.weights_name
+        self._write_best(load_tensors(self._run_dir, name), evaluation)
+        return [f"{what}. It was made again of {name}.safetensors, which holds the same weights"]
+
+    def _write_best(self, weights: dict[str, Tensor], evaluation: dict[str, Any]) -> None:
+        with new_folder(self._run_dir / BEST_FOLDER, replace=True) as folder:
+            self._write_model(folder, weights)
+            write_json(folder / EVALUATION_FILE, evaluation)
+            write_manifest(folder)
 
     def write_bundle(self, measure: Measure | None, *, run_id: str, command_line: list[str] | None) -> None:
         """Write the weights of the best evaluation if there is one, else the last; ``metadata.json`` comes last.
@@ -92,6 +120,8 @@ class Keeper:
             measure: evaluates the model on all held-out data (``full=True``); None leaves that out.
         """
         setup, state, device = self._setup, self._setup.state, self._setup.device
+        for message in self.check_best():
+            self._journal.say(message, warning=True)
         which: dict[str, Any] = {"which": "best", "step": state.best_step}
         weights = self._best_weights()
         if weights is None:
@@ -152,10 +182,8 @@ class Keeper:
     def _best_weights(self) -> dict[str, Tensor] | None:
         """Weights of the best evaluation of this run, None where there is none."""
         folder, best_step = self._run_dir / BEST_FOLDER, self._setup.state.best_step
-        if best_step is None or check_manifest(folder):
-            return None
         # After a kill, best/ can be ahead of the checkpoint that the run was continued from: another run's best then.
-        if read_json(folder / EVALUATION_FILE).get("step") != best_step:
+        if best_step is None or readable_json(folder / EVALUATION_FILE).get("step") != best_step:
             return None
         return load_tensors(folder, "model")
 

@@ -234,6 +234,7 @@ class Trainer:
         self.journal = Journal(self.run_dir, self.run_id, setup, workspace, self._observer)
         self._stack.callback(self.journal.close)
         self.keeper = Keeper(self.run_dir, setup, self.journal)
+        setup.messages += self.keeper.check_best()
         self.journal.announce(is_new=not self._how.resume, command_line=self._command_line)
         self.monitor = Monitor(self.run_dir, setup.device, step=lambda: self.state.step, write=self.journal.write)
         self._stack.enter_context(self.monitor)

@@ -98,6 +98,48 @@ def test_damaged_best_weights_are_not_used(lab: Lab, interrupted: Path) -> None:
     assert load_bundle(interrupted).metadata["weights"] == {"which": "best", "step": 6}
 
 
+def test_the_best_weights_outlive_damage_to_one_copy(lab: Lab) -> None:
+    # so large a rate that every evaluation is worse than the one before
+    worse = {"lr": 0.3, "warmup_steps": 0, "lr_scheduler": "constant", "amp": False, "eval_every": 2, "seed": 1}
+    run_dir = lab.interrupted("run", 5, **worse).run_dir
+    whole = shutil.copytree(run_dir, lab.root / "whole")
+    best, evaluation = (run_dir / "best" / name for name in ("model.safetensors", "evaluation.json"))
+    kept, measured = best.read_bytes(), evaluation.read_text()
+    flip(best)
+    lab.resume("run")
+    assert best.read_bytes() == kept == (run_dir / "model.safetensors").read_bytes()
+    assert evaluation.read_text() == measured
+    assert load_bundle(run_dir).metadata["weights"] == {"which": "best", "step": json.loads(measured)["step"]}
+    assert verify_bundle(run_dir) == []
+    message = " ".join(row_of(run_dir, "resume")["messages"])
+    assert "best/, the weights of step" in message
+    assert "its sha256 is not the one that was written. It was made again of model.safetensors" in message
+    assert "It was made again of model.safetensors" in (run_dir / "run.log").read_text()
+
+    shutil.rmtree(run_dir)
+    whole.rename(run_dir)
+    for path in (best, run_dir / "model.safetensors"):
+        flip(path)
+    lab.resume("run")
+    assert "There is no copy of them" in " ".join(row_of(run_dir, "resume")["messages"])
+    assert load_bundle(run_dir).metadata["weights"] == {"which": "best", "step": 6}
+    assert verify_bundle(run_dir) == []
+    flip(best)
+    evaluation.with_name("MANIFEST.json").unlink()
+    lab.resume("run", steps=6)
+    assert verify_bundle(run_dir) == []
+
+
+def test_damaged_best_weights_are_not_sealed_as_if_they_were_whole(lab: Lab, interrupted: Path) -> None:
+    for path in (interrupted / "best" / "model.safetensors", interrupted / "metadata.json"):
+        flip(path)
+    assert lab.resume("run", interrupt_at=5, eval_every=100).state == "stopped"
+    assert load_bundle(interrupted).metadata["weights"] == {"which": "last", "step": 5}
+    assert verify_bundle(interrupted) == [
+        "best/model.safetensors has changed: its sha256 is not the one that was written"
+    ]
+
+
 def test_a_damaged_bundle_is_named_refused_and_rebuilt(lab: Lab) -> None:
     lab.trained("straight")
     run_dir = lab.trained("run").run_dir
