@@ -170,6 +170,12 @@ class Leaf:
         extra = self.field.json_schema_extra
         return isinstance(extra, dict) and bool(extra.get("resume"))
 
+    @property
+    def is_place_of_data(self) -> bool:
+        """Whether it says where data lies, which is known by its fingerprint and not by this."""
+        extra = self.field.json_schema_extra
+        return isinstance(extra, dict) and extra.get("resume") == "place"
+
 
 def leaves(model: type[Config]) -> dict[str, Leaf]:
     """All settings of a configuration model by leaf name, in the order of declaration.

@@ -13,6 +13,7 @@ from hrm_engine.config.moe import MoETrainConfig, PuzzleMoEConfig
 from hrm_engine.config.puzzle_network import PuzzleNetworkConfig
 from hrm_engine.config.training import (
     MAY_CHANGE,
+    MAY_MOVE,
     ComputeConfig,
     EvaluationConfig,
     GradClip,
@@ -35,7 +36,9 @@ class PuzzleStartConfig(Config):
 class PuzzleDataConfig(Config):
     """Which puzzles."""
 
-    data_path: Path = Field(description="Dataset folder with train/ and test/ (lab data build-sudoku, ...).")
+    data_path: Path = Field(
+        description="Dataset folder with train/ and test/ (lab data build-sudoku, ...).", json_schema_extra=MAY_MOVE
+    )
     symmetries: bool = Field(
         False,
         description="A fresh symmetry for each row drawn (Sudoku: digits, bands, stacks, rows, columns, "

@@ -11,7 +11,7 @@ from hrm_engine.config.base import BelongsTo, Config
 from hrm_engine.config.moe import MoEConfig, MoETrainConfig
 from hrm_engine.config.network import NetworkConfig
 from hrm_engine.config.text_files import TextFilesConfig
-from hrm_engine.config.training import ComputeConfig, EvaluationConfig, OptimConfig, RunConfig
+from hrm_engine.config.training import MAY_MOVE, ComputeConfig, EvaluationConfig, OptimConfig, RunConfig
 
 
 class StartConfig(Config):
@@ -32,7 +32,9 @@ class StartConfig(Config):
 class TrainingTextConfig(Config):
     """The text to train on."""
 
-    dataset_file: Path = Field(description="Training text: a .txt, .csv, .json, .jsonl file or a folder of them.")
+    dataset_file: Path = Field(
+        description="Training text: a .txt, .csv, .json, .jsonl file or a folder of them.", json_schema_extra=MAY_MOVE
+    )
 
 
 class DataConfig(TextFilesConfig, TrainingTextConfig):
@@ -72,6 +74,7 @@ class TextEvaluationConfig(EvaluationConfig):
         None,
         description="Held-out text. Default: 5 % of the documents are held out. That of a preset holds for the "
         "preset's own --dataset-file.",
+        json_schema_extra=MAY_MOVE,
     )
     eval_batches: int = Field(10, ge=0, description="Batches of an evaluation; 0 = no evaluation.")
 

@@ -12,6 +12,8 @@ from pydantic.config import JsonDict
 from hrm_engine.config.base import Config, Needs, build_config, flag_of
 
 MAY_CHANGE: JsonDict = {"resume": True}
+MAY_MOVE: JsonDict = {"resume": "place"}
+"""Of the place of data: a run that goes on takes it from anywhere, as long as its fingerprint is the same."""
 
 Device = Annotated[
     str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?)$", description="auto, cpu, cuda, cuda:N, mps or xpu.")

@@ -18,6 +18,7 @@ from hrm_engine.store.files import (
     ensure_writable,
     is_temporary,
     read_json,
+    readable_json,
     storage_error,
     write_json,
 )
@@ -27,6 +28,7 @@ from hrm_engine.store.paths import (
     ARCHIVE_FOLDER,
     ARGS_FILE,
     CHECKPOINTS_FOLDER,
+    METADATA_FILE,
     METRICS_FILE,
     Workspace,
     check_name,
@@ -182,7 +184,8 @@ def resumed_config(kind: type[C], given: Mapping[str, Any], workspace: Workspace
     # The folder itself says where it is: it may have been renamed, and an unnamed run has no name in its arguments.
     place = {run.name_leaf: path.name, "bundle_dir": str(bundle_dir)}
     changed = {name: value for name, value in given.items() if name not in place}
-    resumed = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**changed, **place})
+    kept = {name: before[name] for name, leaf in known.items() if leaf.belongs_to}  # measured as up to here
+    resumed = build_config(kind, preset=saved.model_dump(mode="json"), overrides={**kept, **changed, **place})
     after = flat(resumed)
     problems = [
         f"{known[name].flag} is {before[name]} in the saved run, {after[name]} was given"
@@ -199,15 +202,14 @@ def resumed_config(kind: type[C], given: Mapping[str, Any], workspace: Workspace
 
 
 def _last_config(path: Path, kind: type[C]) -> C:
-    """The saved configuration; of a session with more steps that was killed, it stands in its checkpoints alone."""
-    saved = saved_config(path, kind)
-    for _, checkpoint in reversed(checkpoint_folders(path)):
-        try:
-            newest = saved_config(checkpoint, kind)
-        except HRMError:  # damaged; the trainer names it
-            continue
-        return newest if newest.run.steps > saved.run.steps else saved
-    return saved
+    """The configuration of the last session; of one that was killed, it stands in its checkpoints alone."""
+    ended_at = readable_json(path / METADATA_FILE).get("step")
+    for step, checkpoint in reversed(checkpoint_folders(path)):
+        if isinstance(ended_at, int) and step <= ended_at:
+            break
+        with suppress(HRMError):  # damaged; the trainer names it
+            return saved_config(checkpoint, kind)
+    return saved_config(path, kind)
 
 
 def _named(parent: Path, name: str, flag: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hrm_engine.config import TrainConfig
+from hrm_engine.config import TrainConfig, leaves
 from hrm_engine.config.training import Beginning
 from hrm_engine.errors import DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
@@ -100,7 +100,7 @@ def resumed_setup(config: TrainConfig, workspace: Workspace, folder: Path, how: 
     device, precision, messages = hardware(config)
     state, before = checkpoint.state, checkpoint.state.schedule_steps
     messages += _set_schedule(state, config.run.steps, extend=how.extend_schedule)
-    task, notes = task_of(config).resumed(config, workspace, checkpoint.path)
+    task, notes = _resumed_task(config, workspace, checkpoint.path)
     messages += notes + _check_data(task, checkpoint, how.allow_changed_data)
     messages += environment_changes(checkpoint.environment, device)
     model = task.saved_model(checkpoint.path, checkpoint.weights)
@@ -113,6 +113,17 @@ def resumed_setup(config: TrainConfig, workspace: Workspace, folder: Path, how: 
     # a kill can have interrupted the removal of an old one
     prune_checkpoints(folder.parent.parent, keep_last=config.run.keep_last, newest_step=state.step)
     return setup
+
+
+def _resumed_task(config: TrainConfig, workspace: Workspace, folder: Path) -> tuple[Task, list[str]]:
+    try:
+        return task_of(config).resumed(config, workspace, folder)
+    except DataError as problem:
+        places = [leaf for leaf in leaves(type(config)).values() if leaf.is_place_of_data and leaf.value(config)]
+        gone = [leaf.flag for leaf in places if not workspace.resolve(leaf.value(config)).exists()]
+        if not gone:
+            raise
+        raise DataError(f"{problem} If it has moved, name its new place: --resume {gone[0]} PATH") from problem
 
 
 def _set_schedule(state: TrainState, steps: int, *, extend: bool) -> list[str]:
@@ -141,8 +152,10 @@ def dataset_record(task: Task) -> dict[str, Any]:
 
 
 def _check_data(task: Task, checkpoint: Checkpoint, allow_changed_data: bool) -> list[str]:
+    last, dataset = checkpoint.state.datasets[-1], task.facts.history.get("dataset")
     if checkpoint.fingerprint == task.facts.fingerprint:
-        return []
+        before, last["dataset"] = last.get("dataset"), dataset
+        return [] if before == dataset else [f"{dataset} holds the data that was {before}: its fingerprint is the same"]
     what = f"{task.facts.source} is not what it was when this run began (its fingerprint differs)"
     if not allow_changed_data:
         raise DataError(
@@ -150,6 +163,6 @@ def _check_data(task: Task, checkpoint: Checkpoint, allow_changed_data: bool) ->
             "--allow-changed-data"
         )
     state = checkpoint.state
-    state.datasets[-1]["rows"] = state.rows
+    last["rows"] = state.rows
     state.datasets.append(dataset_record(task))
     return [f"{what}: continuing on the new data"]

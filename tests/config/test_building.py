@@ -91,6 +91,8 @@ def test_what_may_change_on_resume() -> None:
         "log_file",
         "stop_file",
         "max_minutes",
+        "dataset_file",
+        "eval_file",
     }
 
 

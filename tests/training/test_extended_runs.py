@@ -87,10 +87,11 @@ def test_a_stop_before_the_first_step_keeps_the_schedule(lab: Lab) -> None:
 
 def test_a_longer_run_that_was_killed_knows_its_length(lab: Lab) -> None:
     lab.trained("grown", **SCHEDULE)
-    arguments = (lab.run_dir("grown") / "training_args.json").read_bytes()
+    own = {name: (lab.run_dir("grown") / name).read_bytes() for name in ("training_args.json", "metadata.json")}
     extend(lab, "grown", steps=10, interrupt_at=8)
     # as a kill leaves it: only the end of a session writes the folder's own files
-    (lab.run_dir("grown") / "training_args.json").write_bytes(arguments)
+    for name, content in own.items():
+        (lab.run_dir("grown") / name).write_bytes(content)
     with pytest.raises(ConfigError, match="--steps is 10 in the saved run, 8 was given"):
         lab.resume("grown", steps=8)
     assert lab.resume("grown").step == 10

@@ -161,11 +161,18 @@ def test_tokens_outside_the_vocabulary_are_refused(puzzle_lab: PuzzleLab) -> Non
 def test_another_dataset_is_not_resumed_on(puzzle_lab: PuzzleLab) -> None:
     puzzle_lab.interrupted("run", 3)
     path = puzzle_lab.root / DATASET / "train" / "all__inputs.npy"
-    inputs = np.load(path)
+    original = np.load(path)
+    inputs = original.copy()
     inputs[0] = inputs[1]
     np.save(path, inputs)
     with pytest.raises(DataError, match="--allow-changed-data"):
         puzzle_lab.resume("run")
+    # at another place the same rows are the same data
+    np.save(path, np.concatenate([original[:1], inputs[1:]]))
+    (puzzle_lab.root / DATASET).rename(puzzle_lab.root / "moved")
+    with pytest.raises(DataError, match="--resume --data-path PATH"):
+        puzzle_lab.resume("run")
+    assert puzzle_lab.resume("run", data_path="moved").state == "finished"
 
 
 def test_text_and_puzzles_are_not_confused(puzzle_lab: PuzzleLab) -> None:

@@ -19,21 +19,24 @@ from hrm_engine.training.run_folder import resumed_config
 from tests.tiny_runs import TEXT, Lab, assert_same_end, files, final_files, lasting_rows, row_of, rows, text
 
 MAY_CHANGE = {"save_every", "keep_last", "eval_every", "log_file", "stop_file", "max_minutes", "steps"}
+MAY_MOVE = {"dataset_file", "eval_file"}
 
 
 def test_the_flags_that_may_change_are_those_of_the_contract() -> None:
-    assert {name for name, leaf in leaves(TextTrainConfig).items() if leaf.may_change_on_resume} == MAY_CHANGE
+    known = leaves(TextTrainConfig)
+    assert {name for name, leaf in known.items() if leaf.may_change_on_resume} == MAY_CHANGE | MAY_MOVE
+    assert {name for name, leaf in known.items() if leaf.is_place_of_data} == MAY_MOVE
 
 
 def test_a_flag_that_differs_names_both_values_and_changes_nothing(lab: Lab) -> None:
     run_dir = lab.interrupted("run", 3).run_dir
     before = files(run_dir)
     with pytest.raises(ConfigError) as raised:
-        lab.resume("run", lr=0.5, batch_size=4, seed=0, dataset_file="other.txt")
+        lab.resume("run", lr=0.5, batch_size=4, seed=0, text_field="other")
     message = str(raised.value)
     assert "--lr is 0.003 in the saved run, 0.5 was given" in message
     assert "--batch-size is 2 in the saved run, 4 was given" in message
-    assert "--dataset-file is training_data/text.txt in the saved run, other.txt was given" in message
+    assert "--text-field is text in the saved run, other was given" in message
     assert "--seed" not in message
     assert files(run_dir) == before
 
@@ -167,6 +170,36 @@ def test_data_that_was_restored_is_accepted(lab: Lab) -> None:
     lab.text.write_bytes(original)
     lab.resume("run")
     assert_same_end(lab.run_dir("straight"), lab.run_dir("run"))
+
+
+def test_data_that_moved_is_known_by_its_fingerprint(lab: Lab) -> None:
+    folder, held_out = lab.root / "training_data", "training_data/held_out.txt"
+    (lab.root / held_out).write_text(text(5, seed=9))
+    lab.train("straight", eval_file=held_out)
+    run_dir = lab.interrupted("run", 3, eval_file=held_out).run_dir
+    before, moved = files(run_dir), lab.root / "moved.txt"
+    lab.text.rename(moved)
+    with pytest.raises(DataError, match=r"text\.txt: no such file.* name its new place: --resume --dataset-file PATH"):
+        lab.resume("run")
+    (folder / "other.txt").write_text("something else\n\nentirely\n")
+    with pytest.raises(DataError, match=r"other\.txt or .*held_out\.txt is not what it was.*--allow-changed-data"):
+        lab.resume("run", dataset_file="training_data/other.txt")
+    assert files(run_dir) == before
+    lab.resume("run", dataset_file="moved.txt", interrupt_at=5)
+    message = f"moved.txt holds the data that was {TEXT}: its fingerprint is the same"
+    assert message in row_of(run_dir, "resume")["messages"]
+    # from here on it is taken from there, and of a session that was killed too
+    for name in ("training_args.json", "metadata.json"):
+        (run_dir / name).write_bytes(before[name])
+    (lab.root / held_out).rename(lab.root / "held_out.txt")
+    with pytest.raises(DataError, match=r"held_out\.txt: no such file.*--resume --eval-file PATH"):
+        lab.resume("run")
+    assert lab.resume("run", eval_file="held_out.txt").state == "finished"
+    assert lasting_rows(run_dir) == lasting_rows(lab.run_dir("straight"))
+    weights = [lab.run_dir(name) / "model.safetensors" for name in ("straight", "run")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    history = json.loads((run_dir / "metadata.json").read_text())["dataset_history"]
+    assert [(entry["dataset"], entry["rows"]) for entry in history] == [("moved.txt", 12)]
 
 
 def test_evaluation_data_that_changed_is_refused_too(lab: Lab) -> None:
