@@ -6,13 +6,15 @@ would be lost; half of a surrogate pair, which no file can hold, becomes U+FFFD.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import stat
 from collections.abc import Iterator
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -20,6 +22,7 @@ from hrm_engine.errors import HRMError
 
 JSON_LIMIT = 256 << 20
 """Most bytes of a JSON file; a large tokenizer has 30 MB."""
+LINK = "it is a link, and none is followed out of a run folder: put the file itself in its place, or remove the link"
 YAML_LIMIT = 1 << 20
 YAML_NODES = 100_000
 """Most values in a YAML file, each alias counted as what it stands for."""
@@ -29,21 +32,42 @@ _SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Halves of pairs, but for those that stand for bytes of file names which are no UTF-8 (PEP 383)."""
 
 
+def open_regular(path: Path, mode: Literal["rb", "ab", "a+b"] = "rb", *, follow: bool = True) -> FileIO:
+    """Open a regular file, unbuffered, and nothing else: a pipe without a writer would be waited for without end.
+
+    Args:
+        follow: False for the files of a run folder, which somebody else may have packed: a link in the place of one
+            could lead anywhere, and is refused.
+
+    Raises OSError, whose words go into a message.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        if not follow and os.path.islink(name):  # noqa: PTH114  -- where the system itself cannot refuse it
+            raise OSError(errno.ELOOP, LINK)
+        more = getattr(os, "O_NONBLOCK", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(name, flags | more, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+
+    return open(path, mode, buffering=0, opener=opener)
+
+
 def read_regular(path: Path, error: type[HRMError], *, limit: int) -> bytes:
     """The content of a regular file of at most ``limit`` bytes. Raises ``error``, with the file, for all else."""
-    # A pipe without a writer would keep a blocking open waiting for ever.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123  -- a descriptor
+        with BufferedReader(open_regular(path)) as file:
             about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise error(f"{path} is no regular file")
             if about.st_size > limit:
                 raise error(f"{path} has {about.st_size:,} bytes; at most {limit:,} are read of such a file")
             return file.read(about.st_size)
     except FileNotFoundError as problem:
         raise error(f"{path} does not exist") from problem
     except (OSError, ValueError) as problem:
+        if getattr(problem, "errno", None) == errno.EINVAL:
+            raise error(f"{path} is no regular file") from problem
         raise error(f"cannot read {path}: {getattr(problem, 'strerror', None) or problem}") from problem
 
 

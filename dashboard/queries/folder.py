@@ -6,12 +6,14 @@ import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dashboard.queries.fields import has_words, written
 from dashboard.queries.filecache import FileCache, signature
 from hrm_engine.errors import BundleError
+from hrm_engine.reading import open_regular
 from hrm_engine.store.files import read_json
 from hrm_engine.store.manifest import CheckpointInfo, check_manifest, list_checkpoints
 from hrm_engine.store.paths import ARGS_FILE
@@ -152,7 +154,7 @@ class LogTail:
 def log_tail(path: Path) -> LogTail | None:
     """The last 500 lines of a log, at most 256 KiB; None if there is none."""
     try:
-        with path.open("rb") as file:
+        with BufferedReader(open_regular(path, follow=False)) as file:
             total = file.seek(0, os.SEEK_END)
             start = file.seek(max(0, total - LOG_BYTES))
             raw = file.read(LOG_BYTES)

@@ -41,6 +41,7 @@ from hrm_engine.store.paths import (
     METRICS_FILE,
     STATE_FILE,
     STATUS_FILE,
+    WANDB_FOLDER,
     Workspace,
     check_name,
     inside,
@@ -50,7 +51,7 @@ from hrm_engine.store.runs import find_run, free_folder
 # Not the metrics: a copy of these may lie in any folder (--log-file).
 _MARKS = (ARGS_FILE, METADATA_FILE, STATUS_FILE)
 # Of another run, of this moment, or written anew in a copy. wandb/ belongs to the parent's run at that service.
-_NOT_COPIED = frozenset({LOCK_FILE, HOLDER_FILE, STATUS_FILE, METADATA_FILE, METRICS_FILE, "wandb"})
+_NOT_COPIED = frozenset({LOCK_FILE, HOLDER_FILE, STATUS_FILE, METADATA_FILE, METRICS_FILE, WANDB_FOLDER})
 
 
 def copy_bundle(
@@ -191,7 +192,8 @@ def _fill_copy(folder: Path, origin: Origin, run_id: str, with_checkpoints: bool
 
     shutil.copytree(origin.path, folder, ignore=skipped, copy_function=shutil.copyfile, dirs_exist_ok=True)
     metrics = origin.path / METRICS_FILE
-    if metrics.is_file():  # as rows of the copy: one that is resumed goes on under its own id
+    # As rows of the copy: one that is resumed goes on under its own id.
+    if metrics.is_file() and not metrics.is_symlink():
         old, new = (f'"run_id":"{name}"'.encode() for name in (origin.metadata.get("run_id"), run_id))
         write_bytes(folder / METRICS_FILE, metrics.read_bytes().replace(old, new))
     weights = [name for name in origin.metadata["files"] if "/" not in name and name not in TOP_LEVEL]

@@ -20,6 +20,7 @@ from hrm_engine.store.paths import (
     CHECKPOINTS_FOLDER,
     LOG_FILE,
     METRICS_FILE,
+    WANDB_FOLDER,
     Workspace,
 )
 
@@ -27,7 +28,7 @@ from hrm_engine.store.paths import (
 _PARTS = {
     CHECKPOINTS_FOLDER: "checkpoints",
     BEST_FOLDER: "best",
-    **dict.fromkeys((METRICS_FILE, LOG_FILE, "wandb"), "metrics"),
+    **dict.fromkeys((METRICS_FILE, LOG_FILE, WANDB_FOLDER), "metrics"),
 }
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.errors import BundleError, HRMError, StorageError
-from hrm_engine.reading import load_json
+from hrm_engine.reading import LINK, load_json
 from hrm_engine.store.processes import is_alive
 
 _TEMPORARY = re.compile(r"\.(?P<kind>tmp|old)-(?P<pid>[0-9]{1,9})-[0-9a-f]{8}-(?P<name>.+)", re.DOTALL)
@@ -34,6 +34,7 @@ _REASONS = {
     errno.ENOTDIR: "a file stands where a folder is needed: move the file, or choose another folder",
     errno.EEXIST: "something of that name is in the way: move it, or choose another name",
     errno.EISDIR: "a folder stands where a file is needed: move the folder, or choose another name",
+    errno.ELOOP: LINK,
     errno.ENAMETOOLONG: "the name is too long for this file system: choose a shorter one",
 }
 if hasattr(errno, "EDQUOT"):
@@ -120,8 +121,9 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; when the block ends well it is flushed to the disk and renamed to it.
 
     If the block raises, the temporary folder is removed and nothing else has changed. An existing ``path`` is refused
-    with StorageError, unless ``replace`` is given: then it is moved aside, and removed once the new one stands. Killed
-    between those two renames, ``clean_temporaries`` brings the old one back. Raises StorageError.
+    with StorageError, unless ``replace`` is given: then a folder (or a link, not what it leads to) is moved aside, and
+    removed once the new one stands; a file, which is nothing of ours, is refused. Killed between those two renames,
+    ``clean_temporaries`` brings the old one back. Raises StorageError.
     """
     path = Path(path)
     with temporary_folder(path) as temporary, storing(path):
@@ -270,7 +272,7 @@ def _move_into_place(temporary: Path, path: Path, *, replace: bool) -> None:
     if not (path.exists() or path.is_symlink()):
         _replace(temporary, path)
         return
-    if not replace:
+    if not replace or not (path.is_dir() or path.is_symlink()):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     aside = _temporary_name(path, "old")
     _replace(path, aside)

@@ -120,9 +120,10 @@ def list_checkpoints(run_dir: Path, *, hashes: bool = True) -> list[CheckpointIn
 
 
 def checkpoint_folders(run_dir: Path) -> list[tuple[int, Path]]:
-    """Step and folder of each checkpoint, sorted; nothing in them is looked at."""
+    """Step and folder of each checkpoint, sorted; nothing in them is looked at, and no link to others is followed."""
+    folder = Path(run_dir) / CHECKPOINTS_FOLDER
     try:
-        entries = list((Path(run_dir) / CHECKPOINTS_FOLDER).iterdir())
+        entries = [] if folder.is_symlink() else list(folder.iterdir())
     except OSError:
         return []
     named = ((_CHECKPOINT_NAME.fullmatch(path.name), path) for path in entries)

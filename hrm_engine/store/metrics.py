@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.errors import ConfigError
+from hrm_engine.reading import open_regular
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import storing
 from hrm_engine.store.locks import locked
@@ -136,7 +137,7 @@ class _AppendFile:
         self.path = path
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b", buffering=0)
+            self._file = open_regular(path, "a+b", follow=False)
 
     def append(self, line: bytes) -> None:
         with storing(self.path, doing="append to"):

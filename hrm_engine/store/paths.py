@@ -22,6 +22,7 @@ METRICS_FILE = "metrics.jsonl"
 LOG_FILE = "run.log"
 CHECKPOINTS_FOLDER = "checkpoints"
 BEST_FOLDER = "best"
+WANDB_FOLDER = "wandb"
 # In a checkpoint; the second in best/ too.
 STATE_FILE = "state.json"
 MANIFEST_FILE = "MANIFEST.json"

@@ -13,10 +13,12 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrm_engine.errors import ConfigError
+from hrm_engine.reading import open_regular
 from hrm_engine.store.metric_table import ENVELOPE
 from hrm_engine.store.paths import METRICS_FILE
 from hrm_engine.store.tail import LineTail
@@ -132,7 +134,7 @@ class MetricsReader:
         new_rows, skipped_before, replaced = 0, self.skipped_lines, False
         with self._mutex:
             try:
-                with self.path.open("rb") as file:
+                with BufferedReader(open_regular(self.path, follow=False)) as file:
                     replaced = self._tail.begin(file)
                     if replaced:
                         self._fetch("DELETE FROM lines")

@@ -25,6 +25,7 @@ from hrm_engine.config.training import RunConfig
 from hrm_engine.errors import MissingExtraError
 from hrm_engine.kernels.device import allocated_bytes
 from hrm_engine.optim.updater import UpdateResult
+from hrm_engine.reading import open_regular
 from hrm_engine.store.files import storage_error
 from hrm_engine.store.metrics import MetricsWriter
 from hrm_engine.store.paths import LOG_FILE, METRICS_FILE, Workspace
@@ -124,8 +125,8 @@ class Journal:
         line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {'WARNING' if warning else 'INFO':<7} {message}\n"
         path = self._run_dir / LOG_FILE
         try:
-            with path.open("a", encoding="utf8", errors="backslashreplace") as file:
-                file.write(line)
+            with open_regular(path, "ab", follow=False) as file:
+                file.write(line.encode("utf8", errors="backslashreplace"))
         except OSError as problem:
             raise storage_error(problem, path, doing="append to") from problem
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from hrm_engine.bundles.listing import metadata_problems
 from hrm_engine.bundles.save import seal_bundle, write_model
 from hrm_engine.bundles.weights import load_tensors, save_tensors
+from hrm_engine.errors import StorageError
+from hrm_engine.reading import LINK
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import finite, new_folder, readable_json, write_json
 from hrm_engine.store.manifest import check_entries, check_manifest, write_manifest
@@ -55,7 +57,10 @@ class Keeper:
         weights = {n: t.to(torch.promote_types(t.dtype, master)) for n, t in setup.weights.tensors().items()}
         average = {} if setup.average is None else setup.average.state_tensors()
         optimizer = {**setup.updater.state_tensors(), **{EMA_PREFIX + name: t for name, t in average.items()}}
-        path = self._run_dir / CHECKPOINTS_FOLDER / f"step_{setup.state.step:08d}"
+        folder = self._run_dir / CHECKPOINTS_FOLDER
+        if folder.is_symlink():
+            raise StorageError(f"cannot write in {folder}: {LINK}")
+        path = folder / f"step_{setup.state.step:08d}"
         with new_folder(path, replace=True) as folder:
             self._write_model(folder, weights)
             save_tensors(folder, "optimizer", optimizer)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import BufferedReader
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from hrm_engine.config import TrainConfig, build_config, flat, kinds, leaves
 from hrm_engine.config.training import RunConfig
 from hrm_engine.errors import CheckpointError, ConfigError, HRMError, LockedError
+from hrm_engine.reading import LINK, open_regular
 from hrm_engine.store.files import (
     clean_temporaries,
     ensure_writable,
@@ -27,15 +29,19 @@ from hrm_engine.store.manifest import checkpoint_folders, read_versioned
 from hrm_engine.store.paths import (
     ARCHIVE_FOLDER,
     ARGS_FILE,
+    BEST_FOLDER,
     CHECKPOINTS_FOLDER,
+    LOG_FILE,
     METADATA_FILE,
     METRICS_FILE,
+    WANDB_FOLDER,
     Workspace,
     check_name,
     inside,
 )
 
 ARGS_SCHEMA = 1
+_LONGEST_ROW = 1 << 20
 
 C = TypeVar("C", bound=TrainConfig)
 
@@ -135,8 +141,9 @@ def saved_origin(run_dir: Path) -> dict[str, Any] | None:
 
 def saved_run_id(run_dir: Path) -> str | None:
     """The id under which the rows of a run stand; None where it has none yet."""
-    with suppress(OSError, ValueError, AttributeError), (run_dir / METRICS_FILE).open(encoding="utf8") as file:
-        run_id = json.loads(file.readline()).get("run_id")
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
+        with BufferedReader(open_regular(run_dir / METRICS_FILE, follow=False)) as file:
+            run_id = json.loads(file.readline(_LONGEST_ROW)).get("run_id")
         return run_id if isinstance(run_id, str) else None
     return None
 
@@ -254,7 +261,21 @@ def _archive(path: Path) -> Path:
     return target
 
 
+def _check_entries(path: Path) -> None:
+    """Raise ConfigError where something that a run opens, or writes in, is a link, or a file in a folder's place.
+
+    The other files of a run folder are replaced under their names: there a link goes, and what it leads to stays.
+    """
+    for name in (METRICS_FILE, LOG_FILE, CHECKPOINTS_FOLDER, BEST_FOLDER, WANDB_FOLDER):
+        entry = path / name
+        if entry.is_symlink():
+            raise ConfigError(f"{entry}: {LINK}")
+        if name in (CHECKPOINTS_FOLDER, BEST_FOLDER) and entry.is_file():
+            raise ConfigError(f"{entry} is a file, and a run keeps a folder of that name: move the file away")
+
+
 def _lock(path: Path, messages: list[str]) -> tuple[FolderLock, list[str]]:
+    _check_entries(path)
     ensure_writable(path)
     lock = FolderLock(path)
     try:

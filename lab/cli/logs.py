@@ -6,12 +6,14 @@ import codecs
 import time
 from collections import deque
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
 from cyclopts import Parameter
 
 from hrm_engine.errors import BundleError, ConfigError
+from hrm_engine.reading import open_regular
 from hrm_engine.store.paths import LOG_FILE, Workspace
 from hrm_engine.store.runs import find_run
 from hrm_engine.store.status import live_state
@@ -34,7 +36,7 @@ def logs(
     folder = find_run(name, Workspace.find())
     log = folder / LOG_FILE
     try:
-        file = log.open("rb")
+        file = BufferedReader(open_regular(log, follow=False))
     except OSError as problem:
         raise BundleError(f"cannot read {log}: {problem.strerror}") from problem
     with file:
