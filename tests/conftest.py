@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ MEMORY_BYTES = 4 << 30
 # cores: 31 s of processor time instead of 7), and makes results depend on the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# A run of the tests under nohup ignores the closing of a terminal; the trainings that it starts must not inherit that.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # debugpy, inside every notebook kernel, prints a warning about frozen modules otherwise.
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"

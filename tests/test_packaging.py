@@ -17,6 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["p
 # What is imported under another name than it is installed under.
 INSTALLED_AS = {
     "bs4": "beautifulsoup4",
+    "charset_normalizer": "charset-normalizer",
     "huggingface_hub": "huggingface-hub",
     "jupyter_client": "jupyter-client",
     "pytorch_optimizer": "pytorch-optimizer",

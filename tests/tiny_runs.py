@@ -152,7 +152,7 @@ class Lab:
 
     def resume(self, name: str | None = None, *, interrupt_at: int | None = None, **given: Any) -> TrainResult:
         """Continue a run; ``given`` are flags on the command line."""
-        options = {key: given.pop(key) for key in ("allow_changed_data", "observer") if key in given}
+        options = {key: given.pop(key) for key in ("allow_changed_data", "take_over", "observer") if key in given}
         return train(
             self.config(brain_name=name),
             resume=True,

@@ -244,6 +244,11 @@ class Beginning(Config):
     allow_changed_data: Annotated[bool, Needs("resume")] = Field(
         False, description="Accept a changed dataset in --resume."
     )
+    take_over: Annotated[bool, Needs("resume")] = Field(
+        False,
+        description="The run's process on another machine no longer runs: go on at once. Without this, two minutes "
+        "after its last sign of life.",
+    )
     extend_schedule: bool = Field(False, description="With --resume: spread the learning rate over the new --steps.")
 
     @model_validator(mode="after")

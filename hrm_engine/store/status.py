@@ -17,8 +17,9 @@ from hrm_engine.store.processes import host_name, is_alive
 State = Literal["running", "finished", "stopped", "failed"]
 LiveState = Literal["running", "finished", "stopped", "failed", "dead", "unknown"]
 
-HEARTBEAT_LIMIT_S = 120.0
-"""A run of another machine counts as dead when its heartbeat is older than this."""
+LEASE_S = 120.0
+"""How long a heartbeat keeps a run alive that nobody can ask for: heartbeats come every two seconds, the rest is for a
+slow network folder and for clocks that differ."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +64,26 @@ def read_status(run_dir: Path) -> RunStatus | None:
 def live_state(run_dir: Path) -> LiveState:
     """The state of a run as it is now.
 
-    ``dead``: it says running, but its process is gone from this machine (or the number belongs to a process that began
-    after the last heartbeat), or it runs elsewhere and its heartbeat is older than ``HEARTBEAT_LIMIT_S``.
-    ``unknown``: no readable status.json.
+    ``dead``: it says running, and its process no longer does. ``unknown``: no readable status.json.
     """
     status = read_status(run_dir)
     if status is None:
         return "unknown"
     if status.state != "running":
         return status.state
+    return "running" if lives(status) else "dead"
+
+
+def lives(status: RunStatus) -> bool:
+    """Whether the process of a run still runs: what its state is shown by, and what its lock is taken over by.
+
+    On this machine its number says it (a process that began after the last heartbeat only inherited the number),
+    elsewhere a heartbeat that is not older than ``LEASE_S``.
+    """
     heartbeat = parse_iso(status.heartbeat)
     if status.host == host_name():
-        alive = is_alive(status.pid, seen=heartbeat)
-    else:
-        alive = heartbeat is not None and time.time() - heartbeat <= HEARTBEAT_LIMIT_S
-    return "running" if alive else "dead"
+        return is_alive(status.pid, seen=heartbeat)
+    return heartbeat is not None and time.time() - heartbeat <= LEASE_S
 
 
 def _whole(value: Any, default: int) -> int:

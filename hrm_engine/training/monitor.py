@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import torch
 
-from hrm_engine.errors import HRMError
+from hrm_engine.errors import HRMError, LockedError
+from hrm_engine.store.locks import FolderLock
 from hrm_engine.store.status import RunStatus, State, write_status
 
 HEARTBEAT_S = 2.0
@@ -24,9 +25,10 @@ class Monitor:
     """Writes ``status.json`` every two seconds and a ``system`` row every ten while it is entered."""
 
     def __init__(
-        self, run_dir: Path, device: torch.device, *, step: Callable[[], int], write: Callable[..., None]
+        self, lock: FolderLock, device: torch.device, *, step: Callable[[], int], write: Callable[..., None]
     ) -> None:
-        self.run_dir = run_dir
+        self.run_dir = lock.folder
+        self._lock = lock
         self.device = device
         self._step = step
         self._write = write
@@ -59,6 +61,11 @@ class Monitor:
         next_system = time.monotonic() + SYSTEM_S
         while not self._end.wait(HEARTBEAT_S):
             try:
+                if not self._lock.is_ours():
+                    raise LockedError(
+                        f"{self.run_dir}: another process goes on with this run, since this one gave no sign of life "
+                        "for too long; it ends here"
+                    )
                 write_status(self.run_dir, RunStatus.of_this_process("running", self._step(), self._message))
                 if time.monotonic() >= next_system:
                     next_system += SYSTEM_S

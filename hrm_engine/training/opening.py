@@ -22,6 +22,7 @@ from hrm_engine.config.training import Beginning
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.optim.updater import SCALE_NAMES
 from hrm_engine.store.clock import now_iso
+from hrm_engine.store.locks import FolderLock
 from hrm_engine.store.manifest import check_manifest
 from hrm_engine.store.paths import MANIFEST_FILE, STATE_FILE, Workspace
 from hrm_engine.store.runs import find_run
@@ -77,18 +78,18 @@ def settle(
     return resolved
 
 
-def begin(config: TrainConfig, workspace: Workspace, how: Beginning, stack: ExitStack) -> tuple[Path, Setup]:
-    """The folder of a run, whose lock the ``stack`` releases, and the state that it begins or goes on with.
+def begin(config: TrainConfig, workspace: Workspace, how: Beginning, stack: ExitStack) -> tuple[FolderLock, Setup]:
+    """The lock of a run's folder, which the ``stack`` releases, and the state that it begins or goes on with.
 
     Raises:
         HRMError: as :class:`~hrm_engine.training.trainer.Trainer` says; what was there before is as it was.
     """
     if how.resume:
-        lock, notes = claim_folder(config, workspace, resume=True, fresh=how.fresh)
+        lock, notes = claim_folder(config, workspace, resume=True, fresh=how.fresh, take_over=how.take_over)
         stack.callback(lock.release)
         setup = _resumed(config, workspace, lock.folder, how)
         setup.messages += notes
-        return lock.folder, setup
+        return lock, setup
     fresh = how.fresh or config.trains_further
     planned = planned_folder(config, workspace, resume=False, fresh=fresh)
     if how.from_checkpoint is None:
@@ -104,7 +105,7 @@ def begin(config: TrainConfig, workspace: Workspace, how: Beginning, stack: Exit
     lock, notes = claim_folder(config, workspace, resume=False, fresh=fresh)
     stack.callback(lock.release)
     setup.messages += notes
-    return lock.folder, setup
+    return lock, setup
 
 
 def _resumed(config: TrainConfig, workspace: Workspace, run_dir: Path, how: Beginning) -> Setup:

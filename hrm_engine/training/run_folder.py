@@ -47,9 +47,12 @@ C = TypeVar("C", bound=TrainConfig)
 
 
 def claim_folder(
-    config: TrainConfig, workspace: Workspace, *, resume: bool, fresh: bool
+    config: TrainConfig, workspace: Workspace, *, resume: bool, fresh: bool, take_over: bool = False
 ) -> tuple[FolderLock, list[str]]:
     """The lock of the folder that the configuration names, now held, and sentences for the user.
+
+    Args:
+        take_over: with ``resume``: whoever holds the lock on another machine no longer runs.
 
     Raises:
         ConfigError: the name exists and neither ``resume`` nor ``fresh`` is set, or there is nothing to resume.
@@ -57,7 +60,7 @@ def claim_folder(
     """
     path = planned_folder(config, workspace, resume=resume, fresh=fresh)
     if resume:
-        return _lock(path, [])
+        return _lock(path, [], take_over=take_over)
     if config.run.name is None and not fresh:
         return _lock(_next_free(path), [])
     messages = [f"moved the old run to {_archive(path)}"] if path.exists() and not _is_unused(path) else []
@@ -274,10 +277,10 @@ def _check_entries(path: Path) -> None:
             raise ConfigError(f"{entry} is a file, and a run keeps a folder of that name: move the file away")
 
 
-def _lock(path: Path, messages: list[str]) -> tuple[FolderLock, list[str]]:
+def _lock(path: Path, messages: list[str], *, take_over: bool = False) -> tuple[FolderLock, list[str]]:
     _check_entries(path)
     ensure_writable(path)
-    lock = FolderLock(path)
+    lock = FolderLock(path, take_over=take_over)
     try:
         lock.acquire()
     except LockedError as problem:

@@ -221,7 +221,8 @@ class Trainer:
             stop_file=None if config.run.stop_file is None else workspace.resolve(config.run.stop_file),
             max_minutes=config.run.max_minutes,
         )
-        self.run_dir, self.setup = begin(config, workspace, self._how, self._stack)
+        self._lock, self.setup = begin(config, workspace, self._how, self._stack)
+        self.run_dir = self._lock.folder
         setup = self.setup
         self._stack.callback(setup.task.close)
         if not self._how.resume:
@@ -236,7 +237,7 @@ class Trainer:
         self.keeper = Keeper(self.run_dir, setup, self.journal)
         setup.messages += self.keeper.check_best()
         self.journal.announce(is_new=not self._how.resume, command_line=self._command_line)
-        self.monitor = Monitor(self.run_dir, setup.device, step=lambda: self.state.step, write=self.journal.write)
+        self.monitor = Monitor(self._lock, setup.device, step=lambda: self.state.step, write=self.journal.write)
         self._stack.enter_context(self.monitor)
         self._stack.enter_context(self.stopper)
         self.monitor.say("training")
@@ -302,6 +303,9 @@ class Trainer:
     def _fail(self, error: BaseException) -> None:
         """Leave a word about the failure; the failure itself goes on to the caller."""
         message = str(error) or type(error).__name__
+        if not self._lock.is_ours():  # what happens in the folder is another process's word
+            self._stack.close()
+            return
         try:
             # a full disk may be what failed
             with suppress(HRMError):

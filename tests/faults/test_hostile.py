@@ -224,7 +224,7 @@ def test_presets_with_code_or_without_sense(lab: Lab, forks: Forks, content: str
 def test_a_harmful_preset_on_the_command_line(lab: Lab, forks: Forks) -> None:
     (lab.root / "preset.yaml").write_text(f"run: !!python/object/apply:os.mkdir ['{lab.root / 'executed'}']")
     assert forks.run(lab.root, "train", "actv1", "--config", "preset.yaml", "--dataset-file", TEXT) == 2
-    assert "preset.yaml is not plain YAML" in lab.output().replace("\n", " ")
+    assert "preset.yaml, line 1: not plain YAML" in lab.output().replace("\n", " ")
     assert not (lab.root / "executed").exists()
 
 

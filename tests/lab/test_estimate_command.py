@@ -74,6 +74,13 @@ def test_every_setting_of_a_training_is_a_flag_here(kind: str) -> None:
             command = command[word]
         return {argument.name for argument in command.assemble_argument_collection()}
 
-    beginnings = {"--resume", "--fresh", "--from-checkpoint", "--extend-schedule", "--allow-changed-data"}
+    beginnings = {
+        "--resume",
+        "--fresh",
+        "--from-checkpoint",
+        "--extend-schedule",
+        "--allow-changed-data",
+        "--take-over",
+    }
     assert names("train", kind) - names("estimate", kind) == beginnings
     assert names("estimate", kind) - names("train", kind) == {"--measure", "--limit-s", "--json"}

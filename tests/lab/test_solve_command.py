@@ -150,7 +150,7 @@ def test_all_test_pairs_of_an_arc_task(arc: Path, capsys: pytest.CaptureFixture[
     ("words", "told"),
     [
         (["--arc", "three.json"], "does not know task three: an ARC solver knows the tasks of its dataset alone"),
-        (["--arc", "none.json"], "none.json cannot be read as JSON"),
+        (["--arc", "none.json"], "none.json does not exist"),
         (["--puzzle", PUZZLE], "was trained on puzzles of kind 'arc'; give it one with --arc"),
         (["--arc", "two.json", "--starts", "3"], "was trained on in 2 variants"),
         (["--arc", "two.json", "--until-valid", "3"], "arc boards have none"),

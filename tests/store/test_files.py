@@ -84,7 +84,7 @@ def test_json_with_byte_order_mark_is_read_and_a_missing_one_is_said(tmp_path: P
     assert files.read_json(tmp_path / "bom.json") == {"a": 1}
     with pytest.raises(BundleError, match=r"none\.json does not exist"):
         files.read_json(tmp_path / "none.json")
-    with pytest.raises(BundleError, match="cannot read"):
+    with pytest.raises(BundleError, match="no regular file"):
         files.read_json(tmp_path)
     with pytest.raises(BundleError, match="cannot read"):
         files.read_json(Path("a\0b"))
@@ -145,11 +145,11 @@ def test_a_failed_new_folder_leaves_nothing_and_keeps_the_old_one(tmp_path: Path
     assert names_in(tmp_path) == ["best"]
 
 
-def test_a_new_folder_replaces_a_file(tmp_path: Path) -> None:
+def test_a_new_folder_does_not_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "best").write_text("a file")
-    with files.new_folder(tmp_path / "best", replace=True) as folder:
+    with pytest.raises(StorageError, match="in the way"), files.new_folder(tmp_path / "best", replace=True) as folder:
         (folder / "x").write_text("new")
-    assert names_in(tmp_path / "best") == ["x"]
+    assert (tmp_path / "best").read_text() == "a file"
     assert names_in(tmp_path) == ["best"]
 
 

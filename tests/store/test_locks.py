@@ -3,13 +3,18 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from hrm_engine.errors import LockedError, StorageError
+from hrm_engine.store import locks
 from hrm_engine.store.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 from hrm_engine.store.processes import host_name, started_at
+from hrm_engine.store.status import RunStatus, live_state, write_status
 from tests.store.conftest import Spawn
 
 HOLDS = """
@@ -130,6 +135,58 @@ def test_the_holder_on_another_machine_is_respected_and_the_cure_named(tmp_path:
     (tmp_path / HOLDER_FILE).unlink()
     with FolderLock(tmp_path) as lock:
         assert lock.held
+
+
+def elsewhere(folder: Path, *, age_s: float) -> RunStatus:
+    """A holder on another machine and its run, whose last heartbeat is so old by our clock."""
+    holder(folder, host="another-machine", pid=42)
+    heartbeat = datetime.fromtimestamp(time.time() - age_s, UTC).isoformat()
+    status = RunStatus("running", 42, "another-machine", heartbeat, step=7)
+    write_status(folder, status)
+    return status
+
+
+@pytest.mark.parametrize(("age_s", "state"), [(100.0, "running"), (140.0, "dead")])
+def test_a_holder_on_another_machine_lives_as_long_as_its_state_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_s: float, state: str
+) -> None:
+    monkeypatch.setattr(locks, "_WATCH_S", 0.01)
+    elsewhere(tmp_path, age_s=age_s)
+    assert live_state(tmp_path) == state
+    if state == "running":
+        with pytest.raises(LockedError, match=r"process 42 on another-machine.* or --resume with --take-over"):
+            FolderLock(tmp_path).acquire()
+    with FolderLock(tmp_path, take_over=state == "running") as lock:
+        assert lock.taken_over is not None
+        assert "process 42 on another-machine" in lock.taken_over
+
+
+def test_a_heart_that_beats_by_a_clock_that_is_late_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(tmp_path, age_s=180)
+
+    def beat(_: float) -> None:
+        elsewhere(tmp_path, age_s=178)
+
+    monkeypatch.setattr(locks.time, "sleep", beat)
+    with pytest.raises(LockedError, match="another-machine"):
+        FolderLock(tmp_path).acquire()
+
+
+def test_a_state_of_another_process_says_nothing_about_the_holder(tmp_path: Path) -> None:
+    status = elsewhere(tmp_path, age_s=10_000)
+    for other in (replace(status, pid=43), replace(status, host="a-third-machine")):
+        write_status(tmp_path, other)
+        with pytest.raises(LockedError, match="another-machine"):
+            FolderLock(tmp_path).acquire()
+
+
+def test_who_was_taken_for_dead_sees_so_and_leaves_the_others_name(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    with lock:
+        assert lock.is_ours()
+        holder(tmp_path, host="another-machine", pid=42)
+        assert not lock.is_ours()
+    assert json.loads((tmp_path / HOLDER_FILE).read_text())["pid"] == 42
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\0" * 100, '{"pid": "x"'])

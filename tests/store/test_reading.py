@@ -94,7 +94,7 @@ def test_only_regular_files_of_a_sane_size_are_read(tmp_path: Path) -> None:
         "large": "has 11 bytes; at most 10 are read",
         "pipe": "is no regular file",
         "missing": "does not exist",
-        ".": "cannot read",
+        ".": "is no regular file",
         "a\0b": "cannot read",
     }
     for name, message in cases.items():

@@ -29,15 +29,18 @@ def test_bad_records_are_skipped_when_asked_and_the_count_is_kept(lab: Lab) -> N
     assert any("2 bad records were skipped" in message for message in row_of(result.run_dir, "start")["messages"])
     metadata = json.loads((result.run_dir / "metadata.json").read_text())
     assert metadata["dataset_history"][0]["skipped_records"] == 2
-    assert metadata["dataset_history"][0]["replaced_bytes"] == 0
+    assert metadata["dataset_history"][0]["replaced_characters"] == 0
 
 
-def test_replaced_bytes_are_counted(lab: Lab) -> None:
+def test_replaced_characters_are_counted(lab: Lab) -> None:
     lab.text.write_bytes(lab.text.read_bytes() + b"\n\nnot \xff utf8 \xfe at all\n")
     result = lab.trained("run")
     metadata = json.loads((result.run_dir / "metadata.json").read_text())
-    assert metadata["dataset_history"][0]["replaced_bytes"] == 2
-    assert any("2 bytes that are not UTF-8" in message for message in row_of(result.run_dir, "start")["messages"])
+    assert metadata["dataset_history"][0]["replaced_characters"] == 2
+    assert any(
+        "2 characters" in message and "cannot be read and were replaced" in message
+        for message in row_of(result.run_dir, "start")["messages"]
+    )
 
 
 def test_a_gradient_that_misses_the_embeddings_is_told(lab: Lab) -> None:

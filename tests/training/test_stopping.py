@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hrm_engine.errors import LockedError, StorageError
+from hrm_engine.store import locks
 from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.locks import FolderLock
 from hrm_engine.store.status import live_state, read_status
 from hrm_engine.training import Trainer, train
 from hrm_engine.training.monitor import HEARTBEAT_S
-from tests.tiny_runs import Lab, assert_same_end, row_of, rows
+from tests.tiny_runs import Lab, assert_same_end, files, row_of, rows
 
 
 def status(run_dir: Path) -> tuple[str, int, str]:
@@ -190,6 +193,49 @@ def test_a_stale_lock_is_taken_over_with_a_message(lab: Lab) -> None:
     (run_dir / ".lock.json").write_text(json.dumps({**holder, "pid": 2**22 + 1}))
     assert lab.resume("run").state == "finished"
     assert "its lock was taken over" in " ".join(row_of(run_dir, "resume")["messages"])
+
+
+def test_a_run_of_a_container_that_is_gone_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_WATCH_S", 0.01)
+    lab.trained("straight")
+    run_dir = lab.interrupted("run", 3).run_dir
+    gone: dict[str, Any] = {"host": "trainer-7d9f8c-x2x4z", "pid": 7}
+    now = datetime.fromtimestamp(time.time(), UTC).isoformat()
+    for heartbeat, take_over in ((now, False), ("2026-11-29T10:00:00.000+00:00", False), (now, True)):
+        copy = shutil.copytree(run_dir, lab.run_dir(f"copy-{heartbeat[:4]}-{take_over}"), dirs_exist_ok=True)
+        (copy / ".lock.json").write_text(json.dumps({**gone, "started": "2026-11-29T08:00:00.000+00:00"}))
+        old = {**json.loads((copy / "status.json").read_text()), **gone, "state": "running", "heartbeat": heartbeat}
+        (copy / "status.json").write_text(json.dumps(old))
+        if live_state(copy) == "running" and not take_over:
+            with pytest.raises(LockedError, match="--take-over"):
+                lab.resume(copy.name)
+        else:
+            assert lab.resume(copy.name, take_over=take_over).state == "finished"
+            assert "its lock was taken over" in " ".join(row_of(copy, "resume")["messages"])
+            assert_same_end(lab.run_dir("straight"), copy)
+        shutil.rmtree(copy)
+
+
+def test_a_trainer_that_was_taken_for_dead_ends_without_another_word(lab: Lab) -> None:
+    run_dir = lab.run_dir("run")
+    theirs = {"host": "another-machine", "pid": 42, "started": "2026-12-01T08:00:00.000+00:00"}
+    before: dict[str, bytes] = {}
+
+    def run() -> None:
+        with Trainer(lab.config(brain_name="run"), workspace=lab.workspace) as trainer:
+            trainer.step()
+            (run_dir / ".lock.json").write_text(json.dumps(theirs))
+            before.update(files(run_dir))
+            deadline = time.monotonic() + 20
+            while trainer.monitor.failure is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            trainer.step()
+
+    with pytest.raises(LockedError, match="another process goes on with this run"):
+        run()
+    after = files(run_dir)
+    assert {name for name in before if before[name] != after.get(name)} <= {"status.json"}
+    assert json.loads((run_dir / ".lock.json").read_text()) == theirs
 
 
 def test_what_a_killed_save_left_is_put_away(lab: Lab) -> None:

@@ -93,7 +93,7 @@ class TextTask(CoreTask):
             history={
                 "dataset": str(config.data.dataset_file),
                 "documents": len(train),
-                "replaced_bytes": corpus.num_replaced,
+                "replaced_characters": corpus.num_replaced,
                 "dropped_lines": corpus.num_dropped_lines,
                 "skipped_records": corpus.num_skipped_records,
             },
