@@ -9,7 +9,8 @@ from lab.cli.board_view import board_lines
 from lab.widgets.trace_text import beside
 
 _SIDE_PX = 180
-_INK = "#1c2733"
+# An image knows nothing of the page around it, light or dark: it brings its own paper.
+_INK, _PAPER = "#1c2733", "#ffffff"
 
 
 class PuzzleView:
@@ -23,7 +24,8 @@ class PuzzleView:
 
     def _repr_html_(self) -> str:
         about, pictures = self._about, []
-        shared = {"given": self._boards["puzzle"], "region": self._region, "side_px": _SIDE_PX, "ink": _INK}
+        colours = {"ink": _INK, "paper": _PAPER}
+        shared = {"given": self._boards["puzzle"], "region": self._region, "side_px": _SIDE_PX, **colours}
         for name, board in self._boards.items():
             svg = board_svg(about.board, board, about.height, about.width, title=name, **shared)
             pictures.append(f'<img src="{data_uri(svg)}" alt="{name}" title="{name}">')

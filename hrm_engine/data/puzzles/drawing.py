@@ -36,6 +36,7 @@ def board_svg(
     region: Region | None = None,
     side_px: float = SIDE_PX,
     ink: str = "currentColor",
+    paper: str | None = None,
     title: str = "",
 ) -> str:
     """Draw a board of tokens (S,), S = height * width.
@@ -48,7 +49,7 @@ def board_svg(
         wrong: (S,) cells to mark as wrong: a red digit with a corner, a cross on coloured cells.
         region: rows and columns to draw, see :func:`~hrm_engine.data.puzzles.board.extent`; all by default.
         side_px: length of the longer side.
-        ink: CSS colour of given digits and lines.
+        ink: CSS colour of given digits and lines. ``paper``: that of the ground; None lets the page show through.
         title: text for screen readers, and a tooltip.
 
     Raises:
@@ -69,7 +70,7 @@ def board_svg(
     parts = drawing.areas() if board.colours else []
     parts += drawing.marks(window(changed), window(wrong))
     parts += [] if board.colours else drawing.digits(window(wrong))
-    return drawing.svg([*parts, *drawing.lines()], title)
+    return drawing.svg([*parts, *drawing.lines()], title, paper)
 
 
 def data_uri(svg: str) -> str:
@@ -87,14 +88,16 @@ class _Drawing:
         self.height, self.width = tokens.shape
         self.cell = min(max(side_px / max(tokens.shape), _SMALLEST_PX), _LARGEST_PX)
 
-    def svg(self, parts: list[str], title: str) -> str:
+    def svg(self, parts: list[str], title: str, paper: str | None) -> str:
         """The whole picture; half a line of air around it keeps the outer lines whole."""
         wide, high = self.width * self.cell, self.height * self.cell
         tooltip = f"<title>{escape(title)}</title>" if title else ""
+        area = f'x="-1.5" y="-1.5" width="{wide + 3:.2f}" height="{high + 3:.2f}"'
+        ground = f'<rect {area} fill="{escape(paper)}"/>' if paper else ""
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{wide + 3:.0f}" height="{high + 3:.0f}" '
             f'viewBox="-1.5 -1.5 {wide + 3:.2f} {high + 3:.2f}" font-family="ui-sans-serif,system-ui,sans-serif">'
-            f"{tooltip}{''.join(parts)}</svg>"
+            f"{tooltip}{ground}{''.join(parts)}</svg>"
         )
 
     def areas(self) -> list[str]:
