@@ -13,7 +13,7 @@ from hrm_engine.inference.text.reading import read_tokens
 
 
 class TextView:
-    """Tokens on grounds that are stronger the deeper they are; the depth of one is said when it is pointed at.
+    """Tokens of a text: a darker background means more segments, and pointing at a token tells how many.
 
     It is HTML without scripts, so it looks the same in a notebook, in one that ran in a batch and in pages made of it.
 
@@ -22,7 +22,7 @@ class TextView:
         depths: segments that each ran.
         num_segments: segments at most; by default the deepest token's.
         prompt: text before, which is not coloured.
-        losses: nats of each token, which are said beside its depth.
+        losses: nats of each token, shown beside its depth.
 
     Raises:
         ValueError: not one depth, or not one loss, for each token, or a depth that is not 1 to ``num_segments``.
@@ -69,7 +69,7 @@ class TextView:
         )
 
     def html(self) -> str:
-        """The text, and below what the grounds mean."""
+        """The text, and below it what the backgrounds mean."""
         most, losses = self.num_segments, self.losses
         shown = depth_html(self.tokens, self.depths, num_segments=most, prompt=self.prompt, losses=losses)
         return f"{shown}<br>{depth_legend(self.depths, num_segments=most, losses=losses)}"
