@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import getitem
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
+from hrm_engine.config.reasons import field_problems, problems_of
 from hrm_engine.errors import ConfigError, HRMError
 from hrm_engine.reading import load_yaml
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -104,6 +110,17 @@ class BelongsTo:
     name: str
 
 
+def written_as(pattern: str, cure: str) -> AfterValidator:
+    """A check that a text fits a pattern; ``cure`` says to the user how it is written. Stands in ``Annotated``."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise PydanticCustomError("written_as", cure)
+        return text
+
+    return AfterValidator(check)
+
+
 @dataclass(frozen=True)
 class FreeText:
     """Marks a leaf whose value may begin with a hyphen on the command line; stands in ``Annotated``."""
@@ -129,6 +146,13 @@ class Leaf:
         Of a default that follows other settings: the one beside their defaults.
         """
         return self.field.get_default(call_default_factory=True, validated_data={})
+
+    @property
+    def value_name(self) -> str:
+        """A word for the value in messages: ``FILE``, ``FOLDER``, ``NAME`` or ``VALUE``."""
+        if Path in (self.annotation, *get_args(self.annotation)):
+            return "FILE" if self.name.endswith("file") else "FOLDER"
+        return "NAME" if self.annotation is str else "VALUE"
 
     @property
     def description(self) -> str:
@@ -311,7 +335,7 @@ def build_config(
     try:
         config = model.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error, known)) from error
+        raise ConfigError(_explain(error, model, beside_preset=bool(preset))) from error
     chosen = (known[name] for name in overrides if typed or known[name].value(config) != known[name].default)
     problems: dict[str, list[str]] = {}
     for leaf in chosen:
@@ -330,11 +354,6 @@ def validated(model: type[M], content: object, error: type[HRMError], where: str
         raise error(f"{where}: {field_problems(problem)}") from problem
 
 
-def field_problems(error: ValidationError) -> str:
-    """Every field that is wrong with the reason, in one line."""
-    return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}".removeprefix(": ") for p in error.errors())
-
-
 def _known_leaf(known: Mapping[str, Leaf], name: str) -> Leaf:
     if leaf := leaf_named(known, name):
         return leaf
@@ -349,18 +368,25 @@ def flat(config: Config) -> dict[str, Any]:
     return {leaf.name: functools.reduce(getitem, leaf.path, dumped) for leaf in leaves(type(config)).values()}
 
 
-def _explain(error: ValidationError, known: Mapping[str, Leaf]) -> str:
-    lines: list[str] = []
+def _explain(error: ValidationError, model: type[Config], *, beside_preset: bool) -> str:
+    known = leaves(model)
+    problems: list[tuple[str, ErrorDetails]] = []
+    missing: list[Leaf] = []
     for problem in error.errors():
         if problem["type"] == "default_factory_not_called":  # it follows a setting that is wrong, which is named
             continue
         where = [str(part) for part in problem["loc"]]
         name = next((part for part in where if part in known), None)
+        if name is not None and problem["type"] == "missing":
+            missing.append(known[name])
+            continue
         # a check of a whole group names the flags that it is about
         label = known[name].flag if name else "" if problem["type"] == "value_error" else ".".join(where)
-        message = problem["msg"].removeprefix("Value error, ")
-        given = "" if problem["type"] in {"missing", "value_error"} else f" (given: {problem['input']!r})"
-        line = f"{label}: {message}{given}" if label else f"{message}{given}"
-        if line not in lines:
-            lines.append(line)
-    return "; ".join(lines)
+        problems.append((label, problem))
+    sentences = [problems_of(problems)] if problems else []
+    if missing:
+        presets = [] if beside_preset else presets_of(model)
+        or_preset = f" or --config {presets[0]}" if len(presets) == 1 else ""
+        or_preset = f", or a preset by --config: {', '.join(presets)}" if len(presets) > 1 else or_preset
+        sentences.append(f"Give {' and '.join(f'{leaf.flag} {leaf.value_name}' for leaf in missing)}{or_preset}")
+    return "; ".join(sentences)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config, Needs
+from hrm_engine.config.base import Config, Needs, written_as
 from hrm_engine.config.training import OptimConfig, TrainConfig
 
+_GOALS = written_as(r"active|\d{1,18}(,\d{1,18})*", "use numbers of goals with commas, or active")
 # A bundle to start from may have attached experts, whose routers a dense network has too.
 HasRouters = Needs("use_moe", unless="student_init")
 
@@ -42,9 +43,8 @@ class MoEConfig(Config):
     router_noise: Annotated[float, HasRouters] = Field(
         0.0, ge=0, le=10, description="Standard deviation of noise on the scores in the choice, in training."
     )
-    goal: str | None = Field(
+    goal: Annotated[str, _GOALS] | None = Field(
         None,
-        pattern=r"^(active|\d{1,18}(,\d{1,18})*)$",
         description="Send more tokens to attached experts that serve these goals: numbers with commas, or active.",
     )
     goal_bias_strength: Annotated[float, Needs("goal")] = Field(

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config, Needs
+from hrm_engine.config.base import Config, Needs, written_as
 from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.config.moe import MoETrainConfig, PuzzleMoEConfig
 from hrm_engine.config.puzzle_network import PuzzleNetworkConfig
@@ -22,6 +22,10 @@ from hrm_engine.config.training import (
     OptimConfig,
     Scheduler,
     UpdateRule,
+)
+
+_CURRICULUM = written_as(
+    r"0(\.0+)?:\d+x\d+(,0?\.\d+:\d+x\d+)*", "write it as share:HxL, the first from 0 on, such as 0:1x2,0.3:2x4"
 )
 
 
@@ -55,9 +59,8 @@ class ObjectiveConfig(Config):
     halt_exploration_prob: float = Field(
         0.1, ge=0, le=1, description="Share of rows that must think a random number of segments before they may halt."
     )
-    depth_curriculum: str | None = Field(
+    depth_curriculum: Annotated[str, _CURRICULUM] | None = Field(
         None,
-        pattern=r"^0(\.0+)?:\d+x\d+(,0?\.\d+:\d+x\d+)*$",
         description="Fewer cycles early (CGAR, 2511.08653), as share:HxL; 0:1x2,0.3:2x4,0.6:3x6 runs 1 high-level "
         "cycle of 2 low-level calls at first, 3 of 6 from 60 % of the steps on.",
     )

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
-from hrm_engine.config.base import Config, Needs, build_config, flag_of
+from hrm_engine.config.base import Config, Needs, build_config, flag_of, written_as
 
 MAY_CHANGE: JsonDict = {"resume": True}
 MAY_MOVE: JsonDict = {"resume": "place"}
 """Of the place of data: a run that goes on takes it from anywhere, as long as its fingerprint is the same."""
 
 Device = Annotated[
-    str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?)$", description="auto, cpu, cuda, cuda:N, mps or xpu.")
+    str,
+    written_as(r"auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?", "use auto, cpu, cuda, cuda:N, mps or xpu"),
+    Field(description="auto, cpu, cuda, cuda:N, mps or xpu."),
 ]
 UpdateRule = Annotated[
     str,
-    Field(
-        pattern=r"^[a-z0-9_]+$",
-        description="Update rule: adamw, adam_atan2, muon, or another name of `lab optim list`.",
-    ),
+    written_as(r"[a-z0-9_]+", "use adamw, adam_atan2, muon, or another name of 'lab optim list'"),
+    Field(description="Update rule: adamw, adam_atan2, muon, or another name of `lab optim list`."),
 ]
 LearningRate = Annotated[float, Field(gt=0, le=10, description="Peak learning rate.")]
 Scheduler = Annotated[Literal["constant", "linear", "cosine"], Field(description="Decay after the warm-up.")]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hrm_engine.config import CoreConfig
-from hrm_engine.config.base import field_problems
+from hrm_engine.config.reasons import field_problems
 from hrm_engine.errors import BundleError
 from hrm_engine.store.files import readable_json
 from hrm_engine.store.paths import CHECKPOINTS_FOLDER, METADATA_FILE, STATE_FILE

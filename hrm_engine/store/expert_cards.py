@@ -21,6 +21,8 @@ from pydantic import (
     field_validator,
 )
 
+from hrm_engine.config.base import written_as
+from hrm_engine.config.reasons import field_problems
 from hrm_engine.errors import ConfigError, RegistryError
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import finite
@@ -99,7 +101,7 @@ class ExpertCard(Stored):
     model_architecture: str = ""
     checkpoint_path: Place | None = None
     training_config: Facts = {}
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    sha256: Annotated[str, written_as(r"[0-9a-f]{64}", "a SHA-256 in 64 hexadecimal digits is needed")] | None = None
 
     @field_validator("goals", mode="before")
     @classmethod
@@ -120,12 +122,7 @@ def parse_entry(model: type[S], entry: object, where: str) -> S:
     except ConfigError as problem:  # of an id
         raise RegistryError(f"{where}: {problem}") from problem
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'entry'}: {item['msg'].removeprefix('Value error, ')} "
-            f"(found {shown(item['input'])})"
-            for item in error.errors()
-        )
-        raise RegistryError(f"{where}: {problems}") from error
+        raise RegistryError(f"{where}: {field_problems(error)}") from error
 
 
 def shown(value: object) -> str:

@@ -119,7 +119,9 @@ def main(tokens: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except CycloptsError as error:
-        _complain(str(error), hint=f"'{_help_of(error)}' shows what it takes.")
+        from lab.cli.usage import usage_problem
+
+        _complain(usage_problem(error), hint=f"'{_help_of(error)}' shows what it takes.")
         return 2
     except KeyboardInterrupt:
         _complain("interrupted")

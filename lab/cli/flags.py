@@ -21,6 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticUndefined
 
 from hrm_engine.config import Config, Leaf, build_config, leaves
+from hrm_engine.config.reasons import reason
 
 Titles = Mapping[str, str | Group]
 NOTHING = "none"
@@ -133,13 +134,11 @@ def _reader(leaf: Leaf) -> Callable[[Any, Sequence[Token]], Any]:
             if _holds(leaf.annotation, dict):
                 return declared.validate_python(_literal(text))
             if _holds(leaf.annotation, tuple):
-                text = " ".join(token.value for token in tokens)
                 return declared.validate_python([token.value for token in tokens])
             numbers = _numbers_of(leaf.annotation)
             return numbers[text] if text in numbers else declared.validate_strings(text)
         except ValidationError as error:
-            problems = dict.fromkeys(problem["msg"] for problem in error.errors())
-            raise ValueError(f"{' or '.join(problems)} (given: {text!r})") from error
+            raise ValueError(" or ".join(dict.fromkeys(map(reason, error.errors())))) from error
 
     return read
 
@@ -159,7 +158,7 @@ def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
-        raise ValueError(f"neither JSON nor a Python literal, such as '{{\"name\": 1}}' (given: {text!r})") from error
+        raise ValueError("write it as JSON or as a Python literal, such as '{\"name\": 1}'") from error
 
 
 def _negatives(leaf: Leaf) -> list[str] | None:

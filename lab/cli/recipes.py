@@ -19,8 +19,11 @@ def list_(*, json: Json = False) -> int:
     """All recipes that come with the lab."""
     workspace = Workspace.find()
     recipes = [find_recipe(name, workspace) for name in list_recipes()]
-    content = [{"name": item.name, "title": item.title, "description": item.description} for item in recipes]
-    return show_list(content, ("name", "what it does"), [(item.name, item.description) for item in recipes], json=json)
+    names = ("name", "title", "description", "time", "hardware")
+    content = [{name: getattr(item, name) for name in names} for item in recipes]
+    columns = ("name", "time", "hardware", "what it does")
+    rows = [(item.name, item.time, item.hardware, item.description) for item in recipes]
+    return show_list(content, columns, rows, json=json)
 
 
 @app.command
@@ -36,15 +39,19 @@ def show(
     workspace = Workspace.find()
     recipe = find_recipe(name, workspace)
     plan = plan_run(recipe, {})
-    rows = [(item.name, item.type_name, plan.parameters[item.name], item.comment) for item in plan.declared.values()]
+    rules = {name: rule.text for name, rule in recipe.must_be.items()}
+    rows = [
+        (item.name, item.type_name, plan.parameters[item.name], rules.get(item.name, ""), item.comment)
+        for item in plan.declared.values()
+    ]
     if json:
-        keys = ("name", "type", "default", "comment")
+        keys = ("name", "type", "default", "must_be", "comment")
         parameters = [dict(zip(keys, row, strict=True)) for row in rows]
-        fields = {name: getattr(recipe, name) for name in ("name", "title", "description", "notebook", "preset")}
-        show_json({**fields, "parameters": parameters})
+        names = ("name", "title", "description", "time", "hardware", "notebook", "preset")
+        show_json({**{name: getattr(recipe, name) for name in names}, "parameters": parameters})
         return 0
     say(f"{recipe.title}: {recipe.description}" if recipe.description else recipe.title)
     say(f"notebook: {relative(recipe.notebook, workspace)}\n")
-    show_table(("parameter", "type", "default", ""), rows)
+    show_table(("parameter", "type", "default", "must be", ""), rows)
     say(f"\nlab run {recipe.name} -p name=value ...")
     return 0

@@ -67,15 +67,15 @@ def plan_run(recipe: Recipe, given: Mapping[str, Any]) -> Plan:
     """Read the notebook and check the parameters (text is read by the declared types).
 
     Raises:
-        NotebookError: the notebook cannot be read or is not for Python; a parameter is unknown, of another type, or
-            out of range.
+        NotebookError: the notebook cannot be read or is not for Python; a parameter is unknown, of another type, out
+            of range, or not what the recipe says that it must be.
     """
     notebook = read_notebook(recipe.notebook)
     declared = read_parameters(notebook, recipe.notebook.name)
     values = check_values(declared, recipe.parameters, f"recipe {recipe.name}")
     values |= check_values(declared, given, recipe.notebook.name)
     plan = Plan(recipe, notebook, declared, values)
-    recipe.check_settings(plan.parameters)
+    recipe.check(plan.parameters)
     return plan
 
 

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
+from hrm_engine.config.reasons import WHOLE_NUMBER, reason, shown
 from hrm_engine.errors import NotebookError
 
 TAG = "parameters"
@@ -84,9 +85,7 @@ def check_values(declared: Mapping[str, Parameter], given: Mapping[str, Any], wh
         try:
             values[name] = convert(declared[name].annotation, value)
         except ValueError as error:
-            text = repr(value)
-            shown = text if len(text) <= 80 else f"{text[:77]}..."
-            problems.append(f"{name}={shown}: {error} (declared as {declared[name].type_name})")
+            problems.append(f"-p {name}={shown(value)}: {error} (declared as {declared[name].type_name})")
     if problems:
         raise NotebookError(f"{where}: " + "; ".join(problems))
     return values
@@ -110,8 +109,7 @@ def convert(annotation: Any, value: Any) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f'write it as JSON, like [1, 2] or {{"a": 1}} ({error.msg})') from error
     except ValidationError as error:
-        reasons = dict.fromkeys(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
-        raise ValueError(" or ".join(reasons)) from error
+        raise ValueError(" or ".join(dict.fromkeys(map(reason, error.errors())))) from error
 
 
 def _parse(source: str, where: str) -> dict[str, Parameter]:
@@ -200,7 +198,7 @@ def _exact(annotation: Any) -> Any:
 
 def _whole(value: Any) -> Any:
     if isinstance(value, str) and not value.strip().lstrip("+-").replace("_", "").isdigit():
-        raise ValueError("a whole number is needed")
+        raise ValueError(WHOLE_NUMBER)
     return value
 
 

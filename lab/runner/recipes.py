@@ -2,10 +2,13 @@
 
 title: Quickstart
 description: Train a small brain on real text and look at it.
+time: 4 min                   # optional: how long it takes, and on what
+hardware: 2 CPU cores
 notebook: notebooks/quickstart.ipynb
 preset: text-small            # optional: parameters that are settings of it are checked like flags; a parameter
                               # "preset" of the notebook takes its place, and None leaves a setting as the preset has it
 parameters: {steps: 300}      # defaults, on top of the notebook's own
+must_be: {brain_name: name of a new run}  # what parameters must be beyond their types (lab/runner/rules.py)
 """
 
 from __future__ import annotations
@@ -15,15 +18,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, ValidationError
 
-from hrm_engine.config import TrainConfig, build_config, kinds, leaves, load_preset
-from hrm_engine.config.base import field_problems
-from hrm_engine.errors import ConfigError, NotebookError
+from hrm_engine.config import build_config, kinds, leaves, load_preset
+from hrm_engine.config.reasons import field_problems, shown
+from hrm_engine.errors import ConfigError, HRMError, NotebookError
 from hrm_engine.reading import load_yaml
 from hrm_engine.store.paths import Workspace, check_name
+from lab.runner.rules import Rule
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 _CODE = Path(__file__).parents[2]
@@ -32,38 +36,60 @@ _CODE = Path(__file__).parents[2]
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    notebook: str
     title: str
     description: str
-    notebook: str
+    time: str = ""
+    hardware: str = ""
     preset: str | None = None
     parameters: dict[str, Any] = {}
+    must_be: dict[str, Annotated[InstanceOf[Rule], BeforeValidator(Rule.read)]] = {}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is to be run: a notebook, and the values it gets before the user's own."""
+    """What is to be run: a notebook, the values it gets before the user's own, and what values must be."""
 
     name: str
     notebook: Path
+    workspace: Workspace
     title: str = ""
     description: str = ""
+    time: str = ""
+    hardware: str = ""
     preset: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    must_be: Mapping[str, Rule] = field(default_factory=dict)
 
-    def check_settings(self, values: Mapping[str, Any]) -> None:
-        """Check the values that are settings of the recipe's preset by their bounds, and that they fit together.
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Check the values of all parameters beyond their types: by the rules, then as settings of the preset.
 
         Raises:
-            NotebookError: a value is out of range, or some do not fit together.
+            NotebookError: values break rules (each is named), a setting is out of range, some settings do not fit
+                together, or a rule is for something that is no parameter of the notebook.
         """
-        if self.preset is None:
-            return
+        problems = []
+        home = (kinds.TEXT if self.preset is None else _kind_of(self.preset)).home
+        for name, rule in self.must_be.items():
+            if name not in values:
+                raise NotebookError(f"recipe {self.name}: must_be: {self.notebook.name} has no parameter {name!r}")
+            if (value := values[name]) is not None:
+                try:
+                    rule.check(value, self.workspace, home)
+                except HRMError as error:
+                    problems.append(f"-p {name}={shown(value)}: {error}")
+        if problems:
+            raise NotebookError("; ".join(problems))
+        if self.preset is not None:
+            self._check_settings(self.preset, values)
+
+    def _check_settings(self, preset: str, values: Mapping[str, Any]) -> None:
         # The preset by name, or its file as the notebook's kernel resolves it, which runs beside the notebook.
-        chosen: str | Path = str(values.get("preset", self.preset))
+        chosen: str | Path = str(values.get("preset", preset))
         if Path(chosen).suffix in {".yaml", ".yml"}:
             chosen = self.notebook.parent.absolute() / chosen
         try:
-            model = _training_of(self.preset)
+            model = _kind_of(preset).config
             known = leaves(model)
             settings = {name: value for name, value in values.items() if name in known and value is not None}
             # as of a preset: a notebook hands over all its parameters, also those that do nothing beside the others
@@ -72,16 +98,19 @@ class Recipe:
             raise NotebookError(f"recipe {self.name}: {error}") from error
 
 
-def _training_of(preset: str) -> type[TrainConfig]:
-    """The training that a preset is for. Raises ConfigError."""
-    recorded = load_preset(preset).get("kind")
+def _kind_of(preset: str) -> kinds.Kind:
+    """The training that a preset is for. Raises NotebookError."""
+    try:
+        recorded = load_preset(preset).get("kind")
+    except ConfigError as error:
+        raise NotebookError(str(error)) from error
     kind = kinds.named(recorded)
     if kind is None:
-        raise ConfigError(
+        raise NotebookError(
             f"preset {preset} is for no training of the lab (kind: {recorded!r}): begin it with a line such as "
             f"'kind: {kinds.TEXT.name}'; there are {', '.join(kinds.table())}"
         )
-    return kind.config
+    return kind
 
 
 def list_recipes() -> list[str]:
@@ -102,7 +131,7 @@ def find_recipe(name_or_path: str, workspace: Workspace) -> Recipe:
             raise NotebookError(f"{notebook} does not exist")
         # as the beginning of a run id: characters that names do not have become '-'
         name = re.sub(r"[^A-Za-z0-9._-]", "-", notebook.stem).lstrip("._-")[:40]
-        return Recipe(name or "notebook", notebook, title=notebook.stem)
+        return Recipe(name or "notebook", notebook, workspace, title=notebook.stem)
     if suffix in {".yaml", ".yml"}:
         return load_recipe(workspace.resolve(name_or_path), workspace)
     if name_or_path not in list_recipes():
@@ -127,4 +156,5 @@ def load_recipe(path: Path, workspace: Workspace) -> Recipe:
     notebook = next((place for place in places if place.is_file()), None)
     if notebook is None:
         raise NotebookError(f"{path}: the notebook {file.notebook} does not exist (looked for {places[0]})")
-    return Recipe(check_name(path.stem, "recipe"), notebook, file.title, file.description, file.preset, file.parameters)
+    facts = {name: value for name, value in file if name != "notebook"}
+    return Recipe(check_name(path.stem, "recipe"), notebook, workspace, **facts)

@@ -207,8 +207,8 @@ def test_an_unfinished_run_says_what_to_do(lab: Lab) -> None:
         ("config.json", {"schema_version": 2}, r"schema_version 2.*newer one; update HRM Lab"),
         ("config.json", {"kind": "puzzle"}, r"kind 'puzzle'; this command needs kind 'actv1'"),
         ("config.json", {"kind": None}, r"kind None; this command needs kind 'actv1'"),
-        ("config.json", {"norm": "batch"}, r"norm: Input should be 'pre' or 'post'"),
-        ("config.json", {"experts": 8}, r"experts: Extra inputs are not permitted"),
+        ("config.json", {"norm": "batch"}, r"norm batch: use pre or post"),
+        ("config.json", {"experts": 8}, r"experts: there is no such setting"),
         (
             "config.json",
             {"vocab_size": 301},

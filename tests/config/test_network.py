@@ -78,7 +78,7 @@ def test_a_wrong_setting_is_named_alone() -> None:
     """Not with those whose defaults follow it."""
     with pytest.raises(ConfigError) as refused:
         build_config(TextTrainConfig, preset="text-small", overrides={"arch": "rnn"})
-    assert str(refused.value).startswith("--arch: ")
+    assert str(refused.value).startswith("--arch rnn: ")
     assert ";" not in str(refused.value)
 
 

@@ -60,11 +60,15 @@ def test_module_and_scripts_are_the_same_program(tmp_path: Path) -> None:
     [
         (["trane"], 'Did you mean "train"'),
         (["train", "actv1", "--batch-sise", "2"], "Did you mean --batch-size?"),
-        (["train", "actv1", "--steps", "many"], "--steps"),
-        (["train", "actv1", "--steps"], "requires an argument"),
+        (["train", "actv1", "--steps", "many"], "--steps many: a whole number is needed"),
+        (["train", "actv1", "--steps"], "--steps: a value is needed"),
         (["train", "actv1", "leftover"], "leftover"),
         (["generate", "--prompt", "x"], "--bundle"),
-        (["run"], "RECIPE"),
+        (["run"], "'lab run' needs RECIPE"),
+        (["bundle", "show", "a", "b", "c"], "'lab bundle show' does not take b c"),
+        (["train", "actv1", "--steps", "1", "--steps", "2"], "--steps is given twice"),
+        (["train", "actv1", "--amp=maybe"], "--amp maybe: true or false is needed"),
+        (["dashboard", "--port", "high"], "--port high: a whole number is needed"),
         (["bundle", "shw", "x"], 'Did you mean "show"'),
     ],
 )

@@ -123,7 +123,7 @@ def test_goals_that_cannot_steer(brain: Lab, capsys: pytest.CaptureFixture[str])
         (("--goal", "9"), "9"),
         (("--goal", "rhyme"), "give numbers of goals such as 3 or 3,5, or 'active'"),
         (("--goal", "1,"), "give numbers of goals"),
-        (("--goal", "1", "--goal-bias-strength", "6"), "--goal-bias-strength: "),
+        (("--goal", "1", "--goal-bias-strength", "6"), "--goal-bias-strength "),
         (("--goal-bias-strength", "1"), "goes with --goal"),
     ):
         code, out, err = run(capsys, *asked, *words)

@@ -50,10 +50,10 @@ def test_bad_input(lab: Lab, words: list[str], told: str, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--limit-s", "nan"], "--limit-s: "),
-        (["--limit-s", "inf"], "--limit-s: "),
-        (["--limit-s", "-1"], "--limit-s: "),
-        (["--limit-s", "0"], "--limit-s: "),
+        (["--limit-s", "nan"], "--limit-s "),
+        (["--limit-s", "inf"], "--limit-s "),
+        (["--limit-s", "-1"], "--limit-s "),
+        (["--limit-s", "0"], "--limit-s "),
         (["--no-measure", "--limit-s", "3"], "--limit-s goes with --measure"),
     ],
     ids=str,

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from papermill.translators import PythonTranslator
 
+from hrm_engine.config.reasons import shown
 from hrm_engine.errors import NotebookError
 from lab.runner.parameters import check_values, read_parameters
 
@@ -109,12 +110,12 @@ def test_other_values_are_refused_with_name_value_and_type(name: str, text: obje
     with pytest.raises(NotebookError) as caught:
         value(name, text)
     message = str(caught.value)
-    assert message.startswith(f"nb.ipynb: {name}={text!r}")
+    assert message.startswith(f"nb.ipynb: -p {name}={shown(text)}: ")
     assert DECLARED[name].type_name in message
 
 
 def test_unknown_names_are_refused_with_near_ones_and_all_problems_at_once() -> None:
-    with pytest.raises(NotebookError, match=r"unknown parameter 'step'.*did you mean steps.*; lr='x'"):
+    with pytest.raises(NotebookError, match=r"unknown parameter 'step'.*did you mean steps.*; -p lr=x: a number"):
         check_values(DECLARED, {"step": "3", "lr": "x"}, "nb.ipynb")
     with pytest.raises(NotebookError, match="takes no parameters"):
         check_values({}, {"steps": "3"}, "nb.ipynb")

@@ -56,11 +56,80 @@ def test_puzzles_leaves_the_settings_to_its_preset(here: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
+    ("recipe", "given", "reason"),
+    [
+        (
+            "quickstart",
+            {"brain_name": "{x.__class__}"},
+            r"-p brain_name=\{x.__class__\}: name .* is not allowed: use 1",
+        ),
+        (
+            "quickstart",
+            {"brain_name": "taken"},
+            "-p brain_name=taken: .*brains/actv1/taken exists: choose another name",
+        ),
+        ("experts", {"brain_name": "../b"}, "-p brain_name=../b: .*not allowed"),
+        ("experts", {"brain_name": "taken"}, "-p brain_name=taken: .*choose another name"),
+        ("experts", {"strength": "6"}, "-p strength=6.0: use 0 to 5"),
+        ("experts", {"expert_steps": "0"}, "-p expert_steps=0: use at least 1"),
+        ("experts", {"num_experts": "1"}, "-p num_experts=1: use at least 2"),
+        ("experts-bench", {"puzzle_steps": "0"}, "-p puzzle_steps=0: use at least 1"),
+        ("experts-bench", {"num_seeds": "-1"}, "-p num_seeds=-1: use at least 1"),
+        ("puzzles", {"run_name": "solved"}, "-p run_name=solved: .*runs/solved exists: choose another name"),
+        ("puzzles", {"segments": "0"}, "-p segments=0: use at least 1"),
+        ("puzzles", {"num_failures": "-1"}, "-p num_failures=-1: use at least 0"),
+        ("adaptive-depth", {"brain": "nope"}, "-p brain=nope: no run 'nope' in .*Runs here: solved, taken"),
+        ("adaptive-depth", {"brain": "solved"}, "-p brain=solved: .*cannot be loaded"),
+        ("adaptive-depth", {"dataset_file": "no.txt"}, "-p dataset_file=no.txt: .*no.txt does not exist; a relative"),
+        ("adaptive-depth", {"dataset_file": "/no.txt"}, "-p dataset_file=/no.txt: /no.txt does not exist$"),
+        ("adaptive-depth", {"halt_max_steps": "1"}, "-p halt_max_steps=1: use at least 2"),
+        ("adaptive-depth", {"num_documents": "0"}, "-p num_documents=0: use at least 1"),
+        ("adaptive-depth", {"brain_name": "a b", "brain": "no"}, "-p brain=no: .*; -p brain_name=a b: "),
+        ("transformer-bench", {"depths": "[]"}, r"-p depths=\[\]: name at least one"),
+        ("transformer-bench", {"depths": "[2, 0]"}, r"-p depths=\[2, 0\]: use at least 1"),
+        ("transformer-bench", {"learning_rates": "[0.0]"}, r"-p learning_rates=\[0.0\]: use above 0"),
+        ("transformer-bench", {"level_layers": "0"}, "-p level_layers=0: use at least 1"),
+        ("transformer-bench", {"num_evals": "0"}, "-p num_evals=0: use at least 1"),
+    ],
+)
+def test_what_a_recipe_cannot_end_with_is_refused_before_it_starts(
+    recipe: str, given: dict[str, str], reason: str, here: Workspace
+) -> None:
+    for folder in (here.brains / "taken", here.runs / "solved"):
+        folder.mkdir(parents=True)
+        (folder / "training_args.json").write_text("{}", encoding="utf8")
+    with pytest.raises(NotebookError, match=f"^{reason}"):
+        plan_run(find_recipe(recipe, here), given)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_parameter_that_no_preset_checks_has_a_rule(name: str, here: Workspace) -> None:
+    recipe = find_recipe(name, here)
+    plan = plan_run(recipe, {})
+    settings = {"amp", "seed", "lr", "prompt", "preset", "arch", "freeze_positions"}
+    sizes = {"steps", "batch_size", "hidden_size", "max_seq_len", "halt_max_steps"}
+    assert set(plan.declared) - settings - sizes <= set(recipe.must_be)
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        ("{steps: tall}", r"must_be.steps: 'tall' is no rule: use one of name of a new run"),
+        ("{stp: at least 1}", "'stp'"),
+    ],
+)
+def test_a_rule_that_does_not_exist_or_fits_nothing_is_refused(rule: str, reason: str, here: Workspace) -> None:
+    text = f"{{title: T, description: D., notebook: nb.ipynb, must_be: {rule}}}"
+    with pytest.raises(NotebookError, match=reason):
+        plan_run(load_recipe(recipe_file(here, text), here), {})
+
+
+@pytest.mark.parametrize(
     ("given", "reason"),
     [
         ({"steps": "0"}, "--steps"),
         ({"batch_size": "-1"}, "--batch-size"),
-        ({"steps": "many"}, "steps='many'"),
+        ({"steps": "many"}, "-p steps=many"),
         ({"preset": "sudoku-5x5"}, "no such preset"),
         ({"preset": "text-small"}, "of kind 'actv1'"),
         ({"preset": "mine.yaml"}, "mine.yaml"),

@@ -81,7 +81,7 @@ def test_a_failing_notebook_names_its_cell(workspace: Path, capsys: pytest.Captu
     ("words", "told"),
     [
         (["nb.ipynb", "-p", "m=1"], "unknown parameter 'm'"),
-        (["nb.ipynb", "-p", "n=x"], "n='x'"),
+        (["nb.ipynb", "-p", "n=x"], "-p n=x: a whole number is needed"),
         (["nb.ipynb", "-p", "n"], "NAME=VALUE"),
         (["nb.ipynb", "-p", "=3"], "NAME=VALUE"),
         (["nb.ipynb", "--cell-timeout", "0"], "--cell-timeout 0"),

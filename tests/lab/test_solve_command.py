@@ -185,13 +185,13 @@ def test_a_puzzle_with_several_solutions_is_answered_with_a_warning(
         (["--puzzle", "12.." + "..34" + "." * 8], "this Sudoku has no solution"),
         (["--puzzle", PUZZLE, "--index", "1"], "--puzzle and --index each name a puzzle"),
         (["--maze", "maze.txt"], "was trained on puzzles of kind 'sudoku'; give it one with --puzzle"),
-        (["--puzzle", PUZZLE, "--segments", "0"], "--segments: "),
-        (["--puzzle", PUZZLE, "--segments", "65"], "--segments: "),
-        (["--puzzle", PUZZLE, "--starts", "100"], "--starts: "),
-        (["--puzzle", PUZZLE, "--until-valid", "-1"], "--until-valid: "),
+        (["--puzzle", PUZZLE, "--segments", "0"], "--segments "),
+        (["--puzzle", PUZZLE, "--segments", "65"], "--segments "),
+        (["--puzzle", PUZZLE, "--starts", "100"], "--starts "),
+        (["--puzzle", PUZZLE, "--until-valid", "-1"], "--until-valid "),
         (["--puzzle", PUZZLE, "--choose", "luck"], "--choose"),
         (["--index", "2"], "row 2: "),
-        (["--puzzle", PUZZLE, "--device", "abacus"], "--device: "),
+        (["--puzzle", PUZZLE, "--device", "abacus"], "--device "),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(

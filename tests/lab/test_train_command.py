@@ -142,7 +142,7 @@ def test_presets_lie_under_flags(lab: Lab, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "--dataset-file: Field required"),
+        ([], "Give --dataset-file FILE or --config text-small"),
         (["--config", "no-such-preset"], "Presets: text-small"),
         (["--config", "no-such.yaml"], "no such preset or YAML file"),
         (["--dataset-file", "x.txt", "--hidden-size", "30", "--num-heads", "4"], "--num-heads"),

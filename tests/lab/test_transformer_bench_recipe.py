@@ -5,12 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-from hrm_engine.errors import ConfigError
-from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
-from tests.lab.notebooks import run_cells
 from tests.tiny_runs import rows, with_base_model, with_small_corpus
 
 SMALL = {
@@ -24,14 +19,6 @@ SMALL = {
     "max_seq_len": 16,
     "batch_size": 2,
 }
-
-
-def test_a_comparison_of_nothing_is_refused_before_it_begins(workspace: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^-p depths=\[\]: name at least one"):
-        run_cells("transformer-bench", workspace, {"depths": []})
-    with pytest.raises(ConfigError, match="^-p num_evals=0: use at least 1"):
-        run_cells("transformer-bench", workspace, {"num_evals": 0})
-    assert not Workspace(workspace).embedded_corpus.exists(), "nothing was prepared"
 
 
 def test_the_comparison_runs_and_concludes(workspace: Path, source: Path) -> None:

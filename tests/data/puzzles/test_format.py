@@ -198,7 +198,7 @@ def cell(value: int) -> Callable[[np.ndarray], np.ndarray]:
         (saved("all__ratings.npy", lambda array: array[:2]), r"ratings\.npy has shape"),
         (saved("all__inputs.npy", lambda array: array[:0]), r"inputs\.npy is empty"),
         (lambda train: (train / "dataset.json").write_text("{"), r"dataset\.json, line 1, column 2: not valid JSON"),
-        (lambda train: (train / "dataset.json").write_text("{}"), r"dataset\.json .*vocab_size: Field required"),
+        (lambda train: (train / "dataset.json").write_text("{}"), r"dataset\.json .*vocab_size: a value is needed"),
         (stated(vocab_size="many"), r"dataset\.json .*vocab_size"),
         (stated(sets=[]), r"dataset\.json .*sets"),
         (stated(seq_len=25), r"about\.json: a board of 4 x 4 has not the 25 cells"),
