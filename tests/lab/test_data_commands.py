@@ -39,6 +39,10 @@ def test_build_and_show(workspace: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert row["solution_is_valid"] is True
     puzzle, solution = parse_sudoku(row["input"]), parse_sudoku(row["solution"])
     assert BOARDS["sudoku"].is_valid(puzzle, solution)
+    assert main(["data", "show", "puzzles/small"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("index", "puzzle", "group", "variant"):
+        assert f"{name:17}  0\n" in shown
     assert main(["data", "show", "puzzles/small", "--index", "4"]) == 0
     shown = capsys.readouterr().out
     assert "variant            1" in shown

@@ -104,19 +104,22 @@ class TestArc:
         more = workspace / "more" / "training"
         more.mkdir(parents=True)
         (more / "other.json").write_text(json.dumps(arc_tasks.task_json(50)))
+        (more / "evalu0.json").write_text(json.dumps(arc_tasks.task_json(51)))
         words = ("build-arc", "--source", "tasks", "--source", "more", "--num-aug", 3, "--seed", 5)
         shown = run(capsys, *words, "--output-dir", "training_data/arc")
-        lines = dict(line.split("  ", 1) for line in shown.splitlines())
-        facts = {name: value.strip() for name, value in lines.items()}
-        assert facts["training tasks"] == "3"
+        *lines, message = shown.splitlines()
+        facts = {name: value.strip() for name, value in (line.split("  ", 1) for line in lines)}
+        assert facts["training tasks"] == "4"
         assert facts["evaluation tasks"] == "2"
-        assert facts["puzzles"] == "20 tasks and augmentations"
-        assert facts["training"] == "72 rows"
+        assert (facts["copies left out"], facts["renamed"]) == ("0", "1 tasks, because another one has the name")
+        assert "evalu0.json is called evalu0-2 in the dataset: " in message
+        assert facts["puzzles"] == "24 tasks and augmentations"
+        assert facts["training"] == "88 rows"
         assert facts["test"] == "12 rows"
         assert facts["size"].endswith("KB")
         assert facts["time"].endswith(" s")
         plain = open_dataset(workspace / "training_data" / "arc", "train")
-        assert plain.num_rows == 72
+        assert plain.num_rows == 88
         assert plain.about.seed == 5
         run(capsys, *words, "--output-dir", "ordered", "--order-variants")
         assert open_dataset(workspace / "ordered", "train").fingerprint != plain.fingerprint

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,7 @@ class BuildReport:
     num_left_out: int = 0
     num_several: int = 0
     num_skipped: int = 0
+    messages: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def of(cls, writer: DatasetWriter, begun: float, **counts: int) -> BuildReport:

@@ -6,8 +6,8 @@ A document must not be mixed with its neighbours: attention, positions and label
   lines.
 - ``.csv``: the column ``text``, else the only column that holds text. ``.json``: an array of objects with the field
   ``text`` or of strings. ``.jsonl``: one object with the field ``text`` a line.
-- a folder: all such files in it and below, in the order of their paths. A corpus made by this project (``train.jsonl``
-  beside ``validation.jsonl``) gives its training part only.
+- a folder: all such files in it and below (``data/folders.py``), in the order of their paths. A corpus made by this
+  project (``train.jsonl`` beside ``validation.jsonl``) gives its training part only.
 
 Reading is strict: a bad record is an error that names file, line and field, unless ``skip_bad_records`` asks for it to
 be counted and left out.
@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from hrm_engine.config.keywords import takes
 from hrm_engine.config.text_files import TextFilesConfig
+from hrm_engine.data.folders import broken_link, data_folders
 from hrm_engine.data.text.readers import END_OF_TEXT, READERS, FileReading
 from hrm_engine.errors import DataError
 
@@ -196,6 +196,8 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
         exists, regular = path.exists(), path.is_file()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    if broken := broken_link(path):
+        raise DataError(broken)
     if not exists:
         raise DataError(
             f"{path}: no such file or folder. Give a dataset ({ACCEPTED}, or a folder of them); "
@@ -212,30 +214,19 @@ def _folder_files(folder: Path) -> tuple[list[Path], list[str]]:
     files: list[Path] = []
     notes: list[str] = []
     num_others = 0
-    for root, folders, names in os.walk(folder, onerror=_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for part in data_folders(folder, READERS):
+        names = {file.name for file in part.files}
         # Files of our builders: the description is no text, and validation text is not for training.
-        built = {"validation.jsonl", "dataset.json"} & set(names) if "train.jsonl" in names else set()
+        built = {"validation.jsonl", "dataset.json"} & names if "train.jsonl" in names else set()
         if built:
-            notes.append(f"{root}: {' and '.join(sorted(built))} left out beside train.jsonl")
-        for name in names:
-            file = Path(root, name)
-            if name in built or name.startswith("."):
-                continue
-            if file.suffix.lower() in READERS and file.is_file():
-                files.append(file)
-            else:
-                num_others += 1
+            notes.append(f"{part.path}: {' and '.join(sorted(built))} left out beside train.jsonl")
+        files += [file for file in part.files if file.name not in built]
+        num_others += part.num_others
     if not files:
         raise DataError(f"{folder}: the folder holds no dataset file. Accepted are {ACCEPTED}.")
     if num_others:
         notes.append(f"{folder}: {num_others} file(s) with other suffixes left out")
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix()), notes
-
-
-def _unreadable(error: OSError) -> None:
-    # os.walk skips unreadable folders in silence: the corpus would be smaller than it looks
-    raise DataError(f"{error.filename}: cannot be read ({error.strerror or error}).") from error
 
 
 def _nothing_left(path: Path, *, dropped: int, skipped: int, ascii_only: bool) -> str:

@@ -81,6 +81,7 @@ def build_arc(settings: ArcConfig) -> int:
             ("training tasks", f"{report.num_training_tasks:,}"),
             ("evaluation tasks", f"{report.num_evaluation_tasks:,}"),
             ("copies left out", f"{report.num_copies:,}"),
+            ("renamed", f"{report.num_renamed:,} tasks, because another one has the name"),
             ("puzzles", f"{report.num_puzzles:,} tasks and augmentations"),
             ("short of variants", f"{report.num_short:,} tasks, which have fewer different augmentations"),
             ("training", f"{report.num_train_rows:,} rows"),
@@ -99,6 +100,8 @@ def _build(settings: DatasetConfig, build: Callable[..., Any], label: str, facts
         say(PROXY, style="yellow")
     head: Facts = [("folder", relative(report.folder, workspace)), ("what", report.description)]
     show_facts([*head, *facts(report), ("time", human_seconds(report.seconds))])
+    for message in report.messages:
+        say(f"- {message}")
     return 0
 
 

@@ -41,7 +41,9 @@ def show(
         return 0
     if opened.about.is_proxy:
         say(PROXY, style="yellow")
-    shown = {name.replace("_", " "): value for name, value in facts.items() if value not in (None, "", False)}
+    shown = {
+        name.replace("_", " "): value for name, value in facts.items() if value not in (None, "") and value is not False
+    }
     show_facts([("dataset", relative(opened.folder, workspace)), *shown.items()])
     say()
     about, shape = opened.about, (opened.about.height, opened.about.width)

@@ -39,12 +39,6 @@ def test_a_folder_of_task_files(tmp_path: Path) -> None:
     assert [len(task.training_pairs) for task in tasks] == [3, 3, 4, 4]
 
 
-def test_links_that_lead_in_circles(tmp_path: Path) -> None:
-    arc_tasks.write_tasks(tmp_path / "arc")
-    (tmp_path / "arc" / "training" / "again").symlink_to(tmp_path / "arc")
-    assert len(read_source("arc", root=tmp_path)) == 4
-
-
 def test_the_files_of_a_competition(tmp_path: Path) -> None:
     folder = tmp_path / "kaggle"
     folder.mkdir()
@@ -52,9 +46,9 @@ def test_the_files_of_a_competition(tmp_path: Path) -> None:
     whole = copy.deepcopy(asked)
     solutions = {name: [pair.pop("output") for pair in task["test"]] for name, task in asked.items()}
     for part in ("training", "evaluation2", "test"):
-        (folder / f"arc-agi_{part}_challenges.json").write_text(json.dumps(asked))
+        (folder / f"arc-agi_{part}_Challenges.JSON").write_text(json.dumps(asked))
         if part != "test":
-            (folder / f"arc-agi_{part}_solutions.json").write_text(json.dumps(solutions))
+            (folder / f"ARC-AGI_{part}_solutions.json").write_text(json.dumps(solutions))
     (folder / "sample_submission.json").write_text("{}")
     tasks = read_source("kaggle", root=tmp_path)
     assert [(task.name, task.is_evaluation, task.is_answered) for task in tasks] == [
@@ -67,12 +61,12 @@ def test_the_files_of_a_competition(tmp_path: Path) -> None:
     ]
     assert task_json(tasks[0]) == whole["a"]
     assert task_json(tasks[2]) == asked["a"]
-    kept, num_copies = without_copies(reversed(tasks))
-    assert [(task.name, task.is_evaluation, task.is_answered) for task in kept] == [
+    chosen = without_copies(reversed(tasks))
+    assert [(task.name, task.is_evaluation, task.is_answered) for task in chosen.tasks] == [
         ("b", True, True),
         ("a", True, True),
     ]
-    assert num_copies == 4
+    assert (chosen.num_copies, chosen.messages) == (4, [])
 
 
 def test_a_training_copy_of_an_evaluation_task_would_give_its_answer_away() -> None:
@@ -81,15 +75,50 @@ def test_a_training_copy_of_an_evaluation_task_would_give_its_answer_away() -> N
         parsed(1, "b"),
         parsed(1, "b2"),  # the same task under another name
         parsed(0, "a0", is_evaluation=True),
-        parsed(2, "b"),  # another task of the same name, as ARC-2 has corrected ones of ARC-1
         parsed(3, "c", is_evaluation=True, answered=False),
         parsed(3, "c", is_evaluation=True),
     ]
-    kept, num_copies = without_copies(tasks)
-    assert [kept_task.name for kept_task in kept] == ["b", "a0", "c"]
-    assert kept[0] is tasks[1]
-    assert kept[2] is tasks[6]
-    assert num_copies == 4
+    chosen = without_copies(tasks)
+    assert [kept.name for kept in chosen.tasks] == ["b", "a0", "c"]
+    assert chosen.tasks[0].place == tasks[1].place
+    assert chosen.tasks[2].is_answered
+    assert (chosen.num_copies, chosen.num_renamed) == (3, 0)
+    assert chosen.messages == ["a is left out: it is a copy of a0", "b2 is left out: it is a copy of b"]
+
+
+def test_a_version_of_an_evaluation_task_would_give_its_answer_away_too() -> None:
+    value = arc_tasks.task_json(0)
+    evaluated = parse_task(value, name="a", place="one/a.json", is_evaluation=True)
+    value["train"] = value["train"][::-1]
+    turned = parse_task(value, name="a", place="two/a.json", is_evaluation=False)
+    assert without_copies([turned, evaluated]).messages == []
+    value["train"][1] = arc_tasks.task_json(9)["train"][0]
+    corrected = parse_task(value, name="a", place="three/a.json", is_evaluation=False)
+    chosen = without_copies([turned, corrected, evaluated])
+    assert (len(chosen.tasks), chosen.tasks[0].is_evaluation, chosen.num_copies) == (1, True, 2)
+    assert chosen.messages == ["three/a.json is left out: it is another version of one/a.json"]
+
+
+def test_different_tasks_of_one_name_are_both_kept_and_told(tmp_path: Path) -> None:
+    for number, place in enumerate(("easy/a", "hard/a", "hard/a-2", "evaluation/a", "more/training/b")):
+        file = tmp_path / f"{place}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(arc_tasks.task_json(number)))
+    chosen = without_copies(read_source(".", root=tmp_path))
+    names = [(task.name, Path(task.place).relative_to(tmp_path).as_posix()) for task in chosen.tasks]
+    assert names == [
+        ("a-3", "easy/a.json"),
+        ("a", "evaluation/a.json"),
+        ("a-2", "hard/a-2.json"),
+        ("a-4", "hard/a.json"),
+        ("b", "more/training/b.json"),
+    ]
+    assert (chosen.num_copies, chosen.num_renamed) == (0, 2)
+    assert chosen.messages[0] == (
+        f"{tmp_path}/easy/a.json is called a-3 in the dataset: {tmp_path}/evaluation/a.json is another task"
+    )
+    many = without_copies(parsed(number, "same") for number in range(14))
+    assert many.messages[10:] == ["and 3 more like this"]
 
 
 def test_test_pairs_without_an_answer_are_not_trained_on() -> None:
@@ -104,11 +133,13 @@ class TestArckit:
         assert (len(second), sum(task.is_evaluation for task in second)) == (1120, 120)
         assert first[0].name == "007bbfb7"
         # ARC-1 has one task twice: 40853293 of the training part is 070dd51e of the evaluation part.
-        kept, num_copies = without_copies(first)
-        assert num_copies == 1
-        assert {task.name for task in first} - {task.name for task in kept} == {"40853293"}
-        both, _ = without_copies([*second, *first])
-        assert sum(task.is_evaluation for task in both) > 500
+        chosen = without_copies(first)
+        assert chosen.num_copies == 1
+        assert {task.name for task in first} - {task.name for task in chosen.tasks} == {"40853293"}
+        both = without_copies([*second, *first])
+        assert sum(task.is_evaluation for task in both.tasks) > 500
+        # Most tasks of ARC-2 are of ARC-1, with their pairs in another order.
+        assert (both.num_copies, both.num_renamed) == (774, 0)
 
     def test_unknown_sets_and_a_missing_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ConfigError, match=r"no set 'arc3': .* arcagi, arcagi2"):

