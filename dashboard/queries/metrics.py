@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from dashboard.queries.fields import column, finite, text_of, times
 from dashboard.queries.routing import Routing, routing
+from hrm_engine.store.incidents import incident_text
 from hrm_engine.store.paths import METRICS_FILE
 from hrm_engine.store.reader import MetricsReader
+from hrm_engine.store.runs import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,7 +194,14 @@ class RunMetrics:
         for event in INCIDENTS:
             rows = self._reader.rows(event, n=MAX_INCIDENTS)
             for step, at, row in zip(column(rows, "step"), times(rows), rows.to_dict("records"), strict=True):
-                lines.append((at or 0.0, None if step is None else int(step), event, _sentence(event, row)))
+                lines.append(
+                    (
+                        at or 0.0,
+                        None if step is None else int(step),
+                        event,
+                        printable(incident_text({**row, "event": event})),
+                    )
+                )
         lines.sort(key=lambda incident: (incident[0], incident[1] or 0), reverse=True)
         frame = pd.DataFrame([incident[1:] for incident in lines], columns=["step", "event", "what"])
         return frame.astype({"step": "Int64", "event": "str", "what": "str"})
@@ -274,14 +283,3 @@ def _lists(rows: pd.DataFrame, name: str) -> list[list[Any]]:
     if name not in rows:
         return [[]] * len(rows)
     return [value if isinstance(value, list) else [] for value in rows[name]]
-
-
-def _sentence(event: str, row: dict[str, Any]) -> str:
-    message = text_of(row.get("message")) or text_of(row.get("reason"))
-    if message:
-        return message
-    if event == "spike":
-        return f"loss {finite(row.get('loss'))}, median of the last 50 rows {finite(row.get('median'))}"
-    if event == "resume":
-        return "training went on from here; later rows of the session before do not count"
-    return ""

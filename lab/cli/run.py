@@ -22,7 +22,6 @@ from lab.cli.parameters import switch
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.status import Status
 
     from lab.runner.execute import Progress
     from lab.runner.record import RunRecord
@@ -75,7 +74,8 @@ def _show_end(record: RunRecord, workspace: Workspace) -> None:
     out.print()
     if record.error is not None:
         cell = record.error.cell
-        where = "before the first cell" if cell is None else f"in cell {cell}: {record.error.source}"
+        line = "" if record.error.line is None else f", line {record.error.line}"
+        where = "before the first cell" if cell is None else f"in cell {cell}{line}: {record.error.source}"
         out.print(Text.assemble(("failed ", "bold red"), printable(where)))
         say(f"{record.error.type}: {record.error.message}"[:_SHOWN_ERROR_CHARS])
     else:
@@ -98,12 +98,16 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())[:_SHOWN_VALUE_CHARS]
 
 
-class _View:
-    """One line for each heading of the notebook, and the last printed line now and then."""
+class RunView:
+    """One line for each heading of the notebook, and the last printed line now and then.
 
-    def __init__(self, out: Console, status: Status | None) -> None:
-        self._out, self._status = out, status
+    On a terminal it is also the line that moves: the time, which goes on while nothing is printed, and the last text.
+    """
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
         self._heading = ""
+        self._text = "starting the kernel ..."
         self._began = self._last = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
@@ -114,20 +118,26 @@ class _View:
         elif text and text != self._heading:
             self._heading = text
             self._out.print(Text.assemble((f"[{progress.cell}/{progress.num_cells}] ", "dim"), text))
-        if self._status is not None and text:
-            self._status.update(Text(f"{human_seconds(time.monotonic() - self._began)}  {text}"[: self._out.width - 4]))
-        elif text and time.monotonic() - self._last >= _OUTPUT_INTERVAL_S and text != self._heading:
+        self._text = text or self._text
+        if self._out.is_terminal or not text or text == self._heading:
+            return
+        if time.monotonic() - self._last >= _OUTPUT_INTERVAL_S:
             self._last = time.monotonic()
             self._out.print(f"        {text}")
 
+    def __rich__(self) -> Text:
+        """The line that moves, as it is now."""
+        return Text(f"{human_seconds(time.monotonic() - self._began)}  {self._text}"[: self._out.width - 4])
+
 
 @contextmanager
-def run_view(title: str) -> Iterator[_View]:
+def run_view(title: str) -> Iterator[RunView]:
     """A view for the present stdout; what moves is taken away at the end."""
     say(title, style="bold")
     out = console()
-    with out.status("starting the kernel ...") if out.is_terminal else nullcontext() as status:
-        yield _View(out, status)
+    view = RunView(out)
+    with out.status(view) if out.is_terminal else nullcontext():
+        yield view
 
 
 @contextmanager

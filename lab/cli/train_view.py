@@ -17,6 +17,7 @@ from rich.text import Text
 
 from hrm_engine.config import kinds
 from hrm_engine.config.kinds import Kind
+from hrm_engine.store.incidents import incident_text
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_count, human_seconds, printable, relative, show_facts
 
@@ -30,7 +31,6 @@ _SAMPLE_CHARS = 110
 _TASK: TaskID = 0  # type: ignore[assignment]
 """The only line of the progress bar."""
 _NOTICES = {"oom": "yellow", "nan": "yellow", "spike": "yellow", "stop": "cyan"}
-_NOT_SHOWN = {"ts", "run_id", "event", "step", "message", "nonfinite"}
 
 
 class TrainView:
@@ -59,7 +59,9 @@ class TrainView:
             text = " ".join(printable(row.get("text", "")).split())[:_SAMPLE_CHARS]
             self._out.print(Text.assemble(self._step(row), ("sample  ", "dim"), Text(text, style="italic")))
         elif event in _NOTICES:
-            self._out.print(Text.assemble(self._step(row), (f"{event}  ", _NOTICES[event]), _notice(row)))
+            self._out.print(
+                Text.assemble(self._step(row), (f"{event}  ", _NOTICES[event]), printable(incident_text(row)))
+            )
 
     def finish(self, result: TrainResult) -> None:
         """The last lines: how it ended, where the bundle lies, what to do with it."""
@@ -186,12 +188,6 @@ def _puzzle_line(row: Mapping[str, Any]) -> str:
         solved += f" (halting by itself {halting} after {_number(row.get('act_steps_mean'), 1)} segments)"
     baselines = "  ".join(f"{name} {share[f'{name}_cell_accuracy']}" for name in ("copy", "padding", "majority"))
     return f"{solved}  cells {share.get('cell_accuracy', '-')} ({baselines})  {row.get('num_rows'):,} puzzles"
-
-
-def _notice(row: Mapping[str, Any]) -> str:
-    if row.get("message"):
-        return printable(row["message"])
-    return "  ".join(f"{name} {printable(value)}" for name, value in row.items() if name not in _NOT_SHOWN)
 
 
 def _number(value: Any, digits: int = 3) -> str:

@@ -7,6 +7,7 @@ cells printed) and ``kernel.log`` (the kernel's own words). What can be refused 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.engines import papermill_engines
-from papermill.exceptions import PapermillExecutionError
+from papermill.exceptions import PapermillExecutionError, strip_color
 from papermill.execute import remove_error_markers
 
 from hrm_engine.errors import NotebookError
@@ -179,7 +180,9 @@ def _execute(
                     session=session,
                 )
         except PapermillExecutionError as error:
-            return CellError(error.cell_index + 1, _first_line(error.source), error.ename, error.evalue)
+            line = _failing_line(error)
+            source = _first_line(error.source) if line is None else error.source.splitlines()[line - 1].strip()[:200]
+            return CellError(error.cell_index + 1, source, error.ename, error.evalue, line)
         except (CellTimeoutError, DeadKernelError) as error:
             kind, message = failure_of(error, session)
             if session.cell is None:
@@ -228,6 +231,12 @@ def _finish(record: RunRecord, status: Status, seconds: float, error: CellError 
     record = replace(record, report=report)
     record.save()
     return record
+
+
+def _failing_line(error: PapermillExecutionError) -> int | None:
+    """The innermost line of the cell in its traceback, counted from 1; None where it does not say one."""
+    frames = re.findall(rf"Cell In\[{error.exec_count}\], line (\d+)", strip_color("\n".join(error.traceback)))
+    return int(frames[-1]) if frames and int(frames[-1]) <= len(error.source.splitlines()) else None
 
 
 def _first_line(source: str) -> str:

@@ -37,12 +37,17 @@ Status = Literal["running", "finished", "failed", "stopped"]
 
 @dataclass(frozen=True)
 class CellError:
-    """What went wrong, and in which cell (counted from 1 in the executed notebook; None: before the first)."""
+    """What went wrong, and in which cell (counted from 1 in the executed notebook; None: before the first).
+
+    ``source`` is the line of the cell that failed, and ``line`` its number. Where that is not known, as of a cell that
+    took too long, it is the cell's first line, and ``line`` is None.
+    """
 
     cell: int | None
     source: str
     type: str
     message: str
+    line: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

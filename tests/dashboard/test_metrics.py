@@ -105,13 +105,22 @@ def test_incidents_are_told(run: Path) -> None:
         [
             ("spike", 150, {"loss": 40.0, "median": 3.5}),
             ("nan", 160, {"loss": float("nan"), "message": "loss is not finite"}),
+            ("nan", 170, {"what": "gradient", "in_a_row": 2}),
+            ("nan", 180, {"what": None}),
+            ("oom", 190, {}),
             ("resume", 200, {}),
         ],
     )
     incidents = opened(run).incidents()
-    assert list(incidents["event"]) == ["resume", "nan", "spike"]
-    assert "40.0" in incidents["what"].iloc[2]
-    assert incidents["what"].iloc[1] == "loss is not finite"
+    assert list(incidents["event"]) == ["resume", "oom", "nan", "nan", "nan", "spike"]
+    assert list(incidents["what"]) == [
+        "training went on from here; later rows of the session before do not count",
+        "memory ran out and the micro-batch was halved",
+        "a loss or gradient was not finite; the update was skipped",
+        "the gradient was not finite; the update was skipped (2 steps in a row)",
+        "loss is not finite",
+        "the loss was 40, and the median of the last 50 steps 3.5",
+    ]
 
 
 def test_machine_over_time(run: Path) -> None:

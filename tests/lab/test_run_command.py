@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,8 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lab.cli.app import main
+from lab.cli.run import RunView
+from lab.runner.execute import Progress
 from lab.runner.kernel import processes_of
 from tests.lab.notebooks import write_notebook
 
@@ -69,12 +73,23 @@ def test_json_output_is_the_record(workspace: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_failing_notebook_names_its_cell(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_notebook(workspace / "nb.ipynb", "x = 1", "raise ValueError('no such \\x1b[2J value')")
+    write_notebook(workspace / "nb.ipynb", "x = 1", "y = 2\nraise ValueError('no such \\x1b[2J value')")
     assert main(["run", "nb.ipynb"]) == 1
     shown = capsys.readouterr().out
-    assert "failed in cell 2: raise ValueError" in shown
+    assert "failed in cell 2, line 2: raise ValueError" in shown
     assert "ValueError: no such [2J value" in shown
     assert "\x1b" not in shown
+
+
+def test_the_clock_of_a_run_goes_on_between_outputs() -> None:
+    out = Console(file=io.StringIO(), force_terminal=True, width=60)
+    view = RunView(out)
+    with out.status(view):
+        view(Progress(1, 2, "output", "step 1\nstep 2\n"))
+        shown = [str(view.__rich__())]
+        view._began -= 61  # a minute without output
+        shown.append(str(view.__rich__()))
+    assert [line.rpartition("  ") for line in shown] == [("0.0 s", "  ", "step 2"), ("1:01", "  ", "step 2")]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ def test_a_cell_that_raises_is_named_and_the_rest_is_not_run(workspace: Path) ->
     record = run(notebook, workspace)
     error = saved(record)["error"]
     assert record.status == "failed"
-    assert error == {"cell": 3, "source": "x = 0", "type": "ZeroDivisionError", "message": "division by zero"}
+    kind = {"type": "ZeroDivisionError", "message": "division by zero"}
+    assert error == {"cell": 3, "source": "1 / x", "line": 2, **kind}
     cells = executed(record).cells
     assert len(cells) == 4
     assert cells[3].execution_count is None
@@ -88,6 +89,21 @@ def test_a_cell_that_raises_is_named_and_the_rest_is_not_run(workspace: Path) ->
     assert "ZeroDivisionError" in top
     assert "1 / x" in top
     assert left_processes(record) == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "line", "source"),
+    [
+        ("def f():\n    y = 1\n    raise ValueError(y)\n\nf()", 3, "raise ValueError(y)"),
+        ("x = [\n    1,\n    1 / 0,\n]", 3, "1 / 0,"),
+        ("x = 1\ny = = 2", 2, "y = = 2"),
+        ("x = 1\nraise SystemExit(3)", None, "x = 1"),
+    ],
+)
+def test_the_line_that_failed_is_named(workspace: Path, cell: str, line: int | None, source: str) -> None:
+    error = run(write_notebook(workspace / "bad.ipynb", "helper = 1", cell), workspace).error
+    assert error is not None
+    assert (error.cell, error.line, error.source) == (2, line, source)
 
 
 def test_a_dead_kernel_is_named_and_leaves_no_process(workspace: Path) -> None:

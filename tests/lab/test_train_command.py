@@ -200,7 +200,7 @@ def test_what_happens_on_the_way_is_shown(workspace: Path, capsys: pytest.Captur
     assert "- a message [2J" in shown
     assert "step  2  oom  the micro-batch is 4 rows now" in shown
     assert "step  5  validation loss 1.000  without the expert 2.000\n" in shown
-    assert "step  3  nan  what loss  in_a_row 1" in shown
+    assert "step  3  nan  the loss was not finite; the update was skipped" in shown
     assert "cpu_percent" not in shown
     assert "validation loss -" in shown
 
