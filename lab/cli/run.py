@@ -47,11 +47,14 @@ def run(
 ) -> int:
     """Run a recipe or a notebook from top to bottom; exit code 1 if it fails."""
     from lab.runner.execute import plan_run, run_notebook
+    from lab.runner.orphans import end_dead_runs
     from lab.runner.recipes import find_recipe
 
     if cell_timeout is not None and cell_timeout < 1:
         raise ConfigError(f"--cell-timeout {cell_timeout}: use at least 1 second")
     workspace = Workspace.find()
+    for sentence in end_dead_runs(workspace):
+        say(sentence, style="yellow", stderr=True)
     plan = plan_run(find_recipe(recipe, workspace), dict(_pair(text) for text in parameter or ()))
     with _stopping_on_signals(), nullcontext() if json else run_view(plan.recipe.title) as view:
         record = run_notebook(plan, workspace=workspace, cell_timeout_s=cell_timeout, observer=view)

@@ -19,6 +19,7 @@ KERNEL_NAME = "python3"
 RUN_VARIABLE = "HRM_LAB_NOTEBOOK_RUN"
 _CODE = Path(__file__).parents[2]
 _END_LIMIT_S = 5.0
+_CLOCK_MARGIN_S = 1.0
 
 
 class ThisInterpreter(KernelSpecManager):
@@ -58,6 +59,13 @@ def kernel_environment(*, run_id: str, root: Path, log: Path, cap: int) -> dict[
     }
 
 
+def _began(process: psutil.Process) -> float:
+    try:
+        return float(process.create_time())
+    except psutil.Error:
+        return float("inf")  # gone meanwhile
+
+
 def processes_of(run_id: str) -> Iterator[psutil.Process]:
     """The kernel of a run and everything that its cells started, also what has left its process group."""
     for process in psutil.process_iter():
@@ -68,9 +76,14 @@ def processes_of(run_id: str) -> Iterator[psutil.Process]:
             continue  # gone meanwhile, or somebody else's
 
 
-def end_processes(run_id: str) -> int:
-    """End what is left of a run, politely first; how many processes there were."""
-    left = list(processes_of(run_id))
+def end_processes(run_id: str, *, since: float | None = None) -> int:
+    """End what is left of a run, politely first; how many processes there were.
+
+    Args:
+        since: start of the run in seconds since 1970, where it is known from its record only: what is older is no part
+            of it.
+    """
+    left = [process for process in processes_of(run_id) if since is None or _began(process) >= since - _CLOCK_MARGIN_S]
     for process in left:
         with suppress(psutil.Error):
             process.terminate()

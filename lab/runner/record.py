@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hrm_engine.store.files import finite, write_json
-from hrm_engine.store.processes import host_name
+from hrm_engine.store.processes import host_name, started_at
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
@@ -80,6 +80,7 @@ class RunRecord:
             **fields,
             "bundles": bundles,
             "pid": os.getpid(),
+            "process_started": started_at(os.getpid()),
             "host": host_name(),
             "python": platform.python_version(),
         }

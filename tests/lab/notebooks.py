@@ -18,6 +18,11 @@ from lab.runner.parameters import TAG
 from lab.runner.recipes import find_recipe
 from lab.runner.record import RunRecord
 
+# A process that has left the kernel's group, as a daemon would.
+CHILD = """import subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+"""
+
 
 def write_notebook(path: Path, *cells: str, parameters: str | None = None) -> Path:
     """A notebook of these cells; one that begins with '#' and a space is markdown."""

@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from hrm_engine.store.clock import now_iso
+from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
 from lab.cli.run import RunView
 from lab.runner.execute import Progress
 from lab.runner.kernel import processes_of
-from tests.lab.notebooks import write_notebook
+from lab.runner.orphans import end_dead_runs
+from tests.lab.notebooks import CHILD, write_notebook
 
 HERE = Path(__file__).parents[2]
 
@@ -119,9 +122,7 @@ def test_a_signal_ends_kernel_and_record(workspace: Path) -> None:
     with ExitStack() as running:  # both at once: most of the time they wait
         processes = {number: running.enter_context(waiting_run(workspace, number.name)) for number in codes}
         for number, process in processes.items():
-            mark, until = workspace / number.name, time.monotonic() + 60
-            while not mark.exists() and time.monotonic() < until and process.poll() is None:
-                time.sleep(0.05)
+            wait_for(workspace / number.name, process)
             os.kill(process.pid, number)
         for number, process in processes.items():
             assert process.wait(60) == codes[number]
@@ -131,9 +132,41 @@ def test_a_signal_ends_kernel_and_record(workspace: Path) -> None:
     assert [list(processes_of(record["run_id"])) for record in records] == [[], []]
 
 
-def waiting_run(workspace: Path, name: str) -> subprocess.Popen[bytes]:
+@pytest.mark.skipif(sys.platform == "win32", reason="there a process cannot leave its group")
+def test_the_next_start_ends_what_a_killed_run_has_left(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with waiting_run(workspace, "killed", before=CHILD) as process:
+        wait_for(workspace / "killed", process)
+        process.kill()
+    record = only_run(workspace)
+    killed, home = str(record["run_id"]), workspace / "artifacts" / "notebooks"
+    others = {"lives": {"pid": os.getpid(), "process_started": None}, "elsewhere": {"host": "other"}}
+    for name, change in others.items():
+        (home / name).mkdir()
+        text = json.dumps({**record, "started": now_iso(), **change})
+        (home / name / "run.json").write_text(text, encoding="utf8")
+    assert list(processes_of(killed)), "the child of a cell outlives kernel and runner"
+
+    write_notebook(workspace / "nb.ipynb", "x = 1")
+    assert main(["run", "nb.ipynb"]) == 0
+    told = capsys.readouterr().err
+    assert f"{killed} failed: its 'lab run' (process {process.pid}) ended without a word" in told
+    assert "elsewhere" not in told
+    assert not list(processes_of(killed))
+    states = {name: json.loads((home / name / "run.json").read_text())["status"] for name in (killed, *others)}
+    assert states == {killed: "failed", "lives": "running", "elsewhere": "running"}
+    assert list(end_dead_runs(Workspace(workspace))) == []
+
+
+def wait_for(mark: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a run has made its file."""
+    until = time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.05)
+
+
+def waiting_run(workspace: Path, name: str, *, before: str = "") -> subprocess.Popen[bytes]:
     """A run of a notebook that makes the file ``name``, and waits until it is interrupted."""
-    write_notebook(workspace / f"{name}.ipynb", WAITS_AND_SAVES.format(mark=str(workspace / name)))
+    write_notebook(workspace / f"{name}.ipynb", before + WAITS_AND_SAVES.format(mark=str(workspace / name)))
     # Not the test's own handling of Ctrl-C, which a runner in the background may have switched off.
     return subprocess.Popen(
         [sys.executable, "-m", "lab", "run", f"{name}.ipynb"],

@@ -13,12 +13,7 @@ from hrm_engine.store.paths import Workspace
 from lab.runner.execute import Progress, plan_run
 from lab.runner.recipes import find_recipe
 from lab.runner.record import run_hash
-from tests.lab.notebooks import executed, left_processes, printed, run, saved, write_notebook
-
-# A process that has left the kernel's group, as a daemon would.
-CHILD = """import subprocess, sys
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-"""
+from tests.lab.notebooks import CHILD, executed, left_processes, printed, run, saved, write_notebook
 
 
 def test_a_run_leaves_notebook_page_and_record(workspace: Path) -> None:
