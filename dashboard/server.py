@@ -7,11 +7,14 @@ served. From another machine, forward the port: ``ssh -L 8501:127.0.0.1:8501 HOS
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from hrm_engine.errors import ConfigError
 from hrm_engine.store.paths import Workspace
@@ -21,6 +24,9 @@ FIRST_PORT = 8501
 ROOT_OPTION = "--root"
 APP = Path(__file__).with_name("app.py")
 _TRIED_PORTS = 100
+_OUR_NAMES = (ADDRESS, "localhost")
+# Another page must not show ours in a frame of its own, under its own buttons.
+_FRAME_POLICY = [(b"x-frame-options", b"SAMEORIGIN"), (b"content-security-policy", b"frame-ancestors 'self'")]
 
 
 def command(port: int, root: Path) -> list[str]:
@@ -42,10 +48,20 @@ def serve(
     import streamlit
     from streamlit.web import cli
 
-    # In this process and not in one of our own: whoever ends us ends the server, and none is left behind.
-    cli.main(_arguments(chosen, where, open_browser=open_browser), standalone_mode=False)
-    # DuckDB complains at the end of the process about connections that a cache still holds.
-    streamlit.cache_resource.clear()
+    def end(*_: object) -> None:
+        raise SystemExit(0)
+
+    # In this process and not in one of our own: whoever ends us ends the server, and none is left behind. The server
+    # closes on these signals, and then raises them once more.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    try:
+        cli.main(_arguments(chosen, where, open_browser=open_browser), standalone_mode=False)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    finally:
+        # DuckDB complains at the end of the process about connections that a cache still holds.
+        streamlit.cache_resource.clear()
     return 0
 
 
@@ -79,11 +95,51 @@ def url(port: int) -> str:
     return f"http://{ADDRESS}:{port}"
 
 
-def check_address(address: str) -> None:
+class OnlyHere:
+    """An ASGI application that answers requests to this machine's own names, from pages of its own, and no others.
+
+    It stands before Streamlit, which would look the machine's public address up at a service outside before it refuses
+    a page from elsewhere, and which says nothing on frames.
+    """
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """One request. Others get 403."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._application(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        origin = headers.get(b"origin")
+        if not _is_ours(f"//{headers.get(b'host', '')}") or (origin is not None and not _is_ours(origin)):
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+                return
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b"This dashboard is for its own machine only."})
+            return
+
+        async def framed(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *_FRAME_POLICY]}
+            await send(message)
+
+        await self._application(scope, receive, framed)
+
+
+def _is_ours(address: str) -> bool:
+    try:
+        return urlsplit(address).hostname in _OUR_NAMES
+    except ValueError:
+        return False
+
+
+def check_address(address: str, *, option: str = "--address") -> None:
     """Raise ConfigError unless ``address`` is the loopback address that is served."""
-    if address not in (ADDRESS, "localhost"):
+    if address not in _OUR_NAMES:
         raise ConfigError(
-            f"--address {address!r} is refused: the dashboard has no authentication, so it listens on {ADDRESS} only; "
+            f"{option} {address!r} is refused: the dashboard has no authentication, so it listens on {ADDRESS} only; "
             f"from another machine use: ssh -L {FIRST_PORT}:{ADDRESS}:{FIRST_PORT} HOST"
         )
 

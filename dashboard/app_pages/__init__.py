@@ -1,3 +1,3 @@
-"""The pages that ``app.py`` routes to (runs, run, puzzles, playground), and what they are made of."""
+"""The pages that ``router.py`` routes to (runs, run, puzzles, playground), and what they are made of."""
 
 from __future__ import annotations

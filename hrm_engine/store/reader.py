@@ -24,10 +24,13 @@ from hrm_engine.store.paths import METRICS_FILE
 from hrm_engine.store.tail import LineTail
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
     from pandas import DataFrame  # type: ignore[import-untyped]
 
 NO_EVENT = "unknown"
 """Event name of rows that have none."""
+QUERY_ROWS = 100_000
+QUERY_S = 10.0
 
 _TABLE = """
 CREATE TABLE lines (seq BIGINT, event VARCHAR, run_id VARCHAR, step DOUBLE, line VARCHAR);
@@ -212,22 +215,39 @@ class MetricsReader:
         matches = self._fetch(sql, event=event, n=max(0, n))
         return pandas.DataFrame([_parse(line) for (line,) in reversed(matches)])
 
-    def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> DataFrame:
+    def query(
+        self,
+        sql: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        max_rows: int = QUERY_ROWS,
+        timeout_s: float = QUERY_S,
+    ) -> DataFrame:
         """The result of one SELECT over the table ``metrics(seq, ts, run_id, event, step, row)``.
 
-        ``row`` is the line as JSON: ``row->>'loss'``. Values belong in ``params``. No file can be reached. Raises
-        ConfigError for anything but one SELECT, and with the database's message if it fails.
+        ``row`` is the line as JSON: ``row->>'loss'``. Values belong in ``params``. No file can be reached, and
+        ``refresh`` does not wait for a query. Raises ConfigError for anything but one SELECT, for more than
+        ``max_rows`` rows or ``timeout_s`` seconds, and with the database's message if it fails.
         """
         import duckdb
 
         with self._mutex:
-            try:
-                statements = self._connection.extract_statements(sql)
-                if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                    raise ConfigError("the query must be one single SELECT statement")
-                return self._connection.execute(statements[0], params).df()
-            except duckdb.Error as problem:
-                raise ConfigError(f"the query failed: {problem}") from problem
+            cursor = self._connection.cursor()
+        watch = threading.Timer(timeout_s, cursor.interrupt)
+        watch.start()
+        try:
+            statements = cursor.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise ConfigError("the query must be one single SELECT statement")
+            cursor.execute(statements[0], params)
+            return _at_most(max_rows, cursor)
+        except duckdb.InterruptException as problem:
+            raise ConfigError(f"the query took more than {timeout_s:g} s and was ended") from problem
+        except duckdb.Error as problem:
+            raise ConfigError(f"the query failed: {problem}") from problem
+        finally:
+            watch.cancel()
+            cursor.close()
 
     def _ingest(self, block: bytes) -> int:
         text = block.decode("utf-8", errors="replace")
@@ -252,6 +272,20 @@ class MetricsReader:
     def _fetch(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._mutex:
             return self._connection.execute(sql, parameters).fetchall()
+
+
+def _at_most(max_rows: int, cursor: DuckDBPyConnection) -> DataFrame:
+    """The result that a cursor holds, read piece by piece. Raises ConfigError where it has more rows."""
+    import pandas
+
+    parts = [cursor.fetch_df_chunk()]
+    num_rows = len(parts[0])
+    while len(parts[-1]):
+        if num_rows > max_rows:
+            raise ConfigError(f"the query gives more than {max_rows:,} rows: summarise them, or end it with a LIMIT")
+        parts.append(cursor.fetch_df_chunk())
+        num_rows += len(parts[-1])
+    return pandas.concat(parts[:-1] or parts, ignore_index=True)
 
 
 def _pointer(name: str) -> str:

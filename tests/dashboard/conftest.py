@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["puzzle_source", "source"]
 
-APP = Path(__file__).parents[2] / "dashboard" / "app.py"
+APP = Path(__file__).parents[2] / "dashboard" / "router.py"
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from streamlit import config
 
 from hrm_engine.store.files import write_json
 from hrm_engine.store.manifest import file_entries
@@ -291,14 +290,6 @@ def test_interrupted_save_of_the_bundle_is_reported(open_app: OpenApp, run_dir: 
     assert "bundle" not in warnings(open_app("run", run="default"))
     (run_dir / "config.json").write_text('{"a": 1}')
     assert "The bundle is not complete" in warnings(open_app("run", run="default"))
-
-
-def test_another_address_shows_nothing(open_app: OpenApp, run_dir: Path) -> None:
-    config.set_option("server.address", "0.0.0.0")
-    app = open_app()
-    assert "cannot be shown" in app.error[0].value
-    assert "no authentication" in texts(app)
-    assert not app.dataframe
 
 
 def test_a_running_run_says_how_long_it_still_takes(open_app: OpenApp, lab: Workspace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -49,13 +50,13 @@ def test_command_names_port_address_and_workspace(tmp_path: Path) -> None:
     assert command[-2:] == ["--root", str(tmp_path)]
 
 
-def upgrade_status(port: int, host: str) -> int:
-    """What the server answers to a WebSocket that a page under the name ``host`` opens."""
+def upgrade_status(port: int, host: str, origin: str | None = None) -> int:
+    """What the server answers to a WebSocket under the name ``host``, opened by a page of it or of ``origin``."""
     connection = http.client.HTTPConnection(server.ADDRESS, port, timeout=10)
     connection.putrequest("GET", "/_stcore/stream", skip_host=True)
     for name, value in {
         "Host": host,
-        "Origin": f"http://{host}",
+        "Origin": origin or f"http://{host}",
         "Connection": "Upgrade",
         "Upgrade": "websocket",
         "Sec-WebSocket-Version": "13",
@@ -79,14 +80,44 @@ def test_a_started_server_listens_on_the_loopback_only(workspace: Path, tmp_path
         environment["STREAMLIT_SERVER_ADDRESS"] = "0.0.0.0"
     else:
         command = [sys.executable, "-m", "streamlit", "run", str(server.APP), f"--server.port={port}"]
-    with running(command, port, log=tmp_path / "server.log", environment=environment, folder=tmp_path) as process:
-        assert listening_on(process.pid) == {("127.0.0.1", port)}
-        assert upgrade_status(port, f"127.0.0.1:{port}") == 101
-        assert upgrade_status(port, "rebound.example") == 403
-        process.terminate()
-        assert process.wait(20) is not None
+    # Where a request to the outside would go: Streamlit asks a service for its public address.
+    with socket.create_server(("127.0.0.1", 0)) as outside:
+        environment["http_proxy"] = environment["https_proxy"] = "http://{}:{}".format(*outside.getsockname())
+        with running(command, port, log=tmp_path / "server.log", environment=environment, folder=tmp_path) as process:
+            assert listening_on(process.pid) == {("127.0.0.1", port)}
+            assert upgrade_status(port, f"127.0.0.1:{port}") == 101
+            assert upgrade_status(port, f"localhost:{port}") == 101
+            for host, origin in (
+                ("rebound.example", None),
+                (f"127.0.0.1:{port}", "http://elsewhere.example"),
+                (f"127.0.0.1:{port}", "null"),
+                (f"127.0.0.1:{port}", "http://[half"),
+            ):
+                assert upgrade_status(port, host, origin) == 403
+            connection = http.client.HTTPConnection(server.ADDRESS, port, timeout=10)
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            assert (answer.status, answer.getheader("X-Frame-Options")) == (200, "SAMEORIGIN")
+            assert answer.getheader("Content-Security-Policy") == "frame-ancestors 'self'"
+            connection.close()
+            process.terminate()
+            assert process.wait(20) == (0 if way == "serve" else -signal.SIGTERM)
+        outside.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            outside.accept()
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=5):
         pass
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+def test_streamlit_by_hand_serves_no_other_address(workspace: Path, address: str) -> None:
+    command = [sys.executable, "-m", "streamlit", "run", str(server.APP), f"--server.address={address}"]
+    command.append(f"--server.port={free_port()}")
+    environment = {**os.environ, "HRM_LAB_ROOT": str(workspace)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert f"--server.address '{address}' is refused" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_importing_the_server_loads_nothing_heavy() -> None:

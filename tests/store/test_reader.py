@@ -230,6 +230,32 @@ def test_a_query_is_one_select_that_reaches_no_file(tmp_path: Path, monkeypatch:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.jsonl", "secret.txt"]
 
 
+def test_a_query_has_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    reader = read(path, b"".join(line(step=step) for step in range(50)))
+    with pytest.raises(ConfigError, match="more than 49 rows: summarise them, or end it with a LIMIT"):
+        reader.query("SELECT step FROM metrics", max_rows=49)
+    assert reader.query("SELECT step FROM metrics ORDER BY seq", max_rows=50)["step"].tolist() == list(range(50))
+    assert reader.query("SELECT step FROM metrics WHERE step < 0").empty
+    endless = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range % 7 = 3"
+    refused: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(ConfigError) as raised:
+            reader.query(endless, timeout_s=2)
+        refused.append(str(raised.value))
+
+    waiting = threading.Thread(target=ask)
+    waiting.start()
+    with path.open("ab") as file:
+        file.write(line(step=50))
+    assert reader.refresh().new_rows == 1
+    assert refused == []  # the query is still at work
+    waiting.join()
+    assert refused == ["the query took more than 2 s and was ended"]
+    assert reader.query("SELECT count(*) AS n FROM metrics")["n"].tolist() == [51]
+
+
 def test_threads_may_share_a_reader(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     reader = MetricsReader(path)
