@@ -113,27 +113,26 @@ def delete(
 def list_(*, json: Json = False) -> int:
     """All brains of the workspace, with their state and whether their files are whole."""
     from hrm_engine.bundles.listing import list_bundles
+    from hrm_engine.store.runs import run_id
 
     workspace = Workspace.find()
     infos = list_bundles(workspace)
-    columns = ("name", "kind", "architecture", "parameters", "step", "state", "size", "problems", "folder")
+    columns = ("brain", "kind", "arch", "parameters", "step", "state", "size")
     rows = [
         (
-            bundle.name,
+            run_id(bundle.path, workspace),
             bundle.kind or "-",
             bundle.arch or "-",
             human_count(bundle.num_parameters) if bundle.num_parameters else "-",
             "-" if bundle.step is None else bundle.step,
-            bundle.state,
+            bundle.state + (f", problems: {len(bundle.problems)}" if bundle.problems else ""),
             human_bytes(bundle.bytes),
-            len(bundle.problems) or "none",
-            relative(bundle.path, workspace),
         )
         for bundle in infos
     ]
-    none, right = f"No brains under {workspace.artifacts} yet; 'lab run quickstart' trains one.", ("parameters", "step")
+    none = f"No brains under {workspace.artifacts} yet; 'lab run quickstart' trains one."
     content = [asdict(bundle) for bundle in infos]
-    return show_list(content, columns, rows, json=json, right=(*right, "size"), if_none=none)
+    return show_list(content, columns, rows, json=json, right=("parameters", "step", "size"), if_none=none)
 
 
 @app.command

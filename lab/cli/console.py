@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Text from models, run folders and notebooks may hold terminal commands; tab and newline only lay out.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 PROXY = "PROXY: results on this dataset are not comparable with published ones."
+_WHOLE_CELLS = 12
+"""Width of a column that never wraps."""
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
@@ -48,9 +50,10 @@ def printable(text: object) -> str:
     return _CONTROL.sub("", str(text).replace("\r\n", "\n"))
 
 
-def say(text: object = "", *, style: str | None = None, stderr: bool = False) -> None:
-    """Print a text without its control characters."""
-    console(stderr=stderr).print(printable(text), style=style)
+def say(text: object = "", *, style: str | None = None, stderr: bool = False, wrap: bool = False) -> None:
+    """Print a text without its control characters; with ``wrap`` a terminal gets whole words on each line."""
+    out = console(stderr=stderr)
+    out.print(printable(text), style=style, soft_wrap=not (wrap and out.is_terminal))
 
 
 def write(text: str) -> None:
@@ -75,21 +78,39 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """A table without frames, as wide as its content; the columns named in ``right`` are aligned to the right.
+    """A table without frames; the columns named in ``right`` are aligned to the right.
 
-    Nothing is cut to the width of the terminal: what reads a pipe wants whole cells.
+    On a terminal that is narrower, cells wrap. What reads a pipe wants whole cells: there a row is one line.
     """
-    from rich.cells import cell_len
     from rich.text import Text
 
-    lines = [list(columns), *([printable(cell).replace("\n", " ") for cell in row] for row in rows)]
-    widths = [max(cell_len(line[number]) for line in lines) for number in range(len(columns))]
-    for position, line in enumerate(lines):
-        cells = []
-        for column, width, cell in zip(columns, widths, line, strict=True):
-            space = " " * (width - cell_len(cell))
-            cells.append(space + cell if column in right else cell + space)
-        console().print(Text("  ".join(cells).rstrip(), style="bold" if position == 0 else ""))
+    header = [Text(name, style="bold") for name in columns]
+    _show_rows([header, *rows], right=[name in right for name in columns])
+
+
+def _show_rows(rows: Sequence[Sequence[object]], *, right: Sequence[bool]) -> None:
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    lines = [[Text(printable(cell).replace("\n", " "), getattr(cell, "style", "")) for cell in row] for row in rows]
+    widths = [max(cell_len(line[number].plain) for line in lines) for number in range(len(right))]
+    if out.is_terminal and sum(widths) + 2 * (len(widths) - 1) > out.width:
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for width, is_right in zip(widths, right, strict=True):
+            is_whole = is_right or width <= _WHOLE_CELLS
+            table.add_column(justify="right" if is_right else "left", no_wrap=is_whole, overflow="fold")
+        for line in lines:
+            table.add_row(*line)
+        out.print(table, soft_wrap=False)
+        return
+    for line in lines:
+        for cell, width, is_right in zip(line, widths, right, strict=True):
+            cell.align("right" if is_right else "left", width)
+        row = Text("  ").join(line)
+        row.rstrip()
+        out.print(row)
 
 
 def show_list(
@@ -107,7 +128,7 @@ def show_list(
     elif rows or not if_none:
         show_table(columns, rows, right=right)
     else:
-        say(if_none)
+        say(if_none, wrap=True)
     return 0
 
 
@@ -143,9 +164,8 @@ def show_facts(facts: Sequence[tuple[str, object]], indent: str = "") -> None:
     """Lines of name and value, values aligned."""
     from rich.text import Text
 
-    width = max((len(printable(name)) for name, _ in facts), default=0)
-    for name, value in facts:
-        console().print(Text.assemble(indent, (printable(name).ljust(width), "dim"), "  ", printable(value)))
+    if facts:
+        _show_rows([(Text(indent + name, style="dim"), value) for name, value in facts], right=(False, False))
 
 
 def confirmed(question: str, *, yes: bool) -> bool:

@@ -19,7 +19,7 @@ from rich.text import Text
 from hrm_engine.errors import HRMError
 from hrm_engine.store.files import ensure_writable
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import console, human_bytes, say, show_json
+from lab.cli.console import human_bytes, say, show_json, show_table
 from lab.cli.parameters import Json
 
 LITTLE_DISK_BYTES = 2e9
@@ -49,12 +49,12 @@ def doctor(*, json: Json = False) -> int:
     if json:
         show_json({"ok": ok, "checks": [asdict(check) for check in checks]})
         return 0 if ok else 2
-    width = max(len(check.name) for check in checks)
+    rows: list[tuple[object, str, str]] = []
     for check in checks:
-        line = Text.assemble((f"{check.state:<8}", _STYLES[check.state]), f"{check.name:<{width}}  {check.found}")
-        console().print(line)
+        rows.append((Text(check.state, style=_STYLES[check.state]), check.name, check.found))
         if check.advice:
-            say(" " * (width + 10) + check.advice)
+            rows.append(("", "", check.advice))
+    show_table(("state", "part", "what was found, and what to do"), rows)
     say("\nEverything the lab needs is here." if ok else "\nThe problems above keep the lab from working.")
     return 0 if ok else 2
 

@@ -47,7 +47,7 @@ def text(settings: EvaluateTextConfig, *, json: Json = False) -> int:
         return 0
     for message in messages:
         say(message)
-    say(f"{relative(loaded.path, workspace)} on {source}: {fixed.num_tokens:,} tokens")
+    say(f"{relative(loaded.path, workspace)} on {source}: {fixed.num_tokens:,} tokens", wrap=True)
     by_depth = zip(fixed.loss_by_segment, fixed.token_accuracy_by_segment, strict=True)
     rows = [(f"all of {depth}", float(depth), *measured) for depth, measured in enumerate(by_depth, start=1)]
     rows += [

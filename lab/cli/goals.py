@@ -40,8 +40,11 @@ def add(
 def list_(*, all: Annotated[bool, switch("Inactive goals too.")] = False, json: Json = False) -> int:
     """The active goals, with the experts that serve them."""
     goals = _goals()
-    none = "No goals yet; 'lab goals add TEXT' adds one." if all else "No active goals."
-    return _show(goals, goals.list_goals(active_only=not all), none, json=json)
+    shown = goals.list_goals(active_only=not all)
+    none = "No goals yet; 'lab goals add TEXT' adds one."
+    if not shown and not all and goals.list_goals(active_only=False):
+        none = "No active goals; 'lab goals list --all' shows the others, 'lab goals activate ID' activates one."
+    return _show(goals, shown, none, json=json)
 
 
 @app.command

@@ -50,7 +50,7 @@ def show(
         names = ("name", "title", "description", "time", "hardware", "notebook", "preset")
         show_json({**{name: getattr(recipe, name) for name in names}, "parameters": parameters})
         return 0
-    say(f"{recipe.title}: {recipe.description}" if recipe.description else recipe.title)
+    say(f"{recipe.title}: {recipe.description}" if recipe.description else recipe.title, wrap=True)
     say(f"notebook: {relative(recipe.notebook, workspace)}\n")
     show_table(("parameter", "type", "default", "must be", ""), rows)
     say(f"\nlab run {recipe.name} -p name=value ...")

@@ -60,8 +60,8 @@ def test_the_run_folder_can_be_used_by_every_other_command(lab: Lab, capsys: pyt
 
     assert main(["bundle", "list"]) == 0
     header, line = capsys.readouterr().out.splitlines()
-    assert header.split()[:3] == ["name", "kind", "architecture"]
-    assert line.split()[:3] == ["a", "actv1", "hrm-text"]
+    assert header.split()[:3] == ["brain", "kind", "arch"]
+    assert line.split()[:3] == ["brains/actv1/a", "actv1", "hrm-text"]
     assert main(["bundle", "list", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)
     assert (listed["name"], listed["step"], listed["state"], listed["problems"]) == ("a", 6, "finished", [])
