@@ -150,13 +150,14 @@ def choose_in_tree() -> None:
 
 def table(experts: Registry) -> None:
     """The experts that match the filter; a ticked one is shown below."""
-    st.subheader("Registry", anchor=False)
+    # Not right above the table, whose tools appear there.
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.subheader("Registry", anchor=False, width="content")
+        ask_button("New card", "create")
     search, category, states = filters(experts.table)
     frame = experts.table.find(search, category, states, experts.attached)
     total = len(experts.content.cards)
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        plain(f"{counted('expert', total, len(frame))} · tick one to see its card")
-        ask_button("New card", "create")
+    plain(f"{counted('expert', total, len(frame))} · tick one to see its card")
     if frame.empty:
         nothing_yet("No expert matches.", "Shorten the search, or take something out of the filter.")
         return

@@ -49,7 +49,7 @@ def by_depth(
         )
     if evaluation is not None and metric == "loss" and len(evaluation):
         add_unigram(drawn, evaluation, unit)
-    return drawn
+    return style.log_ticks(drawn)
 
 
 def curves(evaluation: pd.DataFrame, names: Mapping[str, str], y_title: str, *, x: str, hover: str) -> go.Figure:

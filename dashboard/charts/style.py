@@ -7,6 +7,7 @@ and Ito).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,6 +80,9 @@ def faded(colour: str, opacity: float) -> str:
 
 
 _FEW_STEPS = 8
+# Ticks of a logarithmic axis, and the decades over which their labels do not touch on 250 pixels. Left to itself plotly
+# writes few between decades, and a loss seldom spans more than one.
+_LOG_TICKS: tuple[tuple[str | int | None, float], ...] = (("D1", 1.0), ("D2", 5.0), (1, 15.0), (None, math.inf))
 
 
 def figure(x: XAxis, y_title: str, *, log_y: bool = False, height: int = 380, y_format: str = "") -> go.Figure:
@@ -88,8 +92,7 @@ def figure(x: XAxis, y_title: str, *, log_y: bool = False, height: int = 380, y_
     if y_format:
         y_axis |= {"tickformat": y_format, "hoverformat": y_format}
     if log_y:
-        # Plotly writes only the digits 2 and 5 between decades; a loss seldom spans more than one.
-        y_axis |= {"dtick": "D1", "minor": {"showgrid": False}, "hoverformat": ".4f"}
+        y_axis |= {"minor": {"showgrid": False}, "hoverformat": ".4~r", "tickformat": ".1~r"}
     layout = {  # all at once: each later change takes half a millisecond
         "height": height,
         "margin": {"l": 8, "r": 12, "t": 36, "b": 8},
@@ -126,6 +129,15 @@ def add_mark(
 ) -> None:
     """A dashed line to compare others with: a level, a diagonal, a moment."""
     add_line(drawn, xs, ys, name, colour, **{"width": 1.4, "dash": "dash", **extra})
+
+
+def log_ticks(drawn: go.Figure) -> go.Figure:
+    """As many labels on a logarithmic y axis as stand clear of each other: 1, 2, 3 ... over a decade, then 1, 2, 5."""
+    if drawn.layout.yaxis.type == "log":
+        values = [y for trace in drawn.data for y in (() if trace.y is None else trace.y) if y is not None and y > 0]
+        decades = math.log10(max(values) / min(values)) if values else 0.0
+        drawn.update_yaxes(dtick=next(ticks for ticks, most in _LOG_TICKS if decades <= most))
+    return drawn
 
 
 def whole_steps(drawn: go.Figure) -> go.Figure:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from dashboard.charts import style
 
-_LOSS = "%{y:,.3f}"
+_LOSS = "%{y:.4~r}"
 _UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -57,7 +57,7 @@ def loss_curve(
         xs = evaluation["x"] / unit
         style.add_line(drawn, xs, evaluation["loss"], "validation", style.ORANGE, markers=True, hovertemplate=_LOSS)
         add_unigram(drawn, evaluation, unit, reach=train)
-    return drawn
+    return style.log_ticks(drawn)
 
 
 def add_unigram(drawn: go.Figure, evaluation: pd.DataFrame, unit: float, reach: pd.DataFrame | None = None) -> None:

@@ -17,7 +17,8 @@ def smoothed(frame: pd.DataFrame, half_life_steps: float) -> pd.Series:
     point counts half as much per ``half_life_steps`` away. Weights follow the distance in optimizer steps, so a curve
     keeps its shape when its rows are written more seldom or a bucket holds more of them; and a line, unlike a mean,
     does not lag behind a falling curve (local linear regression; Hastie, Tibshirani, Friedman: The Elements of
-    Statistical Learning, section 6.1.1).
+    Statistical Learning, section 6.1.1). After a spike the line would dive below every loss there was, even below
+    zero: it stays within what has been seen.
 
     ``frame`` has the columns ``step`` and ``last``, sorted by step; the result has its index.
     """
@@ -32,7 +33,9 @@ def smoothed(frame: pd.DataFrame, half_life_steps: float) -> pd.Series:
     spread = weight * second - first**2
     flat = spread <= 1e-9 * weight * second
     line = (second * total - first * slope) / np.where(flat, 1.0, spread)
-    return pd.Series(np.where(flat, total / weight, line), index=frame.index, dtype="float64")
+    course = np.where(flat, total / weight, line)
+    course = np.clip(course, np.fmin.accumulate(values), np.fmax.accumulate(values))
+    return pd.Series(course, index=frame.index, dtype="float64")
 
 
 def _decayed_sums(steps: NDArray[np.float64], values: NDArray[np.float64], half_life_steps: float) -> Any:

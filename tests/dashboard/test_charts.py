@@ -140,3 +140,12 @@ def test_few_steps_have_a_tick_each(steps: list[int], ticks: object) -> None:
     style.add_line(drawn, steps, [1.0] * len(steps), "loss", style.BLUE)
     axis = style.whole_steps(drawn).layout.xaxis
     assert (axis.tickvals or axis.dtick) == ticks
+
+
+@pytest.mark.parametrize(
+    ("lowest", "ticks"), [(1.1, "D1"), (0.02, "D2"), (1e-7, 1), (1e-300, None), (0.0, "D1"), (float("nan"), "D1")]
+)
+def test_labels_of_a_log_axis_stand_clear_of_each_other(lowest: float, ticks: object) -> None:
+    drawn = style.figure(style.STEP, "loss", log_y=True)
+    style.add_line(drawn, [1, 2, 3], [9.5, lowest, None], "loss", style.BLUE)
+    assert style.log_ticks(drawn).layout.yaxis.dtick == ticks

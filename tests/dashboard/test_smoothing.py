@@ -36,8 +36,14 @@ def test_smoothing_is_the_weighted_fit_that_it_says() -> None:
     for at in (0, 7, 30, 59):
         before = steps[: at + 1] - steps[at]
         weights = np.sqrt(0.5 ** (-before / 15))
-        expected = np.polyfit(before, frame["last"][: at + 1], min(at, 1), w=weights)[-1]
+        seen = frame["last"][: at + 1]
+        expected = np.clip(np.polyfit(before, seen, min(at, 1), w=weights)[-1], seen.min(), seen.max())
         assert found.iloc[at] == pytest.approx(expected)
+
+
+def test_smoothing_stays_within_what_was_seen() -> None:
+    after_a_spike = pd.DataFrame({"step": range(6), "last": [0.001, 0.001, 0.5, 0.001, 0.001, 0.001]})
+    assert smoothed(after_a_spike, 2).min() >= 0.001
 
 
 def test_smoothing_does_not_look_ahead() -> None:
