@@ -32,7 +32,7 @@ _SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Halves of pairs, but for those that stand for bytes of file names which are no UTF-8 (PEP 383)."""
 
 
-def open_regular(path: Path, mode: Literal["rb", "ab", "a+b"] = "rb", *, follow: bool = True) -> FileIO:
+def open_regular(path: Path, mode: Literal["rb", "ab", "a+b", "r+b"] = "rb", *, follow: bool = True) -> FileIO:
     """Open a regular file, unbuffered, and nothing else: a pipe without a writer would be waited for without end.
 
     Args:

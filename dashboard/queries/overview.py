@@ -11,7 +11,7 @@ from dashboard.queries.fields import finite, numbers_of
 from hrm_engine.config import kinds
 from hrm_engine.config.kinds import Kind
 from hrm_engine.store.files import readable_json
-from hrm_engine.store.manifest import check_entries
+from hrm_engine.store.manifest import check_entries, has_checkpoint
 from hrm_engine.store.paths import METADATA_FILE
 from hrm_engine.store.runs import printable
 from hrm_engine.store.status import live_state, read_status
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 _SENTENCES = {
     "running": "Training.",
     "finished": "The training has reached its end.",
-    "stopped": "The training was stopped before its end; --resume continues it.",
+    "stopped": "The training was stopped before its end.",
     "failed": "The training ended with an error; the log says more.",
-    "dead": "The training says that it runs, but its process is gone; --resume continues from the last checkpoint.",
+    "dead": "The training says that it runs, but its process is gone.",
     "unknown": "There is no readable status.json, so the state is not known.",
 }
+
+
+_RESUMED = ("stopped", "failed", "dead")
 
 
 def kind_of_run(parameters: Parameters, *rows: Mapping[str, Any]) -> Kind | None:
@@ -84,7 +87,7 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters) -> Over
         kind=kind_of_run(parameters, metrics.latest("start"), evaluated),
         state=state,
         # What a dead run last said of itself is no longer true; "finished" beside "finished" says nothing.
-        sentence=message if message not in ("", state) and state != "dead" else _SENTENCES[state],
+        sentence=message if message not in ("", state) and state != "dead" else _sentence(run_dir, state),
         step=step,
         planned_steps=None if planned is None else int(planned),
         train=numbers_of(train),
@@ -95,6 +98,15 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters) -> Over
     )
 
 
+def _sentence(run_dir: Path, state: str) -> str:
+    """The sentence of a state; of a training that can go on, from where."""
+    if state not in _RESUMED:
+        return _SENTENCES[state]
+    if has_checkpoint(run_dir):
+        return f"{_SENTENCES[state]} --resume continues from the last checkpoint."
+    return f"{_SENTENCES[state]} There is no checkpoint yet: --resume begins it again."
+
+
 def _bundle_notes(run_dir: Path, state: str) -> tuple[str, ...]:
     """A note if the files of the bundle are not as its metadata describes them; only sizes are compared."""
     path = run_dir / METADATA_FILE
@@ -103,7 +115,5 @@ def _bundle_notes(run_dir: Path, state: str) -> tuple[str, ...]:
     entries = readable_json(path).get("files")
     if not check_entries(run_dir, entries, hashes=False):
         return ()
-    return (
-        "The bundle is not complete: its last save was interrupted, or a file was changed since. "
-        "--resume builds it again from the newest valid checkpoint.",
-    )
+    cure = " --resume builds it again from the newest valid checkpoint." if has_checkpoint(run_dir) else ""
+    return (f"The bundle is not complete: its last save was interrupted, or a file was changed since.{cure}",)

@@ -9,7 +9,7 @@ from pathlib import Path
 from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.store.disk_usage import folder_bytes
 from hrm_engine.store.files import readable_json, sha256_file
-from hrm_engine.store.manifest import check_entries, check_manifest, list_checkpoints, read_versioned
+from hrm_engine.store.manifest import check_entries, check_manifest, has_checkpoint, list_checkpoints, read_versioned
 from hrm_engine.store.paths import BEST_FOLDER, CONFIG_FILE, MANIFEST_FILE, METADATA_FILE, Workspace
 from hrm_engine.store.status import live_state
 
@@ -76,10 +76,11 @@ def parent_record(path: Path) -> dict[str, str]:
 def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> list[str]:
     """Problems of the files that ``metadata.json`` lists; without ``best``, those in ``best/`` aside."""
     if not (path / METADATA_FILE).is_file():
-        return [
-            f"{METADATA_FILE} is missing: the run has not finished or was killed; continue it with --resume, "
-            "or load one of its checkpoints"
-        ]
+        if has_checkpoint(path):
+            cure = "the run has not finished or was killed; continue it with --resume, or load one of its checkpoints"
+        else:
+            cure = "the run has not finished or was killed, and has no checkpoint yet; --resume begins it again"
+        return [f"{METADATA_FILE} is missing: {cure}"]
     try:
         files = read_versioned(path / METADATA_FILE, known=METADATA_SCHEMA, error=BundleError).get("files")
     except BundleError as problem:
@@ -88,7 +89,8 @@ def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> 
         files = {name: entry for name, entry in files.items() if not name.startswith("best/")}
     problems = check_entries(path, files, hashes=hashes)
     if problems:
-        problems.append("the last save was interrupted or files were changed; --resume rebuilds them from a checkpoint")
+        cure = "--resume rebuilds them from a checkpoint" if has_checkpoint(path) else "there is no checkpoint of it"
+        problems.append(f"the last save was interrupted or files were changed; {cure}")
     return problems
 
 

@@ -119,6 +119,12 @@ def list_checkpoints(run_dir: Path, *, hashes: bool = True) -> list[CheckpointIn
     return checkpoints
 
 
+def has_checkpoint(run_dir: Path) -> bool:
+    """Whether a run has a checkpoint to go on from; presence and sizes of its files are looked at."""
+    folders = reversed(checkpoint_folders(run_dir))
+    return any(not path.is_symlink() and not check_manifest(path, hashes=False) for _, path in folders)
+
+
 def checkpoint_folders(run_dir: Path) -> list[tuple[int, Path]]:
     """Step and folder of each checkpoint, sorted; nothing in them is looked at, and no link to others is followed."""
     folder = Path(run_dir) / CHECKPOINTS_FOLDER

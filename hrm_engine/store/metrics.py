@@ -22,7 +22,7 @@ from hrm_engine.store.metric_table import ENVELOPE
 _COPY_LOCK_TIMEOUT_S = 30.0
 _BLOCK_BYTES = 1 << 16
 # What every row of ours begins with; a torn tail that does not is somebody else's text and is kept.
-_ROW_START = b'{"ts":'
+ROW_START = b'{"ts":'
 
 
 class MetricsWriter:
@@ -38,6 +38,8 @@ class MetricsWriter:
     def __init__(self, path: Path, run_id: str, copies: Iterable[Path] = ()) -> None:
         self.path = Path(path)
         self.run_id = run_id
+        self.messages: list[str] = []
+        """Sentences about the file for the user, since they were last taken out."""
         self._mutex = threading.Lock()
         self._file: _AppendFile | None = None
         file = _AppendFile(self.path)
@@ -63,9 +65,27 @@ class MetricsWriter:
         with self._mutex:
             if self._file is None:
                 raise ValueError(f"{self.path}: the metrics writer is closed")
+            if self._file.is_gone():
+                self._file = self._made_again(self._file)
             self._file.append(line)
             for copy in self._copies:
                 copy.append(line)
+
+    def _made_again(self, lost: _AppendFile) -> _AppendFile:
+        """A file in the place of one that was deleted or replaced, with all its rows as long as we have it open."""
+        file = _AppendFile(self.path)
+        try:
+            if file.is_empty():
+                file.append(lost.content())
+                self.messages.append(f"{self.path} was deleted while the run went on: it was written again")
+            else:
+                file.cut_torn_line()
+                self.messages.append(f"{self.path} was replaced while the run went on: rows go on in the new file")
+        except BaseException:
+            file.close()
+            raise
+        lost.close()
+        return file
 
     def flush(self) -> None:
         """Bring everything written so far to the disk. Raises StorageError."""
@@ -139,6 +159,19 @@ class _AppendFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open_regular(path, "a+b", follow=False)
 
+    def is_gone(self) -> bool:
+        """Whether the file was deleted, or another one has taken its name."""
+        return os.fstat(self._file.fileno()).st_nlink == 0 or not os.path.lexists(self.path)
+
+    def is_empty(self) -> bool:
+        return os.fstat(self._file.fileno()).st_size == 0
+
+    def content(self) -> bytes:
+        """All of the file, also of one that was deleted."""
+        with storing(self.path, doing="read"):
+            self._file.seek(0)
+            return self._file.readall()
+
     def append(self, line: bytes) -> None:
         with storing(self.path, doing="append to"):
             before = self._file.seek(0, os.SEEK_END)
@@ -192,7 +225,7 @@ class _SharedFile:
             # Opened each time, so that a file which was moved away meanwhile is not written to for ever.
             file = _AppendFile(self.path)
             try:
-                if file.cut_torn_line(_ROW_START) and line:
+                if file.cut_torn_line(ROW_START) and line:
                     line = b"\n" + line
                 if line:
                     file.append(line)

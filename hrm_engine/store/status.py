@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hrm_engine.errors import ConfigError
+from hrm_engine.errors import ConfigError, StorageError
+from hrm_engine.reading import open_regular
 from hrm_engine.store.clock import now_iso, parse_iso
 from hrm_engine.store.files import readable_json, write_json
 from hrm_engine.store.paths import STATUS_FILE
@@ -40,10 +42,30 @@ class RunStatus:
 
 
 def write_status(run_dir: Path, status: RunStatus) -> None:
-    """Write status.json, atomically. Raises StorageError, or ConfigError for a state that does not exist."""
+    """Write status.json, atomically; the last word about a run on a full disk in the place of the one before.
+
+    Raises StorageError, or ConfigError for a state that does not exist.
+    """
     if status.state not in get_args(State):
         raise ConfigError(f"state {status.state!r} does not exist: use one of {', '.join(get_args(State))}")
-    write_json(Path(run_dir) / STATUS_FILE, asdict(status))
+    path = Path(run_dir) / STATUS_FILE
+    try:
+        write_json(path, asdict(status))
+    except StorageError:
+        if status.state == "running" or not _overwritten(path, status):
+            raise
+
+
+def _overwritten(path: Path, status: RunStatus) -> bool:
+    """Whether the new content went into the blocks of the old file, for which a full disk has room."""
+    content = json.dumps(asdict(status)).encode()
+    try:
+        with open_regular(path, "r+b", follow=False) as file:
+            file.write(content)
+            file.truncate()
+    except OSError:
+        return False
+    return True
 
 
 def read_status(run_dir: Path) -> RunStatus | None:

@@ -110,6 +110,8 @@ class Journal:
     def write(self, event: str, step: int, **fields: Any) -> None:
         """Write a row to the metrics and hand it to the observer."""
         self.metrics.write(event, step, **fields)
+        while self.metrics.messages:
+            self.say(self.metrics.messages.pop(), warning=True)
         if self._tracker is not None:
             self._tracker.write(event, step, fields)
         if self._observer is not None:

@@ -29,6 +29,7 @@ from hrm_engine.store.runs import find_run
 from hrm_engine.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from hrm_engine.training.run_folder import claim_folder, planned_folder, resumed_config, saved_config, saved_origin
 from hrm_engine.training.setup import Setup, dataset_record, first_setup, hardware, resumed_setup
+from hrm_engine.training.side_files import check_side_files
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import Task, task_of
 
@@ -84,14 +85,16 @@ def begin(config: TrainConfig, workspace: Workspace, how: Beginning, stack: Exit
     Raises:
         HRMError: as :class:`~hrm_engine.training.trainer.Trainer` says; what was there before is as it was.
     """
+    fresh = how.fresh or (config.trains_further and not how.resume)
+    planned = planned_folder(config, workspace, resume=how.resume, fresh=fresh)
+    is_taken = not how.resume and not fresh and planned.exists()  # the run will have another name
+    check_side_files(config, workspace, None if is_taken else planned)
     if how.resume:
         lock, notes = claim_folder(config, workspace, resume=True, fresh=how.fresh, take_over=how.take_over)
         stack.callback(lock.release)
         setup = _resumed(config, workspace, lock.folder, how)
         setup.messages += notes
         return lock, setup
-    fresh = how.fresh or config.trains_further
-    planned = planned_folder(config, workspace, resume=False, fresh=fresh)
     if how.from_checkpoint is None:
         setup = first_setup(config, workspace)
     else:

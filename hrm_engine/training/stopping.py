@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -9,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
-
-from hrm_engine.errors import StorageError
 
 STOP_FILE_INTERVAL_S = 0.5
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGBREAK": 130}
@@ -60,13 +59,21 @@ class Stopper:
             return Stop("stopped after --max-minutes", 0)
         if self.stop_file is not None and now - self._looked >= STOP_FILE_INTERVAL_S:
             self._looked = now
-            if self.stop_file.exists():
-                try:
-                    self.stop_file.unlink()
-                except OSError as problem:
-                    raise StorageError(f"the stop file {self.stop_file} cannot be removed: {problem}") from problem
-                return Stop(f"stopped by the stop file {self.stop_file}", 0)
+            if os.path.lexists(self.stop_file):
+                return Stop(f"stopped by the stop file {self.stop_file}{self._remove_stop_file()}", 0)
         return None
+
+    def _remove_stop_file(self) -> str:
+        """Remove the stop file; where that fails, words for the user, since the run has been asked to stop anyway."""
+        assert self.stop_file is not None
+        try:
+            self.stop_file.unlink()
+        except FileNotFoundError:  # another run with the same file was quicker
+            return ""
+        except OSError as problem:
+            why = problem.strerror or problem
+            return f", which cannot be removed ({why}): remove it, or the next start stops at once"
+        return ""
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signal = self._signal or signal.Signals(number).name

@@ -22,6 +22,7 @@ from hrm_engine.kernels.device import is_out_of_memory, keep_freed_memory, relea
 from hrm_engine.optim.schedules import learning_rate
 from hrm_engine.optim.updater import UpdateResult
 from hrm_engine.store.files import finite
+from hrm_engine.store.manifest import has_checkpoint
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.status import State
 from hrm_engine.training.checkpoint import prune_checkpoints
@@ -115,7 +116,7 @@ class Trainer:
         """Make one optimizer step on the next rows.
 
         Raises:
-            NonFiniteLossError: ``nan_patience`` losses in a row were not finite; checkpoints are intact.
+            NonFiniteLossError: ``nan_patience`` losses in a row were not finite.
             OutOfMemoryError: not even a micro-batch of one row fits. StorageError: the metrics cannot be written.
         """
         if self.monitor.failure is not None:
@@ -289,8 +290,11 @@ class Trainer:
         if in_a_row >= patience:
             raise NonFiniteLossError(
                 f"the loss was not finite {in_a_row} times in a row up to step {self.state.step} "
-                f"(--nan-patience {patience}). Checkpoints are intact; try a smaller --lr"
+                f"(--nan-patience {patience}). {self._checkpoints_left()}; try a smaller --lr"
             )
+
+    def _checkpoints_left(self) -> str:
+        return "Checkpoints are intact" if has_checkpoint(self.run_dir) else "There is no checkpoint yet"
 
     def _withdraw(self) -> None:
         """Nothing has begun: the name of a new run stays free, and one that was to be resumed is as it was."""

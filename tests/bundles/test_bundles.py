@@ -196,8 +196,15 @@ def test_a_bundle_stays_usable_while_its_run_goes_on(lab: Lab, run_dir: Path) ->
 def test_an_unfinished_run_says_what_to_do(lab: Lab) -> None:
     (lab.root / "STOP").touch()
     lab.train("run", stop_file="STOP")
-    with pytest.raises(BundleError, match=r"no run|metadata\.json is missing: .*--resume"):
+    begun = r"metadata\.json is missing: .*has no checkpoint yet; --resume begins it again"
+    with pytest.raises(BundleError, match=begun):
         load_bundle("run", workspace=lab.workspace)
+    (lab.trained("other").run_dir / "metadata.json").unlink()
+    with pytest.raises(BundleError, match=r"metadata\.json is missing: .*continue it with --resume"):
+        load_bundle("other", workspace=lab.workspace)
+    shutil.rmtree(lab.run_dir("other") / "checkpoints")
+    with pytest.raises(BundleError, match=begun):
+        load_bundle("other", workspace=lab.workspace)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dashboard.queries.folder import Parameters
 from dashboard.queries.metrics import MAX_POINTS, RunMetrics, density
 from dashboard.queries.overview import overview
+from hrm_engine.store.processes import host_name
 from hrm_engine.store.status import RunStatus, write_status
 from tests.dashboard.run_folders import (
     NUM_SEGMENTS,
@@ -21,6 +24,7 @@ from tests.dashboard.run_folders import (
     append_timed,
     events,
     train_fields,
+    write_checkpoint,
 )
 
 STARTED = datetime(2026, 3, 1, tzinfo=UTC)
@@ -139,6 +143,20 @@ def test_time_left_is_the_pace_of_the_last_rows_times_the_steps_left(run: Path) 
     assert now.duration_s == pytest.approx(100)
     assert now.gain is not None
     assert now.gain < 0
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "dead"])
+def test_a_run_promises_to_go_on_only_from_what_it_has(run: Path, state: Any) -> None:
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    dead = RunStatus("running", 2**22 + 1, host_name(), "2026-11-29T10:00:00.000+00:00", 200, "training")
+    write_status(run, dead if state == "dead" else RunStatus.of_this_process(state, 200, ""))
+    now = overview(run, RunMetrics(run), Parameters())
+    assert now.state == state
+    assert now.sentence.endswith("There is no checkpoint yet: --resume begins it again.")
+    write_checkpoint(run, 100)
+    assert overview(run, RunMetrics(run), Parameters()).sentence.endswith(
+        "--resume continues from the last checkpoint."
+    )
 
 
 def test_overview_of_an_empty_folder(tmp_path: Path) -> None:

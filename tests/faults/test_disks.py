@@ -12,6 +12,7 @@ import pytest
 from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.errors import StorageError
 from hrm_engine.store.manifest import list_checkpoints
+from hrm_engine.store.status import live_state
 from hrm_engine.training import train
 from tests.tiny_runs import Forks, Lab, assert_same_end, flags, lasting_rows, rows
 
@@ -48,6 +49,8 @@ def test_full_while_saving(lab: Lab, small_disk: Mount, leave: int) -> None:
         train(settings, workspace=lab.workspace, observer=observe)
     assert raised.value.exit_code == 5
     run_dir = disk / "run"
+    assert json.loads((run_dir / "status.json").read_text())["state"] == "failed"
+    assert live_state(run_dir) == "failed"
     assert [(info.step, info.problems) for info in list_checkpoints(run_dir)] == [(2, [])]
     assert leftovers(run_dir) == []
     assert all(json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines())

@@ -35,7 +35,10 @@ def of(run_dir: Path, event: str) -> list[dict[str, Any]]:
 
 def test_a_loss_that_stays_nan_stops_the_run(lab: Lab) -> None:
     weights = poison(lab)
-    with pytest.raises(NonFiniteLossError, match=r"3 times in a row up to step 3 \(--nan-patience 3\)") as raised:
+    told = r"3 times in a row up to step 3 \(--nan-patience 3\)\. There is no checkpoint yet; try a smaller --lr"
+    with pytest.raises(NonFiniteLossError, match=told):
+        lab.train("none", student_init=weights, nan_patience=3, save_every=100)
+    with pytest.raises(NonFiniteLossError, match=r"3 times in a row up to step 3 .*Checkpoints are intact") as raised:
         lab.train("run", student_init=weights, nan_patience=3, save_every=1)
     assert raised.value.exit_code == 3
     run_dir = lab.run_dir("run")

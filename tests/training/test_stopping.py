@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -14,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.errors import LockedError, StorageError
+from hrm_engine.errors import ConfigError, LockedError, StorageError
 from hrm_engine.store import locks
 from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.locks import FolderLock
 from hrm_engine.store.status import live_state, read_status
 from hrm_engine.training import Trainer, train
 from hrm_engine.training.monitor import HEARTBEAT_S
-from tests.tiny_runs import Lab, assert_same_end, files, row_of, rows
+from tests.tiny_runs import TEXT, Lab, assert_same_end, files, row_of, rows, text
 
 
 def status(run_dir: Path) -> tuple[str, int, str]:
@@ -67,11 +68,80 @@ def test_a_stop_file_in_between_lets_the_step_finish_and_saves(lab: Lab) -> None
     assert (row["step"], row["exit_code"], row["reason"]) == (2, 0, result.message)
 
 
-def test_a_stop_file_that_cannot_be_removed_is_an_error(lab: Lab) -> None:
-    (lab.root / "STOP").mkdir()
-    with pytest.raises(StorageError, match="STOP cannot be removed"):
-        lab.train("run", stop_file="STOP")
-    assert status(lab.run_dir("run"))[0] == "failed"
+def test_a_stop_file_that_cannot_be_removed_stops_the_run_and_is_told(lab: Lab) -> None:
+    stop = lab.root / "STOP"
+
+    def observe(row: dict[str, Any]) -> None:
+        if row["event"] == "train" and row["step"] == 2:
+            stop.mkdir()  # what `unlink` cannot remove
+            time.sleep(0.6)  # longer than the trainer goes between two looks
+
+    result = train(lab.config(brain_name="run", stop_file=str(stop)), workspace=lab.workspace, observer=observe)
+    assert (result.state, result.step, result.exit_code) == ("stopped", 2, 0)
+    assert re.search("STOP, which cannot be removed .*: remove it, or the next start stops at once", result.message)
+    assert status(result.run_dir) == ("stopped", 2, result.message)
+    again = lab.resume("run", stop_file=str(stop))
+    assert (again.state, again.step, again.message) == ("stopped", 2, result.message)
+    stop.rmdir()
+    lab.trained("straight")
+    lab.resume("run", stop_file=str(stop))
+    assert_same_end(lab.run_dir("straight"), lab.run_dir("run"))
+
+
+ELSEWHERE = "artifacts/brains/actv1/other"
+REFUSED = {
+    TEXT: "it is --dataset-file",
+    "held_out.txt": "it is --eval-file",
+    f"{ELSEWHERE}/metrics.jsonl": "it lies in the bundle",
+    f"{ELSEWHERE}/new": "it lies in the bundle",
+    f"{ELSEWHERE}/checkpoints/step_00000006/state.json": "it lies in the bundle",
+    "artifacts/brains/actv1/run/run.log": "it is a file of this run",
+    "artifacts/brains/actv1/run/checkpoints/x": "it is a file of this run",
+    "large.txt": "it holds ",
+}
+
+
+@pytest.mark.parametrize("flag", ["log_file", "stop_file"])
+@pytest.mark.parametrize("place", REFUSED)
+def test_side_files_are_no_files_of_something_else(lab: Lab, place: str, flag: str) -> None:
+    lab.trained("other")
+    for name in ("held_out.txt", "large.txt"):
+        (lab.root / name).write_text(text(seed=1))
+    before = files(lab.root)
+    with pytest.raises(ConfigError, match=f"--{flag.replace('_', '-')} {re.escape(place)}: {REFUSED[place]}.*choose"):
+        lab.train("run", eval_file="held_out.txt", **{flag: place})
+    assert files(lab.root) == before
+
+
+def test_side_files_have_a_place_of_their_own_and_may_lie_in_the_run(lab: Lab) -> None:
+    with pytest.raises(ConfigError, match="--log-file both: it is --stop-file both"):
+        lab.train("run", log_file="both", stop_file="both")
+    place = "artifacts/brains/actv1/run"
+    result = lab.train("run", log_file=f"{place}/metrics.jsonl", stop_file=f"{place}/STOP")
+    assert result.state == "finished"
+    (result.run_dir / "STOP").touch()
+    assert lab.resume("run", steps=8, log_file=f"{place}/copy.jsonl").state == "stopped"
+
+
+def test_metrics_that_are_deleted_while_the_run_goes_on_are_written_again(lab: Lab) -> None:
+    metrics = lab.run_dir("run") / "metrics.jsonl"
+    kept: list[dict[str, Any]] = []
+
+    def observe(row: dict[str, Any]) -> None:
+        if (row["event"], row["step"]) == ("train", 3):
+            metrics.unlink()
+        elif (row["event"], row["step"]) == ("train", 5):
+            kept.extend(rows(lab.run_dir("run")))
+            metrics.unlink()
+            metrics.write_text('{"event":"of another program"}\n{"torn')
+
+    train(lab.config(brain_name="run"), workspace=lab.workspace, observer=observe)
+    assert [row["step"] for row in kept if row["event"] == "train"] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in rows(lab.run_dir("run")) if row["event"] == "train"] == [6]
+    assert rows(lab.run_dir("run"))[0]["event"] == "of another program"
+    log = (lab.run_dir("run") / "run.log").read_text()
+    assert log.count("metrics.jsonl was deleted while the run went on: it was written again") == 1
+    assert log.count("metrics.jsonl was replaced while the run went on: rows go on in the new file") == 1
 
 
 def test_max_minutes_stops_like_the_stop_file(lab: Lab) -> None:
