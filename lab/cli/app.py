@@ -22,6 +22,7 @@ from cyclopts.help import DefaultFormatter
 from hrm_engine.errors import HRMError, StorageError
 from lab.cli.console import console, printable
 from lab.cli.output import accept_all_characters, let_go, outlived_output
+from lab.cli.parameters import HELP_ALL, WITH_ALL_FLAGS
 
 if TYPE_CHECKING:
     from cyclopts.help import HelpEntry
@@ -95,6 +96,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return the exit code."""
     accept_all_characters()
     words = list(sys.argv[1:] if tokens is None else tokens)
+    WITH_ALL_FLAGS.set(HELP_ALL in words)
     app = build_app()
 
     @app.meta.default
@@ -176,4 +178,5 @@ def _complain(message: str, *, hint: str = "") -> None:
 
 
 def _help_of(error: CycloptsError) -> str:
-    return " ".join(["lab", *(error.command_chain or ()), "--help"])
+    chain = list(error.command_chain or ())
+    return " ".join(["lab", *chain, HELP_ALL if chain[:1] in (["train"], ["estimate"]) else "--help"])

@@ -63,9 +63,10 @@ def write(text: str) -> None:
 
 
 def relative(path: Path, workspace: Workspace) -> str:
-    """A path as it can be typed: from the workspace root if it lies under it, else in full."""
+    """A path as it can be typed and opened: from the workspace root where that is the current folder, else in full."""
     path, root = Path(path), workspace.root.absolute()
-    return path.relative_to(root).as_posix() if path.is_absolute() and path.is_relative_to(root) else str(path)
+    is_short = path.is_absolute() and path.is_relative_to(root) and Path.cwd() == root
+    return path.relative_to(root).as_posix() if is_short else str(path)
 
 
 def show_json(value: Any) -> None:

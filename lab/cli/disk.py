@@ -41,7 +41,7 @@ def disk(
         say()
     facts = [(name.replace("_", " "), human_bytes(size)) for name, size in usage.places.items() if size]
     free = f"{human_bytes(usage.disk_free)} of {human_bytes(usage.disk_total)}"
-    show_facts([*facts, ("together", human_bytes(usage.total)), ("free on the disk", free)])
+    show_facts([*facts, ("total", human_bytes(usage.total)), ("free on the disk", free)])
     if usage.runs:
         largest = Path(relative(usage.runs[0].path, workspace)).as_posix()
         say()

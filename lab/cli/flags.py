@@ -14,6 +14,7 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter, Token
@@ -22,15 +23,26 @@ from pydantic_core import PydanticUndefined
 
 from hrm_engine.config import Config, Leaf, build_config, leaves
 from hrm_engine.config.reasons import reason
+from lab.cli.parameters import WITH_ALL_FLAGS
 
 Titles = Mapping[str, str | Group]
 NOTHING = "none"
 SELF = ""
+
+
+@dataclass(frozen=True)
+class Common:
+    """The flags that most command lines need, in a group of their own."""
+
+    group: Group
+    names: frozenset[str]
+
+
 _FINITE = ConfigDict(allow_inf_nan=False)
 
 
 def config_flags(
-    model: type[Config], groups: Titles | None = None
+    model: type[Config], groups: Titles | None = None, *, common: Common | None = None
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Give a command one keyword for each leaf of ``model``.
 
@@ -43,6 +55,8 @@ def config_flags(
         groups: titles of the groups by their field name, in the order of the help; those it does not have are left
             out. By default they are called as their fields, in the order of declaration. Leaves of the model itself
             stand in the group ``SELF``, by default with the command's own.
+        common: a group that comes first, and the leaves that stand there, beside those without default. Help shows the
+            others only after ``--help-all``.
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
@@ -61,7 +75,7 @@ def config_flags(
             if item.name != "settings" and item.kind is not item.VAR_KEYWORD
         ]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
-        made = _parameters(model, groups, presets="config" in signature.parameters)
+        made = _parameters(model, groups, common, presets="config" in signature.parameters)
         # a preset is named before what goes on top of it; flags such as --json come last
         last = [item for item in own if item.kind is item.KEYWORD_ONLY and "config" not in signature.parameters]
         first = [item for item in own if item not in last]
@@ -71,7 +85,9 @@ def config_flags(
     return decorate
 
 
-def _parameters(model: type[Config], groups: Titles | None, *, presets: bool) -> list[inspect.Parameter]:
+def _parameters(
+    model: type[Config], groups: Titles | None, common: Common | None, *, presets: bool
+) -> list[inspect.Parameter]:
     models = _group_models(model)
     titles = groups or {name: name.replace("_", " ").capitalize() for name in models if name != SELF}
     sections = {
@@ -87,7 +103,13 @@ def _parameters(model: type[Config], groups: Titles | None, *, presets: bool) ->
         is_required = leaf.default is PydanticUndefined
         default = (inspect.Parameter.empty if not presets else None) if is_required else leaf.default
         annotation = leaf.annotation | None if is_required else leaf.annotation
-        described = Annotated[annotation, _described(leaf, sections.get([SELF, *leaf.path][-2]))]
+        group, is_shown = sections.get([SELF, *leaf.path][-2]), True
+        if common is not None:
+            if is_required or leaf.name in common.names:
+                group = common.group
+            else:
+                is_shown = WITH_ALL_FLAGS.get()
+        described = Annotated[annotation, _described(leaf, group, is_shown=is_shown)]
         made.append(inspect.Parameter(leaf.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=described))
     return made
 
@@ -101,11 +123,12 @@ def _group_models(model: type[Config]) -> dict[str, type[Config]]:
     return {**models, SELF: model}
 
 
-def _described(leaf: Leaf, group: Group | None) -> Parameter:
+def _described(leaf: Leaf, group: Group | None, *, is_shown: bool) -> Parameter:
     is_dict = _holds(leaf.annotation, dict)
     return Parameter(
         **({} if group is None else {"group": group}),
         help=leaf.description,
+        show=None if is_shown else False,
         alias=[f"--{name.replace('_', '-')}" for name in leaf.aliases],
         negative=_negatives(leaf),
         show_default=_shown if leaf.default not in (None, (), PydanticUndefined) else False,

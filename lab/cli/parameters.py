@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Annotated
 
 from cyclopts import Parameter
+
+HELP_ALL = "--help-all"
+"""Of commands with many flags: help with all of them, where ``--help`` has the common ones."""
+WITH_ALL_FLAGS: ContextVar[bool] = ContextVar("with_all_flags", default=False)
+"""Whether this process shows that help."""
 
 
 def switch(text: str, *names: str) -> Parameter:

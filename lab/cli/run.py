@@ -89,7 +89,7 @@ def _show_end(record: RunRecord, workspace: Workspace) -> None:
     if record.blocks:
         say()
     facts: list[tuple[str, object]] = [(label, _short(value)) for label, value in record.summary.items()]
-    facts += [("bundle", path) for path in record.bundles]
+    facts += [("bundle", relative(workspace.root.absolute() / path, workspace)) for path in record.bundles]
     facts.append(("notebook", relative(record.folder / record.notebook, workspace)))
     if record.report:
         facts.append(("HTML", relative(record.folder / record.report, workspace)))

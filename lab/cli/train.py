@@ -13,11 +13,18 @@ from hrm_engine.config import TrainConfig, build_config, kinds, load_preset
 from hrm_engine.config.kinds import Kind
 from hrm_engine.config.training import Beginning
 from hrm_engine.store.paths import Workspace
-from lab.cli.flags import SELF, config_flags
+from lab.cli.flags import SELF, Common, config_flags
 from lab.cli.output import outlived_output
+from lab.cli.parameters import HELP_ALL, WITH_ALL_FLAGS
 
-START = Group("Run", help="Which configuration, and whether a run begins, goes on or is forked.", sort_key=1)
-
+COMMON = Common(
+    Group("Common", help="What most trainings are told.", sort_key=0),
+    frozenset((
+        "dataset_file", "data_path", "brain_name", "run_name", "resume", "arch", "hidden_size", "max_seq_len",
+        "halt_max_steps", "steps", "max_minutes", "batch_size", "lr", "seed", "device",
+    )),
+)  # fmt: skip
+START = Group("Run", help="Whether a run begins, goes on or is forked.", sort_key=1)
 
 # Titles of the configurations' groups, in the order of the help page.
 TITLES = {
@@ -33,7 +40,9 @@ TITLES = {
     "compute": "Device and precision",
 }
 
-Preset = Annotated[str | None, Parameter(group=START, help="Preset or YAML file to start from; flags go on top.")]
+Preset = Annotated[
+    str | None, Parameter(group=COMMON.group, help="Preset or YAML file to start from; flags go on top.")
+]
 
 
 def titles(model: type[TrainConfig]) -> dict[str, str]:
@@ -47,14 +56,16 @@ def app_of_kinds(name: str, text: str, command_of: Callable[[Kind], Callable[...
 
     It is made when it is asked for, so that kinds that have been registered since this module was imported are in it.
     """
-    app = App(name=name, help=text)
+    app = App(name=name, help=text, help_flags=("--help", "-h", HELP_ALL))
     for kind in kinds.commands():
-        app.command(config_flags(kind.config, titles(kind.config))(command_of(kind)), name=kind.name)
+        command = config_flags(kind.config, titles(kind.config), common=COMMON)(command_of(kind))
+        more = "" if WITH_ALL_FLAGS.get() else f"'lab {name} {kind.name} {HELP_ALL}' shows all flags."
+        app.command(command, name=kind.name, help_epilogue=more)
     return app
 
 
 def _command(kind: Kind) -> Callable[..., int]:
-    @config_flags(Beginning, {SELF: START})
+    @config_flags(Beginning, {SELF: START}, common=COMMON)
     def train(settings: Beginning, *, config: Preset = None, **given: Any) -> int:
         workspace, model = Workspace.find(), kinds.chosen(kind, given).config
         preset = preset_of(config, model, workspace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
+from hrm_engine.config import kinds, leaves
 from hrm_engine.errors import ConfigError, NonFiniteLossError, StorageError
 from lab.cli import aios, app
 from lab.cli.app import build_app, main
@@ -33,6 +35,25 @@ def test_every_command_has_help(words: tuple[str, ...], capsys: pytest.CaptureFi
     shown = capsys.readouterr()
     assert f"Usage: lab {' '.join(words)}" in shown.out
     assert shown.err == ""
+
+
+@pytest.mark.parametrize("words", [(verb, kind) for verb in ("train", "estimate") for kind in ("actv1", "puzzle")])
+def test_help_of_a_training_begins_with_the_common_flags(
+    words: tuple[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*words, "--help"]) == 0
+    common = capsys.readouterr().out
+    flags = {leaf.flag for leaf in leaves(kinds.table()[words[1]].config).values()}
+    shown = [flag for flag in flags if f" {flag} " in common]
+    assert 10 <= len(shown) <= 15
+    assert len(common.splitlines()) < 60
+    assert f"'lab {' '.join(words)} --help-all' shows all flags." in common
+    assert main([*words, "--help-all"]) == 0
+    everything = capsys.readouterr().out
+    assert [flag for flag in flags if f" {flag} " not in everything] == []
+    assert main([*words, "--help"]) == 0
+    assert capsys.readouterr().out == common
 
 
 def test_help_lists_every_group_and_loads_nothing_heavy() -> None:
@@ -80,7 +101,7 @@ def test_wrong_usage_exits_2_with_a_sentence_and_no_traceback(
     assert shown.out == ""
     assert shown.err.startswith("error: ")
     assert told in shown.err
-    assert "--help' shows what it takes" in shown.err
+    assert re.search("--help(-all)?' shows what it takes", shown.err)
     assert "Traceback" not in shown.err
 
 

@@ -33,6 +33,8 @@ def test_shipped_recipe_is_ready_to_run(name: str, here: Workspace) -> None:
     recipe = find_recipe(name, here)
     plan = plan_run(recipe, {})
     assert recipe.description.endswith(".")
+    assert recipe.time
+    assert recipe.hardware
     assert set(recipe.parameters) <= set(plan.declared)
     assert all(parameter.comment for parameter in plan.declared.values()), "every parameter is explained"
     assert all(not cell.get("outputs") for cell in read_notebook(recipe.notebook).cells), "no outputs are committed"

@@ -67,6 +67,19 @@ def test_a_run_ends_with_its_summary(workspace: Path, capsys: pytest.CaptureFixt
     assert only_run(workspace)["parameters"] == {"n": 7}
 
 
+def test_elsewhere_paths_are_told_in_full(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_notebook(workspace / "nb.ipynb", "x = 1")
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "nb.ipynb"]) == 0
+    facts = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines() if "  " in line.strip())
+    for name in ("notebook", "HTML"):
+        path = Path(facts[name].strip())
+        assert path.is_absolute()
+        assert path.is_file()
+
+
 def test_json_output_is_the_record(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_notebook(workspace / "nb.ipynb", "raise KeyError('k')")
     assert main(["run", "nb.ipynb", "--json"]) == 1

@@ -79,7 +79,7 @@ def test_it_learns_and_leaves_a_run_folder_like_any_other(lab: Workspace) -> Non
 
 
 def test_flags_help_and_a_preset(lab: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = output(capsys, "train", "line", "--help")
+    shown = output(capsys, "train", "line", "--help-all")
     assert "--data-file" in shown
     assert "--width" in shown
     assert "Train a small network" in shown
