@@ -21,7 +21,7 @@ import torch
 
 from bench.machine import describe, table
 from hrm_engine.bundles.bundle import PuzzleBundle
-from hrm_engine.bundles.load import load_puzzle_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config.solving import Choose
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.inference import Solutions, solve
@@ -116,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     workspace = Workspace.find()
-    bundle = load_puzzle_bundle(options.bundle, device=options.device, workspace=workspace)
+    bundle = load_bundle(options.bundle, PuzzleBundle, device=options.device, workspace=workspace)
     dataset = open_dataset(workspace.resolve(options.data), "test")
     rows = _rows(bundle, dataset, options.rows)
     title = f"{bundle.path.name}, {len(rows[0])} rows of {dataset.folder.name}"

@@ -62,9 +62,10 @@ def _test_split(solver: Solver, dataset_version: Signature | None) -> TestSplit:
 @st.cache_resource(max_entries=3, show_spinner=False)
 def puzzle_bundle(path: Path, version: Version) -> PuzzleBundle:
     """The solver in a folder, as it is and routes in the state ``version``. Raises BundleError, RegistryError."""
-    from hrm_engine.bundles.load import load_puzzle_bundle
+    from hrm_engine.bundles.bundle import PuzzleBundle
+    from hrm_engine.bundles.load import load_bundle
 
-    return load_puzzle_bundle(path, workspace=workspace())
+    return load_bundle(path, PuzzleBundle, workspace=workspace())
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class SharedBundle:
 @st.cache_resource(max_entries=3, show_spinner=False)
 def text_bundle(path: Path, version: Signature) -> SharedBundle:
     """The text model in a folder as it was saved in the state ``version``. Raises BundleError, RegistryError."""
+    from hrm_engine.bundles.bundle import Bundle
     from hrm_engine.bundles.load import load_bundle
 
-    return SharedBundle(load_bundle(path, workspace=workspace()), Lock())
+    return SharedBundle(load_bundle(path, Bundle, workspace=workspace()), Lock())

@@ -8,7 +8,7 @@
     print(hrm_engine.generate(bundle, "The list").text)
 
     config = hrm_engine.load_puzzle_config("sudoku-4x4")
-    solver = hrm_engine.load_puzzle_bundle(hrm_engine.train(config).run_dir)
+    solver = hrm_engine.load_bundle(hrm_engine.train(config).run_dir)
     thinking = hrm_engine.trace(solver, board)
 
 Names are loaded when they are first used, so that importing the package costs nothing.
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hrm_engine.bundles.bundle import Bundle, PuzzleBundle
     from hrm_engine.bundles.listing import list_bundles, verify_bundle
-    from hrm_engine.bundles.load import load_bundle, load_puzzle_bundle
+    from hrm_engine.bundles.load import load_bundle
     from hrm_engine.config.puzzle import PuzzleTrainConfig, load_puzzle_config
     from hrm_engine.config.text import TextTrainConfig, load_config
     from hrm_engine.errors import HRMError
@@ -48,7 +48,6 @@ _HOMES = {
     "list_bundles": "hrm_engine.bundles.listing",
     "load_bundle": "hrm_engine.bundles.load",
     "load_config": "hrm_engine.config.text",
-    "load_puzzle_bundle": "hrm_engine.bundles.load",
     "load_puzzle_config": "hrm_engine.config.puzzle",
     "solve": "hrm_engine.inference",
     "stream": "hrm_engine.inference",
@@ -75,7 +74,6 @@ __all__ = [
     "list_bundles",
     "load_bundle",
     "load_config",
-    "load_puzzle_bundle",
     "load_puzzle_config",
     "solve",
     "stream",

@@ -11,7 +11,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +23,13 @@ from hrm_engine.errors import HRMError
 
 JSON_LIMIT = 256 << 20
 """Most bytes of a JSON file; a large tokenizer has 30 MB."""
+POINTER = b"version https://git-lfs.github.com/spec/"
 LINK = "it is a link, and none is followed out of a run folder: put the file itself in its place, or remove the link"
 YAML_LIMIT = 1 << 20
 YAML_NODES = 100_000
 """Most values in a YAML file, each alias counted as what it stands for."""
 
+_LONGEST_REASON = 400
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:\n]')
 _SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Halves of pairs, but for those that stand for bytes of file names which are no UTF-8 (PEP 383)."""
@@ -62,13 +65,36 @@ def read_regular(path: Path, error: type[HRMError], *, limit: int) -> bytes:
             about = os.fstat(file.fileno())
             if about.st_size > limit:
                 raise error(f"{path} has {about.st_size:,} bytes; at most {limit:,} are read of such a file")
-            return file.read(about.st_size)
+            content = file.read(about.st_size)
     except FileNotFoundError as problem:
         raise error(f"{path} does not exist") from problem
     except (OSError, ValueError) as problem:
         if getattr(problem, "errno", None) == errno.EINVAL:
             raise error(f"{path} is no regular file") from problem
         raise error(f"cannot read {path}: {getattr(problem, 'strerror', None) or problem}") from problem
+    refuse_pointer(path, content, error)
+    return content
+
+
+def refuse_pointer(path: Path, beginning: bytes, error: type[HRMError]) -> None:
+    """Raise ``error`` where a file is what Git LFS leaves in the place of one that was not fetched."""
+    if beginning.startswith(POINTER):
+        raise error(f"{path} is a pointer of Git LFS, not the file itself: fetch that with 'git lfs pull'")
+
+
+@contextmanager
+def told_by(library: Callable[[str], HRMError]) -> Iterator[None]:
+    """Raise what ``library`` makes of one line for whatever another library raises on a file of others.
+
+    Such libraries check little and fail in many ways; those in Rust panic, with what is no ``Exception``.
+    """
+    try:
+        yield
+    except (HRMError, MemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as problem:
+        words = " ".join(str(problem).split()) or type(problem).__name__
+        raise library(words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + " ...") from problem
 
 
 def load_json(path: Path, error: type[HRMError], *, limit: int = JSON_LIMIT) -> Any:

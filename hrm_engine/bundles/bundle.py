@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hrm_engine.bundles.puzzle_card import PuzzleCard
 from hrm_engine.config import CoreConfig
 from hrm_engine.data.text.tokenizer import Tokenizer
+from hrm_engine.errors import BundleError
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.store.attached import Attached, parse_attached
 
@@ -53,3 +54,14 @@ class PuzzleBundle(AnyBundle):
     """A trained solver; its card says what its boards are."""
 
     card: PuzzleCard
+
+
+B = TypeVar("B", bound=AnyBundle)
+
+
+def checked(bundle: AnyBundle, of: type[B]) -> B:
+    """The bundle, which must be ``of`` this kind. Raises BundleError."""
+    if isinstance(bundle, of):
+        return bundle
+    words = {Bundle: "is no text model and writes nothing", PuzzleBundle: "is no solver and solves no puzzle"}
+    raise BundleError(f"{bundle.path.name} {words[of]}")

@@ -9,7 +9,7 @@ import torch
 
 from hrm_engine.bundles.core_config import attached_experts, read_config, read_core_config, read_kind
 from hrm_engine.bundles.puzzle_card import PuzzleCard
-from hrm_engine.bundles.weights import check_shapes, expert_shapes, tensor_shapes
+from hrm_engine.bundles.weights import check_shapes, expert_shapes, meta_tensors
 from hrm_engine.config import ExpertConfig, kinds
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.errors import BundleError, HRMError
@@ -46,15 +46,15 @@ def expert_problems(path: Path) -> list[str]:
     """Of an expert."""
     config = read_config(path, ExpertConfig, error=BundleError)
     expected = expert_shapes(config.hidden_size, config.intermediate_size)
-    return check_shapes(tensor_shapes(path, "expert"), expected, where=path / "expert.safetensors")
+    return check_shapes(meta_tensors(path, "expert"), expected, where=path / "expert.safetensors")
 
 
 def _core_problems(path: Path, num_tokens: int, source: str) -> list[str]:
     config = read_core_config(path, error=BundleError)
-    shapes = tensor_shapes(path, "model")
+    tensors = meta_tensors(path, "model")
     with torch.device("meta"):
         expected = RecurrentCore(config).state_dict()
-    problems = check_shapes(shapes, expected, where=path / "model.safetensors")
+    problems = check_shapes(tensors, expected, where=path / "model.safetensors")
     try:
         attached_experts(path)
     except BundleError as problem:

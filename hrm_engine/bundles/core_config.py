@@ -53,7 +53,7 @@ def read_config(
     if recorded not in fitting:
         needed = known[fitting[0]].words.makes if len(fitting) == 1 else ""
         raise error(
-            f"{path} describes a bundle of kind {recorded!r}; this command needs kind {' or '.join(fitting)!r}"
+            f"{path} describes a bundle of kind {recorded!r}; this command needs kind {' or '.join(map(repr, fitting))}"
             + (f", {needed}" if needed else "")
         )
     return validated(network, content, error, f"{path} does not describe a model that this version knows")

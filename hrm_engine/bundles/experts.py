@@ -9,25 +9,22 @@ Shapes: N experts of a layer, D hidden, I inner width.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from hrm_engine.bundles.child import Parent, load_parent, write_child
-from hrm_engine.bundles.weights import expert_shapes
+from hrm_engine.bundles.weights import check_types, expert_shapes, load_file
 from hrm_engine.config import CoreConfig
 from hrm_engine.config.base import validated
 from hrm_engine.errors import BundleError, ConfigError, RegistryError
 from hrm_engine.store.attached import Attached, own_columns
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.experts import EXPERT_METADATA_FILE, ExpertRegistry
-from hrm_engine.store.files import read_json
+from hrm_engine.store.files import read_json, sha256_file, storing
 from hrm_engine.store.paths import Workspace
 
 EXPERTS_OF_DENSE = 2
@@ -125,24 +122,20 @@ def _load_expert(registry: ExpertRegistry, expert_id: str) -> tuple[dict[str, Te
     """Tensors of an expert, their hash, and the layer that it was trained in where its metadata names one."""
     card = registry.get(expert_id)
     path = registry.weights(expert_id)
-    try:
-        data = path.read_bytes()
-    except OSError as problem:
-        raise RegistryError(f"the weights of expert {expert_id!r} cannot be read: {path}: {problem}") from problem
-    sha256 = hashlib.sha256(data).hexdigest()
+    with storing(path, doing="read"):
+        sha256 = sha256_file(path)
     if sha256 != card.sha256:
         raise RegistryError(
             f"{path} is not what was saved: its sha256 is not the one in the registry. Train expert {expert_id!r} "
             "again, or put back the file"
         )
-    try:
-        tensors = safetensors.torch.load(data)
-    except (SafetensorError, ValueError) as problem:
-        raise RegistryError(f"{path} is not a safetensors file that can be read: {problem}") from problem
+    tensors = load_file(path, error=RegistryError)
     if set(tensors) != set(EXPERT_TENSORS):
         raise RegistryError(
             f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}; an expert is {', '.join(EXPERT_TENSORS)}"
         )
+    if problems := check_types(tensors, where=path):
+        raise RegistryError("; ".join(problems))
     metadata = path.with_name(EXPERT_METADATA_FILE)
     layer = read_json(metadata, RegistryError).get("layer") if metadata.is_file() else None
     return tensors, sha256, layer if isinstance(layer, str) else None

@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from hrm_engine.bundles.weights import check_types, meta_tensors
 from hrm_engine.data.text.tokenizer import Tokenizer
-from hrm_engine.errors import ConfigError
+from hrm_engine.errors import ConfigError, HRMError
+from hrm_engine.store.files import read_json
 
 HUB_TIMEOUT_S = 5.0
+_CALLS = 4096
+"""Most calls of a layer whose number a configuration may count instead of the layers themselves, as hrm_text's does."""
+_JSON_FILES = (
+    *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
+    "model.safetensors.index.json",
+)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "*.tiktoken", "vocab.*", "merges.txt", "spiece.model", "*.spm")
 
 
 def tokenizer_of(fast: Any, source: str) -> Tokenizer:
@@ -23,10 +32,41 @@ def tokenizer_of(fast: Any, source: str) -> Tokenizer:
     return Tokenizer(fast.backend_tokenizer, roles_of(fast))
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer; for one that has none transformers makes an empty one."""
+    return any(file.is_file() for pattern in _TOKENIZER_FILES for file in folder.glob(pattern))
+
+
 def roles_of(fast: Any) -> dict[str, str]:
     """Begin, end and padding tokens of a tokenizer of the library, as far as it has them."""
     roles = {"bos_token": fast.bos_token, "eos_token": fast.eos_token, "pad_token": fast.pad_token}
     return {role: token for role, token in roles.items() if token}
+
+
+def check_folder(folder: Path, error: type[HRMError]) -> None:
+    """Look at a folder in Hugging Face format before transformers does, which believes what such files say.
+
+    Raises ``error``: JSON that is no object, weights that are quantized, not fetched, elsewhere or of other sizes than
+    the configuration says.
+    """
+    contents = {name: read_json(folder / name, error) for name in _JSON_FILES if (folder / name).exists()}
+    config = contents.get("config.json", {})
+    if quantization := config.get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise error(f"{folder} holds a quantized model ({str(method)[:40]}): take the one that it was made of")
+    if not (folder / "model.safetensors").is_file() and "model.safetensors.index.json" not in contents:
+        return
+    tensors = meta_tensors(folder, "model", error=error)
+    if problems := check_types({n: t for n, t in tensors.items() if n.endswith("weight") and t.ndim > 1}, where=folder):
+        raise error(problems[0])
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    limits = {
+        **dict.fromkeys(("hidden_size", "n_embd", "vocab_size", "intermediate_size"), max(4096, 16 * largest)),
+        **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers_per_stack"), max(4096, _CALLS * len(tensors))),
+    }
+    for name, limit in limits.items():
+        if isinstance(size := config.get(name), int) and size > limit:
+            raise error(f"{folder / 'config.json'}: {name} is {str(size)[:40]}, and its weights are of another model")
 
 
 def load_causal_model(source: str, **options: Any) -> tuple[Any, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,10 +114,10 @@ def _info(path: Path) -> BundleInfo:
 
 
 def _num_parameters(path: Path) -> int | None:
-    from hrm_engine.bundles.weights import tensor_shapes
+    from hrm_engine.bundles.weights import meta_tensors
 
     try:
-        shapes = tensor_shapes(path, "model")
+        tensors = meta_tensors(path, "model")
     except HRMError:
         return None
-    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(("_init", "balance_bias")))
+    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(("_init", "balance_bias")))

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hrm_engine.errors import BundleError, HRMError
+from hrm_engine.reading import open_regular, refuse_pointer
 from hrm_engine.store.files import read_json, write_bytes, write_json
 
 MAX_SHARD_BYTES = 2_000_000_000
+MAX_HEADER_BYTES = 10_000_000
+"""Most bytes of the list of tensors in a file: some 100,000 of them."""
+WEIGHT_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Types of numbers that weights can have."""
 Shape = tuple[int, ...]
 
 
@@ -60,28 +67,33 @@ def load_tensors(folder: Path, stem: str, *, error: type[HRMError] = BundleError
     return tensors
 
 
-def load_file(path: Path, *, error: type[HRMError] = BundleError) -> dict[str, Tensor]:
-    """Read one safetensors file. Raises ``error`` for another format, a damaged header or overlapping tensors."""
-    with _reading(path, error):
+def load_file(
+    path: Path, *, error: type[HRMError] = BundleError, only: Collection[str] | None = None
+) -> dict[str, Tensor]:
+    """Read one safetensors file. Raises ``error`` for another format, a damaged header or overlapping tensors.
+
+    Args:
+        only: names of the tensors that are needed, as far as they are there.
+    """
+    with _reading(path, error), safe_open(path, framework="pt") as reader:
         # Copied out of the mapped file: where its bytes happen to lie decides the last bits of some sums, and Windows
         # removes no file that is mapped.
-        return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
+        names = [name for name in reader.keys() if only is None or name in only]  # noqa: SIM118 - not a mapping
+        return {name: reader.get_tensor(name).clone() for name in names}
 
 
-def tensor_shapes(folder: Path, stem: str, *, error: type[HRMError] = BundleError) -> dict[str, Shape]:
-    """Names and shapes alone, without reading the data. Raises ``error``."""
-    shapes: dict[str, Shape] = {}
+def meta_tensors(folder: Path, stem: str, *, error: type[HRMError] = BundleError) -> dict[str, Tensor]:
+    """Tensors without data, of which names, shapes and types are those in the files. Raises ``error``."""
+    tensors: dict[str, Tensor] = {}
     for path in _files(folder, stem, error):
         with _reading(path, error), safe_open(path, framework="pt") as reader:
-            for key in reader.keys():  # noqa: SIM118 - not a mapping
-                shapes[key] = tuple(reader.get_slice(key).get_shape())
-    return shapes
+            # of a mapped file: their numbers are not read
+            tensors |= {name: reader.get_tensor(name).to("meta") for name in reader.keys()}  # noqa: SIM118
+    return tensors
 
 
-def check_shapes(
-    tensors: Mapping[str, Tensor | Shape], expected: Mapping[str, Tensor | Shape], *, where: Path
-) -> list[str]:
-    """One sentence for each name that is missing, too many, or of another shape."""
+def check_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor | Shape], *, where: Path) -> list[str]:
+    """One sentence for each name that is missing, too many, of another shape, or no floating-point numbers."""
     shapes, own = (
         {name: tuple(value.shape) if isinstance(value, Tensor) else value for name, value in side.items()}
         for side in (tensors, expected)
@@ -93,17 +105,28 @@ def check_shapes(
         for name, shape in own.items()
         if shapes.get(name, shape) != shape
     ]
-    return problems
+    return problems + check_types({name: tensor for name, tensor in tensors.items() if name in own}, where=where)
 
 
-def check_finite(tensors: Mapping[str, Tensor], *, where: str) -> None:
-    """Raise BundleError, naming the first tensor that holds NaN or an infinite number."""
+def check_types(tensors: Mapping[str, Tensor], *, where: object) -> list[str]:
+    """One sentence for each tensor whose numbers are no weights: whole, complex, or quantized ones."""
+    return [
+        f"{where}: {name} has numbers of type {str(tensor.dtype).removeprefix('torch.')}, and weights are "
+        "floating-point numbers of 16 bits or more"
+        for name, tensor in tensors.items()
+        if tensor.dtype not in WEIGHT_TYPES
+    ]
+
+
+def check_finite(tensors: Mapping[str, Tensor], *, where: object, error: type[HRMError] = BundleError) -> None:
+    """Raise ``error``, naming the first tensor that holds NaN or an infinite number."""
     for name, tensor in tensors.items():
-        if not (is_finite := tensor.isfinite()).all():
-            count = tensor.numel() - int(is_finite.sum())
-            raise BundleError(
-                f"{where} cannot be imported: {count} of the {tensor.numel()} numbers of {name} are NaN or infinite; "
-                "take a sound copy or an earlier checkpoint"
+        # the two ends alone take no memory, and a NaN is both of them
+        if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+            count = tensor.numel() - int(tensor.isfinite().sum())
+            raise error(
+                f"{where}: {count} of the {tensor.numel()} numbers of {name} are NaN or infinite; take a sound copy "
+                "or an earlier checkpoint"
             )
 
 
@@ -122,14 +145,17 @@ def _reading(path: Path, error: type[HRMError]) -> Iterator[None]:
     """Raise ``error`` where a file is no whole safetensors file."""
     # A header claiming more than the file holds is refused before anything is allocated for it.
     try:
-        with path.open("rb") as file:
-            header = file.read(9)
-            size = path.stat().st_size
-    except OSError as problem:
+        with open_regular(path) as file:
+            header = file.read(64)
+            size = os.fstat(file.fileno()).st_size
+    except (OSError, ValueError) as problem:
         raise error(f"{path} cannot be read: {problem}") from problem
+    refuse_pointer(path, header, error)
     length = int.from_bytes(header[:8], "little")
-    if len(header) < 9 or header[8:] != b"{" or length > size - 8:
+    if len(header) < 9 or header[8:9] != b"{" or length > size - 8:
         raise error(f"{path} is not a safetensors file (its header is damaged or of another format); it was not opened")
+    if length > MAX_HEADER_BYTES:
+        raise error(f"{path} is not a safetensors file of a model: its list of tensors has {length:,} bytes")
     try:
         yield
     except (SafetensorError, OSError, json.JSONDecodeError) as problem:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.bundles.listing import parent_record
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config import ExpertTrainConfig
@@ -53,7 +54,7 @@ def find_base(config: ExpertTrainConfig, workspace: Workspace) -> tuple[BaseNetw
 
 
 def _bundle(folder: Path, workspace: Workspace) -> tuple[BaseNetwork, list[str]]:
-    bundle = load_bundle(folder, device="cpu", dtype=torch.float32, workspace=workspace)
+    bundle = load_bundle(folder, Bundle, device="cpu", dtype=torch.float32, workspace=workspace)
     core = bundle.config
     layer = f"H.{core.h_layers - 1}"
     base = BaseNetwork(

@@ -11,16 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from hrm_engine.bundles.hub import hub_answers, load_causal_model, quiet_transformers, save_tokenizer, tokenizer_of
+from hrm_engine.bundles.hub import (
+    check_folder,
+    has_tokenizer,
+    hub_answers,
+    load_causal_model,
+    quiet_transformers,
+    save_tokenizer,
+    tokenizer_of,
+)
+from hrm_engine.bundles.weights import check_finite, check_types, load_file
 from hrm_engine.config.datasets import ImplantConfig
 from hrm_engine.config.keywords import takes
 from hrm_engine.data.text.documents import read_documents
 from hrm_engine.data.text.python_docs import build_python_docs
 from hrm_engine.data.text.tokenizer import BOS, EOS, PAD, Tokenizer, train_tokenizer
 from hrm_engine.errors import ConfigError, DataError
+from hrm_engine.reading import told_by
 from hrm_engine.store.files import new_folder, read_json
 from hrm_engine.store.paths import Workspace
 
@@ -99,11 +108,20 @@ def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> Sta
         return StartingPoint(Tokenizer.load(folder), None, None, [f"{folder}: tokenizer only, embeddings start fresh"])
     if folder.is_dir() and _is_bundle(folder, model):
         return StartingPoint(Tokenizer.load(folder), None, None, [f"tokenizer of the bundle {folder}"])
+    if folder.is_dir() and not has_tokenizer(folder) and workspace.tokenizer_file.is_file():
+        place = workspace.tokenizer_file.parent
+        messages.append(f"{model} has no tokenizer: that of {place} is taken, embeddings start fresh")
+        return StartingPoint(Tokenizer.load(place), None, None, messages)
     parts = _implant(folder)
     if parts is None:
-        tokenizer, network, absent = _load(str(folder) if folder.is_dir() else model)
+        tokenizer, network, absent = _load(model, folder)
         parts = (tokenizer, *_embeddings(network, absent, model))
     tokenizer, hub_embeddings, hub_head = parts
+    check_finite(
+        {"the token embeddings": hub_embeddings, "the output head": hub_head},
+        where=f"--model {model}",
+        error=ConfigError,
+    )
     fits = hub_embeddings.shape[1] == hidden_size and hub_embeddings.shape[0] >= tokenizer.vocab_size
     if not fits:
         messages.append(
@@ -123,17 +141,24 @@ def load_network(model: str, workspace: Workspace) -> tuple[Any, Tokenizer, Path
         ConfigError: as :func:`starting_point`; also where there is a tokenizer only, or weights are missing.
     """
     folder, messages = _folder(model, workspace)
-    tokenizer, network, absent = _load(str(folder) if folder.is_dir() else model)
+    if folder.is_dir() and (folder / "config.json").is_file() and _is_bundle(folder, model):
+        raise ConfigError(f"--model {model} is a bundle of this lab: name it with --student-init")
+    tokenizer, network, absent = _load(model, folder)
     if absent:
         raise ConfigError(f"--model {model}: its weights hold no {', no '.join(absent[:4])}: it is not a whole model")
+    check_finite(network.state_dict(), where=f"--model {model}", error=ConfigError)
     return network, tokenizer, folder if folder.is_dir() else None, messages
 
 
 def _is_bundle(folder: Path, model: str) -> bool:
+    """Whether a folder is a bundle of this lab; a model of others is looked at. Raises ConfigError."""
     try:
-        return "kind" in read_json(folder / "config.json", ConfigError)
+        if "kind" in read_json(folder / "config.json", ConfigError):
+            return True
+        check_folder(folder, ConfigError)
     except ConfigError as error:
         raise ConfigError(f"--model {model}: {error}") from error
+    return False
 
 
 def _folder(model: str, workspace: Workspace) -> tuple[Path, list[str]]:
@@ -155,33 +180,40 @@ def _implant(folder: Path) -> tuple[Tokenizer, Tensor, Tensor] | None:
         ours = config.get("model_type") == "llama" and names.get("bos_token") == BOS
         if not ours or config.get("tie_word_embeddings") is not False:
             return None
-        with safe_open(folder / "model.safetensors", framework="pt") as weights:
-            embeddings, head = (weights.get_tensor(name) for name in ("model.embed_tokens.weight", "lm_head.weight"))
-        whole = embeddings.shape == head.shape == (config.get("vocab_size"), config.get("hidden_size"))
-        return (Tokenizer.load(folder), embeddings, head) if whole else None
-    except (OSError, SafetensorError, ConfigError, DataError):
+        both = ("model.embed_tokens.weight", "lm_head.weight")
+        tensors = load_file(folder / "model.safetensors", error=ConfigError, only=both)
+        shapes = dict.fromkeys(both, (config.get("vocab_size"), config.get("hidden_size")))
+        if check_types(tensors, where=folder) or {name: tensors[name].shape for name in tensors} != shapes:
+            return None
+        return Tokenizer.load(folder), tensors[both[0]], tensors[both[1]]
+    except (ConfigError, DataError):
         return None
 
 
-def _load(source: str) -> tuple[Tokenizer, Any, list[str]]:
+def _load(model: str, folder: Path) -> tuple[Tokenizer, Any, list[str]]:
     """Tokenizer, causal model, and the names of the parameters that its files do not hold."""
+    is_local = folder.is_dir()
+    source = str(folder) if is_local else model
+
+    def problem(why: str) -> ConfigError:
+        if is_local:
+            return ConfigError(f"--model {source} cannot be loaded: {why}")
+        return ConfigError(
+            f"--model {source} is no local folder with a model and could not be had from the hub ({why}). "
+            "Offline, make the local default with: lab implant"
+        )
+
+    if is_local and not has_tokenizer(folder):
+        raise problem("tokenizer.json is missing; copy it from the original")
     from transformers import AutoTokenizer
 
-    try:
-        with quiet_transformers():
-            # Without a network the library tries for a minute before it says so.
-            local = Path(source).is_dir() or not hub_answers()
-            fast = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
-            network, report = load_causal_model(source, local_files_only=local)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
-        first_line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-        if Path(source).is_dir():
-            raise ConfigError(f"--model {source} cannot be loaded: {first_line}") from problem
-        raise ConfigError(
-            f"--model {source} is no local folder with a model and could not be had from the hub ({first_line}). "
-            "Offline, make the local default with: lab implant"
-        ) from problem
-    return tokenizer_of(fast, f"--model {source}"), network, sorted(report["missing_keys"])
+    with told_by(problem), quiet_transformers():
+        # Without a network the library tries for a minute before it says so.
+        local = is_local or not hub_answers()
+        fast = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
+        network, report = load_causal_model(source, local_files_only=local)
+        tokenizer = tokenizer_of(fast, f"--model {source}")
+    return tokenizer, network, sorted(report["missing_keys"])
 
 
 def _embeddings(network: Any, absent: list[str], model: str) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hrm_engine.bundles.core_config import read_core_config
 from hrm_engine.bundles.listing import folder_problems, parent_record
-from hrm_engine.bundles.weights import check_shapes, load_file, load_tensors
+from hrm_engine.bundles.weights import check_finite, check_shapes, load_file, load_tensors
 from hrm_engine.config import CoreConfig, TextTrainConfig
 from hrm_engine.config.core import inner_width
 from hrm_engine.config.kinds import TEXT
@@ -166,5 +166,6 @@ def load_student(model: RecurrentCore, source: Path, workspace: Workspace) -> di
             hint = "; it has experts: leave out --no-moe" if has_experts else "; it has no experts: add --no-moe"
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise BundleError("--student-init does not fit this model: " + "; ".join(problems[:_SHOWN]) + more + hint)
+    check_finite(tensors, where=path)
     model.load_state_dict(tensors)
     return parent_record(path)

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from hrm_engine.reading import LINK, load_json
 from hrm_engine.store.processes import is_alive
 
 _TEMPORARY = re.compile(r"\.(?P<kind>tmp|old)-(?P<pid>[0-9]{1,9})-[0-9a-f]{8}-(?P<name>.+)", re.DOTALL)
+_OS_ERROR = re.compile(r"\(os error (\d{1,4})\)")
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space, or choose another folder",
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
@@ -49,11 +51,16 @@ def storage_error(problem: OSError, path: Path, *, doing: str = "write") -> Stor
 
 @contextmanager
 def storing(path: Path, *, doing: str = "write") -> Iterator[None]:
-    """Raise an OSError of the block as the StorageError of :func:`storage_error`."""
+    """Raise an OSError of the block as the StorageError of :func:`storage_error`; so too what libraries make of one."""
     try:
         yield
     except OSError as problem:
         raise storage_error(problem, path, doing=doing) from problem
+    except Exception as problem:  # those in Rust raise exceptions of their own, or bare ones, with such words
+        if isinstance(problem, HRMError) or not (match := _OS_ERROR.search(str(problem))):
+            raise
+        number = int(match[1])
+        raise storage_error(OSError(number, os.strerror(number)), path, doing=doing) from problem
 
 
 def finite(value: Any) -> Any:
@@ -128,6 +135,7 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     path = Path(path)
     with temporary_folder(path) as temporary, storing(path):
         yield temporary
+        _open_to_others(temporary)
         _fsync_tree(temporary)
         _move_into_place(temporary, path, replace=replace)
         _fsync_folder(path.parent)
@@ -158,11 +166,12 @@ def remove_folder(path: Path) -> None:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder beside ``path`` that is gone at the end; ``clean_temporaries`` knows what a kill leaves of it.
+    """Yield a folder beside ``path`` that is gone at the end; what kills left of others for it is put away first.
 
     Raises StorageError.
     """
     folder = _temporary_name(path, "tmp")
+    clean_temporaries(path.parent, name=path.name, own=False)
     with storing(path, doing="create the folder"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
@@ -283,6 +292,14 @@ def _move_into_place(temporary: Path, path: Path, *, replace: bool) -> None:
         raise
     with suppress(OSError):
         remove_entry(aside)
+
+
+def _open_to_others(folder: Path) -> None:
+    """Give every file the mode that the umask gives; some libraries write files that their owner alone may read."""
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
 
 
 def _fsync_tree(folder: Path) -> None:

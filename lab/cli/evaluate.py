@@ -22,13 +22,14 @@ _THRESHOLDS = (0.25, 0.5, 0.75)
 @config_flags(EvaluateTextConfig)
 def text(settings: EvaluateTextConfig, *, json: Json = False) -> int:
     """Loss and accuracy of a text brain after every segment, and where it halts by itself, with the mean depth."""
+    from hrm_engine.bundles.bundle import Bundle
     from hrm_engine.bundles.load import load_bundle
     from hrm_engine.inference.text.evaluate import evaluate, evaluate_adaptive
     from hrm_engine.inference.text.reading import held_out_documents, text_batches
     from hrm_engine.models.act import check_threshold
 
     workspace = Workspace.find()
-    loaded = load_bundle(settings.bundle, device=settings.device, workspace=workspace)
+    loaded = load_bundle(settings.bundle, Bundle, device=settings.device, workspace=workspace)
     by_itself = () if loaded.model.halt_head is None else _THRESHOLDS
     thresholds = by_itself if settings.halt_threshold is None else settings.halt_threshold
     for threshold in thresholds:

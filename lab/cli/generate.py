@@ -32,6 +32,7 @@ def generate(settings: GenerateConfig, *, json: Json = False) -> int:
     if json and settings.prompt is None:
         raise ConfigError("--json goes with --prompt")
 
+    from hrm_engine.bundles.bundle import Bundle
     from hrm_engine.bundles.load import load_bundle
     from hrm_engine.bundles.steering import watch_experts
     from hrm_engine.inference.text.prompts import read_prompts
@@ -39,7 +40,7 @@ def generate(settings: GenerateConfig, *, json: Json = False) -> int:
     workspace, file = Workspace.find(), settings.files.prompt_file
     prompts = [] if file is None else read_prompts(workspace.resolve(file))
     text = None if settings.prompt is None else _prompt(settings.prompt)
-    bundle = load_bundle(settings.bundle, device=settings.device, workspace=workspace)
+    bundle = load_bundle(settings.bundle, Bundle, device=settings.device, workspace=workspace)
     steered(bundle, settings.goals, workspace)
     with watch_experts(bundle) as used:
         if text is None:

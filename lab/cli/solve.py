@@ -28,11 +28,12 @@ def solve(settings: SolveConfig, *, json: Json = False) -> int:
     import numpy as np
 
     from hrm_engine import inference
-    from hrm_engine.bundles.load import load_puzzle_bundle
+    from hrm_engine.bundles.bundle import PuzzleBundle
+    from hrm_engine.bundles.load import load_bundle
     from hrm_engine.bundles.steering import watch_experts
 
     workspace = Workspace.find()
-    loaded = load_puzzle_bundle(settings.bundle, device=settings.device, workspace=workspace)
+    loaded = load_bundle(settings.bundle, PuzzleBundle, device=settings.device, workspace=workspace)
     steered(loaded, settings.goals, workspace)
     questions = _questions(loaded, workspace, settings.board)
     has_names = any(question.identifier is not None for question in questions)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.bundles.weights import load_tensors, save_tensors
@@ -231,9 +232,24 @@ def test_versions_kinds_and_shapes_that_do_not_fit(
     if file == "config.json":
         reseal(run_dir)
     with pytest.raises(BundleError, match=message):
-        load_bundle("run", workspace=lab.workspace)
+        load_bundle("run", Bundle, workspace=lab.workspace)
     told = ("schema_version", "config.json", "model.safetensors", "puzzle.json")
     assert any(word in problem for problem in verify_bundle(run_dir) for word in told)
+
+
+def test_weights_that_are_not_finite_and_tokens_that_no_row_has(lab: Lab, run_dir: Path) -> None:
+    tensors, config = load_tensors(run_dir, "model"), read(run_dir / "config.json")
+    save_tensors(run_dir, "model", {**tensors, "lm_head.weight": tensors["lm_head.weight"] / 0})
+    reseal(run_dir)
+    with pytest.raises(BundleError, match=r"run: 19200 of the 19200 numbers of lm_head\.weight are NaN or infinite"):
+        load_bundle("run", workspace=lab.workspace)
+    fewer = {name: tensors[name][:290].clone() for name in ("lm_head.weight", "embed_tokens.weight")}
+    save_tensors(run_dir, "model", {**tensors, **fewer})
+    change(run_dir / "config.json", vocab_size=290)
+    reseal(run_dir)
+    with pytest.raises(BundleError, match="its tokenizer has 300 tokens and its model 290"):
+        load_bundle("run", workspace=lab.workspace)
+    assert config["vocab_size"] == 300
 
 
 def test_a_model_in_shards_is_a_bundle_too(lab: Lab, run_dir: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from hrm_engine.bundles.exchange.exporting import export_checkpoint, inexpressible
 from hrm_engine.bundles.exchange.names import FORMATS
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
-from hrm_engine.bundles.load import load_puzzle_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.bundles.save import seal_bundle
 from hrm_engine.config import PuzzleNetworkConfig, resolve_puzzle_core
 from hrm_engine.config.exchange import SizesConfig
@@ -84,7 +84,7 @@ def slow_results(theirs: dict[str, Tensor], shape: reference.Shape, rows: list[l
 @torch.no_grad()
 def bundle_results(path: Path, workspace: Workspace, rows: list[list[int]], segments: int) -> Tensor:
     """The same from a bundle, computed in float64."""
-    core = load_puzzle_bundle(path, device="cpu", workspace=workspace).model.double()
+    core = load_bundle(path, device="cpu", workspace=workspace).model.double()
     puzzle = None if core.puzzle_embedding is None else core.puzzle_embedding(torch.arange(len(rows)))
     x = embed_rows(core, torch.tensor(rows), puzzle)
     context, carry = core.context(torch.arange(core.config.max_seq_len)[None]), core.initial_carry(x)
@@ -170,8 +170,8 @@ def test_our_own_solver_goes_there_and_comes_back(workspace: Workspace, kind: st
     words = ["bundle", "import", str(path), "--format", kind, "--name", "back", "--seq-len", str(CELLS)]
     assert main(words) == 0
     back = workspace.runs / "back"
-    first = load_puzzle_bundle(bundle, device="cpu", workspace=workspace)
-    again = load_puzzle_bundle(back, device="cpu", workspace=workspace)
+    first = load_bundle(bundle, device="cpu", workspace=workspace)
+    again = load_bundle(back, device="cpu", workspace=workspace)
     assert again.config == first.config
     weights = first.model.state_dict()
     for name, tensor in again.model.state_dict().items():
@@ -219,7 +219,7 @@ def test_a_dataset_tells_boards_names_and_length(workspace: Workspace) -> None:
     data = make_dataset(workspace.root / "data")
     sizes = SizesConfig(num_heads=HEADS, puzzle_tokens=4)
     report = import_as("trm", path, workspace, name="a", data_path=data, sizes=sizes)
-    loaded = load_puzzle_bundle("a", device="cpu", workspace=workspace)
+    loaded = load_bundle("a", device="cpu", workspace=workspace)
     assert (loaded.card.puzzle, loaded.card.height, loaded.config.max_seq_len) == ("maze", 3, CELLS + 4)
     assert loaded.card.identifiers == tuple(f"puzzle {n}" for n in range(NAMES))
     assert loaded.config.identifier_width == WIDTH

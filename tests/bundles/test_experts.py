@@ -15,7 +15,7 @@ from hrm_engine.bundles.core_config import attached_experts
 from hrm_engine.bundles.exchange.exporting import export_checkpoint
 from hrm_engine.bundles.experts import attach_expert, detach_expert
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
-from hrm_engine.bundles.load import load_puzzle_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.bundles.steering import watch_experts
 from hrm_engine.bundles.weights import load_tensors, save_tensors
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError
@@ -146,14 +146,14 @@ def test_a_solver_takes_an_expert(workspace: Path, tmp_path_factory: pytest.Temp
     assert verify_bundle(child) == []
     assert (child / "puzzle.json").read_bytes() == (parent / "puzzle.json").read_bytes()
     assert find_run("four-digits", place) == child
-    own, bundle = (load_puzzle_bundle(path, device="cpu", workspace=place) for path in (parent, child))
+    own, bundle = (load_bundle(path, device="cpu", workspace=place) for path in (parent, child))
     assert bundle.config.experts_in("H.0") == 4
     inputs, _ = sudokus(2)
     with watch_experts(bundle) as found:
         solve(bundle, inputs)
     assert found[0].token_share is not None
     ExpertRegistry(place).update("digits", is_active=False)
-    off = load_puzzle_bundle(child, device="cpu", workspace=place)
+    off = load_bundle(child, device="cpu", workspace=place)
     (without, trust), (before, trust_before) = answers(off, inputs), answers(own, inputs)
     assert without == before
     # scores of three experts and of four come from products of other shapes: alike to the last bits of fp32

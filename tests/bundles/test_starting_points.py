@@ -60,6 +60,20 @@ def test_an_implant_is_made_again_the_same_and_replaced_whole(lab: Lab, source: 
     assert Tokenizer.load(report.tokenizer_file).vocab_size == 270
 
 
+def test_an_implant_clears_what_a_killed_one_left(lab: Lab, source: Path) -> None:
+    home = lab.workspace.base_model.parent
+    dead, living = (home / f".tmp-{pid}-0123abcd-base_model" for pid in (2**22 + 1, os.getppid()))
+    other = home / f".tmp-{2**22 + 1}-0123abcd-other"
+    for folder in (dead, living, other):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").touch()
+    report = create_implant(workspace=lab.workspace, dataset_file=Path(TEXT), vocab_size=VOCABULARY, hidden_size=64)
+    assert {path.name for path in home.glob(".*")} == {living.name, other.name}
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in report.base_model.iterdir()} == {0o666 & ~umask}
+
+
 def test_an_implant_that_cannot_be_made_leaves_the_old_one(lab: Lab) -> None:
     report = create_implant(workspace=lab.workspace, dataset_file=Path(TEXT), vocab_size=270, hidden_size=64)
     before = {path.name: path.read_bytes() for path in report.base_model.iterdir()}
@@ -94,6 +108,57 @@ def test_embeddings_of_another_width_are_left_and_that_is_said(lab: Lab, source:
     assert "tokenizer only, embeddings start fresh" in message
     text = lab.text.read_text()
     assert Tokenizer.load(run_dir).encode(text).tolist() == Tokenizer.load(lab.tokenizer).encode(text).tolist()
+
+
+def test_a_model_without_a_tokenizer(lab: Lab, source: Path) -> None:
+    folder = shutil.copytree(base_model(source), lab.root / "none")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ConfigError, match=r"--model .*none cannot be loaded: tokenizer\.json is missing; copy it from"):
+        starting_point("none", hidden_size=64, workspace=lab.workspace)
+    shutil.copytree(source / "artifacts" / "hf_implant" / "tokenizers", lab.workspace.tokenizer_file.parent)
+    start = starting_point("none", hidden_size=64, workspace=lab.workspace)
+    assert (start.tokenizer.vocab_size, start.embeddings, start.head) == (VOCABULARY, None, None)
+    assert "none has no tokenizer: that of" in start.messages[0]
+
+
+@pytest.mark.parametrize(("name", "what"), [("model.embed_tokens", "token embeddings"), ("lm_head", "output head")])
+def test_embeddings_that_are_not_finite(lab: Lab, source: Path, name: str, what: str) -> None:
+    folder = shutil.copytree(base_model(source), lab.root / "torn")
+    tensors = load_file(folder / "model.safetensors")
+    tensors[f"{name}.weight"][5, 5] = float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=rf"--model torn: 1 of the 19200 numbers of the {what} are NaN"):
+        starting_point("torn", hidden_size=64, workspace=lab.workspace)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("config.json", "null", "a JSON object is expected"),
+        (
+            "config.json",
+            '{"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}',
+            "quantized model .gptq",
+        ),
+        ("config.json", '{"model_type": ["llama"]}', "cannot be loaded"),
+        ("generation_config.json", "[]", "a JSON object is expected, found list"),
+        ("tokenizer_config.json", '{"a": 1, "a": 2}', "'a' stands twice"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "../../outside.safetensors"}}', "no usable weight_map"),
+        ("model.safetensors", "version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        ("tokenizer.json", "version https://git-lfs.github.com/spec/v1\n", "cannot be loaded"),
+        (
+            "tokenizer.json",
+            '{"model": {"type": "BPE", "vocab": {"a": 4000000000}, "merges": []}}',
+            "cannot be loaded|up to",
+        ),
+    ],
+)
+def test_folders_of_models_that_are_odd(lab: Lab, source: Path, file: str, content: str, words: str) -> None:
+    folder = shutil.copytree(base_model(source), lab.root / "odd")
+    (folder / file).write_text(content)
+    with pytest.raises(ConfigError, match=rf"--model .*odd.*({words})"):
+        starting_point("odd", hidden_size=64, workspace=lab.workspace)
 
 
 def test_a_folder_with_only_a_tokenizer(lab: Lab) -> None:
@@ -220,6 +285,19 @@ def test_a_damaged_student_is_refused(lab: Lab) -> None:
         lab.train("child", student_init=str(parent))
     with pytest.raises(BundleError, match="no run"):
         lab.train("child", student_init="artifacts/brains/actv1/nobody")
+
+
+def test_numbers_of_a_student_that_are_no_weights(lab: Lab) -> None:
+    tensors = load_tensors(lab.train("parent", steps=1, eval_batches=0).run_dir, "model")
+    name = "lm_head.weight"
+    for dtype, words in ((torch.int8, "numbers of type int8"), (torch.float8_e4m3fn, "numbers of type float8_e4m3fn")):
+        save_file({**tensors, name: tensors[name].to(dtype)}, lab.root / "odd.safetensors")
+        with pytest.raises(BundleError, match=rf"{name} has {words}"):
+            lab.train("child", student_init="odd.safetensors")
+    tensors[name][0, 0] = float("inf")
+    save_file(tensors, lab.root / "odd.safetensors")
+    with pytest.raises(BundleError, match=rf"1 of the 19200 numbers of {name} are NaN or infinite"):
+        lab.train("child", student_init="odd.safetensors")
 
 
 def test_half_precision_weights_are_taken(lab: Lab) -> None:

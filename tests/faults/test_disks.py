@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from hrm_engine.bundles.exchange.hf_export import export_folder
 from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.errors import StorageError
+from hrm_engine.starting.implant import create_implant
 from hrm_engine.store.manifest import list_checkpoints
+from hrm_engine.store.paths import Workspace
 from hrm_engine.store.status import live_state
 from hrm_engine.training import train
 from tests.tiny_runs import Forks, Lab, assert_same_end, flags, lasting_rows, rows
@@ -58,6 +61,23 @@ def test_full_while_saving(lab: Lab, small_disk: Mount, leave: int) -> None:
     assert train(settings, resume=True, workspace=lab.workspace).state == "finished"
     assert verify_bundle(run_dir) == []
     assert_same_end(lab.run_dir("straight"), run_dir)
+
+
+def test_full_while_another_library_writes(lab: Lab, small_disk: Mount) -> None:
+    disk, names = small_disk("32m"), ("implant", "export")
+    (disk / "artifacts").mkdir()
+    lab.trained("run")
+    for leave in (0, 20_000, 60_000):
+        fill(disk, leave=leave)
+        small = Workspace(disk)
+        with pytest.raises(StorageError, match=r"cannot (write|create the folder) .*: the disk is full"):
+            create_implant(workspace=small, dataset_file=lab.text, vocab_size=300, hidden_size=512)
+        with pytest.raises(StorageError, match=r"cannot (write|create the folder) .*: the disk is full"):
+            export_folder("run", disk / "exported", workspace=lab.workspace, segments=1)
+        assert not any(path.is_file() for path in disk.rglob("*") if path.name != "filler"), names
+    (disk / "filler").unlink()
+    export_folder("run", disk / "exported", workspace=lab.workspace, segments=1)
+    assert len({path.stat().st_mode for path in (disk / "exported").iterdir()}) == 1
 
 
 def test_full_while_writing_rows(lab: Lab, small_disk: Mount) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hrm_engine.bundles.listing import verify_bundle
-from hrm_engine.bundles.load import load_bundle, load_puzzle_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.data.puzzles.arc.build import build_arc
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataError
@@ -88,7 +88,7 @@ def test_parts_of_the_slots_add_up_to_the_whole(puzzle_lab: PuzzleLab) -> None:
 
 def test_the_bundle_is_the_average_of_the_best_evaluation(puzzle_lab: PuzzleLab) -> None:
     result = puzzle_lab.train("run", ema_decay=0.5)
-    bundle = load_puzzle_bundle("run", workspace=puzzle_lab.workspace)
+    bundle = load_bundle("run", workspace=puzzle_lab.workspace)
     assert verify_bundle(result.run_dir) == []
     assert (bundle.card.puzzle, bundle.card.height) == ("sudoku", 4)
     metadata = json.loads((result.run_dir / "metadata.json").read_text())

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from hrm_engine.bundles.bundle import PuzzleBundle
 from hrm_engine.bundles.exchange.checkpoint import CONFIG_FILE, write_arch, write_checkpoint
 from hrm_engine.bundles.exchange.importing import UNUSED_STEM, theirs_of
 from hrm_engine.bundles.exchange.names import COMPILED, Format, differences
 from hrm_engine.bundles.exchange.sizes import expansion_of
-from hrm_engine.bundles.load import load_puzzle_bundle
+from hrm_engine.bundles.load import load_bundle
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.config import ARCHITECTURES, CoreConfig
 from hrm_engine.config.exchange import ExportConfig
@@ -44,7 +45,7 @@ def export_checkpoint(
     path = workspace.resolve(path)
     if path.exists():
         raise ConfigError(f"{path} exists: choose another path")
-    loaded = load_puzzle_bundle(bundle, device="cpu", workspace=workspace)
+    loaded = load_bundle(bundle, PuzzleBundle, device="cpu", workspace=workspace)
     if problems := inexpressible(loaded.config, kind):
         raise BundleError(f"{loaded.path} cannot be written as --format {kind}: {'; '.join(problems)}")
     origin = loaded.metadata.get("imported")

@@ -48,7 +48,7 @@ def export_folder(
     folder = workspace.resolve(folder)
     if folder.exists():
         raise ConfigError(f"{folder} exists: choose another folder")
-    loaded = load_bundle(bundle, device="cpu", workspace=workspace)
+    loaded = load_bundle(bundle, Bundle, device="cpu", workspace=workspace)
     if problems := hf_problems(loaded.config):
         raise BundleError(f"{loaded.path} cannot be written as --format hf: {'; '.join(problems)}")
     trained = loaded.config.halt_max_steps

@@ -8,19 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.bundles.exchange.hf_config import core_of_theirs
-from hrm_engine.bundles.hub import hub_answers, load_causal_model, quiet_transformers, roles_of, tokenizer_of
+from hrm_engine.bundles.hub import (
+    check_folder,
+    has_tokenizer,
+    hub_answers,
+    load_causal_model,
+    quiet_transformers,
+    roles_of,
+    tokenizer_of,
+)
 from hrm_engine.bundles.load import build_model
 from hrm_engine.bundles.save import write_history, write_model
 from hrm_engine.bundles.weights import check_finite
 from hrm_engine.config.kinds import TEXT
 from hrm_engine.data.text.tokenizer import Tokenizer
-from hrm_engine.errors import BundleError, HRMError
+from hrm_engine.errors import BundleError
+from hrm_engine.reading import told_by
 from hrm_engine.store.files import new_folder, read_json, sha256_file
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.runs import TRANSFORMERS_TYPE, free_folder
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_LONGEST = 400
 _NOT_KEPT = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")
 
 
@@ -97,44 +105,41 @@ def _check_type(kind: object, where: str) -> None:
 
 def _load(place: str) -> tuple[Any, Any, Any]:
     """Configuration, model and tokenizer."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
+    part = "configuration"
+
+    def problem(why: str) -> BundleError:
+        if not Path(place).is_dir():
+            return BundleError(
+                f"{place} is no local folder, and its {part} could not be had from the hub ({why}). "
+                "Offline, copy the model's folder here and name that"
+            )
+        if part == "tokenizer" and not has_tokenizer(Path(place)):
+            why = "tokenizer.json is missing; copy it from the original, or save it there with save_pretrained"
+        return BundleError(f"{place} cannot be imported: its {part} cannot be loaded: {why}")
+
+    if Path(place).is_dir():
+        check_folder(Path(place), BundleError)
     from transformers import AutoConfig, AutoTokenizer
 
-    part = "configuration"
-    try:
-        with quiet_transformers():
-            # Without a network the library tries for a minute before it says so.
-            options: dict[str, Any] = {
-                "trust_remote_code": False,
-                "local_files_only": Path(place).is_dir() or not hub_answers(),
-            }
-            config = AutoConfig.from_pretrained(place, **options)
-            _check_type(config.model_type, place)
-            core_of_theirs(config, where=place)  # what cannot be had is said before gigabytes are read
-            part = "weights"
-            network, report = load_causal_model(
-                place,
-                config=config,
-                dtype="auto",
-                ignore_mismatched_sizes=True,  # its own refusal names none; they are refused below
-                **options,
-            )
-            part = "tokenizer"
-            fast = AutoTokenizer.from_pretrained(place, **options)
-    except HRMError:
-        raise
-    except (
-        *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError),
-        *(ArithmeticError, SafetensorError, StrictDataclassError),
-    ) as problem:
-        if Path(place).is_dir():
-            reason = _reason(problem, part, Path(place))
-            raise BundleError(f"{place} cannot be imported: its {part} cannot be loaded: {reason}") from problem
-        raise BundleError(
-            f"{place} is no local folder, and its {part} could not be had from the hub ({_one_line(problem)}). "
-            "Offline, copy the model's folder here and name that"
-        ) from problem
+    with told_by(problem), quiet_transformers():
+        # Without a network the library tries for a minute before it says so.
+        options: dict[str, Any] = {
+            "trust_remote_code": False,
+            "local_files_only": Path(place).is_dir() or not hub_answers(),
+        }
+        config = AutoConfig.from_pretrained(place, **options)
+        _check_type(config.model_type, place)
+        core_of_theirs(config, where=place)  # what cannot be had is said before gigabytes are read
+        part = "weights"
+        network, report = load_causal_model(
+            place,
+            config=config,
+            dtype="auto",
+            ignore_mismatched_sizes=True,  # its own refusal names none; they are refused below
+            **options,
+        )
+        part = "tokenizer"
+        fast = AutoTokenizer.from_pretrained(place, **options)
     _check_report(report, place)
     return config, network, fast
 
@@ -153,21 +158,6 @@ def _check_report(report: dict[str, Any], place: str) -> None:
         raise BundleError(
             f"{place} cannot be imported: {'; '.join(wrong[:4])}{more}. Compare config.json with the original"
         )
-
-
-def _reason(problem: Exception, part: str, folder: Path) -> str:
-    """Why a part of a local folder cannot be loaded, in one line."""
-    if part == "tokenizer" and not (folder / "tokenizer.json").is_file():
-        return "tokenizer.json is missing; copy it from the original, or save it there with save_pretrained"
-    if isinstance(problem, ArithmeticError):
-        return f"a size in it cannot be calculated with ({_one_line(problem)}); compare it with the original"
-    return _one_line(problem)
-
-
-def _one_line(problem: Exception) -> str:
-    """The library's message, its lines joined; only the beginning of a page."""
-    text = " ".join(str(problem).split()) or type(problem).__name__
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
 
 
 def _tokenizer(config: Any, network: Any, fast: Any, place: str) -> tuple[Tokenizer, dict[str, Any], list[str]]:

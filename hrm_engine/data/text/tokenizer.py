@@ -20,11 +20,12 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from hrm_engine.data.text.encodings import SURROGATES
 from hrm_engine.data.text.stream_decoder import StreamingDecoder
 from hrm_engine.errors import ConfigError, DataError
-from hrm_engine.reading import load_json
+from hrm_engine.reading import load_json, told_by
 from hrm_engine.store.files import write_text
 
 BOS, EOS, PAD = "<|bos|>", "<|endoftext|>", "<|pad|>"
 MIN_VOCAB_SIZE = 256 + 3  # every byte and the three special tokens
+MAX_VOCAB_SIZE = 1 << 22  # ten times the largest vocabularies that there are
 
 # How other families of models spell the three, for folders that do not say it themselves; first match wins.
 _KNOWN_BOS = (BOS, "<|begin_of_text|>", "<|startoftext|>", "<bos>", "<s>", "[BOS]", "[CLS]")
@@ -38,6 +39,7 @@ _END_IDS = "end_token_ids"  # a key of our own; Hugging Face keeps the same in g
 _PIECE_CHARACTERS = 256_000
 _GROUP_CHARACTERS = 2_000_000
 _CUT_SEARCH_CHARACTERS = 4_000
+_PROBE = "A tokenizer's 1st words,\n\tif it can: \u00e9\u4e2d \U0001f642"
 
 
 class Tokenizer:
@@ -59,6 +61,8 @@ class Tokenizer:
         self._backend = backend
         vocabulary = backend.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        if self.vocab_size > MAX_VOCAB_SIZE:
+            raise DataError(f"The tokenizer has token ids up to {self.vocab_size - 1:,}: no vocabulary has so many.")
         roles = roles or {}
         bos = _find(vocabulary, roles.get("bos_token"), _KNOWN_BOS)
         eos = _find(vocabulary, roles.get("eos_token"), _KNOWN_EOS)
@@ -89,10 +93,10 @@ class Tokenizer:
                 hint = "There is a vocab.json: load the folder once with transformers' AutoTokenizer and save it again."
             raise DataError(f"{file}: no such tokenizer file. {hint}")
         _read_json(file)
-        try:
+        with told_by(lambda why: DataError(f"{file}: not a tokenizer that this version can read ({why}).")):
             backend = Backend.from_file(str(file))
-        except Exception as error:  # the library raises the bare class for every refusal; there is no narrower one
-            raise DataError(f"{file}: not a tokenizer that this version can read ({str(error)[:200]}).") from error
+            # a part that cannot do its work shows only at work
+            backend.decode(backend.encode(_PROBE, add_special_tokens=False).ids)
         return cls(backend, _read_roles(file.parent), end_ids=_read_end_ids(file.parent / _CONFIG_FILE))
 
     def save_to(self, folder: Path) -> list[str]:
@@ -125,7 +129,8 @@ class Tokenizer:
         """One int64 array of token ids per text, without begin and end."""
         parts_by_text: list[list[np.ndarray]] = [[] for _ in texts]
         for group in _groups((number, piece) for number, text in enumerate(texts) for piece in _pieces(text)):
-            encodings = self._backend.encode_batch_fast([piece for _, piece in group], add_special_tokens=False)
+            with told_by(lambda why: DataError(f"The tokenizer cannot encode a text ({why}).")):
+                encodings = self._backend.encode_batch_fast([piece for _, piece in group], add_special_tokens=False)
             for (number, _), encoding in zip(group, encodings, strict=True):
                 parts_by_text[number].append(np.array(encoding.ids, dtype=np.int64))
         return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in parts_by_text]

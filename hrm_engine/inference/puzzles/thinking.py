@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hrm_engine.bundles.bundle import PuzzleBundle
+from hrm_engine.bundles.bundle import PuzzleBundle, checked
 from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.errors import ConfigError, DataError
 from hrm_engine.models.core import Carry, RecurrentCore
@@ -123,7 +123,7 @@ def check_segments(bundle: PuzzleBundle, segments: int | None) -> int:
 
 def check_boards(bundle: PuzzleBundle, boards: Boards) -> Boards:
     """Boards (N, C) that this solver can take. Raises DataError for another number of cells or an unknown token."""
-    card = bundle.card
+    card = checked(bundle, PuzzleBundle).card
     num_cells = card.height * card.width
     if boards.ndim != 2 or boards.shape[1] != num_cells:
         raise DataError(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from hrm_engine.bundles.bundle import Bundle
+from hrm_engine.bundles.bundle import Bundle, checked
 from hrm_engine.config.keywords import takes
 from hrm_engine.config.writing import MAX_BATCH_SIZE, WritingConfig
 from hrm_engine.errors import ConfigError
@@ -127,7 +127,7 @@ class _Group:
     """What the rows of a generation have in common, and the loop that continues some of them."""
 
     def __init__(self, bundle: Bundle, settings: WritingConfig) -> None:
-        self.bundle, self.settings = bundle, settings
+        self.bundle, self.settings = checked(bundle, Bundle), settings
         self.num_segments = settings.segments or bundle.config.halt_max_steps
         if settings.halt_threshold is not None:
             check_threshold(bundle.model, settings.halt_threshold)
