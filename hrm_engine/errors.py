@@ -33,6 +33,10 @@ class RegistryError(HRMError):
     """The expert registry or the goals are damaged, of a newer version, lack what was named, or refuse a change."""
 
 
+class NewerError(RegistryError):
+    """The expert registry or the goals were written by a newer version."""
+
+
 class LockedError(HRMError):
     """Another live process holds the lock of a folder or file."""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_json
-
-from hrm_engine.errors import RegistryError
+from hrm_engine.errors import NewerError, RegistryError
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.expert_cards import ExpertCard, GoalLink, Stored, check_expert_id, parse_entry, shown
+from hrm_engine.store.files import json_bytes
 
 REGISTRY_VERSION = 1
 
@@ -69,14 +68,15 @@ class RegistryContent:
             if card.expert_id in cards:
                 raise RegistryError(f"{where}: experts[{position}]: expert {card.expert_id!r} stands there twice")
             cards[card.expert_id] = card
+        checked: set[str] = set()
         for card in cards.values():
-            _check_ancestors(card, cards, str(where))
+            checked.update(_check_ancestors(card, cards, str(where), checked))
         rest = {key: value for key, value in raw.items() if key not in ("version", "experts")}
         return cls(where, parse_entry(_Top, rest, str(where)), list(cards.values()))
 
     def to_json(self) -> bytes:
         """The content of the file: indented JSON in UTF-8."""
-        return to_json({**self._top.model_dump(), "experts": self.cards}, indent=2) + b"\n"
+        return json_bytes({**self._top.model_dump(mode="json"), "experts": [card.dump() for card in self.cards]})
 
     def note_base_model(self, base_model: str) -> None:
         """Record what the experts are for, unless it stands there already."""
@@ -183,16 +183,21 @@ class RegistryContent:
             raise RegistryError(f"an expert card has no field {name!r}.{hint}")
 
 
-def _check_ancestors(card: ExpertCard, cards: Mapping[str, ExpertCard], where: str) -> None:
-    line = [card.expert_id]
+def _check_ancestors(
+    card: ExpertCard, cards: Mapping[str, ExpertCard], where: str, checked: Collection[str] = ()
+) -> Collection[str]:
+    """An expert and those above it, up to the first that was ``checked`` already."""
+    line = {card.expert_id: None}
     current = card
-    while current.parent_expert_id is not None:
-        line.append(current.parent_expert_id)
-        if line[-1] in line[:-1]:
-            raise RegistryError(f"{where}: the parents form a cycle ({' < '.join(line)}): choose another parent")
-        if line[-1] not in cards:
-            raise RegistryError(f"{where}: the parent {line[-1]!r} of expert {current.expert_id!r} does not exist")
-        current = cards[line[-1]]
+    while (parent := current.parent_expert_id) is not None and current.expert_id not in checked:
+        if parent in line:
+            shown = " < ".join([*line, parent][-_IDS_SHOWN:])
+            raise RegistryError(f"{where}: the parents form a cycle ({shown}): choose another parent")
+        if parent not in cards:
+            raise RegistryError(f"{where}: the parent {parent!r} of expert {current.expert_id!r} does not exist")
+        line[parent] = None
+        current = cards[parent]
+    return line
 
 
 def _check_version(recorded: object, where: Path) -> None:
@@ -205,7 +210,7 @@ def _check_version(recorded: object, where: Path) -> None:
     if not isinstance(number, int) or isinstance(number, bool):
         raise RegistryError(f"{where}: version {shown(recorded)} is none: the file is damaged")
     if number > REGISTRY_VERSION:
-        raise RegistryError(
+        raise NewerError(
             f"{where} has version {recorded}, this version of HRM Lab reads up to {REGISTRY_VERSION}: "
             "it was written by a newer one; update HRM Lab to use it"
         )

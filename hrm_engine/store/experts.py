@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.errors import ConfigError, RegistryError
+from hrm_engine.errors import ConfigError, NewerError, RegistryError
 from hrm_engine.store.attached import listed_experts
 from hrm_engine.store.expert_cards import ExpertCard, GoalLink, check_expert_id
 from hrm_engine.store.expert_content import RegistryContent
@@ -45,7 +45,7 @@ class ExpertRegistry:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.path = workspace.expert_registry
-        self._goals = GoalTables(workspace.goals)
+        self._goals = GoalTables(workspace.goals, self.has_goals)
 
     def read(self) -> RegistryContent:
         """All cards as they are now."""
@@ -61,16 +61,29 @@ class ExpertRegistry:
         """The card of one expert."""
         return self.read().get(expert_id)
 
+    def has_goals(self) -> bool:
+        """Whether some card has a goal that was in the database, as far as the file can be read."""
+        try:
+            cards = self._read_file().cards
+        except RegistryError:
+            return False
+        return any(goal.id is not None for card in cards for goal in card.goals)
+
+    @contextmanager
+    def holding(self) -> Iterator[RegistryContent]:
+        """Hold the lock and yield the content as the file has it; nothing is written."""
+        lock_file = self.path.with_name(_LOCK_NAME)
+        with locked(self.path, lock_file, timeout_s=_LOCK_TIMEOUT_S, cure="wait until it ends, or stop it"):
+            clean_temporaries(self.path.parent, name=self.path.name)
+            yield self._read_file()
+
     @contextmanager
     def changing(self) -> Iterator[RegistryContent]:
         """Hold the lock and yield the content; what has changed in it is written when the block ends without error.
 
         Not to be nested, nor mixed with other changes of this registry inside the block: they would wait for its end.
         """
-        lock_file = self.path.with_name(_LOCK_NAME)
-        with locked(self.path, lock_file, timeout_s=_LOCK_TIMEOUT_S, cure="wait until it ends, or stop it"):
-            clean_temporaries(self.path.parent, name=self.path.name)
-            content = self._read_file()
+        with self.holding() as content:
             before = content.to_json()
             for expert_id, text in content.take_waiting_goals():
                 self._goals.add(text, expert_id, unless_there=True)
@@ -181,7 +194,13 @@ class ExpertRegistry:
     def _read_file(self) -> RegistryContent:
         if not self.path.exists() and not self.path.is_symlink():
             return RegistryContent.empty(self.path)
-        return RegistryContent.parse(read_json(self.path, RegistryError), self.path)
+        try:
+            return RegistryContent.parse(read_json(self.path, RegistryError), self.path)
+        except NewerError:
+            raise
+        except RegistryError as problem:
+            cure = "nothing was changed. Correct that, or put a copy of the file back"
+            raise RegistryError(f"{problem}; {cure}") from problem
 
     def _goal_links(self) -> dict[str, list[GoalLink]]:
         links: dict[str, list[GoalLink]] = {}

@@ -80,9 +80,14 @@ def write_json(path: Path, obj: Any) -> None:
     Raises StorageError if the target cannot be written; ValueError or TypeError if ``obj`` has no JSON form (for
     numbers that may be non-finite, pass ``finite(obj)``). In both cases the old file is untouched.
     """
+    write_bytes(path, json_bytes(obj))
+
+
+def json_bytes(obj: Any) -> bytes:
+    """``obj`` as :func:`write_json` writes it. Raises ValueError or TypeError where it has no JSON form."""
     text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # Half a surrogate pair, as a damaged file name can hold, is written escaped, which is how JSON has it.
-    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def write_text(path: Path, text: str) -> None:

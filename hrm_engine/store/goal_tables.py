@@ -8,13 +8,13 @@ folders; a writer waits for its turn. Every call opens and closes the file, so p
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrm_engine.errors import ConfigError, HRMError, LockedError, RegistryError, StorageError
+from hrm_engine.errors import ConfigError, HRMError, LockedError, NewerError, RegistryError, StorageError
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import storing
 
@@ -35,6 +35,12 @@ _COLUMNS = "id, text, created_ts, active"
 _LINKED = "goals JOIN goal_experts ON goal_experts.goal_id = goals.id"
 _GOALS_SHOWN = 20
 _LARGEST_ID = 2**63 - 1
+# A file of others can hold what never ends, or fills the memory: a call gives up after so much, which no goals need.
+_MOST_ROWS = 100_000
+_MOST_BYTES = 1 << 20
+"""Of one value."""
+_MOST_WORK = 300
+"""Millions of steps of the database's own machine; some seconds."""
 _STORAGE_CODES = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space",
     sqlite3.SQLITE_READONLY: "it cannot be written: change its permissions, or those of its folder",
@@ -71,10 +77,14 @@ class GoalTables:
 
     Every method raises RegistryError if the file is damaged, from a newer version, or no goals store; LockedError if
     another process keeps it locked; StorageError if it cannot be read or written. It is never replaced.
+
+    Args:
+        is_lost: says, where no goals are stored, whether there were some.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, is_lost: Callable[[], bool] = lambda: False) -> None:
         self.path = Path(path)
+        self._is_lost = is_lost
 
     def list_goals(self, *, active_only: bool = True) -> list[Goal]:
         """Goals by id; by default the active ones."""
@@ -107,7 +117,9 @@ class GoalTables:
     def links(self) -> list[tuple[str, int, str]]:
         """Expert, id and text of the goal of every link, by expert and goal."""
         rows = self._read(f"SELECT expert_id, id, text FROM {_LINKED} ORDER BY expert_id, id")
-        return [(expert_id, goal_id, str(text)) for expert_id, goal_id, text in rows]
+        if not all(list(map(type, row)) == [str, int, str] for row in rows):
+            raise RegistryError(self._damaged("an id or text is none"))
+        return rows
 
     def active_experts(self) -> set[str]:
         """Ids of the experts that serve at least one active goal."""
@@ -128,7 +140,15 @@ class GoalTables:
                 row = connection.execute(sql, (text, now_iso())).fetchone()
             if expert_id is not None:
                 connection.execute("INSERT OR IGNORE INTO goal_experts VALUES (?, ?)", (row[0], expert_id))
-        return _goal(row)
+        return self._goal(row)
+
+    def fill(self, goals: Iterable[tuple[int, str]], links: Iterable[tuple[int, str]]) -> None:
+        """Store goals with their numbers, and links (goal, expert), where there are none yet."""
+        with self._writing(create=True) as connection:
+            now = now_iso()
+            rows = [(goal_id, text, now) for goal_id, text in goals]
+            connection.executemany("INSERT INTO goals (id, text, created_ts) VALUES (?, ?, ?)", rows)
+            connection.executemany("INSERT INTO goal_experts VALUES (?, ?)", links)
 
     def set_active(self, goal_id: int, active: bool) -> Goal:
         """Let a goal steer routing, or keep it and its links and let it steer nothing."""
@@ -172,17 +192,37 @@ class GoalTables:
             connection.execute(sql, values)
 
     def _goals(self, source: str, *values: int | str) -> list[Goal]:
-        return [_goal(row) for row in self._read(f"SELECT {_COLUMNS} FROM {source} ORDER BY id", *values)]
+        return [self._goal(row) for row in self._read(f"SELECT {_COLUMNS} FROM {source} ORDER BY id", *values)]
+
+    def _goal(self, row: tuple[Any, ...]) -> Goal:
+        if list(map(type, row)) != [int, str, str, int]:
+            raise RegistryError(self._damaged("a goal has values of other types"))
+        return Goal(id=row[0], text=row[1], created_ts=row[2], active=bool(row[3]))
 
     def _read(self, sql: str, *values: int | str) -> list[tuple[Any, ...]]:
         if not self.path.exists():
+            self._check_lost("is missing")
             return []
         with self._opened("rw", "BEGIN") as (connection, is_new):
-            return [] if is_new else connection.execute(sql, values).fetchall()
+            if is_new:
+                return []
+            rows = connection.execute(sql, values).fetchmany(_MOST_ROWS + 1)
+        if len(rows) > _MOST_ROWS:
+            raise RegistryError(self._damaged(f"it holds more than {_MOST_ROWS:,} rows"))
+        return rows
+
+    def _check_lost(self, how: str) -> None:
+        if self._is_lost():
+            raise RegistryError(
+                f"{self.path} {how}, and experts have goals that stood there; nothing was changed. Put a copy of it "
+                "back, or make it again of the experts' cards: lab goals restore"
+            )
 
     @contextmanager
     def _writing(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
         if create:
+            if not self.path.exists():
+                self._check_lost("is missing")
             with storing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._opened("rwc" if create else "rw", "BEGIN IMMEDIATE") as (connection, is_new):
@@ -201,11 +241,14 @@ class GoalTables:
     @contextmanager
     def _opened(self, mode: str, begin: str) -> Iterator[tuple[sqlite3.Connection, bool]]:
         """A checked connection, and whether the file holds nothing yet."""
+        if self.path.exists() and not self.path.is_file():
+            raise StorageError(f"{self.path} is no regular file: move it away")
         try:
             address = f"{self.path.absolute().as_uri()}?mode={mode}"
             connection = sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             with closing(connection):
                 connection.execute("PRAGMA foreign_keys = ON")
+                _confine(connection)
                 connection.execute(begin)  # also for reading: version and rows are then of one moment
                 yield connection, self._check_schema(connection)
         except sqlite3.Error as problem:
@@ -214,18 +257,26 @@ class GoalTables:
     def _check_schema(self, connection: sqlite3.Connection) -> bool:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
-            raise RegistryError(
+            raise NewerError(
                 f"{self.path} has version {version}, this version of HRM Lab reads up to {SCHEMA_VERSION}: "
                 "it was written by a newer one; update HRM Lab to use it"
             )
+        rows = connection.execute("SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchmany(100)
+        tables = {sql for (sql,) in rows}
+        if version == 0 and not tables:
+            self._check_lost("is empty")
+            return True
+        if version != SCHEMA_VERSION:
+            raise RegistryError(
+                f"{self.path} is a database, but not one of goals: move it away"
+                + ("; 'lab goals restore' then makes it again of the experts' cards" if self._is_lost() else "")
+            )
+        if tables != set(_TABLES):  # also views and triggers, which would run within our own statements
+            raise RegistryError(self._damaged("its tables are not those of goals"))
         problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise RegistryError(self._damaged(problem))
-        if version == SCHEMA_VERSION:
-            return False
-        if version != 0 or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise RegistryError(f"{self.path} is a database, but not one of goals: move it away")
-        return True
+        return False
 
     def _explained(self, problem: sqlite3.Error) -> HRMError:
         code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest of it tells variants apart
@@ -237,13 +288,18 @@ class GoalTables:
 
     def _damaged(self, problem: object) -> str:
         return (
-            f"{self.path} is damaged ({problem}); nothing was changed. Put a copy of it back, or move it away: "
-            "the next goal begins a new one"
+            f"{self.path} is damaged ({problem}); nothing was changed. Put a copy of it back, or make it again of the "
+            "experts' cards: lab goals restore"
         )
 
 
-def _goal(row: tuple[Any, ...]) -> Goal:
-    return Goal(id=row[0], text=str(row[1]), created_ts=str(row[2]), active=bool(row[3]))
+def _confine(connection: sqlite3.Connection) -> None:
+    """Let a file that others have made do nothing but hold rows, and only so much."""
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
+    steps = iter(range(_MOST_WORK))
+    connection.set_progress_handler(lambda: next(steps, None) is None, 1_000_000)
 
 
 def _short(text: str) -> str:

@@ -7,8 +7,13 @@ for it.
 
 from __future__ import annotations
 
+from itertools import count
+from pathlib import Path
+
+from hrm_engine.errors import NewerError, RegistryError, StorageError
 from hrm_engine.store.expert_cards import check_expert_id
 from hrm_engine.store.experts import ExpertRegistry
+from hrm_engine.store.files import storing
 from hrm_engine.store.goal_tables import Goal, GoalTables
 from hrm_engine.store.paths import Workspace
 
@@ -22,8 +27,8 @@ class Goals(GoalTables):
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        super().__init__(workspace.goals)
         self.registry = ExpertRegistry(workspace)
+        super().__init__(workspace.goals, self.registry.has_goals)
 
     def add(self, text: str, expert_id: str | None = None, *, unless_there: bool = False) -> Goal:
         """Add a goal as :class:`GoalTables` does; an expert that does not exist adds nothing."""
@@ -62,6 +67,38 @@ class Goals(GoalTables):
         check_expert_id(expert_id)
         self.registry.get(expert_id)
         return super().list_for_expert(expert_id)
+
+    def restore(self) -> tuple[list[Goal], Path | None]:
+        """Make a lost or damaged database again of the goals on the experts' cards; all of them are active then.
+
+        Goals that no expert serves stand nowhere else. Returns the goals, and where the old file lies now, if there
+        was one. Refused where the database can be read, or was written by a newer version.
+        """
+        with self.registry.holding() as content:
+            try:
+                self.list_goals()
+            except NewerError:
+                raise
+            except (RegistryError, StorageError):
+                pass
+            else:
+                raise RegistryError(f"{self.path} can be read: there is nothing to restore")
+            links = [(goal, card.expert_id) for card in content.cards for goal in card.goals if goal.id is not None]
+            if not links:
+                raise RegistryError(f"no expert in {self.registry.path} has a goal of which {self.path} could be made")
+            old = None
+            with storing(self.path, doing="move aside"):
+                for suffix in ("-journal", "-wal", "-shm", ""):
+                    file = self.path.with_name(self.path.name + suffix)
+                    if file.exists() or file.is_symlink():
+                        free = (file.with_name(f"{file.name}.damaged{number or ''}") for number in count())
+                        old = file.rename(next(path for path in free if not path.exists()))
+            texts: dict[int, str] = {}
+            for goal, _ in links:
+                texts.setdefault(int(goal.id or 0), goal.text)
+            fresh = GoalTables(self.path)
+            fresh.fill(sorted(texts.items()), sorted({(int(goal.id or 0), expert) for goal, expert in links}))
+            return fresh.list_goals(), old
 
     def experts_by_goal(self) -> dict[int, list[str]]:
         """Ids of the experts of every goal that has one."""

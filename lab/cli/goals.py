@@ -100,6 +100,16 @@ def remove_like(
 
 
 @app.command
+def restore(*, json: Json = False) -> int:
+    """Make a lost or damaged database of goals again of the goals on the experts' cards."""
+    goals = _goals()
+    made, old = goals.restore()
+    kept = f"; the damaged file is {old} now" if old is not None else ""
+    text = f"{_count(made)} restored, all of them active, in {goals.path}{kept}. Goals that no expert serves are lost."
+    return show_done(text, [asdict(goal) for goal in made], json=json)
+
+
+@app.command
 def link_expert(goal_id: GoalId, expert_id: Expert, /) -> int:
     """Let an expert serve a goal."""
     _goals().link_expert(goal_id, expert_id)

@@ -69,7 +69,29 @@ def test_a_registry_that_cannot_be_used_is_named_and_kept(
         with pytest.raises(RegistryError, match=told) as caught:
             action()
         assert "registry.json" in str(caught.value)
+        cures = ("put a copy of the file back", "update HRM Lab")
+        assert any(cure in str(caught.value) for cure in cures)
     assert registry.path.read_bytes() == before
+
+
+def test_a_long_line_of_parents_is_read_at_once(registry: ExpertRegistry) -> None:
+    cards = [{"expert_id": f"e{n}", "parent_expert_id": f"e{n + 1}"} for n in range(3000)] + [{"expert_id": "e3000"}]
+    registry.path.parent.mkdir(parents=True)
+    registry.path.write_text(json.dumps({"version": 1, "experts": cards}))
+    assert len(registry.cards()) == 3001
+    cards[-1]["parent_expert_id"] = "e0"
+    registry.path.write_text(json.dumps({"version": 1, "experts": cards}))
+    with pytest.raises(RegistryError, match="form a cycle"):
+        registry.cards()
+
+
+def test_half_a_character_in_a_card_is_kept_readable(registry: ExpertRegistry) -> None:
+    add(registry, "poems")
+    text = registry.path.read_text().replace('"description": ""', r'"description": "a\ud800b\udc80c"')
+    registry.path.write_text(text)
+    registry.update("poems", is_frozen=True)
+    assert registry.get("poems").description == "a\ufffdb\udc80c"
+    assert registry.get("poems").is_frozen
 
 
 def test_an_older_registry_is_read_and_its_goals_get_numbers(registry: ExpertRegistry) -> None:

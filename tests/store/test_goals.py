@@ -236,6 +236,21 @@ def of_another_program(path: Path) -> None:
         connection.execute("CREATE TABLE mails (text)")
 
 
+def changed(*statements: str, version: int | None = None) -> Callable[[Path], None]:
+    """A database in which somebody has worked with a tool of his own."""
+
+    def damage(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            if version is not None:
+                connection.execute(f"PRAGMA user_version = {version}")
+            for statement in statements:
+                connection.execute(statement)
+            connection.commit()
+
+    return damage
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x, 'a', 'b', 1 FROM n"
 DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: path.write_bytes(b"this is no database" * 300), "damaged"),
     (lambda path: path.write_bytes(path.read_bytes()[:5000]), "damaged"),
@@ -244,6 +259,12 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (newer, "newer"),
     (without_tables, "damaged"),
     (of_another_program, "not one of goals"),
+    (changed("CREATE TRIGGER t AFTER INSERT ON goals BEGIN DELETE FROM goals; END"), "not those of goals"),
+    (changed("CREATE VIEW v AS SELECT 1"), "not those of goals"),
+    (changed("DROP TABLE goals", f"CREATE VIEW goals AS {ENDLESS}"), "not those of goals"),
+    (changed("DROP TABLE goals", "CREATE TABLE goals (id, text, created_ts, active)"), "not those of goals"),
+    (lambda path: path.write_bytes(b""), "is empty, and experts have goals .*lab goals restore"),
+    (Path.unlink, "is missing, and experts have goals .*lab goals restore"),
 ]
 
 
@@ -256,7 +277,7 @@ def test_a_database_that_cannot_be_used_is_named_and_kept(
         goals.add(f"goal {number} " + "x" * 60)
     goals.link_expert(1, "poems")
     damage(path)
-    before, cards = path.read_bytes(), goals.registry.path.read_bytes()
+    before, cards = path.exists() and path.read_bytes(), goals.registry.path.read_bytes()
     for action in (
         lambda: goals.list_goals(),
         lambda: goals.add("new"),
@@ -271,8 +292,66 @@ def test_a_database_that_cannot_be_used_is_named_and_kept(
         with pytest.raises(RegistryError, match=told) as caught:
             action()
         assert "goals.sqlite" in str(caught.value)
-    assert path.read_bytes() == before
+    assert (path.exists() and path.read_bytes()) == before
     assert goals.registry.path.read_bytes() == cards
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("text = x'ff00'", "values of other types"),
+        ("text = CAST(x'ff' AS TEXT)", "UTF-8"),
+        ("created_ts = x'00'", "values of other types"),
+        (f"text = '{'x' * 2_000_000}'", "too big"),
+    ],
+)
+def test_values_that_are_none_of_a_goal(goals: Goals, value: str, told: str) -> None:
+    goals.add("one", expert_id="poems")
+    changed(f"UPDATE goals SET {value}")(goals.path)
+    for action in (goals.list_goals, lambda: goals.get(1)):
+        with pytest.raises(RegistryError, match=rf"goals\.sqlite is damaged .*{told}"):
+            action()
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.write_bytes(b""), of_another_program, without_tables])
+def test_lost_goals_are_made_again_of_the_cards(goals: Goals, lose: Callable[[Path], object]) -> None:
+    path = goals.registry.workspace.goals
+    for text, expert in (("one", "poems"), ("two", None), ("three", "poems"), ("four", "test-expert-004")):
+        goals.add(text, expert_id=expert)
+    goals.link_expert(3, "test-expert-004")
+    with pytest.raises(RegistryError, match="can be read: there is nothing to restore"):
+        goals.restore()
+    links, cards = goals.links(), goals.registry.path.read_bytes()
+    lose(path)
+    damaged = path.exists() and path.read_bytes()
+    made, old = goals.restore()
+    assert [(goal.id, goal.text, goal.active) for goal in made] == [
+        (1, "one", True),
+        (3, "three", True),
+        (4, "four", True),
+    ]
+    assert goals.links() == links
+    assert (old is not None and old.read_bytes()) == damaged
+    goals.registry.update("poems", description="")
+    assert goals.registry.path.read_bytes() == cards
+    assert goals.add("five").id == 5
+
+
+def test_goals_of_a_newer_version_are_not_restored(goals: Goals) -> None:
+    goals.add("one", expert_id="poems")
+    newer(goals.path)
+    with pytest.raises(RegistryError, match="newer"):
+        goals.restore()
+
+
+def test_a_question_that_never_ends_is_given_up(goals: Goals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(goal_tables, "_MOST_WORK", 1)
+    goals.add("one")
+    with pytest.raises(RegistryError, match="interrupted"):
+        goals._read(f"SELECT count(*) FROM ({ENDLESS})")
+    monkeypatch.setattr(goal_tables, "_MOST_ROWS", 10)
+    with pytest.raises(RegistryError, match="more than 10 rows"):
+        goals._read(ENDLESS)
 
 
 def test_an_empty_file_is_a_new_store(workspace: Path) -> None:

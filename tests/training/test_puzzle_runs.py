@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.bundles.listing import verify_bundle
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.data.puzzles.arc.build import build_arc
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataError
+from hrm_engine.inference import generate
 from hrm_engine.training import Trainer
 from tests.tiny_puzzles import DATASET, PuzzleLab
 from tests.tiny_runs import assert_same_end, lasting_rows, row_of, rows
@@ -178,7 +180,9 @@ def test_another_dataset_is_not_resumed_on(puzzle_lab: PuzzleLab) -> None:
 def test_text_and_puzzles_are_not_confused(puzzle_lab: PuzzleLab) -> None:
     puzzle_lab.train("run")
     with pytest.raises(BundleError, match="'puzzle'.*needs kind 'actv1'"):
-        load_bundle("run", workspace=puzzle_lab.workspace)
+        load_bundle("run", Bundle, workspace=puzzle_lab.workspace)
+    with pytest.raises(BundleError, match="run is no text model and writes nothing"):
+        generate(load_bundle("run", workspace=puzzle_lab.workspace), "the cat")
     args = puzzle_lab.run_dir("run") / "training_args.json"
     content = json.loads(args.read_text())
     args.write_text(json.dumps({**content, "kind": "actv1"}))
