@@ -8,8 +8,15 @@ from pathlib import Path
 from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.store.disk_usage import folder_bytes
 from hrm_engine.store.files import readable_json, sha256_file
-from hrm_engine.store.manifest import check_entries, check_manifest, has_checkpoint, list_checkpoints, read_versioned
-from hrm_engine.store.paths import BEST_FOLDER, CONFIG_FILE, MANIFEST_FILE, METADATA_FILE, Workspace
+from hrm_engine.store.manifest import (
+    check_entries,
+    check_manifest,
+    checkpoint_folders,
+    has_checkpoint,
+    list_checkpoints,
+    read_versioned,
+)
+from hrm_engine.store.paths import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MANIFEST_FILE, METADATA_FILE, Workspace
 from hrm_engine.store.status import live_state
 
 METADATA_SCHEMA = 1
@@ -75,6 +82,10 @@ def parent_record(path: Path) -> dict[str, str]:
 def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> list[str]:
     """Problems of the files that ``metadata.json`` lists; without ``best``, those in ``best/`` aside."""
     if not (path / METADATA_FILE).is_file():
+        if live_state(path) == "running":
+            steps = checkpoint_folders(path)
+            newest = f"; its newest checkpoint is {path.name}/{CHECKPOINTS_FOLDER}/{steps[-1][1].name}" if steps else ""
+            return [f"its training is still running: wait until it ends{newest}"]
         if has_checkpoint(path):
             cure = "the run has not finished or was killed; continue it with --resume, or load one of its checkpoints"
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,8 @@ class AdamW8bitUpdater(AskingUpdater):
     """bitsandbytes' AdamW with state in blocks of 8-bit numbers (Dettmers et al. 2022, arXiv 2110.02861)."""
 
     def _make(self, config: OptimConfig, decay_all: bool) -> list[torch.optim.Optimizer]:
+        # Nothing here uses the kernel that it warns about where a package for kernels from the hub is missing.
+        logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
         try:
             from bitsandbytes.optim.adamw import AdamW8bit
         except ImportError as error:

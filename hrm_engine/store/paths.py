@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,7 @@ class Workspace:
     experts = _Place("artifacts/experts")
     expert_registry = _Place("artifacts/experts/registry.json")
     goals = _Place("artifacts/goals.sqlite")
+    run_homes = _Place("artifacts/run_homes.json")
     base_model = _Place("artifacts/hf_implant/base_model")
     tokenizer_file = _Place("artifacts/hf_implant/tokenizers/tokenizer.json")
     embedded_corpus = _Place("training_data/curated_datasets/python_docs")
@@ -122,11 +124,50 @@ class Workspace:
     def run_dirs(self) -> list[Path]:
         """Every run folder under ``artifacts/`` (it holds a training_args.json), sorted by path.
 
-        Not looked into: ``checkpoints`` and ``best`` of a run, folders whose name begins with a dot, symbolic links
-        (one inside the workspace would show its run twice, one that leads out must not be followed), and what cannot
-        be read.
+        After them come those in the folders of :meth:`other_homes`. Not looked into: ``checkpoints`` and ``best`` of a
+        run, folders whose name begins with a dot, symbolic links (one inside the workspace would show its run twice,
+        one that leads out must not be followed), and what cannot be read.
         """
-        return sorted(_find_runs(self.artifacts))
+        return sorted(_find_runs(self.artifacts)) + sorted(run for home in self.other_homes() for run in _runs_in(home))
+
+    def other_homes(self) -> list[Path]:
+        """Folders of this workspace outside ``artifacts/`` in which runs have begun (``--bundle-dir``)."""
+        from hrm_engine.store.files import readable_json
+
+        names = readable_json(self.run_homes).get("folders")
+        homes = []
+        for name in names if isinstance(names, list) else ():
+            with suppress(ConfigError, TypeError):
+                home = inside(self.root, Path(name))
+                if not home.is_relative_to(self.artifacts.resolve()):
+                    homes.append(self.root.absolute() / name)
+        return homes
+
+    def add_home(self, folder: Path) -> bool:
+        """Remember a folder in which a run begins; False for one outside the workspace, whose runs are not listed.
+
+        Raises StorageError.
+        """
+        from hrm_engine.store.files import write_json
+
+        real, root = folder.resolve(), self.root.resolve()
+        if not real.is_relative_to(root):
+            return False
+        known = [home.relative_to(self.root.absolute()).as_posix() for home in self.other_homes()]
+        name = real.relative_to(root).as_posix()
+        if not real.is_relative_to(self.artifacts.resolve()) and name not in known:
+            write_json(self.run_homes, {"schema_version": 1, "folders": [*known, name]})
+        return True
+
+
+def _runs_in(home: Path) -> Iterator[Path]:
+    try:
+        entries = list(home.iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        if not entry.is_symlink() and not entry.name.startswith(".") and (entry / ARGS_FILE).is_file():
+            yield entry
 
 
 def _find_runs(folder: Path) -> Iterator[Path]:

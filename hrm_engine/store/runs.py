@@ -1,7 +1,8 @@
 """The one look-up of run folders, for engine, command line and dashboard.
 
 A run is named by the name of its folder where only one run has it, by its id (its path below ``artifacts/``, as the
-dashboard shows it), or by a path. The checkpoints and ``best/`` of a run are named by an id or a path as well.
+dashboard shows it), or by a path. The checkpoints and ``best/`` of a run are named by an id or a path as well, or by
+the run's name and their path in it.
 """
 
 from __future__ import annotations
@@ -34,8 +35,12 @@ def printable(text: str) -> str:
 
 
 def run_id(folder: Path, workspace: Workspace) -> str:
-    """Id of a run in tables and links: its path below ``artifacts/``, with ``/``, as valid Unicode."""
-    return printable(folder.relative_to(workspace.artifacts).as_posix())
+    """Id of a run in tables and links: its path below ``artifacts/``, with ``/``, as valid Unicode.
+
+    Of a run elsewhere (``--bundle-dir``) it is the path from the root of the workspace.
+    """
+    home = workspace.artifacts if folder.is_relative_to(workspace.artifacts) else workspace.root.absolute()
+    return printable(folder.relative_to(home).as_posix())
 
 
 def pick_run(name: str, folders: Sequence[Path], workspace: Workspace) -> Path | None:
@@ -105,6 +110,12 @@ def _by_path(text: str, workspace: Workspace) -> list[Path]:
     folders = [folder for folder in (path, *[workspace.artifacts / text] * is_id) if folder.is_dir()]
     if is_id and not folders:  # of a name that is not Unicode
         folders = _matching(text, workspace.run_dirs(), workspace)
+    if is_id and not folders:  # of a checkpoint: a run by its name, and a path in it
+        name, *inner = Path(text).parts
+        runs = _matching(name, workspace.run_dirs(), workspace)
+        if problem := shared_name(name, runs, workspace):
+            raise ConfigError(problem)
+        folders = [folder for run in runs if (folder := run.joinpath(*inner)).is_dir()]
     return ([folder for folder in folders if _is_run(folder)] or folders)[:1]
 
 

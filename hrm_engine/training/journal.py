@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import statistics
 import time
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from hrm_engine.training.task import Measured
 SPIKE_FACTOR = 10.0
 # Puzzles that are nearly solved have a median of thousandths of a nat, and every fresh one may exceed ten times that.
 SPIKE_FLOOR = 0.1
+_PROGRAMS = ("lab", "aios")
 GPU_INTERVAL = 10
 TRACKED_EVENTS = ("train", "eval", "system")
 
@@ -100,6 +102,8 @@ class Journal:
             command_line=command_line,
             messages=messages,
         )
+        how = "begins" if is_new else f"goes on from step {state.step}"
+        self.say(f"training {how}: {_as_typed(command_line)}")
         for message in messages:
             self.say(message)
         before, lr = config.optim.lr, config.optim_used.lr
@@ -216,6 +220,14 @@ class Journal:
             self.write("spike", step, loss=loss, median=statistics.median(recent))
             self.say(f"step {step}: the loss {loss:.4f} is above 10 times the recent median", warning=True)
         state.recent_losses = [*recent, loss][-SPIKE_WINDOW:]
+
+
+def _as_typed(command_line: list[str] | None) -> str:
+    if not command_line:
+        return "called from Python"
+    program = Path(command_line[0]).stem
+    words = shlex.join([program if program in _PROGRAMS else _PROGRAMS[0], *command_line[1:]])
+    return " ".join(words.split())
 
 
 class WandbTracker:

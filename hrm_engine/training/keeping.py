@@ -25,7 +25,7 @@ from hrm_engine.store.paths import BEST_FOLDER, CHECKPOINTS_FOLDER, METADATA_FIL
 from hrm_engine.store.processes import library_version
 from hrm_engine.training.checkpoint import EMA_PREFIX, STATE_SCHEMA, environment
 from hrm_engine.training.journal import Journal
-from hrm_engine.training.run_folder import write_args
+from hrm_engine.training.run_folder import CommandLines, write_args
 from hrm_engine.training.setup import Setup
 from hrm_engine.training.task import Evaluated
 
@@ -66,7 +66,7 @@ class Keeper:
             save_tensors(folder, "optimizer", optimizer)
             if task := setup.task.state_tensors():
                 save_tensors(folder, "task", task)
-            write_args(folder, setup.config, None)
+            write_args(folder, setup.config, CommandLines())
             content = {
                 "schema_version": STATE_SCHEMA,
                 "state": setup.state.as_json(),
@@ -118,7 +118,7 @@ class Keeper:
             write_json(folder / EVALUATION_FILE, evaluation)
             write_manifest(folder)
 
-    def write_bundle(self, measure: Measure | None, *, run_id: str, command_line: list[str] | None) -> None:
+    def write_bundle(self, measure: Measure | None, *, run_id: str, commands: CommandLines) -> None:
         """Write the weights of the best evaluation if there is one, else the last; ``metadata.json`` comes last.
 
         Args:
@@ -136,7 +136,7 @@ class Keeper:
         if measure is not None:
             self._evaluate_fully(weights, measure)
         files = self._write_model(self._run_dir, weights, setup.config.weights_name)
-        write_args(self._run_dir, setup.config, command_line)
+        write_args(self._run_dir, setup.config, commands)
         versions = {name: library_version(name) for name in LIBRARIES}
         facts = {
             "run_id": run_id,

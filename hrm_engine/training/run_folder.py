@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BufferedReader
 from itertools import chain, count
@@ -42,6 +43,8 @@ from hrm_engine.store.paths import (
 
 ARGS_SCHEMA = 1
 _LONGEST_ROW = 1 << 20
+_ORIGINS = frozenset({"made_of", "imported_from"})
+"""Fields of folders that no training has made, which cannot be resumed."""
 
 C = TypeVar("C", bound=TrainConfig)
 
@@ -60,15 +63,15 @@ def claim_folder(
     """
     path = planned_folder(config, workspace, resume=resume, fresh=fresh)
     if resume:
-        return _lock(path, [], take_over=take_over)
+        return _lock(path, [], workspace, take_over=take_over)
     if config.run.name is None and not fresh:
-        return _lock(_next_free(path), [])
+        return _lock(_next_free(path), [], workspace)
     messages = [f"moved the old run to {_archive(path)}"] if path.exists() and not _is_unused(path) else []
     try:
         path.mkdir(exist_ok=True)
     except OSError as problem:
         raise storage_error(problem, path, doing="create the run folder") from problem
-    lock, messages = _lock(path, messages)
+    lock, messages = _lock(path, messages, workspace)
     if not _is_unused(path):
         lock.release()
         raise ConfigError(f"{path} was taken by another process just now; choose another {config.run.name_flag}")
@@ -103,8 +106,8 @@ def existing_run(name: str | None, parent: Path, run: RunConfig) -> Path:
     if name is None:
         # Up to version 0.1 the unnamed runs of every kind were called default.
         starts = (run.default_name, RunConfig.default_name)
-        names = (path.parent.name for path in parent.glob(f"*/{ARGS_FILE}"))
-        unnamed = sorted(name for name in names if name.startswith(starts))
+        args = (path for path in parent.glob(f"*/{ARGS_FILE}") if path.parent.name.startswith(starts))
+        unnamed = sorted(path.parent.name for path in args if not _ORIGINS & readable_json(path).keys())
         if len(unnamed) > 1:
             raise ConfigError(f"--resume: say which run with {run.name_flag}: {', '.join(unnamed)}")
         name = unnamed[0] if unnamed else run.default_name
@@ -117,10 +120,29 @@ def existing_run(name: str | None, parent: Path, run: RunConfig) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class CommandLines:
+    """The command that began a run, and those that went on with it; None for a session from Python."""
+
+    first: list[str] | None = None
+    resumed: list[list[str] | None] = field(default_factory=list)
+
+    def and_then(self, command_line: list[str] | None) -> CommandLines:
+        """With that of one more session."""
+        return CommandLines(self.first, [*self.resumed, command_line])
+
+
+def saved_command_lines(run_dir: Path) -> CommandLines:
+    """Those in ``training_args.json``."""
+    content = readable_json(run_dir / ARGS_FILE)
+    resumed = content.get("resumed_with")
+    return CommandLines(content.get("command_line"), resumed if isinstance(resumed, list) else [])
+
+
 def write_args(
-    path: Path, config: TrainConfig, command_line: list[str] | None, *, forked_from: Mapping[str, Any] | None = None
+    path: Path, config: TrainConfig, commands: CommandLines, *, forked_from: Mapping[str, Any] | None = None
 ) -> None:
-    """Write ``training_args.json``: every parameter, resolved, and the command line.
+    """Write ``training_args.json``: every parameter, resolved, and the command lines.
 
     Args:
         forked_from: checkpoint with which the run begins; kept until the run has one of its own.
@@ -128,9 +150,11 @@ def write_args(
     content = {
         "schema_version": ARGS_SCHEMA,
         "kind": config.kind,
-        "command_line": command_line,
+        "command_line": commands.first,
         "parameters": config.model_dump(mode="json"),
     }
+    if commands.resumed:
+        content["resumed_with"] = commands.resumed
     if forked_from is not None:
         content["forked_from"] = dict(forked_from)
     write_json(path / ARGS_FILE, content)
@@ -158,7 +182,7 @@ def saved_config(path: Path, kind: type[C]) -> C:
         CheckpointError: it cannot be read, or the run is of another kind.
     """
     content = read_versioned(path / ARGS_FILE, known=ARGS_SCHEMA, error=CheckpointError)
-    if made_of := content.get("made_of"):
+    if made_of := content.get("made_of"):  # both are of _ORIGINS
         raise CheckpointError(f"{path} was made of {made_of} without its checkpoints: no run to resume")
     if source := content.get("imported_from"):
         raise CheckpointError(
@@ -277,7 +301,9 @@ def _check_entries(path: Path) -> None:
             raise ConfigError(f"{entry} is a file, and a run keeps a folder of that name: move the file away")
 
 
-def _lock(path: Path, messages: list[str], *, take_over: bool = False) -> tuple[FolderLock, list[str]]:
+def _lock(
+    path: Path, messages: list[str], workspace: Workspace, *, take_over: bool = False
+) -> tuple[FolderLock, list[str]]:
     _check_entries(path)
     ensure_writable(path)
     lock = FolderLock(path, take_over=take_over)
@@ -286,6 +312,8 @@ def _lock(path: Path, messages: list[str], *, take_over: bool = False) -> tuple[
     except LockedError as problem:
         raise LockedError(f"{problem}. Two trainers cannot share a run folder") from problem
     messages = messages + ([lock.taken_over] if lock.taken_over else [])
+    if not workspace.add_home(path.parent):
+        messages.append(f"{path} is outside of the workspace: lists do not show it; name it by this path")
     for folder in (path, path / CHECKPOINTS_FOLDER):
         if folder.is_dir():
             messages += clean_temporaries(folder)

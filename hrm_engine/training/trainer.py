@@ -30,7 +30,7 @@ from hrm_engine.training.journal import Journal, Observer, StepReport
 from hrm_engine.training.keeping import Keeper
 from hrm_engine.training.monitor import Monitor
 from hrm_engine.training.opening import begin
-from hrm_engine.training.run_folder import saved_run_id, write_args
+from hrm_engine.training.run_folder import CommandLines, saved_command_lines, saved_run_id, write_args
 from hrm_engine.training.setup import Setup
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.stopping import Stop, Stopper
@@ -69,6 +69,7 @@ class Trainer:
         self.config = config.resolved() if how.has_saved_settings else task_of(config).resolve(config, self.workspace)
         self._how = how
         self._command_line = None if command_line is None else list(command_line)
+        self._commands = CommandLines(self._command_line)
         self._observer = observer
         self._stack = ExitStack()
         self._new_folder: Path | None = None
@@ -185,7 +186,7 @@ class Trainer:
             self.keeper.write_bundle(
                 self._measure if stop is None or stop.is_complete else None,
                 run_id=self.run_id,
-                command_line=self._command_line,
+                commands=self._commands,
             )
         if stop is None:
             self.journal.write("final", self.state.step, message=message, loss=(self.state.last_eval or {}).get("loss"))
@@ -226,10 +227,12 @@ class Trainer:
         self.run_dir = self._lock.folder
         setup = self.setup
         self._stack.callback(setup.task.close)
-        if not self._how.resume:
+        if self._how.resume:
+            self._commands = saved_command_lines(self.run_dir).and_then(self._command_line)
+        else:
             self._new_folder = self.run_dir
             origin = None if self._how.from_checkpoint is None else setup.state.parent
-            write_args(self.run_dir, config, self._command_line, forked_from=origin)
+            write_args(self.run_dir, config, self._commands, forked_from=origin)
             setup.task.opened(self.run_dir)
         self._saved_step = self.state.step if setup.is_saved else None
         self.run_id = saved_run_id(self.run_dir) or f"{self.run_dir.name}-{secrets.token_hex(4)}"

@@ -24,8 +24,9 @@ def dashboard(
     open: Annotated[bool, Parameter(help="Open the page in a browser.")] = True,
 ) -> int:
     """Open the dashboard in the browser; Ctrl-C stops it."""
-    from dashboard.server import serve
+    from dashboard.server import check_address, serve
 
+    check_address(address)  # before the user is told to open it
     return serve(port=port, address=address, open_browser=open and _has_browser(), root=Workspace.find().root)
 
 

@@ -16,11 +16,13 @@ from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.bundles.weights import load_tensors, save_tensors
+from hrm_engine.config.training import Beginning
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.inference import generate
 from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.manifest import file_entries
 from hrm_engine.store.runs import find_run
+from hrm_engine.training import Trainer
 from tests.tiny_runs import TEXT, Lab, flags, row_of, rows
 
 
@@ -92,8 +94,6 @@ def test_metadata_is_written_last(run_dir: Path) -> None:
 
 def test_training_args_hold_every_parameter_resolved(lab: Lab) -> None:
     command = ["lab", "train", "actv1", *flags({"steps": 40})]
-    from hrm_engine.training import Trainer
-
     config = lab.config(brain_name="run", steps=40, eval_every=None, save_every=None)
     with Trainer(config, workspace=lab.workspace, command_line=command) as trainer:
         trainer.step()
@@ -103,6 +103,39 @@ def test_training_args_hold_every_parameter_resolved(lab: Lab) -> None:
     assert saved["parameters"]["run"]["save_every"] == saved["parameters"]["evaluation"]["eval_every"] == 4
     assert saved["parameters"]["optim"]["warmup_steps"] == 2
     assert saved["parameters"]["network"]["hidden_size"] == 64
+
+
+def test_a_run_that_goes_on_is_no_bundle_yet_and_says_so(lab: Lab) -> None:
+    with Trainer(lab.config(brain_name="run", steps=3), workspace=lab.workspace) as trainer:
+        with pytest.raises(
+            BundleError, match="run cannot be loaded: its training is still running: wait until it ends$"
+        ):
+            load_bundle("run", workspace=lab.workspace)
+        trainer.step()
+        trainer.save()
+        with pytest.raises(BundleError, match="its newest checkpoint is run/checkpoints/step_00000001"):
+            load_bundle("run", workspace=lab.workspace)
+        assert load_bundle("run/checkpoints/step_00000001", workspace=lab.workspace).path.name == "step_00000001"
+
+
+def test_a_resumed_run_keeps_all_its_command_lines(lab: Lab) -> None:
+    config = lab.config(brain_name="run", steps=3)
+    with Trainer(config, workspace=lab.workspace, command_line=["/bin/lab", "train", "actv1"]) as trainer:
+        trainer.step()
+        trainer.finish()
+    for words in (["aios", "hrm-hf", "--resume"], None):
+        with Trainer(config, Beginning(resume=True), workspace=lab.workspace, command_line=words) as trainer:
+            trainer.step()
+            trainer.finish()
+    saved = read(trainer.run_dir / "training_args.json")
+    assert saved["command_line"] == ["/bin/lab", "train", "actv1"]
+    assert saved["resumed_with"] == [["aios", "hrm-hf", "--resume"], None]
+    log = (trainer.run_dir / "run.log").read_text(encoding="utf8")
+    assert [line.split("INFO    training ")[1] for line in log.splitlines() if "INFO    training " in line] == [
+        "begins: lab train actv1",
+        "goes on from step 1: aios hrm-hf --resume",
+        "goes on from step 2: called from Python",
+    ]
 
 
 def test_a_loaded_bundle_is_the_trained_model(lab: Lab, run_dir: Path) -> None:

@@ -54,6 +54,13 @@ def test_a_run_has_a_name_an_id_and_paths(place: Workspace, monkeypatch: pytest.
     (same / "checkpoints" / "step_00000002").mkdir(parents=True)
     (same / "checkpoints" / "step_00000002" / "config.json").write_text("{}")
     assert find_run("runs/same/checkpoints/step_00000002", place) == same / "checkpoints" / "step_00000002"
+    (lone / "checkpoints" / "step_00000003").mkdir(parents=True)
+    (lone / "checkpoints" / "step_00000003" / "config.json").write_text("{}")
+    assert find_run("lone/checkpoints/step_00000003", place) == lone / "checkpoints" / "step_00000003"
+    with pytest.raises(ConfigError, match="several runs are called same"):
+        find_run("same/checkpoints/step_00000002", place)
+    with pytest.raises(BundleError, match="no run 'lone/checkpoints/step_9'"):
+        find_run("lone/checkpoints/step_9", place)
     # a path means what lies there, where that is a run
     (place.root / "runs" / "same").mkdir(parents=True)
     assert find_run("runs/same", place) == same

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from hrm_engine.config.kinds import PUZZLE
+from hrm_engine.bundles.listing import list_bundles
+from hrm_engine.config.kinds import PUZZLE, TEXT
 from hrm_engine.errors import BundleError, ConfigError, DataError, HRMError, LockedError, StorageError
 from hrm_engine.store.locks import FolderLock
 from hrm_engine.store.paths import Workspace
+from hrm_engine.store.runs import find_run
 from hrm_engine.training import Trainer, train
 from hrm_engine.training.run_folder import claim_folder, existing_run
 from tests.tiny_puzzles import PuzzleLab
@@ -207,6 +209,13 @@ def test_bundle_dir_is_taken_from_the_workspace_root(lab: Lab, tmp_path: Path) -
     assert lab.train("a", steps=1, eval_batches=0, bundle_dir="elsewhere").run_dir == lab.root / "elsewhere" / "a"
     absolute = lab.train("a", steps=1, eval_batches=0, bundle_dir=str(tmp_path / "abs"))
     assert absolute.run_dir == tmp_path / "abs" / "a"
+    assert f"{absolute.run_dir} is outside of the workspace" in row_of(absolute.run_dir, "start")["messages"][-1]
+    # that inside the workspace is listed and found, as are those in the usual place; no folder is listed that leads out
+    lab.train("b", steps=1, eval_batches=0)
+    assert [bundle.path for bundle in list_bundles(lab.workspace)] == [lab.run_dir("b"), lab.root / "elsewhere" / "a"]
+    assert find_run("a", lab.workspace) == find_run("elsewhere/a", lab.workspace) == lab.root / "elsewhere" / "a"
+    (lab.workspace.run_homes).write_text('{"folders": ["../abs", "/", 3, null, "elsewhere"]}')
+    assert [path.name for path in lab.workspace.run_dirs()] == ["b", "a"]
 
 
 def test_the_workspace_is_found_by_itself(lab: Lab) -> None:
@@ -216,6 +225,14 @@ def test_the_workspace_is_found_by_itself(lab: Lab) -> None:
         trainer.step()
         trainer.finish()
     assert json.loads((lab.run_dir("brain") / "status.json").read_text())["state"] == "finished"
+
+
+def test_an_unnamed_resume_takes_the_run_that_a_training_made(lab: Lab) -> None:
+    first = lab.train(steps=1, eval_batches=0).run_dir
+    for name, origin in {"default-poems": {"made_of": str(first)}, "default-x": {"imported_from": "hub/x"}}.items():
+        (first.parent / name).mkdir()
+        (first.parent / name / "training_args.json").write_text(json.dumps(origin))
+    assert existing_run(None, first.parent, TEXT.run) == first
 
 
 def test_an_unnamed_solver_has_a_name_of_its_own(puzzle_lab: PuzzleLab) -> None:
