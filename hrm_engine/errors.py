@@ -6,6 +6,9 @@ message without a traceback and exits with ``exit_code``; ``--debug`` shows the 
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 
 class HRMError(Exception):
     """Base of everything this project raises on purpose; ``exit_code`` is what the process ends with."""
@@ -46,7 +49,7 @@ class NotebookError(HRMError):
 
 
 class MissingExtraError(HRMError):
-    """An optional package is not installed; the message holds the install command."""
+    """A package that only some commands need is not installed; the message holds the install command."""
 
 
 class NonFiniteLossError(HRMError):
@@ -65,3 +68,15 @@ class StorageError(HRMError):
     """The disk is full or the target cannot be written."""
 
     exit_code = 5
+
+
+def missing_package(wish: str, package: str) -> MissingExtraError:
+    """The error for what needs a package that is not installed."""
+    return MissingExtraError(f"{wish} needs the package {package}: {install_command(package)}")
+
+
+def install_command(package: str) -> str:
+    """The shell command that adds a package to this Python, in the version that was tested where its pin is at hand."""
+    pins = Path(__file__).parents[1] / "constraints.txt"  # in a checkout, which is how HRM Lab is installed
+    words = [sys.executable, "-m", "pip", "install", *(["-c", str(pins)] if pins.is_file() else []), package]
+    return " ".join(f'"{word}"' if " " in word else word for word in words)

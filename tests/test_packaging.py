@@ -10,6 +10,10 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+
+from hrm_engine import errors
+
 ROOT = Path(__file__).parents[1]
 OURS = {"hrm_engine", "lab", "dashboard", "aios"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
@@ -106,3 +110,20 @@ def test_data_files_are_part_of_the_package() -> None:
         }
         assert listed == present, package
         assert listed or package not in packages
+
+
+def test_the_command_that_adds_a_package_fits_the_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert errors.install_command("wandb") == f"{sys.executable} -m pip install -c {ROOT / 'constraints.txt'} wandb"
+    checkout = tmp_path / "my lab"
+    (checkout / "hrm_engine").mkdir(parents=True)
+    monkeypatch.setattr(errors, "__file__", str(checkout / "hrm_engine" / "errors.py"))
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    assert errors.install_command("wandb") == "/usr/bin/python3 -m pip install wandb"
+    (checkout / "constraints.txt").touch()
+    assert errors.install_command("wandb") == f'/usr/bin/python3 -m pip install -c "{checkout}/constraints.txt" wandb'
+
+
+def test_no_message_installs_this_project_from_elsewhere() -> None:
+    """It is in no package index: a name with an extra there would be somebody else's."""
+    sources = [path for package in OURS for path in (ROOT / package).rglob("*.py")]
+    assert [path for path in sources if "pip install" in path.read_text(encoding="utf8")] == []

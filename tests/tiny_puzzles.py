@@ -63,7 +63,8 @@ class PuzzleLab:
 
     def config(self, **changed: Any) -> PuzzleTrainConfig:
         """The configuration of a tiny run."""
-        return build_config(PuzzleTrainConfig, overrides={**PUZZLE_SETTINGS, **changed})
+        kept = {name: value for name, value in PUZZLE_SETTINGS.items() if name != "steps" or "epochs" not in changed}
+        return build_config(PuzzleTrainConfig, overrides={**kept, **changed})
 
     def run_dir(self, name: str) -> Path:
         """Where a run of that name lies."""

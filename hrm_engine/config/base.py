@@ -110,6 +110,16 @@ class BelongsTo:
     name: str
 
 
+@dataclass(frozen=True)
+class InPlaceOf:
+    """Another leaf that says the same in other words: where that is given, one of a preset gives way.
+
+    Stands in ``Annotated``.
+    """
+
+    name: str
+
+
 def written_as(pattern: str, cure: str) -> AfterValidator:
     """A check that a text fits a pattern; ``cure`` says to the user how it is written. Stands in ``Annotated``."""
 
@@ -182,6 +192,11 @@ class Leaf:
     def belongs_to(self) -> str | None:
         """The leaf that it goes with in a preset."""
         return next((item.name for item in self.field.metadata if isinstance(item, BelongsTo)), None)
+
+    @property
+    def in_place_of(self) -> str | None:
+        """The leaf that says the same in other words."""
+        return next((item.name for item in self.field.metadata if isinstance(item, InPlaceOf)), None)
 
     @property
     def is_free_text(self) -> bool:
@@ -321,7 +336,12 @@ def build_config(
         nested.pop("kind", None)
         given, tree = _read(model, nested)
     overrides = {_known_leaf(known, name).name: value for name, value in (overrides or {}).items()}
-    given = {name: value for name, value in given.items() if known[name].belongs_to not in overrides}
+    meant = {name for name, value in overrides.items() if typed or value != known[name].default}
+    given = {
+        name: value
+        for name, value in given.items()
+        if known[name].belongs_to not in overrides and known[name].in_place_of not in meant
+    }
     for name, value in {**given, **overrides}.items():
         branch = tree
         for part in known[name].path[:-1]:

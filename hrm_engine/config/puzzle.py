@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import Config, Needs, written_as
+from hrm_engine.config.base import Config, InPlaceOf, Needs, written_as
 from hrm_engine.config.core import MAX_SEGMENTS
 from hrm_engine.config.moe import MoETrainConfig, PuzzleMoEConfig
 from hrm_engine.config.puzzle_network import PuzzleNetworkConfig
@@ -109,8 +109,10 @@ class PuzzleRunConfig(NamedRunConfig):
     default_name: ClassVar[str] = "solver"
 
     run_name: str | None = Field(None, description="Name of the run folder. Default: solver, solver-2, ...")
-    steps: int = Field(2000, ge=1, description="Optimizer steps, one segment each.", json_schema_extra=MAY_CHANGE)
-    epochs: float | None = Field(
+    steps: Annotated[int, Needs("epochs", but=True)] = Field(
+        2000, ge=1, description="Optimizer steps, one segment each.", json_schema_extra=MAY_CHANGE
+    )
+    epochs: Annotated[float | None, InPlaceOf("steps")] = Field(
         None, gt=0, description="Length in epochs, not steps: steps = epochs x puzzle groups / batch, as published."
     )
     batch_size: int = Field(64, ge=1, description="Slots in a micro-batch.")

@@ -99,7 +99,7 @@ class RunConfig(Config):
     )
 
     wandb: Literal["off", "offline", "online"] = Field(
-        "off", description="Also log to Weights & Biases, in wandb/ of the run folder (extra wandb)."
+        "off", description="Also log to Weights & Biases, in wandb/ of the run folder; needs the package wandb."
     )
     wandb_project: Annotated[str, Needs("wandb", "off", but=True)] = Field(
         "hrm-lab", min_length=1, description="Project of Weights & Biases."

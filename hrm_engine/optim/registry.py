@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hrm_engine.config.training import OptimConfig
-from hrm_engine.errors import ConfigError, MissingExtraError
+from hrm_engine.errors import ConfigError, missing_package
 from hrm_engine.optim import library
 from hrm_engine.optim.adam_atan2 import AdamATan2
 from hrm_engine.optim.groups import decay_groups, muon_groups
@@ -63,7 +63,7 @@ class AdamW8bitUpdater(AskingUpdater):
         try:
             from bitsandbytes.optim.adamw import AdamW8bit
         except ImportError as error:
-            raise MissingExtraError("--use-8bit-optimizer needs bitsandbytes: pip install bitsandbytes") from error
+            raise missing_package("--use-8bit-optimizer", "bitsandbytes") from error
         groups = decay_groups(self.weights.parameters, config.lr, config.weight_decay, decay_all=decay_all)
         return [AdamW8bit(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=EPS)]
 

@@ -23,7 +23,7 @@ import torch
 
 from hrm_engine.config import flat, kinds
 from hrm_engine.config.training import RunConfig
-from hrm_engine.errors import MissingExtraError
+from hrm_engine.errors import missing_package
 from hrm_engine.kernels.device import allocated_bytes
 from hrm_engine.optim.updater import UpdateResult
 from hrm_engine.reading import open_regular
@@ -237,7 +237,7 @@ class WandbTracker:
         try:
             import wandb
         except ImportError as error:
-            raise MissingExtraError("--wandb needs the package wandb: pip install 'hrm-lab[wandb]'") from error
+            raise missing_package(f"--wandb {run.wandb}", "wandb") from error
         self._run = wandb.init(
             project=run.wandb_project,
             name=run_dir.name,

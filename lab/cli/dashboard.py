@@ -10,7 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hrm_engine.errors import MissingExtraError
+from hrm_engine.errors import missing_package
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console
 
@@ -37,7 +37,7 @@ def notebook(
 ) -> int:
     """Open JupyterLab on the notebooks of this workspace; Ctrl-C stops it."""
     if importlib.util.find_spec("jupyterlab") is None:
-        raise MissingExtraError(f"JupyterLab is not installed: {sys.executable} -m pip install jupyterlab")
+        raise missing_package("lab notebook", "jupyterlab")
     command = notebook_command(Workspace.find(), port=port, open_browser=open and _has_browser())
     if os.name == "posix":
         # In our place: Ctrl-C and other signals reach the server itself, which knows how to end its kernels.

@@ -16,7 +16,7 @@ from typing import Literal
 import psutil
 from rich.text import Text
 
-from hrm_engine.errors import HRMError
+from hrm_engine.errors import HRMError, install_command
 from hrm_engine.store.files import ensure_writable
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import human_bytes, say, show_json, show_table
@@ -74,7 +74,7 @@ def _packages() -> Iterator[Check]:
         try:
             yield Check(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Check(name, "problem", "not installed", f"{sys.executable} -m pip install -c constraints.txt {name}")
+            yield Check(name, "problem", "not installed", install_command(name))
 
 
 def _device() -> Iterator[Check]:
@@ -125,7 +125,7 @@ def _extras() -> Iterator[Check]:
     try:
         yield Check("bitsandbytes", "ok", f"{metadata.version('bitsandbytes')}, for --use-8bit-optimizer")
     except metadata.PackageNotFoundError:
-        advice = f"only for --use-8bit-optimizer: {sys.executable} -m pip install bitsandbytes"
+        advice = f"only for --use-8bit-optimizer: {install_command('bitsandbytes')}"
         yield Check("bitsandbytes", "note", "not installed", advice)
     named = os.environ.get("CHROMIUM")
     chromium = named if named and Path(named).is_file() else next(filter(None, map(shutil.which, BROWSERS)), None)

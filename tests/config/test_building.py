@@ -370,3 +370,16 @@ def test_the_evaluation_file_of_a_preset_is_for_its_own_text() -> None:
     assert built(batch_size=2)[1] == f"{corpus}/validation.jsonl"
     assert built(dataset_file="mine.txt") == ("mine.txt", None)
     assert built(dataset_file="mine.txt", eval_file="other.txt") == ("mine.txt", "other.txt")
+
+
+def test_steps_of_a_flag_take_the_place_of_the_epochs_of_a_preset() -> None:
+    def length(**overrides: Any) -> tuple[int, float | None]:
+        run = build_config(PuzzleTrainConfig, preset="arc-full", overrides=overrides, typed=True).run
+        return run.steps, run.epochs
+
+    assert length() == (2000, 20000)
+    assert length(steps=5) == (5, None)
+    assert length(steps=2000) == (2000, None)
+    assert length(epochs=3) == (2000, 3)
+    with pytest.raises(ConfigError, match="--steps cannot be used with --epochs: leave out one or the other"):
+        length(steps=5, epochs=3)

