@@ -18,7 +18,7 @@ import pytest
 from cyclopts import App, CycloptsError, MissingArgumentError
 
 from hrm_engine.config import PuzzleTrainConfig, TextTrainConfig, TrainConfig, leaves
-from lab.cli.aios import translated
+from lab.cli import aios
 from lab.cli.app import build_app
 from tests.tiny_runs import source, with_base_model, with_small_corpus
 
@@ -48,11 +48,8 @@ def parse(command: str) -> None:
     if match[1] == "make":
         assert [word for word in words if "=" not in word and word not in make_targets()] == [], command
         return
-    if match[1] == "aios":
-        ours = translated(words)
-        assert ours is not None, command
-        words = ours
-    build_app().parse_args(words, exit_on_error=False, print_error=False)
+    app = aios.build_app() if match[1] == "aios" else build_app()
+    app.parse_args(words, exit_on_error=False, print_error=False)
 
 
 def cells(line: str) -> list[str]:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from types import FrameType
@@ -75,9 +75,19 @@ def version() -> str:
 
 def build_app() -> App:
     """The root command with all groups, none of them imported yet."""
+    app = new_app(
+        "lab", "HRM Lab: train, look at and use Hierarchical Reasoning Models. Begin with: lab run quickstart"
+    )
+    for position, (name, place, group, text) in enumerate(COMMANDS):
+        app.command(place, name=name, help=text, group=group, sort_key=position)
+    return app
+
+
+def new_app(name: str, text: str) -> App:
+    """A root command without commands, which :func:`run_app` can run."""
     app = App(
-        name="lab",
-        help="HRM Lab: train, look at and use Hierarchical Reasoning Models. Begin with: lab run quickstart",
+        name=name,
+        help=text,
         version=version,
         help_format="plaintext",
         help_formatter=DefaultFormatter(column_specs=_columns),
@@ -87,17 +97,20 @@ def build_app() -> App:
     app.meta.suppress_keyboard_interrupt = False
     for flag in ("--help", "--version"):
         app[flag].group = _SESSION
-    for position, (name, place, group, text) in enumerate(COMMANDS):
-        app.command(place, name=name, help=text, group=group, sort_key=position)
     return app
 
 
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return the exit code."""
+    return run_app(build_app, tokens)
+
+
+def run_app(build: Callable[[], App], tokens: Sequence[str] | None) -> int:
+    """Run one command line of the program that ``build`` makes, and return the exit code."""
     accept_all_characters()
     words = list(sys.argv[1:] if tokens is None else tokens)
     WITH_ALL_FLAGS.set(HELP_ALL in words)
-    app = build_app()
+    app = build()
 
     @app.meta.default
     def launch(
@@ -121,9 +134,10 @@ def main(tokens: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except CycloptsError as error:
-        from lab.cli.usage import usage_problem
+        from lab.cli.usage import help_command, usage_problem
 
-        _complain(usage_problem(error), hint=f"'{_help_of(error)}' shows what it takes.")
+        program = app.name[0]
+        _complain(usage_problem(error, program), hint=f"'{help_command(error, program)}' shows what it takes.")
         return 2
     except KeyboardInterrupt:
         _complain("interrupted")
@@ -175,8 +189,3 @@ def _complain(message: str, *, hint: str = "") -> None:
         target.print(Text.assemble(("error: ", "bold red"), printable(message)))
         if hint:
             target.print(Text(hint, style="dim"))
-
-
-def _help_of(error: CycloptsError) -> str:
-    chain = list(error.command_chain or ())
-    return " ".join(["lab", *chain, HELP_ALL if chain[:1] in (["train"], ["estimate"]) else "--help"])

@@ -56,12 +56,21 @@ def app_of_kinds(name: str, text: str, command_of: Callable[[Kind], Callable[...
 
     It is made when it is asked for, so that kinds that have been registered since this module was imported are in it.
     """
-    app = App(name=name, help=text, help_flags=("--help", "-h", HELP_ALL))
+    app = App(name=name, help=text)
     for kind in kinds.commands():
-        command = config_flags(kind.config, titles(kind.config), common=COMMON)(command_of(kind))
-        more = "" if WITH_ALL_FLAGS.get() else f"'lab {name} {kind.name} {HELP_ALL}' shows all flags."
-        app.command(command, name=kind.name, help_epilogue=more)
+        _add(app, kind.name, f"lab {name} {kind.name}", kind, command_of)
     return app
+
+
+def add_training(app: App, name: str, words: str, kind: Kind) -> None:
+    """Give ``app`` the command that trains a kind; ``words`` are what one types for it."""
+    _add(app, name, words, kind, _command)
+
+
+def _add(app: App, name: str, words: str, kind: Kind, command_of: Callable[[Kind], Callable[..., int]]) -> None:
+    command = config_flags(kind.config, titles(kind.config), common=COMMON)(command_of(kind))
+    more = "" if WITH_ALL_FLAGS.get() else f"'{words} {HELP_ALL}' shows all flags."
+    app.command(command, name=name, help_epilogue=more, help_flags=("--help", "-h", HELP_ALL))
 
 
 def _command(kind: Kind) -> Callable[..., int]:

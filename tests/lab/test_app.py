@@ -68,12 +68,12 @@ def test_help_lists_every_group_and_loads_nothing_heavy() -> None:
 
 
 def test_module_and_scripts_are_the_same_program(tmp_path: Path) -> None:
-    for words in (["-m", "lab", "train", "actv1"], ["-m", "aios.cli.aios", "hrm-hf", "train-actv1"]):
-        command = [sys.executable, *words, "--stepz", "1"]
+    for module, *words in (["lab", "train", "actv1"], ["aios.cli.aios", "hrm-hf", "train-actv1"]):
+        command = [sys.executable, "-m", module, *words, "--stepz", "1"]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 2
         assert "--stepz" in result.stderr
-        assert "lab train actv1 --help" in result.stderr
+        assert f"{module.rpartition('.')[2]} {' '.join(words)} --help" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,26 @@ def test_version_and_bare_call(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_aios_knows_its_words_and_says_what_else_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert aios.main(["hrm-hf", "train-actv1", "--help"]) == 0
-    assert "Usage: lab train actv1" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Usage: aios hrm-hf train-actv1" in shown
+    assert "'aios hrm-hf train-actv1 --help-all' shows all flags" in shown
+    for words in (["hrm-hf"], ["hrm-hf", "--help"]):
+        assert aios.main(words) == 0
+        assert "train-actv1" in capsys.readouterr().out
     assert aios.main([]) == 0
-    assert "hrm-hf train-actv1" in capsys.readouterr().out
-    assert aios.main(["goals-shout"]) == 2
-    shown = capsys.readouterr()
-    assert shown.err.startswith("error: 'aios goals-shout' is not known here")
-    assert shown.out == ""
+    assert "goals-add" in capsys.readouterr().out
+    for words, told in (
+        (["goals-shout"], """Unknown command "goals-shout". .*Everything else is 'lab'"""),
+        (["goals-add"], "'aios goals-add' needs TEXT"),
+        (
+            ["hrm-hf", "train-actv1", "--lr", "x"],
+            "--lr x: a number is needed\n'aios hrm-hf train-actv1 --help-all' shows",
+        ),
+    ):
+        assert aios.main(words) == 2
+        shown = capsys.readouterr()
+        assert re.match(f"error: {told}", shown.err)
+        assert shown.out == ""
 
 
 def test_numbers_are_written_for_people() -> None:

@@ -68,7 +68,7 @@ def test_every_word_is_also_one_of_aios(goals: Goals, capsys: pytest.CaptureFixt
         assert capsys.readouterr().err == ""
     assert goals.list_goals(active_only=False) == []
     assert aios.main(["goals-shout"]) == 2
-    assert "aios goals-link-expert" in capsys.readouterr().err
+    assert "goals-add" in capsys.readouterr().err
 
 
 def test_active_goals_are_listed_and_all_with_a_flag(goals: Goals, capsys: pytest.CaptureFixture[str]) -> None:
