@@ -5,20 +5,11 @@ A missing or non-finite value is a dash everywhere; thousands are separated by c
 
 from __future__ import annotations
 
-import math
-
 from dashboard.queries.fields import finite
+from hrm_engine.store import figures
 
 DASH = "—"
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-
-
-def _three_digits(number: float) -> str:
-    """About three significant digits, never in scientific notation."""
-    magnitude = abs(number)
-    if magnitude >= 99.95 or number == 0:
-        return f"{number:,.0f}"
-    return f"{number:.1f}" if magnitude >= 9.995 else f"{number:.2f}"
 
 
 def loss(value: object) -> str:
@@ -38,7 +29,7 @@ def count(value: object) -> str:
 def rate(value: object) -> str:
     """A throughput: whole numbers from 100 on, three significant digits below."""
     number = finite(value)
-    return DASH if number is None else _three_digits(number)
+    return DASH if number is None else figures.three_digits(number)
 
 
 def size(value: object) -> str:
@@ -48,9 +39,9 @@ def size(value: object) -> str:
         return DASH
     for unit in _BYTE_UNITS[:-1]:
         if abs(number) < 999.5:
-            return f"{number:.0f} B" if unit == "B" else f"{_three_digits(number)} {unit}"
+            return f"{number:.0f} B" if unit == "B" else f"{figures.three_digits(number)} {unit}"
         number /= 1000
-    return f"{_three_digits(number)} {_BYTE_UNITS[-1]}"
+    return f"{figures.three_digits(number)} {_BYTE_UNITS[-1]}"
 
 
 def duration(seconds: object) -> str:
@@ -72,12 +63,8 @@ def duration(seconds: object) -> str:
 
 
 def perplexity(loss_nats: object) -> str:
-    """``exp(loss)`` with three significant digits; a dash where it would overflow."""
-    number = finite(loss_nats)
-    if number is None or number > 700:
-        return DASH
-    value = math.exp(number)
-    return _three_digits(value) if value < 1e7 else f"{value:.2e}"
+    """``exp(loss)`` with three significant digits."""
+    return figures.perplexity(finite(loss_nats)) or DASH
 
 
 def share(value: object) -> str:

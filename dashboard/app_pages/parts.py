@@ -28,6 +28,7 @@ BadgeColour = Literal["blue", "green", "gray", "red", "orange"]
 STATE_COLOURS: dict[str, BadgeColour] = {
     "running": "blue",
     "finished": "green",
+    "diverged": "orange",
     "stopped": "gray",
     "failed": "red",
     "dead": "orange",
@@ -37,6 +38,7 @@ STATE_COLOURS: dict[str, BadgeColour] = {
 STATE_CHIPS = {
     "running": "#9cc8ea",
     "finished": "#9ed8c2",
+    "diverged": "#f3d38a",
     "stopped": "#c9ced6",
     "failed": "#f6b8b8",
     "dead": "#f1c196",

@@ -83,8 +83,10 @@ def headline(latest: Mapping[str, Any]) -> None:
     card("Cells right", share("cell_accuracy"), delta=f"copying {copying}", help=note)
     card("Segments used", formats.rate(latest.get("act_steps_mean")), help="On average until it halts by itself")
     card("Halting right", share("halt_accuracy"), help="How often its halting head knows that it is right")
-    which = "whole test split" if latest.get("full") else "subset"
-    card("Puzzles", formats.count(latest.get("num_rows")), delta=which, help="Those of the last evaluation")
+    which, whose = ("whole test split", "bundle") if latest.get("full") else ("subset", "last evaluation")
+    at = formats.count(latest.get("weights_step") or latest.get("step"))
+    note = f"Those of the {whose}, with the weights of step {at}"
+    card("Puzzles", formats.count(latest.get("num_rows")), delta=which, help=note)
 
 
 def figures(rows: EvaluatedRows, latest: Mapping[str, Any]) -> None:

@@ -128,8 +128,21 @@ def headline(run_dir: Path, was_running: bool) -> None:
         st.badge(now.state, color=STATE_COLOURS[now.state])
         plain(now.sentence)
     panels_of(now.kind).numbers(now)
+    if (words := best_words(now)) is not None:
+        plain(words)
     for note in now.notes:
         st.warning(note)
+
+
+def best_words(now: Overview) -> str | None:
+    """A line about the best evaluation, where it is not the last one."""
+    if not now.best or now.best["step"] == now.evaluated.get("step"):
+        return None
+    exact = now.best.get("exact_accuracy")
+    figures = f"{formats.share(exact)} exactly solved, " if exact is not None else ""
+    step, last = (formats.count(row.get("step")) for row in (now.best, now.evaluated))
+    loss = formats.loss(now.best.get("loss"))
+    return f"Best evaluation: {figures}loss {loss} at step {step}. The last one is of step {last}."
 
 
 def numbers(now: Overview) -> None:

@@ -17,7 +17,7 @@ REFRESH_S = 3.0
 READING_REFRESH_S = 0.7
 _UNITS = "nats per token, of puzzles per cell"
 _FIRST = ("name", "kind", "state", "step")
-_LAST = ("train_loss", "best_eval_loss")
+_LAST = ("train_loss", "eval_loss", "best_eval_loss", "best_step")
 # What only some kinds of runs have is shown where a run in the table has it.
 _OF_SOME = ("tokens_per_s", "row_segments_per_s")
 _make = st.column_config
@@ -28,9 +28,11 @@ _COLUMNS: dict[str, Any] = {
     "step": _make.NumberColumn("Step", format="%,d"),
     "train_loss": _make.NumberColumn("Train loss", format="%.3f", help=f"Last training row, {_UNITS}"),
     "exact_accuracy": _make.NumberColumn(
-        "Exact", format="percent", help="Puzzles solved in every cell, last evaluation on held-out ones"
+        "Exact", format="percent", help="Held-out puzzles solved in every cell, best evaluation"
     ),
-    "best_eval_loss": _make.NumberColumn("Best eval loss", format="%.3f", help=f"Lowest so far, {_UNITS}"),
+    "eval_loss": _make.NumberColumn("Eval loss", format="%.3f", help=f"Last evaluation, {_UNITS}"),
+    "best_eval_loss": _make.NumberColumn("Best eval loss", format="%.3f", help=f"Best evaluation, {_UNITS}"),
+    "best_step": _make.NumberColumn("Best step", format="%,d", help="Step of the best evaluation"),
     "tokens_per_s": _make.NumberColumn("Tokens/s", format="%,d", help="Fresh label tokens per second, last row"),
     "row_segments_per_s": _make.NumberColumn(
         "Segments/s", format="%,d", help="Segments of puzzles per second, last row"

@@ -65,3 +65,9 @@ def written(value: Any, separator: str) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return separator.join(value)
     return json.dumps(value, ensure_ascii=False)
+
+
+def rank(evaluation: Mapping[str, Any]) -> tuple[float, float]:
+    """How good an evaluation is, by which a training chooses the weights that it keeps: lower is better."""
+    loss = finite(evaluation.get("loss"))
+    return -(finite(evaluation.get("exact_accuracy")) or 0.0), math.inf if loss is None else loss

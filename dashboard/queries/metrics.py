@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from dashboard.queries.fields import column, finite, text_of, times
+from dashboard.queries.fields import column, finite, rank, text_of, times
 from dashboard.queries.routing import Routing, routing
 from hrm_engine.store.incidents import incident_text
 from hrm_engine.store.paths import METRICS_FILE
@@ -30,7 +30,7 @@ MAX_POINTS = 1500
 """Buckets of a curve: about as many as a wide screen has columns for it."""
 MAX_EVALUATIONS = 2000
 MAX_SAMPLES = 200
-INCIDENTS = ("nan", "spike", "oom", "resume", "stop")
+INCIDENTS = ("nan", "spike", "diverged", "oom", "resume", "stop")
 """Events that interrupted or disturbed a training."""
 MAX_INCIDENTS = 200
 TEXT_EVALUATION = ("unigram_loss", "token_accuracy")
@@ -173,6 +173,13 @@ class RunMetrics:
         return frame.astype({"segment": "int64", **dict.fromkeys(names, "float64")})
 
     @_remembered
+    def last_and_best(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The last evaluation, and the best one of a model that has been trained; empty where there is none."""
+        rows = [{str(name): value for name, value in row.items()} for row in self._evaluations().to_dict("records")]
+        trained = [row for row in rows if row["step"] > 0 and finite(row.get("loss")) is not None]
+        return (rows[-1] if rows else {}), min(trained, key=rank, default={})
+
+    @_remembered
     def samples(self) -> pd.DataFrame:
         """The last generated texts, newest first: ``step, prompt, text``."""
         import pandas as pd
@@ -217,6 +224,8 @@ class RunMetrics:
         if rows.empty:
             return rows
         rows["step"] = column(rows, "step")
+        if "full" in rows:  # measures the bundle, whose weights may be those of an earlier step, on other rows
+            rows = rows[[value is not True for value in rows["full"]]]
         rows = rows[rows["step"].notna()].drop_duplicates("step", keep="last").sort_values("step")
         return rows.reset_index(drop=True)
 

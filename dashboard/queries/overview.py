@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SENTENCES = {
     "running": "Training.",
     "finished": "The training has reached its end.",
+    "diverged": "The training has reached its end, and its validation is worse than at the start.",
     "stopped": "The training was stopped before its end.",
     "failed": "The training ended with an error; the log says more.",
     "dead": "The training says that it runs, but its process is gone.",
@@ -58,6 +59,8 @@ class Overview:
     """Numbers of the last training row."""
     evaluated: Mapping[str, float | None]
     """Numbers of the last evaluation."""
+    best: Mapping[str, float | None]
+    """The same of the best one, which may be the last one."""
     eta_s: float | None
     duration_s: float | None
     notes: tuple[str, ...]
@@ -74,7 +77,7 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters) -> Over
     metrics.refresh()
     status = read_status(run_dir)
     state = live_state(run_dir)
-    train, evaluated = metrics.latest("train"), metrics.latest("eval")
+    train, (evaluated, best) = metrics.latest("train"), metrics.last_and_best()
     row_step = finite(train.get("step"))
     step = int(row_step) if row_step is not None else None
     if status is not None:
@@ -92,6 +95,7 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters) -> Over
         planned_steps=None if planned is None else int(planned),
         train=numbers_of(train),
         evaluated=numbers_of(evaluated),
+        best=numbers_of(best),
         eta_s=left,
         duration_s=metrics.duration_s(),
         notes=(*metrics.notes(), *_bundle_notes(run_dir, state)),

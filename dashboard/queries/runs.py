@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-STATES = ("running", "finished", "stopped", "failed", "dead", "unknown")
+STATES = ("running", "finished", "diverged", "stopped", "failed", "dead", "unknown")
 LIVE = "running"
 # More runs than these bounds are still shown; the ones that do not fit are read anew at each refresh.
 _KEPT_FILES = 4096
 # How long one refresh may read metrics files to their end before the page is shown with what is known.
 READ_BUDGET_S = 0.15
+
+
+_NUMBERS = ("train_loss", "eval_loss", "best_eval_loss", "exact_accuracy", "tokens_per_s", "row_segments_per_s")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ class RunRow:
     state: str
     step: int | None
     train_loss: float | None
+    eval_loss: float | None
     best_eval_loss: float | None
+    best_step: int | None
     tokens_per_s: float | None
     exact_accuracy: float | None
     row_segments_per_s: float | None
@@ -63,8 +68,8 @@ class RunTable:
         """One row a run, columns named as the fields of ``RunRow``."""
         import pandas as pd
 
-        losses, rates = ("train_loss", "best_eval_loss"), ("exact_accuracy", "tokens_per_s", "row_segments_per_s")
-        types = {"step": "Int64", "updated": "datetime64[ms, UTC]", **dict.fromkeys((*losses, *rates), "float64")}
+        types = dict.fromkeys(_NUMBERS, "float64") | {"step": "Int64", "best_step": "Int64"}
+        types["updated"] = "datetime64[ms, UTC]"
         names = [field.name for field in fields(RunRow)]
         values = {name: [getattr(row, name) for row in self.rows] for name in names}
         return pd.DataFrame({name: pd.Series(values[name], dtype=types.get(name, "str")) for name in names})
@@ -118,10 +123,12 @@ class RunIndex:
             state=state,
             step=None if step is None else int(step),
             train_loss=finite(train.get("loss")),
-            best_eval_loss=scan.best_eval_loss,
+            eval_loss=scan.last_eval.get("loss"),
+            best_eval_loss=scan.best_eval.get("loss"),
+            best_step=None if not scan.best_eval else int(scan.best_eval["step"]),
             # What a puzzle solver counts is rows; tokens of its boards would be compared with those of texts.
             tokens_per_s=finite(train.get("tokens_per_s")) if "row_segments_per_s" not in train else None,
-            exact_accuracy=scan.exact_accuracy,
+            exact_accuracy=scan.best_eval.get("exact_accuracy"),
             row_segments_per_s=finite(train.get("row_segments_per_s")),
             updated=_updated(path, status),
         )

@@ -14,7 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from dashboard.queries.fields import finite
+from dashboard.queries.fields import finite, rank
 from dashboard.queries.filecache import Signature, signature
 from hrm_engine.reading import open_regular
 
@@ -23,6 +23,7 @@ _CHUNK_BYTES = 512 << 10
 _TAIL_BYTES = 64 << 10
 # A training row is looked for in so many lines from the end; other events come in between, but never this many.
 _TAIL_LINES = 200
+_EVALUATED = ("loss", "exact_accuracy")
 _COUNTED = re.compile(rb'"eval"|"resume"')
 
 
@@ -36,20 +37,11 @@ class MetricsScan:
     _seen: Signature | None = None
     _offset: int = 0
     _head: bytes = b""
-    # (step, loss) of each evaluation that was better than all before it: steps rise, losses fall.
-    _records: list[tuple[float, float]] = field(default_factory=list)
-    # (step, exact accuracy) of each evaluation of a puzzle solver.
-    _exact: list[tuple[float, float]] = field(default_factory=list)
-
-    @property
-    def best_eval_loss(self) -> float | None:
-        """The lowest evaluation loss of the rows that count, or None."""
-        return self._records[-1][1] if self._records else None
-
-    @property
-    def exact_accuracy(self) -> float | None:
-        """The share of exactly solved puzzles in the last evaluation that counts, or None."""
-        return self._exact[-1][1] if self._exact else None
+    last_eval: dict[str, Any] = field(default_factory=dict)
+    """``step, loss, exact_accuracy`` of the last evaluation that counts."""
+    best_eval: dict[str, Any] = field(default_factory=dict)
+    """The same of the best one of a model that has been trained."""
+    _evaluations: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def changed_ns(self) -> int:
@@ -106,24 +98,22 @@ class MetricsScan:
         self._seen = None
         self._offset = 0
         self._head = b""
-        self._records = []
-        self._exact = []
+        self._evaluations = []
+        self.last_eval, self.best_eval = {}, {}
 
     def _take_chunk(self, chunk: bytes) -> None:
         starts = {chunk.rfind(b"\n", 0, match.start()) + 1 for match in _COUNTED.finditer(chunk)}
         for start in sorted(starts):
             row = _parsed(chunk[start : chunk.find(b"\n", start)])
-            step, loss = finite(row.get("step")), finite(row.get("loss"))
-            if step is None:
+            if (step := finite(row.get("step"))) is None:
                 continue
             if row.get("event") == "resume":
-                self._records = [record for record in self._records if record[0] <= step]
-                self._exact = [record for record in self._exact if record[0] <= step]
-            elif row.get("event") == "eval":
-                if loss is not None and (not self._records or loss < self._records[-1][1]):
-                    self._records.append((step, loss))
-                if (exact := finite(row.get("exact_accuracy"))) is not None:
-                    self._exact.append((step, exact))
+                self._evaluations = [known for known in self._evaluations if known["step"] <= step]
+            elif row.get("event") == "eval" and row.get("full") is not True:
+                self._evaluations.append({"step": step, **{name: finite(row.get(name)) for name in _EVALUATED}})
+        trained = [known for known in self._evaluations if known["step"] > 0 and known["loss"] is not None]
+        self.last_eval = self._evaluations[-1] if self._evaluations else {}
+        self.best_eval = min(trained, key=rank, default={})
         self._take_last_train(chunk[-_TAIL_BYTES:])
 
     def _take_last_train(self, tail: bytes) -> None:

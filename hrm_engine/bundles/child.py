@@ -31,7 +31,7 @@ from hrm_engine.store.status import RunStatus, write_status
 
 _LONGEST_NAME = 64
 # What was measured of the parent is not so of a child with another network; the rest of its history is.
-_NOT_OF_ANOTHER_NETWORK = ("last_metrics", "first_metrics", "full_evaluation", "trained_s")
+_NOT_OF_ANOTHER_NETWORK = ("metrics", "last_metrics", "first_metrics", "full_evaluation", "trained_s")
 
 
 @dataclass(frozen=True)

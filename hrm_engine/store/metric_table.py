@@ -36,6 +36,7 @@ EVENTS: Mapping[str, str] = {
     "resume": "training goes on from `step`; earlier rows of this run with a larger step no longer count",
     "oom": "memory ran out and the micro-batch was halved",
     "nan": "a loss or gradient was not finite; the update was skipped",
+    "diverged": "an evaluation was worse than the first one, after one that was not",
     "spike": "the loss was above 10 times the median of the last 50, and above 0.1",
     "stop": "the session ended early: it was asked to, or it failed",
     "final": "the session ended",
@@ -71,7 +72,7 @@ METRICS: Mapping[str, Metric] = {
         "nats/token",
         "nats/cell for puzzles; train, spike: what is minimised, all parts together; eval, final: cross-entropy of "
         "the deepest segment",
-        ("train", "eval", "spike", "final"),
+        ("train", "eval", "spike", "diverged", "final"),
     ),
     "ce": Metric(
         "nats/token",
@@ -150,6 +151,7 @@ METRICS: Mapping[str, Metric] = {
     ),
     "pass_at_2": Metric("share", "ARC, full evaluation: the same among the first two by vote", _EVAL),
     "full": Metric("", "true: the finished bundle on all held-out data", _EVAL),
+    "weights_step": Metric("optimizer steps", "full evaluation: the step of the weights that the bundle holds", _EVAL),
     "eval_time_s": Metric("s", "time of the evaluation", _EVAL),
     # sample
     "prompt": Metric("", "what the text was generated from", ("sample",)),
@@ -169,8 +171,9 @@ METRICS: Mapping[str, Metric] = {
     "micro_batch_size": Metric("rows", "rows of a forward pass from now on", ("oom",)),
     "what": Metric("", "what was not finite: loss or gradient", ("nan",)),
     "in_a_row": Metric("1", "steps in a row that were not finite, this one included", ("nan",)),
+    "first_loss": Metric("nats/token", "loss of the first evaluation; nats/cell for puzzles", ("diverged",)),
     "median": Metric("nats/token", "median loss of the last 50 rows", ("spike",)),
-    "message": Metric("", "one sentence for the reader", ("oom", "final")),
+    "message": Metric("", "one sentence for the reader", ("oom", "diverged", "final")),
 }
 """Field name to unit, meaning and the events it stands in."""
 

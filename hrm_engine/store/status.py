@@ -16,8 +16,9 @@ from hrm_engine.store.files import readable_json, write_json
 from hrm_engine.store.paths import STATUS_FILE
 from hrm_engine.store.processes import host_name, is_alive
 
-State = Literal["running", "finished", "stopped", "failed"]
-LiveState = Literal["running", "finished", "stopped", "failed", "dead", "unknown"]
+State = Literal["running", "finished", "diverged", "stopped", "failed"]
+"""``diverged``: it has made all its steps, and the last evaluation is worse than the first one."""
+LiveState = Literal["running", "finished", "diverged", "stopped", "failed", "dead", "unknown"]
 
 LEASE_S = 120.0
 """How long a heartbeat keeps a run alive that nobody can ask for: heartbeats come every two seconds, the rest is for a

@@ -11,7 +11,7 @@ import re
 import shlex
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ from hrm_engine.store.metrics import MetricsWriter
 from hrm_engine.store.paths import LOG_FILE, METRICS_FILE, Workspace
 from hrm_engine.training.setup import Setup
 from hrm_engine.training.state import SPIKE_WINDOW
-from hrm_engine.training.task import Measured
+from hrm_engine.training.task import Evaluated, Measured
 
 SPIKE_FACTOR = 10.0
 # Puzzles that are nearly solved have a median of thousandths of a nat, and every fresh one may exceed ten times that.
@@ -162,6 +162,25 @@ class Journal:
         for report, row in zip(pending, numbers, strict=True):
             self._write_step(report, row, step_time)
 
+    def compare_with_start(self, result: Evaluated) -> None:
+        """Watch the evaluations: the first one that is worse than at the start is told."""
+        state = self._setup.state
+        was_diverged, is_finite = state.is_diverged, all(math.isfinite(part) for part in result.score)
+        if state.first_score is None and is_finite:
+            state.first_score = result.score
+        # A score that is no number is worse than any that is one.
+        state.is_diverged = state.first_score is not None and not (is_finite and result.score <= state.first_score)
+        if state.is_diverged and not was_diverged:
+            message = self.divergence()
+            last, first = state.last_eval or {}, state.first_eval or {}
+            self.write("diverged", state.step, loss=last["loss"], first_loss=first["loss"], message=message)
+            self.say(message, warning=True)
+
+    def divergence(self) -> str:
+        """A sentence about the last evaluation that is worse than the first one."""
+        last, first = (_compared(row or {}) for row in (self._setup.state.last_eval, self._setup.state.first_eval))
+        return f"validation is worse than at the start: {last} now, {first} then"
+
     def restart_clock(self) -> None:
         """Leave out of the next step's time what was done since the last one (evaluation, saving)."""
         self._since = time.perf_counter()
@@ -228,6 +247,13 @@ def _as_typed(command_line: list[str] | None) -> str:
     program = Path(command_line[0]).stem
     words = shlex.join([program if program in _PROGRAMS else _PROGRAMS[0], *command_line[1:]])
     return " ".join(words.split())
+
+
+def _compared(row: Mapping[str, Any]) -> str:
+    """The figures of an evaluation by which it is compared with the first one."""
+    exact, loss = row.get("exact_accuracy"), row.get("loss")
+    loss_text = "a loss that is not finite" if loss is None else f"loss {loss:.4g}"
+    return loss_text if exact is None else f"{100 * exact:.1f} % exact, {loss_text}"
 
 
 class WandbTracker:

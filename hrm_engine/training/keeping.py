@@ -131,10 +131,11 @@ class Keeper:
         weights = self._best_weights()
         if weights is None:
             weights, which = self._weights(), {"which": "last", "step": state.step}
+        measured = self.best_evaluation() or state.last_eval or {}
         if setup.average is not None:
             which["average"] = setup.config.optim.ema_decay
         if measure is not None:
-            self._evaluate_fully(weights, measure)
+            self._evaluate_fully(weights, measure, which["step"])
         files = self._write_model(self._run_dir, weights, setup.config.weights_name)
         write_args(self._run_dir, setup.config, commands)
         versions = {name: library_version(name) for name in LIBRARIES}
@@ -152,6 +153,7 @@ class Keeper:
                 **{name: version for name, version in versions.items() if version is not None},
             },
             "dataset_history": state.datasets,
+            "metrics": measured if measured.get("step") == which["step"] else None,
             "last_metrics": state.last_eval,
             "first_metrics": state.first_eval,
             "full_evaluation": state.full_eval,
@@ -161,7 +163,7 @@ class Keeper:
         seal_bundle(self._run_dir, setup.config.kind, files, facts)
         setup.task.finished(self._run_dir, state)
 
-    def _evaluate_fully(self, weights: dict[str, Tensor], measure: Measure) -> None:
+    def _evaluate_fully(self, weights: dict[str, Tensor], measure: Measure, weights_step: int | None) -> None:
         setup, started = self._setup, time.perf_counter()
         kept = {name: tensor.detach().clone() for name, tensor in setup.model.state_dict().items()}
         setup.model.load_state_dict(weights, strict=False)  # frozen ones are not among them
@@ -171,11 +173,11 @@ class Keeper:
             setup.model.load_state_dict(kept)
         if result is None:
             return
-        self._journal.write(
-            "eval", setup.state.step, **result.fields, full=True, eval_time_s=time.perf_counter() - started
-        )
-        self._journal.say(f"the bundle on all held-out data: {result.summary}")
-        setup.state.full_eval = finite(result.fields)
+        took = time.perf_counter() - started
+        fields = {**result.fields, "full": True, "weights_step": weights_step}
+        self._journal.write("eval", setup.state.step, **fields, eval_time_s=took)
+        self._journal.say(f"the bundle (weights of step {weights_step}) on all held-out data: {result.summary}")
+        setup.state.full_eval = finite({"step": weights_step, **result.fields})
         if result.write_files is not None:
             with new_folder(self._run_dir / EVALUATION_FOLDER, replace=True) as folder:
                 result.write_files(folder)
@@ -184,13 +186,17 @@ class Keeper:
         kind, task = self._setup.config.kind, self._setup.task
         return write_model(folder, kind, task.core, weights, task.companions, weights_name=name)
 
+    def best_evaluation(self) -> dict[str, Any] | None:
+        """The evaluation of the weights in ``best/``; None where they are not those of this run's best one.
+
+        After a kill, ``best/`` can be ahead of the checkpoint that the run was continued from.
+        """
+        best_step = self._setup.state.best_step
+        evaluation = readable_json(self._run_dir / BEST_FOLDER / EVALUATION_FILE)
+        return evaluation if best_step is not None and evaluation.get("step") == best_step else None
+
     def _best_weights(self) -> dict[str, Tensor] | None:
-        """Weights of the best evaluation of this run, None where there is none."""
-        folder, best_step = self._run_dir / BEST_FOLDER, self._setup.state.best_step
-        # After a kill, best/ can be ahead of the checkpoint that the run was continued from: another run's best then.
-        if best_step is None or readable_json(folder / EVALUATION_FILE).get("step") != best_step:
-            return None
-        return load_tensors(folder, "model")
+        return None if self.best_evaluation() is None else load_tensors(self._run_dir / BEST_FOLDER, "model")
 
     def _weights(self) -> dict[str, Tensor]:
         """What a bundle holds, copied: buffers are the model's own."""

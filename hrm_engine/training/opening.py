@@ -195,6 +195,8 @@ def _state(
         best_step=None,
         best_score=None,
         evals_since_best=0,
+        first_score=None,
+        is_diverged=False,
         first_eval=None,
         last_eval=None,
         full_eval=None,

@@ -27,6 +27,8 @@ class TrainResult:
     message: str
     first_eval: dict[str, Any] | None
     last_eval: dict[str, Any] | None
+    best_eval: dict[str, Any] | None
+    """Of the weights that the bundle holds, with its step; None where it holds the last ones."""
     sample: str | None
 
 
@@ -80,14 +82,15 @@ def drive(trainer: Trainer) -> TrainResult:
             if step % save_every == 0:
                 trainer.save()
         trainer.finish(stop)
-    state = trainer.state
+    state, outcome = trainer.state, trainer.outcome
     return TrainResult(
         run_dir=trainer.run_dir,
-        state="finished" if stop is None else "stopped",
+        state=outcome.state,
         step=state.step,
-        exit_code=0 if stop is None else stop.exit_code,
-        message="finished" if stop is None else stop.reason,
+        exit_code=outcome.exit_code,
+        message=outcome.message,
         first_eval=state.first_eval,
         last_eval=state.last_eval,
+        best_eval=trainer.keeper.best_evaluation(),
         sample=state.last_sample,
     )

@@ -29,6 +29,10 @@ class TrainState:
     best_score: list[float] | None = None
     """Of the best evaluation; lower is better, later entries decide between equals."""
     evals_since_best: int = 0
+    first_score: list[float] | None = None
+    """Of the first evaluation that has one."""
+    is_diverged: bool = False
+    """Whether the last evaluation is worse than the first one."""
     first_eval: dict[str, Any] | None = None
     last_eval: dict[str, Any] | None = None
     full_eval: dict[str, Any] | None = None

@@ -81,6 +81,8 @@ class Evaluated:
     """Lower is better; later entries decide between equals."""
     summary: str
     """One line for the log."""
+    baselines: str = ""
+    """The same of answers without a model, which the log has once."""
     write_files: Callable[[Path], None] | None = None
     """Writes what a full evaluation leaves in ``evaluation/`` of the run folder."""
 

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -39,6 +40,15 @@ from hrm_engine.training.task import Evaluated, Measured, StepWork, Task, task_o
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a session ended: the state in ``status.json``, a sentence, and the exit code of its process."""
+
+    state: State
+    message: str
+    exit_code: int
+
+
 class Trainer:
     """Context manager around a run folder: claims it, restores or starts the state, steps, saves.
 
@@ -54,6 +64,8 @@ class Trainer:
     journal: Journal
     keeper: Keeper
     monitor: Monitor
+    outcome: Outcome
+    """After :meth:`finish`."""
     _saved_step: int | None
 
     def __init__(
@@ -148,9 +160,12 @@ class Trainer:
                 if result is None:
                     return None
                 self.journal.write("eval", state.step, **result.fields, eval_time_s=time.perf_counter() - started)
+                if state.first_eval is None and result.baselines:
+                    self.journal.say(result.baselines)
                 self.journal.say(f"step {state.step}: {result.summary}")
                 state.last_eval = finite({"step": state.step, **result.fields})
                 state.first_eval = state.first_eval or state.last_eval
+                self.journal.compare_with_start(result)
                 if (sample := self.task.sample()) is not None:
                     state.last_sample = "".join(sample.values())
                     self.journal.write("sample", state.step, **sample)
@@ -179,7 +194,8 @@ class Trainer:
             self.save()
         self.journal.read()
         self._check_losses()
-        message = "finished" if stop is None else stop.reason
+        self.outcome = self._outcome(stop)
+        message = self.outcome.message
         if self.state.step > 0:
             self.monitor.say("writing the bundle")
             self.state.datasets[-1]["rows"] = self.state.rows
@@ -195,7 +211,7 @@ class Trainer:
         self.journal.say(f"step {self.state.step}: {message}")
         self.journal.metrics.flush()
         self._finished = True
-        self._end("finished" if stop is None else "stopped", message)
+        self._end(self.outcome.state, message)
 
     def check_stop(self) -> Stop | None:
         """Why the run should stop now, if there is a reason."""
@@ -298,6 +314,12 @@ class Trainer:
 
     def _checkpoints_left(self) -> str:
         return "Checkpoints are intact" if has_checkpoint(self.run_dir) else "There is no checkpoint yet"
+
+    def _outcome(self, stop: Stop | None) -> Outcome:
+        advice = f"{self.journal.divergence()}; try a smaller --lr" if self.state.is_diverged else None
+        if stop is not None:
+            return Outcome("stopped", "; ".join(filter(None, (stop.reason, advice))), stop.exit_code)
+        return Outcome("finished", "finished", 0) if advice is None else Outcome("diverged", advice, 0)
 
     def _withdraw(self) -> None:
         """Nothing has begun: the name of a new run stays free, and one that was to be resumed is as it was."""

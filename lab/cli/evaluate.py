@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 
 from cyclopts import App
 
 from hrm_engine.config.writing import EvaluateTextConfig
+from hrm_engine.store.figures import perplexity
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import relative, say, show_json, show_table
 from lab.cli.flags import config_flags
@@ -57,7 +57,7 @@ def text(settings: EvaluateTextConfig, *, json: Json = False) -> int:
     ]
     columns = ("depth", "segments a token", "loss", "perplexity", "token accuracy")
     shown = [
-        (label, f"{depth:.2f}", f"{loss:.4f}", f"{math.exp(min(loss, 700)):,.1f}", f"{accuracy:.1%}")
+        (label, f"{depth:.2f}", f"{loss:.4f}", perplexity(loss) or "-", f"{accuracy:.1%}")
         for label, depth, loss, accuracy in rows
     ]
     show_table(columns, shown, right=columns[1:])

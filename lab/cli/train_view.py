@@ -17,6 +17,7 @@ from rich.text import Text
 
 from hrm_engine.config import kinds
 from hrm_engine.config.kinds import Kind
+from hrm_engine.store.figures import perplexity
 from hrm_engine.store.incidents import incident_text
 from hrm_engine.store.paths import Workspace
 from lab.cli.console import console, human_count, human_seconds, printable, relative, show_facts
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 
 _PLAIN_INTERVAL_S = 10.0
 _SAMPLE_CHARS = 110
+_LARGE = 1e7
+"""Numbers from here on are written with an exponent."""
 _TASK: TaskID = 0  # type: ignore[assignment]
 """The only line of the progress bar."""
-_NOTICES = {"oom": "yellow", "nan": "yellow", "spike": "yellow", "stop": "cyan"}
+_NOTICES = {"oom": "yellow", "nan": "yellow", "spike": "yellow", "diverged": "yellow", "stop": "cyan"}
+_BASELINES = ("copy", "padding", "majority")
 
 
 class TrainView:
@@ -45,6 +49,8 @@ class TrainView:
         self._first_step = 0
         self._began = time.monotonic()
         self._last_line = 0.0
+        self._last_evaluation = ""
+        self._says_something = False
 
     def __call__(self, row: dict[str, Any]) -> None:
         """Show one row; events without a line of their own are left to metrics.jsonl."""
@@ -54,8 +60,8 @@ class TrainView:
         elif event == "train":
             self._progress(row)
         elif event == "eval":
-            self._out.print(Text.assemble(self._step(row), evaluation_line(row)))
-        elif event == "sample":
+            self._evaluation(row)
+        elif event == "sample" and self._says_something:
             text = " ".join(printable(row.get("text", "")).split())[:_SAMPLE_CHARS]
             self._out.print(Text.assemble(self._step(row), ("sample  ", "dim"), Text(text, style="italic")))
         elif event in _NOTICES:
@@ -73,10 +79,10 @@ class TrainView:
         if result.step == 0:
             return
         if result.first_eval and result.last_eval:
-            self._out.print(Text("validation  " + before_and_after(result.first_eval, result.last_eval)))
+            self._out.print(Text("validation  " + before_and_after(result)))
         words = kinds.words_of(self._kind)
         facts = [(words.leaves, place), ("try it", words.next_command.format(name=self._name(result.run_dir)))]
-        if result.state != "finished" and self._kind is not None:
+        if result.state == "stopped" and self._kind is not None:
             resume = f"{self._kind.command_line} --resume {self._kind.run.name_flag}"
             facts.append(("go on", f"{resume} {shlex.quote(result.run_dir.name)}"))
         show_facts([*facts, ("look at it", "lab dashboard")], "  ")
@@ -105,6 +111,19 @@ class TrainView:
             self._out.print(Text(f"- {printable(message)}"))
         if self._bar:
             self._bar.reset(_TASK, total=self._total, completed=self._first_step, description="training")
+
+    def _evaluation(self, row: Mapping[str, Any]) -> None:
+        if not self._last_evaluation and (baselines := baseline_line(row)):
+            self._out.print(Text.assemble(self._step(row), baselines))
+        loss, unigram = row.get("loss"), row.get("unigram_loss")
+        self._says_something = loss is not None and unigram is not None and loss < unigram
+        line = evaluation_line(row)
+        if not row.get("full"):
+            self._out.print(Text.assemble(self._step(row), line))
+        elif line != self._last_evaluation:
+            bundle = f"the bundle, with the weights of step {row.get('weights_step')}: "
+            self._out.print(Text.assemble(self._step(row), bundle, line))
+        self._last_evaluation = line
 
     def _progress(self, row: Mapping[str, Any]) -> None:
         step = int(row.get("step") or 0)
@@ -157,38 +176,64 @@ def evaluation_line(row: Mapping[str, Any]) -> str:
     if row.get("loss_without") is not None:
         parts.append(f"without the expert {_number(row['loss_without'])}")
     if "perplexity" in row:
-        parts.append(f"perplexity {_number(row['perplexity'], 1)}")
+        parts.append(f"perplexity {perplexity(row.get('loss')) or '-'}")
     if row.get("token_accuracy") is not None:
         parts.append(f"accuracy {100 * row['token_accuracy']:.1f} %")
-    if len(depths := row.get("loss_by_segment") or ()) > 1:
-        parts.append("by depth " + " ".join(_number(loss) for loss in depths))
+    by_segment = row.get("loss_by_segment") or ()
+    depth = ["by segment " + " ".join(_number(loss) for loss in by_segment)] if len(by_segment) > 1 else []
     if row.get("adaptive_loss") is not None:
-        parts.append(f"by itself {_number(row['adaptive_loss'])} at {_number(row.get('act_steps_mean'), 2)} segments")
-    return "  ".join(parts)
+        depth.append(f"adaptive {_number(row['adaptive_loss'])} ({_number(row.get('act_steps_mean'), 1)} segments)")
+    return "  ".join([*parts, *([" · ".join(depth)] if depth else [])])
 
 
-def before_and_after(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    """``loss 9.0 before, 4.1 after; a unigram model has 6.2``."""
-    if "exact_accuracy" in last:
-        before, after = (100 * (row.get("exact_accuracy") or 0.0) for row in (first, last))
-        return f"{after:.1f} % solved exactly, {before:.1f} % before"
-    text = f"loss {_number(first.get('loss'))} before, {_number(last.get('loss'))} after"
+def baseline_line(row: Mapping[str, Any]) -> str:
+    """``baselines, cells right: copy 37.5 %  ...``: what needs no model, and is the same in all evaluations."""
+    known = {name: row.get(f"{name}_cell_accuracy") for name in _BASELINES}
+    shares = [f"{name} {100 * value:.1f} %" for name, value in known.items() if value is not None]
+    return f"baselines, cells right: {'  '.join(shares)}" if shares else ""
+
+
+def before_and_after(result: TrainResult) -> str:
+    """``loss 9.000 before, 4.100 at step 40, best 3.900 at step 30 (in the bundle); a unigram model has 6.200``."""
+    first, last, best = result.first_eval or {}, result.last_eval or {}, result.best_eval or {}
+    word, figure = ("exact", _exact) if "exact_accuracy" in last else ("loss", _loss)
+    text = f"{word} {figure(first)} before, {figure(last)} at step {last.get('step')}"
+    if best.get("step") is not None:
+        is_last = best["step"] == last.get("step")
+        text += " (the best)" if is_last else f", best {figure(best)} at step {best['step']} (in the bundle)"
+    if last.get("loss_without") is not None:
+        text += f"; without the expert {_number(last['loss_without'])}"
     if last.get("unigram_loss") is not None:
         text += f"; a unigram model has {_number(last['unigram_loss'])}"
     return text
 
 
+def _exact(row: Mapping[str, Any]) -> str:
+    return f"{100 * (row.get('exact_accuracy') or 0.0):.1f} %"
+
+
+def _loss(row: Mapping[str, Any]) -> str:
+    return _number(row.get("loss"))
+
+
 def _puzzle_line(row: Mapping[str, Any]) -> str:
-    share = {
-        name: f"{100 * value:.1f} %" for name, value in row.items() if name.endswith("accuracy") and value is not None
-    }
+    share = {name: f"{100 * value:.1f} %" for name, value in row.items() if _is_share(name) and value is not None}
+    parts = [f"pass@{k} {share[f'pass_at_{k}']}" for k in (1, 2) if f"pass_at_{k}" in share]
     solved = f"exact {share.get('exact_accuracy', '-')}"
-    if "exact_accuracy_when_halting" in row:
-        halting = f"{100 * row['exact_accuracy_when_halting']:.1f} %"
-        solved += f" (halting by itself {halting} after {_number(row.get('act_steps_mean'), 1)} segments)"
-    baselines = "  ".join(f"{name} {share[f'{name}_cell_accuracy']}" for name in ("copy", "padding", "majority"))
-    return f"{solved}  cells {share.get('cell_accuracy', '-')} ({baselines})  {row.get('num_rows'):,} puzzles"
+    if "exact_accuracy_when_halting" in share:
+        depth = _number(row.get("act_steps_mean"), 1)
+        solved += f" · adaptive {share['exact_accuracy_when_halting']} ({depth} segments)"
+    parts += [solved, f"cells {share.get('cell_accuracy', '-')}"]
+    if "halt_accuracy" in share:
+        parts.append(f"halting right {share['halt_accuracy']}")
+    return "  ".join([*parts, f"{_number(row.get('num_rows'), 0)} puzzles"])
+
+
+def _is_share(name: str) -> bool:
+    return name.endswith(("accuracy", "when_halting")) or name.startswith("pass_at_")
 
 
 def _number(value: Any, digits: int = 3) -> str:
-    return "-" if not isinstance(value, int | float) else f"{value:,.{digits}f}"
+    if not isinstance(value, int | float):
+        return "-"
+    return f"{value:,.{digits}f}" if abs(value) < _LARGE else f"{value:.3g}"

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.app_pages.parts import STATE_CHIPS, STATE_COLOURS
+from dashboard.queries.runs import STATES
 from hrm_engine.store.files import write_json
 from hrm_engine.store.manifest import file_entries
 from hrm_engine.store.paths import Workspace
+from hrm_engine.store.status import RunStatus, write_status
 from tests.dashboard.reading import OpenApp, assert_clean, markup, texts, warnings
 from tests.dashboard.run_folders import append_events, events, train_fields, write_checkpoint, write_run
 
@@ -75,6 +78,21 @@ def test_run_page_shows_the_numbers_of_the_run(open_app: OpenApp, run_dir: Path)
     assert shown["Duration"].value == "1 min 40 s"
     assert float(shown["Validation loss"].delta) < 0
     assert "default" in texts(app)
+
+
+def test_a_diverged_run_is_amber_and_names_its_best_evaluation(open_app: OpenApp, run_dir: Path) -> None:
+    told = "validation is worse than at the start: loss 73 now, loss 9.5 then"
+    write_status(run_dir, RunStatus.of_this_process("diverged", 300, told))
+    worse = {"loss": 73.0, "first_loss": 9.5, "message": told}
+    append_events(run_dir / "metrics.jsonl", [("eval", 300, {"loss": 73.0}), ("diverged", 300, worse)])
+    app = open_app("run", run="brains/actv1/default")
+    assert_clean(app)
+    assert ":orange-badge[diverged]" in markup(app)
+    assert told in texts(app)
+    assert "at step 200. The last one is of step 300." in texts(app)
+    assert STATE_CHIPS.keys() == STATE_COLOURS.keys() == set(STATES)
+    table = open_app("runs").dataframe[0].value.iloc[0]
+    assert (list(table["state"]), table["eval_loss"], table["best_step"]) == (["diverged"], 73.0, 200)
 
 
 def test_a_run_without_a_link_is_the_latest_and_goes_into_the_link(open_app: OpenApp, lab: Workspace) -> None:

@@ -67,14 +67,16 @@ def test_a_file_without_rows_is_empty(tmp_path: Path, content: bytes) -> None:
     assert EvaluatedRows(tmp_path / "absent.jsonl").num_rows == 0
 
 
-def test_the_last_evaluation_that_counts_gives_the_headline(tmp_path: Path) -> None:
+def test_the_best_evaluation_that_counts_gives_the_headline(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    scores = [("eval", step, {"loss": 1.0, "exact_accuracy": step / 10}) for step in (1, 2, 3)]
-    append_events(path, [*scores, ("resume", 2, {})])
+    scores = [("eval", step, {"loss": 1.0 + step, "exact_accuracy": step / 10}) for step in (0, 1, 2, 3)]
+    of_bundle = ("eval", 2, {"loss": 0.1, "exact_accuracy": 0.9, "full": True, "weights_step": 1})
+    append_events(path, [*scores, ("resume", 2, {}), of_bundle])
     scan = MetricsScan(path)
     scan.look()
     scan.advance()
-    assert scan.exact_accuracy == 0.2
+    assert scan.last_eval == {"step": 2, "loss": 3.0, "exact_accuracy": 0.2}
+    assert scan.best_eval == scan.last_eval  # more is solved, though the loss is higher
 
 
 def test_solvers_are_found_and_other_runs_are_not(lab: Workspace, tiny_solver: Path) -> None:

@@ -53,10 +53,10 @@ def test_running_runs_come_first_then_the_latest(lab: Workspace) -> None:
 def test_best_evaluation_and_last_training_row(lab: Workspace) -> None:
     run = write_run(lab.root, "run", last=0)
     noise = random.Random(0)
-    append_events(run / "metrics.jsonl", [an_eval(10, 3.0), an_eval(20, 2.5), an_eval(30, 2.75)])
+    append_events(run / "metrics.jsonl", [an_eval(0, 1.0), an_eval(10, 3.0), an_eval(20, 2.5), an_eval(30, 2.75)])
     append_events(run / "metrics.jsonl", [("train", 31, {**train_fields(31, noise), "loss": 1.5, "tokens_per_s": 77})])
     row = rows_of(lab)["run"]
-    assert row.best_eval_loss == 2.5
+    assert (row.best_eval_loss, row.best_step, row.eval_loss) == (2.5, 20, 2.75)  # what is not trained is no result
     assert row.train_loss == 1.5
     assert row.tokens_per_s == 77
 
@@ -64,7 +64,7 @@ def test_best_evaluation_and_last_training_row(lab: Workspace) -> None:
 def test_evaluations_after_the_step_of_a_resume_do_not_count(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     append_events(metrics, [an_eval(10, 3.0), an_eval(20, 2.5), ("resume", 15, {}), an_eval(20, 2.9)])
-    assert scanned(metrics).best_eval_loss == 2.9
+    assert scanned(metrics).best_eval.get("loss") == 2.9
 
 
 def test_a_growing_file_is_read_on_and_a_torn_row_waits(tmp_path: Path) -> None:
@@ -76,12 +76,12 @@ def test_a_growing_file_is_read_on_and_a_torn_row_waits(tmp_path: Path) -> None:
         file.write(whole[:20])
     assert scan.look()
     scan.advance()
-    assert scan.best_eval_loss == 3.0
+    assert scan.best_eval.get("loss") == 3.0
     with metrics.open("a", encoding="utf-8") as file:
         file.write(whole[20:] + "\n")
     assert scan.look()
     scan.advance()
-    assert scan.best_eval_loss == 2.0
+    assert scan.best_eval.get("loss") == 2.0
     assert not scan.look()
 
 
@@ -98,10 +98,10 @@ def test_a_replaced_file_is_read_from_its_start(tmp_path: Path, keep_inode: bool
         other.replace(metrics)
     scan.look()
     scan.advance()
-    assert scan.best_eval_loss == 4.0
+    assert scan.best_eval.get("loss") == 4.0
     metrics.unlink()
     scan.look()
-    assert scan.best_eval_loss is None
+    assert scan.best_eval == {}
     assert scan.last_train is None
 
 
@@ -110,11 +110,11 @@ def test_a_replaced_file_that_is_longer_is_read_from_its_start(tmp_path: Path) -
     append_events(metrics, [an_eval(10, 1.0)])
     scan = scanned(metrics)
     other = tmp_path / "other.jsonl"
-    append_events(other, [an_eval(step, 4.0) for step in range(30)], run_id="other")
+    append_events(other, [an_eval(step, 4.0) for step in range(1, 31)], run_id="other")
     metrics.write_bytes(other.read_bytes())
     scan.look()
     scan.advance()
-    assert scan.best_eval_loss == 4.0
+    assert scan.best_eval.get("loss") == 4.0
 
 
 def test_garbage_does_not_hide_rows(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_garbage_does_not_hide_rows(tmp_path: Path) -> None:
     append_events(metrics, [an_eval(20, 2.0)])
     append_events(metrics, [("train", 21, {"loss": 7.0, "tokens_per_s": 5})])
     scan = scanned(metrics)
-    assert scan.best_eval_loss == 2.0
+    assert scan.best_eval.get("loss") == 2.0
     assert scan.last_train is not None
     assert scan.last_train["loss"] == 7.0
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from hrm_engine.store.paths import Workspace
+from hrm_engine.training import TrainResult
 from lab.cli import aios
 from lab.cli.app import main
-from lab.cli.train_view import TrainView, evaluation_line
+from lab.cli.train_view import TrainView, before_and_after, evaluation_line
 from tests.tiny_runs import Lab, flags, rows
 
 
@@ -32,13 +33,14 @@ def test_a_training_tells_what_it_does_and_what_comes_next(lab: Lab, capsys: pyt
     for row in measured:
         assert f"step {row['step']}  {evaluation_line(row)}" in shown
         assert f"(unigram {row['unigram_loss']:.3f})" in evaluation_line(row)
-        by_itself = f"by itself {row['adaptive_loss']:.3f} at {row['act_steps_mean']:.2f} segments"
-        assert evaluation_line(row).endswith(by_itself)
+        losses = " ".join(f"{loss:.3f}" for loss in row["loss_by_segment"])
+        adaptive = f"adaptive {row['adaptive_loss']:.3f} ({row['act_steps_mean']:.1f} segments)"
+        assert evaluation_line(row).endswith(f"  by segment {losses} · {adaptive}")
     assert "step 6/6  loss " in shown
-    assert shown.count("sample  ") == len(measured)
+    assert shown.count("sample  ") == sum(row["loss"] < row["unigram_loss"] for row in measured)
     assert "finished at step 6" in shown
     first, last = (f"{row['loss']:.3f}" for row in (measured[0], measured[-1]))
-    assert f"validation  loss {first} before, {last} after; a unigram model has" in shown
+    assert f"validation  loss {first} before, {last} at step 6 (the best); a unigram model has" in shown
     assert "lab generate --bundle first" in shown
     assert "lab dashboard" in shown
     assert "\x1b" not in shown
@@ -203,6 +205,78 @@ def test_what_happens_on_the_way_is_shown(workspace: Path, capsys: pytest.Captur
     assert "step  3  nan  the loss was not finite; the update was skipped" in shown
     assert "cpu_percent" not in shown
     assert "validation loss -" in shown
+
+
+@pytest.mark.parametrize(
+    ("loss", "written"), [(3.435, "31.0"), (101.265, "9.52e+43"), (701.0, "inf"), (float("inf"), "inf"), (None, "-")]
+)
+def test_a_perplexity_has_few_digits(loss: float | None, written: str) -> None:
+    line = evaluation_line({"loss": loss, "perplexity": None, "token_accuracy": 0.5})
+    assert f"  perplexity {written}  accuracy 50.0 %" in line
+
+
+def test_numbers_without_bounds_stay_short() -> None:
+    assert len(evaluation_line({"loss": 1e300, "unigram_loss": 1e300, "perplexity": 1.0})) < 80
+
+
+SOLVER = {"loss": 1.0, "exact_accuracy": 0.25, "cell_accuracy": 0.5, "num_rows": 1000, "halt_accuracy": 0.75}
+ADAPTIVE = {"exact_accuracy_when_halting": 0.125, "act_steps_mean": 2.5}
+BASELINES = {f"{name}_cell_accuracy": 0.1 for name in ("copy", "padding", "majority")}
+
+
+def test_the_line_of_a_solver() -> None:
+    line = "exact 25.0 % · adaptive 12.5 % (2.5 segments)  cells 50.0 %  halting right 75.0 %  1,000 puzzles"
+    assert evaluation_line({**SOLVER, **ADAPTIVE, **BASELINES}) == line
+    votes = {"pass_at_1": 0.02, "pass_at_2": 0.03}
+    assert evaluation_line({**SOLVER, **ADAPTIVE, **votes}) == f"pass@1 2.0 %  pass@2 3.0 %  {line}"
+
+
+def test_baselines_are_shown_once_and_the_bundle_where_it_says_something_else(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = TrainView(Workspace(workspace), None)
+    row = {"event": "eval", **SOLVER, **BASELINES}
+    view({**row, "step": 0})
+    view({**row, "step": 6})
+    view({**row, "step": 6, "full": True, "weights_step": 6})
+    assert capsys.readouterr().out.splitlines() == [
+        "step 0  baselines, cells right: copy 10.0 %  padding 10.0 %  majority 10.0 %",
+        f"step 0  {evaluation_line(row)}",
+        f"step 6  {evaluation_line(row)}",
+    ]
+    better = {**row, "exact_accuracy": 0.5}
+    view({**better, "step": 6, "full": True, "weights_step": 4})
+    shown = capsys.readouterr().out
+    assert shown == f"step 6  the bundle, with the weights of step 4: {evaluation_line(better)}\n"
+
+
+def test_a_sample_is_shown_where_the_model_beats_token_frequencies(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = TrainView(Workspace(workspace), None)
+    for loss in (6.5, 5.5):
+        view({"event": "eval", "step": 1, "loss": loss, "unigram_loss": 6.0})
+        view({"event": "sample", "step": 1, "text": f"after {loss}"})
+    assert [line for line in capsys.readouterr().out.splitlines() if "sample" in line] == ["step 1  sample  after 5.5"]
+
+
+def test_the_summary_tells_the_last_and_the_best_evaluation(workspace: Path) -> None:
+    def summary(first: dict[str, Any], last: dict[str, Any], best: dict[str, Any] | None) -> str:
+        ended = {"run_dir": workspace, "state": "finished", "exit_code": 0, "message": "", "sample": None}
+        return before_and_after(TrainResult(**ended, step=40, first_eval=first, last_eval=last, best_eval=best))
+
+    start, best, end = (
+        {"step": step, "loss": loss, "unigram_loss": 6.0} for step, loss in ((0, 9.5), (10, 4), (40, 7))
+    )
+    assert summary(start, end, best) == (
+        "loss 9.500 before, 7.000 at step 40, best 4.000 at step 10 (in the bundle); a unigram model has 6.000"
+    )
+    assert summary(start, end, end).startswith("loss 9.500 before, 7.000 at step 40 (the best); ")
+    assert summary(start, end, None).startswith("loss 9.500 before, 7.000 at step 40; ")
+    expert = {"step": 40, "loss": 4.0, "loss_without": 4.5}
+    assert summary(expert, expert, expert).endswith("4.000 at step 40 (the best); without the expert 4.500")
+    solved = ({"step": step, "exact_accuracy": share} for step, share in ((0, 0.0), (40, 0.1), (30, 0.2)))
+    assert summary(*solved) == "exact 0.0 % before, 10.0 % at step 40, best 20.0 % at step 30 (in the bundle)"
 
 
 def test_implant_and_corpus_are_made_by_commands(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

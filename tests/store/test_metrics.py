@@ -228,7 +228,9 @@ def test_targets_that_cannot_be_written_are_found_on_opening(tmp_path: Path) -> 
 
 
 def test_the_table_covers_the_events_and_fields_of_the_contract() -> None:
-    events = "start train eval sample system expert_usage lr_adjustment checkpoint resume oom nan spike stop final"
+    events = (
+        "start train eval sample system expert_usage lr_adjustment checkpoint resume oom nan diverged spike stop final"
+    )
     assert list(EVENTS) == events.split()
     fields = {
         "train": "loss ce halt_loss lr grad_norm tokens rows tokens_per_s token_segments_per_s step_time_s "

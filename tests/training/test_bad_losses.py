@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.errors import NonFiniteLossError
+from hrm_engine.store.incidents import incident_text
 from hrm_engine.store.manifest import list_checkpoints
 from hrm_engine.store.status import read_status
 from hrm_engine.training import Trainer
-from tests.tiny_runs import Lab, row_of, rows
+from tests.tiny_runs import Lab, assert_same_end, row_of, rows
 
 
 def poison(lab: Lab, name: str = "poison.safetensors") -> str:
@@ -114,6 +115,81 @@ def test_a_huge_but_finite_loss_can_be_saved(lab: Lab) -> None:
     metadata = json.loads((result.run_dir / "metadata.json").read_text())
     assert metadata["last_metrics"]["perplexity"] is None
     assert load_bundle(result.run_dir).metadata["weights"]["which"] == "best"
+
+
+WILD = {"lr": 3.0, "grad_clip": 0.0, "warmup_steps": 0}
+
+
+def test_a_run_that_ends_worse_than_it_began_is_diverged_and_says_so(lab: Lab) -> None:
+    result = lab.train("run", **WILD)
+    assert result.first_eval is not None
+    assert result.last_eval is not None
+    first, last = result.first_eval["loss"], result.last_eval["loss"]
+    assert last > first
+    told = f"validation is worse than at the start: loss {last:.4g} now, loss {first:.4g} then"
+    assert (result.state, result.exit_code, result.message) == ("diverged", 0, f"{told}; try a smaller --lr")
+    status = read_status(result.run_dir)
+    assert status is not None
+    assert (status.state, status.message) == ("diverged", result.message)
+    [event] = of(result.run_dir, "diverged")
+    assert (event["step"], event["first_loss"]) == (3, first)
+    assert incident_text(event).startswith("validation is worse than at the start: loss ")
+    assert f"WARNING {incident_text(event)}" in (result.run_dir / "run.log").read_text()
+    assert row_of(result.run_dir, "final")["message"] == result.message
+
+
+def test_a_diverged_run_that_is_stopped_or_goes_on_still_says_so(lab: Lab) -> None:
+    lab.train("straight", **WILD)
+    stopped = lab.interrupted("run", 4, **WILD)
+    assert stopped.state == "stopped"
+    assert stopped.message.startswith("stopped by SIGTERM; validation is worse than at the start: ")
+    assert lab.resume("run").state == "diverged"
+    assert len(of(lab.run_dir("run"), "diverged")) == 1
+    assert_same_end(lab.run_dir("straight"), lab.run_dir("run"))
+
+
+def test_what_recovers_is_finished_and_what_was_no_number_is_no_start(lab: Lab) -> None:
+    with Trainer(lab.config(brain_name="run", steps=4), workspace=lab.workspace) as trainer:
+        head = trainer.setup.weights.tensors()["lm_head.weight"]
+        seen = []
+        for factor in (math.nan, 1.0, 100.0, math.nan, 100.0, 1.0):
+            whole = trainer.setup.model.lm_head.weight.detach().clone()
+            with torch.no_grad():
+                trainer.setup.model.lm_head.weight.mul_(factor)
+            trainer.evaluate()
+            with torch.no_grad():
+                trainer.setup.model.lm_head.weight.copy_(whole)
+            seen.append(trainer.state.is_diverged)
+        assert seen == [False, False, True, True, True, False]
+        assert head.isfinite().all()
+        for _ in range(4):
+            trainer.step()
+        trainer.finish()
+    assert trainer.outcome.state == "finished"
+    assert len(of(trainer.run_dir, "diverged")) == 1
+
+
+def test_metadata_has_the_figures_of_the_weights_that_it_holds(lab: Lab) -> None:
+    with Trainer(lab.config(brain_name="run", steps=4), workspace=lab.workspace) as trainer:
+        losses = []
+        for factor in (1.0, 100.0):
+            trainer.step()
+            trainer.step()
+            with torch.no_grad():
+                trainer.setup.model.lm_head.weight.mul_(factor)
+            evaluated = trainer.evaluate()
+            assert evaluated is not None
+            losses.append(evaluated.fields["loss"])
+        trainer.finish()
+    metadata = json.loads((trainer.run_dir / "metadata.json").read_text())
+    assert metadata["weights"] == {"which": "best", "step": 2}
+    assert (metadata["metrics"]["step"], metadata["metrics"]["loss"]) == (2, losses[0])
+    assert (metadata["last_metrics"]["step"], metadata["last_metrics"]["loss"]) == (4, losses[1])
+    last = lab.train("last", steps=4, eval_every=100)  # only at the start and at the end
+    assert last.best_eval == last.last_eval
+    unmeasured = lab.interrupted("unmeasured", 2, eval_every=100)
+    metadata = json.loads((unmeasured.run_dir / "metadata.json").read_text())
+    assert (metadata["weights"]["which"], metadata["metrics"], metadata["last_metrics"]["step"]) == ("last", None, 0)
 
 
 def test_a_spike_is_told_and_training_goes_on(lab: Lab) -> None:

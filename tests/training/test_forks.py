@@ -22,7 +22,7 @@ from tests.tiny_runs import Lab, files, interrupter, lasting_rows, row_of, rows,
 from tests.training.expert_runs import expert_config, train_expert
 
 STEP = "checkpoints/step_00000004"
-OWN = ("created", "trained_s", "parent", "best_step", "best_score", "evals_since_best", "first_eval")
+OWN = ("created", "trained_s", "parent", "best_step", "best_score", "evals_since_best", "first_eval", "first_score")
 """Of the state of a fork, what is not its parent's."""
 
 

@@ -50,6 +50,7 @@ def everything(lab: Lab) -> list[Path]:
         with torch.no_grad():
             head[0, 0] = math.nan
         trainer.step()
+        trainer.evaluate()  # no number, which is worse than at the start
         trainer.task.most_rows = 1
         trainer.step()  # memory for one row alone
         trainer.journal.write("system", trainer.step_number, **system_figures(trainer.run_dir, trainer.setup.device))

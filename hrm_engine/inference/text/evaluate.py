@@ -12,6 +12,7 @@ from torch import Tensor
 from hrm_engine.errors import DataError
 from hrm_engine.models.act import TextBatch, adaptive_statistics, check_threshold, depth_statistics
 from hrm_engine.models.core import RecurrentCore
+from hrm_engine.store.figures import LARGEST_LOSS
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Evaluation:
     @property
     def perplexity(self) -> float:
         """``exp(loss)``."""
-        return math.exp(self.loss) if self.loss < 700 else math.inf
+        return math.exp(self.loss) if self.loss < LARGEST_LOSS else math.inf
 
 
 def evaluate(core: RecurrentCore, batches: Iterable[TextBatch], *, num_segments: int) -> Evaluation:

@@ -37,7 +37,7 @@ from hrm_engine.store.expert_cards import ExpertCard, check_expert_id
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import read_json, sha256_file, write_bytes
 from hrm_engine.store.goals import Goals
-from hrm_engine.store.paths import BEST_FOLDER, CONFIG_FILE, METADATA_FILE, Workspace
+from hrm_engine.store.paths import CONFIG_FILE, METADATA_FILE, Workspace
 from hrm_engine.training.state import TrainState
 from hrm_engine.training.task import Evaluated, load_checked
 from hrm_engine.training.tasks.text import TextTask
@@ -198,9 +198,8 @@ class ExpertTask(TextTask):
         old = self._card()
         dataset = str(self.config.data.dataset_file)
         datasets = list(old.training_datasets) if old is not None else []
-        best = run_dir / BEST_FOLDER / "evaluation.json"  # of the weights that were kept
-        last = read_json(best) if state.best_step is not None and best.is_file() else state.last_eval or {}
-        measured = {name: last[field] for name, field in _MEASURED.items() if field in last}
+        of_weights = read_json(run_dir / METADATA_FILE).get("metrics") or state.last_eval or {}
+        measured = {name: of_weights[field] for name, field in _MEASURED.items() if field in of_weights}
         fields: dict[str, Any] = {
             "last_trained": now_iso(),
             "training_datasets": [*datasets, *([] if dataset in datasets else [dataset])],
@@ -283,7 +282,7 @@ _MEASURED = {
     "unigram_loss": "unigram_loss",
     "num_tokens": "num_tokens",
 }
-"""What a card says of the last evaluation, and how its row calls it."""
+"""Figures of a card, from the evaluation of the expert's weights, by their names in its row."""
 _SIZES = {"hidden_size", "intermediate_size", "layer"}
 _USE = ("total_activations", "avg_routing_weight")
 """Fields of cards and of ``eval`` rows: both count on from one training of an expert to the next."""

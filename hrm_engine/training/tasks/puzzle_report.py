@@ -24,6 +24,7 @@ from hrm_engine.training.tasks.puzzle_rows import RowArrays
 
 MAJORITY_ROWS = 20_000
 ROWS_FILE = "rows.jsonl"
+BASELINES = ("copy", "padding", "majority")
 
 Array = npt.NDArray[Any]
 
@@ -69,11 +70,11 @@ class HeldOut:
             **baselines,
         }
         summary = (
-            f"exact {100 * exact[-1]:.1f} %, when halting {100 * halting:.1f} % after "
-            f"{depth:.1f} of {len(exact)} segments; cells {100 * cells[-1]:.1f} % "
-            f"(copy {100 * baselines['copy_cell_accuracy']:.1f} %, "
-            f"majority {100 * baselines['majority_cell_accuracy']:.1f} %)"
+            f"exact {100 * exact[-1]:.1f} %, adaptive {100 * halting:.1f} % ({depth:.1f} of {len(exact)} segments), "
+            f"cells {100 * cells[-1]:.1f} %, halting right {100 * fields['halt_accuracy']:.1f} %"
         )
+        by_name = (f"{name} {100 * baselines[f'{name}_cell_accuracy']:.1f} %" for name in BASELINES)
+        without_model = f"baselines, cells right: {', '.join(by_name)}"
         score = None
         if self._is_whole and self._test_set.about.board.has_tasks:
             answers, sure = result.predictions, result.confidence[:, -1]
@@ -89,7 +90,7 @@ class HeldOut:
                 write_score(score, folder)
 
         # exact accuracy decides; between equals the loss does
-        return Evaluated(fields, [-exact[-1], loss], summary, write if self._is_whole else None)
+        return Evaluated(fields, [-exact[-1], loss], summary, without_model, write if self._is_whole else None)
 
     def baselines(self) -> dict[str, float]:
         """Cell and exact accuracy of three answers that need no model.

@@ -361,7 +361,7 @@ class TextTask(CoreTask):
                 "act_steps_mean": adaptive.mean_depth,
                 "halt_threshold": threshold,
             }
-            summary += f", {adaptive.loss:.4f} at {adaptive.mean_depth:.2f} segments"
+            summary += f", adaptive {adaptive.loss:.4f} ({adaptive.mean_depth:.2f} segments)"
         return Evaluated(fields, [result.loss], summary)
 
     def evaluation_fields(self, result: Evaluation) -> dict[str, Any]:
