@@ -22,9 +22,9 @@ from tests.tiny_runs import Lab, assert_same_end, row_of, rows
 
 
 def poison(lab: Lab, name: str = "poison.safetensors") -> str:
-    """Weights that fit a tiny run, with NaN in the output head."""
+    """Weights that fit a tiny run, with a number in the output head that leaves no room for its logits."""
     tensors = load_file(lab.train("healthy", steps=1, eval_batches=0).run_dir / "model.safetensors")
-    tensors["lm_head.weight"][0, 0] = math.nan
+    tensors["lm_head.weight"][0] = 3e38
     save_file(tensors, lab.root / name)
     return name
 
@@ -60,7 +60,7 @@ def test_a_loss_that_stays_nan_stops_the_run(lab: Lab) -> None:
     assert [info.problems for info in list_checkpoints(run_dir)] == [[], []]
     start = load_file(lab.root / weights)
     kept = load_file(run_dir / "checkpoints" / "step_00000002" / "model.safetensors")
-    assert all(torch.equal(kept[name], start[name]) or start[name].isnan().any() for name in start)
+    assert all(torch.equal(kept[name], start[name]) for name in start)
 
 
 def test_the_count_goes_on_after_a_resume(lab: Lab) -> None:
