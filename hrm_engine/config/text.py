@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from hrm_engine.config.base import BelongsTo, Config
+from hrm_engine.config.base import BelongsTo, Config, Needs
 from hrm_engine.config.moe import MoEConfig, MoETrainConfig
 from hrm_engine.config.network import NetworkConfig
 from hrm_engine.config.text_files import TextFilesConfig
-from hrm_engine.config.training import MAY_MOVE, ComputeConfig, EvaluationConfig, OptimConfig, RunConfig
+from hrm_engine.config.training import MAY_CHANGE, MAY_MOVE, ComputeConfig, EvaluationConfig, OptimConfig, RunConfig
 
 
 class StartConfig(Config):
@@ -77,6 +77,9 @@ class TextEvaluationConfig(EvaluationConfig):
         json_schema_extra=MAY_MOVE,
     )
     eval_batches: int = Field(10, ge=0, description="Batches of an evaluation; 0 = no evaluation.")
+    samples: Annotated[bool, Needs("eval_batches"), Needs("expert_id", but=True)] = Field(
+        True, description="Continue a held-out text at each evaluation.", json_schema_extra=MAY_CHANGE
+    )
 
 
 class TextRunConfig(RunConfig):

@@ -48,12 +48,16 @@ class ImplantReport:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """Tokenizer, and embeddings (V, D) and head (V, D) in fp32 where the source has them in the asked width."""
+    """Tokenizer, and embeddings (V, D) and head (V, D) in fp32 where the source has them in the asked width.
+
+    ``messages`` are sentences for the user, ``about_weights`` one that holds where nothing else gives the weights.
+    """
 
     tokenizer: Tokenizer
     embeddings: Tensor | None
     head: Tensor | None
     messages: list[str]
+    about_weights: str
 
 
 @takes(ImplantConfig)
@@ -105,13 +109,16 @@ def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> Sta
     """
     folder, messages = _folder(model, workspace)
     if folder.is_dir() and not (folder / "config.json").is_file():
-        return StartingPoint(Tokenizer.load(folder), None, None, [f"{folder}: tokenizer only, embeddings start fresh"])
+        return StartingPoint(
+            Tokenizer.load(folder), None, None, [], f"{folder}: tokenizer only, embeddings start fresh"
+        )
     if folder.is_dir() and _is_bundle(folder, model):
-        return StartingPoint(Tokenizer.load(folder), None, None, [f"tokenizer of the bundle {folder}"])
+        about = [f"tokenizer of the bundle {folder}"]
+        return StartingPoint(Tokenizer.load(folder), None, None, about, "embeddings start fresh")
     if folder.is_dir() and not has_tokenizer(folder) and workspace.tokenizer_file.is_file():
         place = workspace.tokenizer_file.parent
-        messages.append(f"{model} has no tokenizer: that of {place} is taken, embeddings start fresh")
-        return StartingPoint(Tokenizer.load(place), None, None, messages)
+        messages.append(f"{model} has no tokenizer: that of {place} is taken")
+        return StartingPoint(Tokenizer.load(place), None, None, messages, "embeddings start fresh")
     parts = _implant(folder)
     if parts is None:
         tokenizer, network, absent = _load(model, folder)
@@ -124,14 +131,14 @@ def starting_point(model: str, *, hidden_size: int, workspace: Workspace) -> Sta
     )
     fits = hub_embeddings.shape[1] == hidden_size and hub_embeddings.shape[0] >= tokenizer.vocab_size
     if not fits:
-        messages.append(
+        about_weights = (
             f"{model} has embeddings of {tuple(hub_embeddings.shape)}: width {hidden_size} with "
             f"{tokenizer.vocab_size} tokens cannot take them over; tokenizer only, embeddings start fresh"
         )
-        return StartingPoint(tokenizer, None, None, messages)
-    messages.append(f"embeddings and output head taken over from {model}")
+        return StartingPoint(tokenizer, None, None, messages, about_weights)
     rows = slice(0, tokenizer.vocab_size)
-    return StartingPoint(tokenizer, hub_embeddings[rows].float(), hub_head[rows].float(), messages)
+    taken = f"embeddings and output head taken over from {model}"
+    return StartingPoint(tokenizer, hub_embeddings[rows].float(), hub_head[rows].float(), messages, taken)
 
 
 def load_network(model: str, workspace: Workspace) -> tuple[Any, Tokenizer, Path | None, list[str]]:

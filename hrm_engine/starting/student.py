@@ -124,10 +124,13 @@ def student_core(core: CoreConfig, source: Path | None, workspace: Workspace) ->
 
 
 def student_notes(core: CoreConfig, source: Path | None, workspace: Workspace) -> list[str]:
-    """Notes on parts of the bundle of ``--student-init`` that mean something else in such a network."""
-    if (bundle := _student(source, workspace)) is None:
+    """Notes on what ``--student-init`` gives, and on parts of a bundle that mean something else in such a network."""
+    if source is None:
         return []
-    (folder, student), notes = bundle, list[str]()
+    taken = f"the weights are those of {workspace.resolve(source)}, token embeddings and output head included"
+    if (bundle := _student(source, workspace)) is None:
+        return [f"{taken}; a file of weights names no tokens, so they mean those of the tokenizer of --model"]
+    (folder, student), notes = bundle, [taken]
     before = student.halt_max_steps
     if before == 1 < core.halt_max_steps:
         notes.append(f"{folder} was trained with one segment: the halting head begins anew, undecided everywhere")

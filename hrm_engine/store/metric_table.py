@@ -156,6 +156,7 @@ METRICS: Mapping[str, Metric] = {
     # sample
     "prompt": Metric("", "what the text was generated from", ("sample",)),
     "text": Metric("", "the generated text", ("sample",)),
+    "sample_time_s": Metric("s", "time of generating it", ("sample",)),
     # checkpoint
     "path": Metric("", "the checkpoint's folder, relative to the run folder", ("checkpoint",)),
     "bytes": Metric("bytes", "size of all its files", ("checkpoint",)),

@@ -166,9 +166,10 @@ class Trainer:
                 state.last_eval = finite({"step": state.step, **result.fields})
                 state.first_eval = state.first_eval or state.last_eval
                 self.journal.compare_with_start(result)
+                started = time.perf_counter()
                 if (sample := self.task.sample()) is not None:
                     state.last_sample = "".join(sample.values())
-                    self.journal.write("sample", state.step, **sample)
+                    self.journal.write("sample", state.step, **sample, sample_time_s=time.perf_counter() - started)
             self.keeper.keep_if_best(result)
         return result
 

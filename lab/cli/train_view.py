@@ -63,7 +63,8 @@ class TrainView:
             self._evaluation(row)
         elif event == "sample" and self._says_something:
             text = " ".join(printable(row.get("text", "")).split())[:_SAMPLE_CHARS]
-            self._out.print(Text.assemble(self._step(row), ("sample  ", "dim"), Text(text, style="italic")))
+            seconds = f"sample, {human_seconds(row.get('sample_time_s') or 0.0)}  "
+            self._out.print(Text.assemble(self._step(row), (seconds, "dim"), Text(text, style="italic")))
         elif event in _NOTICES:
             self._out.print(
                 Text.assemble(self._step(row), (f"{event}  ", _NOTICES[event]), printable(incident_text(row)))

@@ -164,7 +164,7 @@ def test_folders_of_models_that_are_odd(lab: Lab, source: Path, file: str, conte
 def test_a_folder_with_only_a_tokenizer(lab: Lab) -> None:
     start = starting_point(str(lab.tokenizer), hidden_size=64, workspace=lab.workspace)
     assert (start.embeddings, start.head) == (None, None)
-    assert start.messages == [f"{lab.tokenizer}: tokenizer only, embeddings start fresh"]
+    assert (start.messages, start.about_weights) == ([], f"{lab.tokenizer}: tokenizer only, embeddings start fresh")
 
 
 def test_resuming_needs_the_base_model_no_more(lab: Lab, source: Path, tmp_path: Path) -> None:
@@ -312,6 +312,10 @@ def test_half_precision_weights_are_taken(lab: Lab) -> None:
             torch.equal(tensor, tensors[name].float()) for name, tensor in trainer.setup.weights.tensors().items()
         )
         trainer.step()
+    taken = f"the weights are those of {lab.root / 'half.safetensors'}, token embeddings and output head included"
+    messages = told(trainer.run_dir)
+    assert messages[0] == f"{taken}; a file of weights names no tokens, so they mean those of the tokenizer of --model"
+    assert not any("fresh" in message or "taken over from" in message for message in messages)
 
 
 def test_a_hub_that_does_not_answer_is_said_at_once(lab: Lab) -> None:

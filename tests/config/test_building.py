@@ -93,6 +93,7 @@ def test_what_may_change_on_resume() -> None:
         "max_minutes",
         "dataset_file",
         "eval_file",
+        "samples",
     }
 
 

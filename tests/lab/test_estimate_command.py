@@ -38,7 +38,8 @@ def test_json(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "told"),
     [
         (["--config", "no-such"], "no such preset"),
-        (["--dataset-file", "x.txt", "--expert-id", "poems"], "leave out --expert-id"),
+        (["--dataset-file", "training_data/text.txt", "--expert-id", "poems"], "leave out --expert-id"),
+        (["--dataset-file", "x.txt"], "--dataset-file: "),
         (["--dataset-file", "x.txt", "--hidden-size", "30", "--num-heads", "4"], "--num-heads"),
     ],
 )

@@ -37,7 +37,7 @@ def test_a_training_tells_what_it_does_and_what_comes_next(lab: Lab, capsys: pyt
         adaptive = f"adaptive {row['adaptive_loss']:.3f} ({row['act_steps_mean']:.1f} segments)"
         assert evaluation_line(row).endswith(f"  by segment {losses} · {adaptive}")
     assert "step 6/6  loss " in shown
-    assert shown.count("sample  ") == sum(row["loss"] < row["unigram_loss"] for row in measured)
+    assert shown.count("sample, ") == sum(row["loss"] < row["unigram_loss"] for row in measured)
     assert "finished at step 6" in shown
     first, last = (f"{row['loss']:.3f}" for row in (measured[0], measured[-1]))
     assert f"validation  loss {first} before, {last} at step 6 (the best); a unigram model has" in shown
@@ -256,8 +256,9 @@ def test_a_sample_is_shown_where_the_model_beats_token_frequencies(
     view = TrainView(Workspace(workspace), None)
     for loss in (6.5, 5.5):
         view({"event": "eval", "step": 1, "loss": loss, "unigram_loss": 6.0})
-        view({"event": "sample", "step": 1, "text": f"after {loss}"})
-    assert [line for line in capsys.readouterr().out.splitlines() if "sample" in line] == ["step 1  sample  after 5.5"]
+        view({"event": "sample", "step": 1, "text": f"after {loss}", "sample_time_s": 0.34})
+    lines = [line for line in capsys.readouterr().out.splitlines() if "sample" in line]
+    assert lines == ["step 1  sample, 0.3 s  after 5.5"]
 
 
 def test_the_summary_tells_the_last_and_the_best_evaluation(workspace: Path) -> None:
@@ -298,3 +299,11 @@ def test_the_corpus_is_built_where_it_is_told(workspace: Path, capsys: pytest.Ca
     assert "training_data/docs/train.jsonl" in shown
     with (workspace / "training_data" / "docs" / "train.jsonl").open(encoding="utf8") as file:
         assert json.loads(file.readline())["text"]
+
+
+def test_samples_can_be_left_out(lab: Lab) -> None:
+    result = lab.train("silent", samples=False, steps=1)
+    assert {row["event"] for row in rows(result.run_dir)} == {"start", "eval", "train", "checkpoint", "final"}
+    resumed = lab.resume("silent", samples=True, steps=2)
+    [sample] = [row for row in rows(resumed.run_dir) if row["event"] == "sample"]
+    assert sample["sample_time_s"] > 0

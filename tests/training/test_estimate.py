@@ -231,11 +231,13 @@ def test_steps_of_epochs(puzzle_lab: PuzzleLab) -> None:
 def test_what_is_refused(lab: Lab) -> None:
     before = files(lab.root)
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"dataset_file": "nowhere.txt"}, DataError, "nowhere.txt"),
+        ({"dataset_file": "nowhere.txt"}, DataError, f"--dataset-file: {lab.root}/nowhere.txt does not exist"),
+        ({"eval_file": "gone.txt"}, DataError, f"--eval-file: {lab.root}/gone.txt does not exist"),
         ({"student_init": "artifacts/nobody"}, BundleError, "nobody"),
         ({"device": "cuda:99", "strict": True}, ConfigError, "cuda:99"),
     ]
     for changed, error, told in cases:
-        with pytest.raises(error, match=told):
-            estimate(lab.config(**changed), workspace=lab.workspace, limit_s=0.1)
+        for measure in (True, False):
+            with pytest.raises(error, match=told):
+                estimate(lab.config(**changed), workspace=lab.workspace, limit_s=0.1, measure=measure)
     assert files(lab.root) == before

@@ -23,7 +23,7 @@ import torch
 from hrm_engine import errors
 from hrm_engine.config import Config, TrainConfig, kinds, leaves
 from hrm_engine.config.training import TrialConfig
-from hrm_engine.errors import HRMError, OutOfMemoryError
+from hrm_engine.errors import DataError, HRMError, OutOfMemoryError
 from hrm_engine.models.flops import StepFlops
 from hrm_engine.store.files import clean_temporaries, read_json, temporary_folder, write_json
 from hrm_engine.store.paths import Workspace
@@ -159,6 +159,8 @@ def _aside(config: TrainConfig, workspace: Workspace) -> Iterator[tuple[TrainCon
             elif any(path.is_relative_to(place) for place in built):
                 builds = True
                 new = type(value)(path.relative_to(workspace.root.absolute()))
+            elif leaf.is_place_of_data:
+                raise DataError(f"{leaf.flag}: {path} does not exist")
             changes[group] = changes.get(group, getattr(config, group)).model_copy(update={leaf.name: new})
         yield config.model_copy(update=changes), Workspace(folder) if builds else workspace, folder
 

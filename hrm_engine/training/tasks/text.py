@@ -140,7 +140,8 @@ class TextTask(CoreTask):
         start = starting_point(config.start.model, hidden_size=config.network.hidden_size, workspace=workspace)
         task = cls(config, start.tokenizer, workspace, start)
         task.attached, about_experts = look_up(config.start.student_init, config.moe, workspace)
-        messages += start.messages + about_experts + student_notes(task.core, config.start.student_init, workspace)
+        messages += start.messages + about_experts
+        messages += student_notes(task.core, config.start.student_init, workspace) or [start.about_weights]
         first_calls = task.core.model_copy(update={"grad_calls": FIRST_GRAD_CALLS})
         if not task.core.trains_embeddings:
             messages.append(
@@ -371,7 +372,7 @@ class TextTask(CoreTask):
 
     def sample(self) -> dict[str, str] | None:
         """Greedy continuation of the beginning of a held-out document; None where there is none to be had."""
-        if self.prompt is None:
+        if self.prompt is None or not self.config.evaluation.samples:
             return None
         bundle = Bundle(path=Path(), config=self.core, model=self.model, metadata={}, tokenizer=self.tokenizer)
         try:
