@@ -26,6 +26,12 @@ def finite(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def step_of(value: object) -> int | None:
+    """A number of steps that tables can hold, else None."""
+    number = finite(value)
+    return int(number) if number is not None and 0 <= number < 1 << 53 else None
+
+
 def numbers_of(row: Mapping[str, Any]) -> dict[str, float | None]:
     """The numbers of a row by their fields; None for what is none."""
     return {name: finite(value) for name, value in row.items()}
@@ -40,7 +46,7 @@ def times(rows: pd.DataFrame) -> list[float | None]:
     """When each row was written, in seconds since 1970, or None."""
     if "ts" not in rows:
         return [None] * len(rows)
-    return [parse_iso(value) if isinstance(value, str) else None for value in rows["ts"]]
+    return [parse_iso(value) for value in rows["ts"]]
 
 
 def text_of(value: object) -> str:

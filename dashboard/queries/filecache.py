@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, Generic, TypeVar
 
 from hrm_engine.store.files import readable_json
@@ -16,12 +17,14 @@ Signature = tuple[int, int, int]
 
 
 def signature(path: Path) -> Signature | None:
-    """State of a file without reading it; None if the file cannot be looked at."""
+    """State of a file or folder without reading it; None if there is none, as for a pipe or a device."""
     try:
-        stat = path.stat()
-    except OSError:
+        state = path.stat()
+    except (OSError, ValueError):
         return None
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+    if not (S_ISREG(state.st_mode) or S_ISDIR(state.st_mode)):
+        return None
+    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 class FileCache(Generic[T]):

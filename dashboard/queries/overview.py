@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dashboard.queries.fields import finite, numbers_of
+from dashboard.queries.fields import numbers_of, step_of
 from hrm_engine.config import kinds
 from hrm_engine.config.kinds import Kind
 from hrm_engine.store.files import readable_json
@@ -78,11 +78,10 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters) -> Over
     status = read_status(run_dir)
     state = live_state(run_dir)
     train, (evaluated, best) = metrics.latest("train"), metrics.last_and_best()
-    row_step = finite(train.get("step"))
-    step = int(row_step) if row_step is not None else None
+    step = step_of(train.get("step"))
     if status is not None:
         step = max(status.step, step or 0)
-    planned = finite(parameters.value("steps"))
+    planned = step_of(parameters.value("steps"))
     pace = metrics.step_seconds()
     left = None if planned is None or step is None or pace is None else max(planned - step, 0.0) * pace
     message = printable(status.message) if status is not None else ""
@@ -92,7 +91,7 @@ def overview(run_dir: Path, metrics: RunMetrics, parameters: Parameters) -> Over
         # What a dead run last said of itself is no longer true; "finished" beside "finished" says nothing.
         sentence=message if message not in ("", state) and state != "dead" else _sentence(run_dir, state),
         step=step,
-        planned_steps=None if planned is None else int(planned),
+        planned_steps=planned,
         train=numbers_of(train),
         evaluated=numbers_of(evaluated),
         best=numbers_of(best),

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from dashboard.queries.fields import finite
+from dashboard.queries.fields import finite, step_of
 from dashboard.queries.filecache import FileCache, cached_json, signature
 from dashboard.queries.scan import MetricsScan
 from hrm_engine.store.clock import parse_iso
@@ -115,13 +115,12 @@ class RunIndex:
         if state == LIVE:
             state = live_state(path)
         train = scan.last_train or {}
-        step = status.step if status is not None else finite(train.get("step"))
         return RunRow(
             id=run_id(path, self.workspace),
             name=printable(path.name),
             kind=printable(self._kind(path)),
             state=state,
-            step=None if step is None else int(step),
+            step=status.step if status is not None else step_of(train.get("step")),
             train_loss=finite(train.get("loss")),
             eval_loss=scan.last_eval.get("loss"),
             best_eval_loss=scan.best_eval.get("loss"),

@@ -9,17 +9,20 @@ from hrm_engine.errors import BundleError, HRMError
 from hrm_engine.store.disk_usage import folder_bytes
 from hrm_engine.store.files import readable_json, sha256_file
 from hrm_engine.store.manifest import (
+    SEAL,
     check_entries,
     check_manifest,
     checkpoint_folders,
     has_checkpoint,
     list_checkpoints,
     read_versioned,
+    seal_problem,
 )
 from hrm_engine.store.paths import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MANIFEST_FILE, METADATA_FILE, Workspace
 from hrm_engine.store.status import live_state
 
-METADATA_SCHEMA = 1
+METADATA_SCHEMA = 2
+_FIRST_SEALED = 2
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class BundleInfo:
 
 def list_bundles(workspace: Workspace) -> list[BundleInfo]:
     """All run folders of a workspace, newest first; damaged ones included, with their problems; no experts."""
-    rows = [_info(folder) for folder in workspace.run_dirs() if not folder.is_relative_to(workspace.experts)]
+    folders = [folder for folder in workspace.run_dirs() if not folder.is_relative_to(workspace.experts)]
+    rows = [row for folder in folders if (row := _info(folder)).path.is_dir()]  # not deleted or renamed meanwhile
     return sorted(rows, key=lambda row: row.created or "", reverse=True)
 
 
@@ -92,12 +96,15 @@ def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> 
             cure = "the run has not finished or was killed, and has no checkpoint yet; --resume begins it again"
         return [f"{METADATA_FILE} is missing: {cure}"]
     try:
-        files = read_versioned(path / METADATA_FILE, known=METADATA_SCHEMA, error=BundleError).get("files")
+        metadata = read_versioned(path / METADATA_FILE, known=METADATA_SCHEMA, error=BundleError)
+        is_sealed = SEAL in metadata or metadata["schema_version"] >= _FIRST_SEALED
+        broken = seal_problem(path / METADATA_FILE, BundleError) if hashes and is_sealed else None
     except BundleError as problem:
         return [str(problem)]
+    files = metadata.get("files")
     if not best and isinstance(files, dict):
         files = {name: entry for name, entry in files.items() if not name.startswith("best/")}
-    problems = check_entries(path, files, hashes=hashes)
+    problems = ([broken] if broken else []) + check_entries(path, files, hashes=hashes)
     if problems:
         cure = "--resume rebuilds them from a checkpoint" if has_checkpoint(path) else "there is no checkpoint of it"
         problems.append(f"the last save was interrupted or files were changed; {cure}")
@@ -105,23 +112,28 @@ def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> 
 
 
 def _info(path: Path) -> BundleInfo:
+    state = live_state(path)  # before its files: one that ends meanwhile has replaced them
     metadata = readable_json(path / METADATA_FILE)
     config = readable_json(path / CONFIG_FILE)
     parent = metadata.get("parent")
-    created = metadata.get("created")
     return BundleInfo(
         name=path.name,
         path=path,
-        kind=metadata.get("kind") or config.get("kind"),
-        arch=config.get("arch"),
-        step=metadata.get("step"),
-        state=live_state(path),
+        kind=_text(metadata.get("kind")) or _text(config.get("kind")),
+        arch=_text(config.get("arch")),
+        step=step if isinstance(step := metadata.get("step"), int) else None,
+        state=state,
         bytes=folder_bytes(path),
         num_parameters=_num_parameters(path),
-        created=created if isinstance(created, str) else None,
-        parent=parent.get("path") if isinstance(parent, dict) else None,
-        problems=metadata_problems(path, hashes=False),
+        created=_text(metadata.get("created")),
+        parent=_text(parent.get("path")) if isinstance(parent, dict) else None,
+        # a run that goes on writes these files one after the other
+        problems=[] if state == "running" and metadata else metadata_problems(path, hashes=False),
     )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _num_parameters(path: Path) -> int | None:

@@ -15,7 +15,7 @@ from hrm_engine.bundles.weights import save_tensors
 from hrm_engine.config import Config
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import sha256_file, write_json
-from hrm_engine.store.manifest import check_manifest, file_entries
+from hrm_engine.store.manifest import check_manifest, file_entries, write_sealed
 from hrm_engine.store.paths import ARGS_FILE, BEST_FOLDER, METADATA_FILE
 from hrm_engine.store.processes import library_version
 from hrm_engine.store.status import RunStatus, write_status
@@ -57,7 +57,7 @@ def seal_bundle(folder: Path, kind: str, files: list[str], facts: Mapping[str, A
     if not check_manifest(folder / BEST_FOLDER):  # a damaged one must not be taken for what was written
         names += sorted(f"{BEST_FOLDER}/{path.name}" for path in (folder / BEST_FOLDER).iterdir() if path.is_file())
     content = {"schema_version": METADATA_SCHEMA, "kind": kind, **facts, "files": file_entries(folder, names)}
-    write_json(folder / METADATA_FILE, content)
+    write_sealed(folder / METADATA_FILE, content)
 
 
 def write_history(

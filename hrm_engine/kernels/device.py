@@ -95,8 +95,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out (the CPU allocator raises a plain RuntimeError)."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # what the CPU allocator says on Windows and elsewhere, and what CUDA's libraries say
-    words = ("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+    # what the CPU allocator says on Windows and elsewhere, and what the libraries of CUDA and oneDNN say
+    words = (
+        *("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory"),
+        *("could not create a primitive", "could not create a memory"),
+    )
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

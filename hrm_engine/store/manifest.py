@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -10,11 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from hrm_engine.errors import CheckpointError, ConfigError, HRMError
+from hrm_engine.reading import JSON_LIMIT, read_regular
 from hrm_engine.store.disk_usage import folder_bytes
-from hrm_engine.store.files import is_temporary, read_json, sha256_file, storing, write_json
+from hrm_engine.store.files import (
+    is_temporary,
+    json_bytes,
+    read_json,
+    sha256_file,
+    storing,
+    write_bytes,
+    write_json,
+)
 from hrm_engine.store.paths import CHECKPOINTS_FOLDER, MANIFEST_FILE, inside
 
 SCHEMA_VERSION = 1
+SEAL = "seal"
+"""Last key of a sealed file."""
+_NO_DIGEST = "0" * 64
+_END = '"\n}\n'
 
 _CHECKPOINT_NAME = re.compile(r"step_([0-9]{1,18})")
 # File managers leave these in any folder that is looked at.
@@ -49,6 +63,22 @@ def read_versioned(path: Path, *, known: int, error: type[HRMError]) -> dict[str
     if problem := schema_problem(content.get("schema_version"), known=known, where=path):
         raise error(f"{path.parent}: {problem}")
     return content
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON whose last entry is the SHA-256 of all that stands before it. Raises StorageError."""
+    rest = {name: value for name, value in content.items() if name != SEAL}
+    body = json_bytes({**rest, SEAL: _NO_DIGEST})[: -len(_NO_DIGEST + _END)]
+    write_bytes(path, body + hashlib.sha256(body).hexdigest().encode() + _END.encode())
+
+
+def seal_problem(path: Path, error: type[HRMError]) -> str | None:
+    """A sentence if a file is not what :func:`write_sealed` wrote. Raises ``error`` where it cannot be read."""
+    content = read_regular(path, error, limit=JSON_LIMIT)
+    body, end = content[: -len(_NO_DIGEST + _END)], content[-len(_NO_DIGEST + _END) :]
+    if hashlib.sha256(body).hexdigest() + _END == end.decode("ascii", errors="replace"):
+        return None
+    return f"{path.name} has changed: it does not hold what was written"
 
 
 def file_entries(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:

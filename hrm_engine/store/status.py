@@ -110,4 +110,6 @@ def lives(status: RunStatus) -> bool:
 
 
 def _whole(value: Any, default: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
+    """A number that tables can hold; JSON knows longer ones."""
+    is_such = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
+    return value if is_such else default

@@ -176,7 +176,7 @@ def _literal(text: str) -> Any:
     """A value written as JSON or as a Python literal; neither executes anything. Raises ValueError."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return ast.literal_eval(text)

@@ -6,9 +6,11 @@ cells printed) and ``kernel.log`` (the kernel's own words). What can be refused 
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +25,7 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 from papermill.execute import remove_error_markers
 
 from hrm_engine.errors import NotebookError
+from hrm_engine.reading import load_json, told_by
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.files import ensure_writable, write_text
 from hrm_engine.store.paths import Workspace
@@ -81,20 +84,43 @@ def plan_run(recipe: Recipe, given: Mapping[str, Any]) -> Plan:
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """A notebook for Python in the present format. Raises NotebookError."""
-    try:
-        notebook = nbformat.reads(path.read_text(encoding="utf8"), as_version=4)
-        # Older notebooks have cells without ids; without them the executed one would not be valid.
-        _, notebook = nbformat.validator.normalize(notebook)
-    except (OSError, UnicodeDecodeError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        reason = str(error).splitlines()[0][:300]
-        raise NotebookError(f"cannot read the notebook {path}: {reason}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON that is no notebook at all
-        raise NotebookError(f"{path} is not a notebook: {error!r}") from error
-    language = notebook.metadata.get("kernelspec", {}).get("language", "python")
-    if str(language).lower() != "python":
+    """A notebook for Python in the present format, whatever its own. Raises NotebookError."""
+    content = load_json(path, NotebookError)
+    if not isinstance(content, dict) or not {"cells", "worksheets"} & content.keys():
+        raise NotebookError(f"{path} is not a notebook: it has no cells")
+    with told_by(lambda why: NotebookError(f"{path} is not a notebook that can be run: {why}")):
+        _make_up_for(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on what is put right here
+            # What comes of format 3 is made of another class, which papermill takes for a path.
+            notebook = nbformat.from_dict(nbformat.convert(nbformat.reader.reads(json.dumps(content)), 4))
+            # Older notebooks have cells without ids; without them the executed one would not be valid.
+            _, notebook = nbformat.validator.normalize(notebook)
+        nbformat.validate(notebook)
+        kernel, about = (notebook.metadata.get(name, {}) for name in ("kernelspec", "language_info"))
+        language = str(kernel.get("language") or about.get("name") or "python")
+    # "ipython" stands in notebooks of some editors
+    if not language.lower().startswith(("python", "ipython")):
         raise NotebookError(f"{path} is written in {language}; the runner runs Python notebooks")
     return notebook
+
+
+def _make_up_for(content: dict[str, Any]) -> None:
+    """Put in what other programs leave out and nobody misses: empty metadata, sources and outputs of cells."""
+    if not isinstance(content.setdefault("metadata", {}), dict):
+        raise ValueError("its metadata is no object")
+    kernel = content["metadata"].get("kernelspec")
+    if isinstance(kernel, dict) and "display_name" not in kernel:
+        kernel["display_name"] = kernel.setdefault("name", KERNEL_NAME)
+    cells = content.get("cells", [])
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        raise ValueError("its cells are no list of objects")
+    for cell in cells:
+        cell.setdefault("metadata", {})
+        cell.setdefault("source", "")
+        if cell.get("cell_type") == "code":
+            cell.setdefault("outputs", [])
+            cell.setdefault("execution_count", None)
 
 
 def run_notebook(

@@ -26,6 +26,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from hrm_engine.config.reasons import WHOLE_NUMBER, reason, shown
 from hrm_engine.errors import NotebookError
+from hrm_engine.reading import told_by
 
 TAG = "parameters"
 
@@ -66,7 +67,10 @@ def read_parameters(notebook: Mapping[str, Any], where: str = "notebook") -> dic
         raise NotebookError(f"{where}: cells {numbers} are all tagged '{TAG}'; keep the tag on one of them")
     number, cell = cells[0]
     source = cell.get("source", "")
-    return _parse("".join(source) if isinstance(source, list) else source, f"{where}, cell {number}")
+    place = f"{where}, cell {number}"
+    # what nests without end or has unhashable keys fails in many ways
+    with told_by(lambda why: NotebookError(f"{place}: the parameters cannot be read: {why}")):
+        return _parse("".join(source) if isinstance(source, list) else source, place)
 
 
 def check_values(declared: Mapping[str, Parameter], given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -106,6 +110,8 @@ def convert(annotation: Any, value: Any) -> Any:
         if {list, dict} & {typing.get_origin(member) or member for member in members}:
             return adapter.validate_python(json.loads(value), strict=True)
         return adapter.validate_strings(value)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
     except json.JSONDecodeError as error:
         raise ValueError(f'write it as JSON, like [1, 2] or {{"a": 1}} ({error.msg})') from error
     except ValidationError as error:
@@ -117,7 +123,7 @@ def _parse(source: str, where: str) -> dict[str, Parameter]:
         tree = ast.parse(source)
     except SyntaxError as error:
         raise NotebookError(f"{where}, line {error.lineno}: the parameters do not parse: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # a NUL character; brackets nested without end
+    except (ValueError, RecursionError, MemoryError) as error:  # a NUL character; brackets nested without end
         raise NotebookError(f"{where}: the parameters do not parse: {error}") from error
     lines = source.splitlines()
     declared: dict[str, Parameter] = {}
@@ -150,6 +156,8 @@ def _declaration(statement: ast.stmt, where: str, comment: str) -> Parameter:
     if isinstance(statement, ast.Assign):
         if default is None:
             raise NotebookError(f"{where}: write the type of {target.id}, for example '{target.id}: str | None = None'")
+        if type(default) not in _PLAIN.values():
+            raise NotebookError(f"{where}: the default of {target.id} is a {type(default).__name__}, no value of JSON")
         return Parameter(target.id, type(default), type(default).__name__, default, comment)
     annotation = _type(statement.annotation, where)
     try:

@@ -20,6 +20,7 @@ from hrm_engine.errors import BundleError, ConfigError, HRMError, RegistryError
 from hrm_engine.store.expert_cards import ExpertCard
 from hrm_engine.store.experts import ExpertRegistry, attached_to
 from hrm_engine.store.files import sha256_file
+from hrm_engine.store.manifest import write_sealed
 from hrm_engine.store.paths import Workspace
 from tests.bundles.brains import load
 from tests.tiny_experts import make_expert
@@ -94,13 +95,13 @@ def test_a_damaged_list_of_experts_is_refused(lab: Lab, brain: Callable[..., Pat
     [entry] = attached_experts(child)
     metadata = json.loads((child / "metadata.json").read_text())
     for wrong in (replace(entry, column=0), replace(entry, column=2), replace(entry, layer="H.9")):
-        (child / "metadata.json").write_text(json.dumps({**metadata, "experts": [wrong.__dict__]}))
+        write_sealed(child / "metadata.json", {**metadata, "experts": [wrong.__dict__]})
         with pytest.raises(BundleError, match="where no attached expert is"):
             load(lab, child)
         [problem] = verify_bundle(child)
         assert "where no attached expert is" in problem
     for broken in ("poems", [{"expert_id": "poems"}], [1]):
-        (child / "metadata.json").write_text(json.dumps({**metadata, "experts": broken}))
+        write_sealed(child / "metadata.json", {**metadata, "experts": broken})
         with pytest.raises(BundleError, match="list of experts is damaged"):
             load(lab, child)
 

@@ -20,7 +20,8 @@ from hrm_engine.config.training import Beginning
 from hrm_engine.errors import BundleError, ConfigError
 from hrm_engine.inference import generate
 from hrm_engine.store.clock import parse_iso
-from hrm_engine.store.manifest import file_entries
+from hrm_engine.store.files import write_json
+from hrm_engine.store.manifest import SEAL, file_entries, write_sealed
 from hrm_engine.store.runs import find_run
 from hrm_engine.training import Trainer
 from tests.tiny_runs import TEXT, Lab, flags, row_of, rows
@@ -40,8 +41,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def change(path: Path, **fields: Any) -> None:
-    """Replace fields of a JSON file."""
-    path.write_text(json.dumps({**read(path), **fields}))
+    """Replace fields of a JSON file; one that is sealed is sealed again."""
+    content = {**read(path), **fields}
+    (write_sealed if SEAL in content else write_json)(path, content)
 
 
 def reseal(run_dir: Path) -> None:
@@ -65,7 +67,7 @@ def test_the_folder_holds_what_the_contract_says(run_dir: Path) -> None:
 def test_metadata(lab: Lab, run_dir: Path) -> None:
     metadata = read(run_dir / "metadata.json")
     start = rows(run_dir)[0]
-    assert (metadata["schema_version"], metadata["kind"], metadata["step"]) == (1, "actv1", 6)
+    assert (metadata["schema_version"], metadata["kind"], metadata["step"]) == (2, "actv1", 6)
     assert metadata["run_id"] == start["run_id"]
     assert parse_iso(metadata["created"]) <= parse_iso(metadata["updated"])
     assert (metadata["parent"], metadata["device"]) == (None, "cpu")
@@ -244,7 +246,7 @@ def test_an_unfinished_run_says_what_to_do(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("file", "fields", "message"),
     [
-        ("metadata.json", {"schema_version": 2}, r"schema_version 2.*newer one; update HRM Lab"),
+        ("metadata.json", {"schema_version": 3}, r"schema_version 3.*newer one; update HRM Lab"),
         ("config.json", {"schema_version": 2}, r"schema_version 2.*newer one; update HRM Lab"),
         ("config.json", {"kind": "puzzle"}, r"kind 'puzzle'; this command needs kind 'actv1'"),
         ("config.json", {"kind": None}, r"kind None; this command needs kind 'actv1'"),

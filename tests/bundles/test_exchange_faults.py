@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,24 @@ def test_other_files_are_refused(workspace: Workspace, content: bytes, words: st
     path = workspace.root / "file"
     path.write_bytes(content)
     with pytest.raises(BundleError, match=words):
+        import_as("trm", path, workspace, name="x", sizes=SIZES)
+
+
+def test_a_small_file_that_would_fill_the_memory_is_refused(workspace: Workspace) -> None:
+    path = workspace.root / "checkpoint"
+    one = torch.zeros(1)
+    save(path, {name: one.expand(1 << 20, 1 << 10) for name in ("embed_tokens.embedding_weight", "lm_head.weight")})
+    with pytest.raises(BundleError, match=r"its tensors would need \d,\d{3},\d{3},\d{3}: it names the same numbers"):
+        import_as("trm", path, workspace, name="x", sizes=SIZES)
+    save(path, {"embed_tokens.embedding_weight": torch.zeros(1 << 20)})
+    packed = workspace.root / "packed"
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part in plain.infolist():
+            archive.writestr(part.filename, plain.read(part))
+    with pytest.raises(BundleError, match=r"packed tighter than torch\.save packs"):
+        import_as("trm", packed, workspace, name="x", sizes=SIZES)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(BundleError, match="pointer of Git LFS"):
         import_as("trm", path, workspace, name="x", sizes=SIZES)
 
 

@@ -22,7 +22,7 @@ from hrm_engine.errors import BundleError, CheckpointError, ConfigError
 from hrm_engine.inference import solve
 from hrm_engine.store.experts import ExpertRegistry, attached_to
 from hrm_engine.store.files import sha256_file
-from hrm_engine.store.manifest import file_entries
+from hrm_engine.store.manifest import file_entries, write_sealed
 from hrm_engine.store.runs import find_run
 from hrm_engine.training.run_folder import saved_config
 from tests.bundles.brains import both_kinds, load, logits
@@ -178,7 +178,7 @@ def test_shards_and_extra_weights_come_along(lab: Lab, brain: Callable[..., Path
     metadata = json.loads((parent / "metadata.json").read_text())
     listed = ["config.json", "tokenizer.json", "training_args.json", *names]
     metadata["files"] = file_entries(parent, listed)
-    (parent / "metadata.json").write_text(json.dumps(metadata))
+    write_sealed(parent / "metadata.json", metadata)
     child = attach_expert("poems", "base", workspace=lab.workspace)
     assert verify_bundle(child) == []
     assert set(json.loads((child / "metadata.json").read_text())["files"]) == {

@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.queries.bundles import brains, solvers
+from dashboard.queries.folder import parameters
+from dashboard.queries.metrics import RunMetrics
+from dashboard.queries.overview import overview
 from dashboard.queries.runs import RunIndex, RunRow
 from dashboard.queries.scan import MetricsScan
 from dashboard.server import workspace_of
+from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.store.paths import Workspace
 from hrm_engine.store.runs import pick_run, run_id
 from hrm_engine.store.status import RunStatus, write_status
@@ -182,6 +187,49 @@ def test_damaged_files_beside_the_metrics_hide_nothing(lab: Workspace) -> None:
     assert row.kind == "actv1"
     assert row.step == 20
     assert row.train_loss is not None
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"step": 10**30},
+        {"step": -5},
+        {"step": 1e300, "pid": 10**30},
+        {"heartbeat": "0001-01-01T00:00:00+23:59"},
+        {"heartbeat": "9999-12-31T23:59:59-23:59"},
+        {"heartbeat": 5, "host": [], "message": {"a": "\ud800"}},
+        {"state": ["running"]},
+    ],
+    ids=str,
+)
+def test_odd_numbers_and_times_of_one_run_hide_no_other(lab: Workspace, status: dict[str, object]) -> None:
+    write_run(lab.root, "good", last=20)
+    folder = write_run(lab.root, "odd", last=20)
+    content = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps({**content, **status}))
+    row = {"ts": "0001-01-01T00:00:00Z", "event": "train", "step": 1e300, "loss": 10**400, "tokens_per_s": True}
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    table = RunIndex(lab).refresh()
+    assert {row.name for row in table.rows} == {"good", "odd"}
+    assert set(table.frame()["name"]) == {"good", "odd"}
+    assert table.frame().set_index("name").loc["good", "step"] == 20
+    about = overview(folder, RunMetrics(folder), parameters(folder))
+    assert about.step is None or 0 <= about.step < 1 << 53
+
+
+def test_pipes_and_devices_in_the_place_of_files(lab: Workspace) -> None:
+    folder = write_run(lab.root, "odd", last=20)
+    for name in ("status.json", "metadata.json", "config.json", "metrics.jsonl", "run.log"):
+        (folder / name).unlink(missing_ok=True)
+        if name == "config.json":
+            (folder / name).symlink_to("/dev/zero")
+        else:
+            os.mkfifo(folder / name)
+    assert [row.name for row in RunIndex(lab).refresh().rows] == ["odd"]
+    [info] = list_bundles(lab)
+    assert "metadata.json is missing" in info.problems[0]
+    assert verify_bundle(folder)
+    assert brains([folder], lab) == solvers([folder], lab) == []
 
 
 def test_checkpoints_and_archived_runs_are_no_rows(lab: Workspace) -> None:

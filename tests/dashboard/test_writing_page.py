@@ -17,6 +17,7 @@ from hrm_engine.inference import generate
 from hrm_engine.inference.text.reading import read_tokens
 from hrm_engine.store.files import read_json, write_json
 from hrm_engine.store.goals import Goals
+from hrm_engine.store.manifest import write_sealed
 from hrm_engine.store.paths import Workspace
 from tests.dashboard.clicks import link_of, press
 from tests.dashboard.reading import assert_clean, html, markup, texts
@@ -137,7 +138,7 @@ def test_the_link_decides_between_puzzles_and_text(open_app: OpenApp, tiny_brain
 
 def test_goals_of_attached_experts_can_be_chosen(open_app: OpenApp, lab: Workspace, tiny_brain: Path) -> None:
     metadata = read_json(tiny_brain / "metadata.json")
-    write_json(tiny_brain / "metadata.json", {**metadata, "experts": [{"expert_id": "docs"}, {"expert_id": 3}, 7]})
+    write_sealed(tiny_brain / "metadata.json", {**metadata, "experts": [{"expert_id": "docs"}, {"expert_id": 3}, 7]})
     add_expert(lab, "docs")
     app = open_app("playground")
     assert_clean(app)

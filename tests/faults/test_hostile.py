@@ -21,7 +21,7 @@ from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config import load_preset
 from hrm_engine.errors import BundleError, ConfigError, HRMError
 from hrm_engine.starting.implant import starting_point
-from hrm_engine.store.manifest import file_entries
+from hrm_engine.store.manifest import file_entries, write_sealed
 from tests.tiny_runs import TEXT, Forks, Lab
 
 
@@ -100,7 +100,7 @@ def reseal(run_dir: Path) -> None:
     """Give a bundle hashes that fit, as somebody who passes on a harmful one would."""
     metadata = json.loads((run_dir / "metadata.json").read_text())
     metadata["files"] = file_entries(run_dir, [name for name in metadata["files"] if (run_dir / name).exists()])
-    (run_dir / "metadata.json").write_text(json.dumps(metadata))
+    write_sealed(run_dir / "metadata.json", metadata)
 
 
 def test_a_bundle_whose_weights_are_none(lab: Lab) -> None:
@@ -144,7 +144,7 @@ def test_metadata_that_lists_files_elsewhere(lab: Lab, name: str) -> None:
     (run_dir.parent / "outside.json").write_text("{}")
     metadata = json.loads((run_dir / "metadata.json").read_text())
     metadata["files"][name] = {"sha256": "0" * 64, "bytes": 2}
-    (run_dir / "metadata.json").write_text(json.dumps(metadata))
+    write_sealed(run_dir / "metadata.json", metadata)
     with pytest.raises(BundleError, match=r"cannot be loaded: .*(leads out of the folder|is missing)"):
         load_bundle("run", workspace=lab.workspace)
 

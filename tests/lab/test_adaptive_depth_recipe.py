@@ -9,6 +9,7 @@ import plotly.io
 import pytest
 
 from hrm_engine.errors import ConfigError, NotebookError
+from hrm_engine.store.manifest import write_sealed
 from lab.cli.app import main
 from tests.lab.notebooks import run_cells
 from tests.tiny_runs import Lab, with_base_model, with_small_corpus
@@ -74,7 +75,7 @@ def test_brains_that_cannot_be_measured_are_told_in_the_words_of_the_recipe(
     (folder / "training_args.json").unlink()
     facts = json.loads((folder / "metadata.json").read_text(encoding="utf8"))
     del facts["files"]["training_args.json"]
-    (folder / "metadata.json").write_text(json.dumps(facts), encoding="utf8")
+    write_sealed(folder / "metadata.json", facts)
     assert "deep does not say what it was trained on: add -p dataset_file=FILE" in refused(brains.root, brain="deep")
     monkeypatch.setattr(plotly.io.renderers, "default", "json")  # not a browser
     given = {"brain": "deep", "dataset_file": "other.txt", "batch_size": 2}

@@ -13,8 +13,8 @@ import torch
 from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.bundles.weights import save_tensors
 from hrm_engine.inference import generate
-from hrm_engine.store.files import read_json, write_json
-from hrm_engine.store.manifest import file_entries
+from hrm_engine.store.files import read_json
+from hrm_engine.store.manifest import file_entries, write_sealed
 from hrm_engine.store.paths import Workspace
 from lab.cli.app import main
 from tests.bundles.hub_models import own_brain
@@ -139,7 +139,7 @@ def seal_weights(brain: Bundle) -> None:
     files = save_tensors(brain.path, "model", brain.model.state_dict())
     metadata = read_json(brain.path / "metadata.json")
     metadata["files"] |= file_entries(brain.path, files)
-    write_json(brain.path / "metadata.json", metadata)
+    write_sealed(brain.path / "metadata.json", metadata)
 
 
 def test_weights_with_nan_write_and_measure_nothing(brain: Bundle, workspace: Path, capsys: Capture) -> None:

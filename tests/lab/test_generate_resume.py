@@ -12,7 +12,8 @@ import pytest
 
 from hrm_engine.bundles.bundle import Bundle
 from hrm_engine.inference import Generation, generate_batch
-from hrm_engine.store.files import read_json, write_json
+from hrm_engine.store.files import read_json
+from hrm_engine.store.manifest import write_sealed
 from tests.lab.generating import Capture, answers, brain, trained, written
 
 __all__ = ["brain", "trained"]
@@ -99,7 +100,7 @@ def test_what_cannot_be_resumed(interrupted: Path, brain: Bundle, workspace: Pat
     assert "does not say what the lines were written with" in refused()
     record.write_text(settings)
     metadata = read_json(brain.path / "metadata.json")
-    write_json(brain.path / "metadata.json", {**metadata, "step": 99})
+    write_sealed(brain.path / "metadata.json", {**metadata, "step": 99})
     assert "the brain is not the one that wrote the lines" in refused()
 
 

@@ -139,6 +139,10 @@ def test_unknown_names_are_refused_with_near_ones_and_all_problems_at_once() -> 
         ("a: int = (", "do not parse"),
         ("a: int = 1\0", "do not parse"),
         ("a = " + "(" * 5000, "do not parse"),
+        ("a = " + "-" * 100_000 + "1", "do not parse"),
+        ("a = {[]: 1}", "cannot be read: unhashable"),
+        ("a = b'bytes'", "the default of a is a bytes"),
+        ("a = {1, 2}", "the default of a is a set"),
     ],
 )
 def test_a_cell_that_is_no_plain_declaration_is_refused(source: str, reason: str) -> None:

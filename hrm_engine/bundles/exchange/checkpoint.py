@@ -19,9 +19,11 @@ from torch import Tensor
 
 from hrm_engine.bundles.exchange.names import EMBEDDING, Format, prefix_of
 from hrm_engine.errors import BundleError
-from hrm_engine.reading import load_yaml
+from hrm_engine.reading import load_yaml, open_regular, refuse_pointer
 from hrm_engine.store.files import write_bytes, write_text
 
+_LARGEST_SHARE = 2
+"""Most bytes of tensors for a byte of the file; above 1 some are stored once under several names."""
 CONFIG_FILE = "all_config.yaml"
 """Beside a checkpoint: the configuration that both reference implementations save there."""
 
@@ -51,6 +53,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], str]:
             raise BundleError(
                 f"{path}: {name!r} is not a plain tensor of floating-point numbers; export the network's state dict"
             )
+    size = path.stat().st_size
+    if (needed := sum(value.nbytes for value in content.values())) > _LARGEST_SHARE * size:
+        raise BundleError(
+            f"{path} has {size:,} bytes, and its tensors would need {needed:,}: it names the same numbers many times"
+        )
     prefix = prefix_of(content)
     if prefix is None:
         raise BundleError(
@@ -94,6 +101,12 @@ def write_arch(path: Path, arch: Mapping[str, Any], kind: Format) -> None:
 
 def _load(path: Path) -> object:
     try:
+        with open_regular(path) as file:
+            refuse_pointer(path, file.read(64), BundleError)
+        if zipfile.is_zipfile(path):  # torch compresses nothing
+            with zipfile.ZipFile(path) as archive:
+                if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                    raise BundleError(f"{path} is packed tighter than torch.save packs: unpack it first")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about archives that are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -143,7 +143,7 @@ class AnswerFile:
 def _is_answer(line: bytes, index: int, prompt: Prompt) -> bool:
     try:
         answer = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     expected = {"index": index, **prompt.others, "prompt": prompt.text}
     return isinstance(answer, dict) and {key: answer.get(key) for key in expected} == expected
