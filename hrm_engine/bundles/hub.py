@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from hrm_engine.bundles.weights import check_types, meta_tensors
 from hrm_engine.data.text.tokenizer import Tokenizer
@@ -16,6 +13,7 @@ from hrm_engine.errors import ConfigError, HRMError
 from hrm_engine.store.files import read_json
 
 HUB_TIMEOUT_S = 5.0
+_PROXY_REFUSES = 407
 _CALLS = 4096
 """Most calls of a layer whose number a configuration may count instead of the layers themselves, as hrm_text's does."""
 _JSON_FILES = (
@@ -90,17 +88,23 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, **settings: Any) -> None:
 
 
 def hub_answers() -> bool:
-    """Whether the hub's server can be reached; taken for granted behind a proxy, which only the library knows."""
-    from huggingface_hub.constants import ENDPOINT
+    """Whether the hub's server answers within seconds, through a proxy where the environment names one.
 
-    if any(name in os.environ for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True
-    address = urlsplit(ENDPOINT)
+    The library itself tries for minutes, behind a dead proxy as without a network.
+    """
+    from huggingface_hub.constants import ENDPOINT
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # of its documentation, not of its __all__
+
     try:
-        with socket.create_connection((address.hostname or "", address.port or 443), timeout=HUB_TIMEOUT_S):
-            return True
-    except OSError:
+        answer = get_session().head(ENDPOINT, timeout=HUB_TIMEOUT_S)
+    except Exception:  # of the library below it, which differs between versions
         return False
+    return bool(answer.status_code < 500 and answer.status_code != _PROXY_REFUSES)
+
+
+def hub_words(why: str) -> str:
+    """What the library says of the hub, in fewer words where nothing answered."""
+    return "it does not answer, and its cache here has no such model" if "couldn't connect" in why else why
 
 
 @contextmanager

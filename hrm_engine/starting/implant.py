@@ -17,6 +17,7 @@ from hrm_engine.bundles.hub import (
     check_folder,
     has_tokenizer,
     hub_answers,
+    hub_words,
     load_causal_model,
     quiet_transformers,
     save_tokenizer,
@@ -201,13 +202,14 @@ def _load(model: str, folder: Path) -> tuple[Tokenizer, Any, list[str]]:
     """Tokenizer, causal model, and the names of the parameters that its files do not hold."""
     is_local = folder.is_dir()
     source = str(folder) if is_local else model
+    is_offline = is_local or not hub_answers()  # without a network the library tries for a minute before it says so
 
     def problem(why: str) -> ConfigError:
         if is_local:
             return ConfigError(f"--model {source} cannot be loaded: {why}")
         return ConfigError(
-            f"--model {source} is no local folder with a model and could not be had from the hub ({why}). "
-            "Offline, make the local default with: lab implant"
+            f"--model {source}: {folder} is no folder with a model, and the model could not be had from the hub "
+            f"({hub_words(why)}). Offline, make the local default with: lab implant"
         )
 
     if is_local and not has_tokenizer(folder):
@@ -215,10 +217,8 @@ def _load(model: str, folder: Path) -> tuple[Tokenizer, Any, list[str]]:
     from transformers import AutoTokenizer
 
     with told_by(problem), quiet_transformers():
-        # Without a network the library tries for a minute before it says so.
-        local = is_local or not hub_answers()
-        fast = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
-        network, report = load_causal_model(source, local_files_only=local)
+        fast = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=is_offline)
+        network, report = load_causal_model(source, local_files_only=is_offline)
         tokenizer = tokenizer_of(fast, f"--model {source}")
     return tokenizer, network, sorted(report["missing_keys"])
 

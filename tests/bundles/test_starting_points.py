@@ -179,7 +179,7 @@ def test_resuming_needs_the_base_model_no_more(lab: Lab, source: Path, tmp_path:
 
 @pytest.mark.parametrize("model", ["gpt2", "nobody/nothing", "no/such/folder/here", "../up", "a b", "x" * 200])
 def test_offline_a_hub_id_names_the_command_that_helps(lab: Lab, model: str) -> None:
-    with pytest.raises(ConfigError, match=rf"--model {model} is no local folder.*lab implant") as raised:
+    with pytest.raises(ConfigError, match=rf"--model {model}: .* is no folder with a model.*lab implant") as raised:
         starting_point(model, hidden_size=64, workspace=lab.workspace)
     assert "\n" not in str(raised.value)
 

@@ -12,6 +12,7 @@ from hrm_engine.bundles.hub import (
     check_folder,
     has_tokenizer,
     hub_answers,
+    hub_words,
     load_causal_model,
     quiet_transformers,
     roles_of,
@@ -106,27 +107,26 @@ def _check_type(kind: object, where: str) -> None:
 def _load(place: str) -> tuple[Any, Any, Any]:
     """Configuration, model and tokenizer."""
     part = "configuration"
+    is_local = Path(place).is_dir()
+    is_offline = is_local or not hub_answers()  # without a network the library tries for a minute before it says so
 
     def problem(why: str) -> BundleError:
-        if not Path(place).is_dir():
+        if not is_local:
             return BundleError(
-                f"{place} is no local folder, and its {part} could not be had from the hub ({why}). "
+                f"{place} is no local folder, and its {part} could not be had from the hub "
+                f"({hub_words(why)}). "
                 "Offline, copy the model's folder here and name that"
             )
         if part == "tokenizer" and not has_tokenizer(Path(place)):
             why = "tokenizer.json is missing; copy it from the original, or save it there with save_pretrained"
         return BundleError(f"{place} cannot be imported: its {part} cannot be loaded: {why}")
 
-    if Path(place).is_dir():
+    if is_local:
         check_folder(Path(place), BundleError)
     from transformers import AutoConfig, AutoTokenizer
 
     with told_by(problem), quiet_transformers():
-        # Without a network the library tries for a minute before it says so.
-        options: dict[str, Any] = {
-            "trust_remote_code": False,
-            "local_files_only": Path(place).is_dir() or not hub_answers(),
-        }
+        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": is_offline}
         config = AutoConfig.from_pretrained(place, **options)
         _check_type(config.model_type, place)
         core_of_theirs(config, where=place)  # what cannot be had is said before gigabytes are read
