@@ -1,7 +1,7 @@
 """The metrics of one run as frames for figures, read on as the file grows.
 
 Frames of curves are long: one row for each metric and bucket of steps, with the columns ``name``, ``x`` (steps, fresh
-label tokens or rows, or seconds since the first row), ``step``, ``min``, ``max``, ``last``, ``count`` (rows in it).
+label tokens or rows, or seconds of work since the run began), ``step``, ``min``, ``max``, ``last``, ``count``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ COUNTERS = ("tokens", "rows")
 """Fields of training rows that can be a horizontal axis."""
 _PACE_ROWS = 30
 _KEPT_ANSWERS = 48
+
+
+_SESSIONS = """
+SELECT epoch(min(ts)) AS first, epoch(max(ts)) AS last
+FROM (SELECT ts, count(*) FILTER (event IN ('start', 'resume')) OVER (ORDER BY seq) AS session FROM metrics)
+WHERE ts IS NOT NULL GROUP BY session ORDER BY first
+"""
 
 
 def _remembered(question: Callable[Concatenate[RunMetrics, P], T]) -> Callable[Concatenate[RunMetrics, P], T]:
@@ -112,7 +119,7 @@ class RunMetrics:
         """Wall time of one optimizer step, over the last rows, pauses for evaluations and saves included."""
         rows = self._reader.rows("train", n=_PACE_ROWS)
         points = [
-            (step, at)
+            (step, self._worked_s(at))
             for step, at in zip(column(rows, "step"), times(rows), strict=True)
             if step is not None and at is not None
         ]
@@ -121,9 +128,8 @@ class RunMetrics:
         return max((points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0]), 0.0)
 
     def duration_s(self) -> float | None:
-        """Seconds from the first row to the last."""
-        first, last = self._span()
-        return None if first is None or last is None else last - first
+        """Seconds that the sessions of the run took together, the time between them left out."""
+        return self._worked_s(math.inf) if self._sessions() else None
 
     @_remembered
     def train(self, names: Sequence[str], *, x: str = "step") -> pd.DataFrame:
@@ -135,10 +141,10 @@ class RunMetrics:
 
     @_remembered
     def system(self) -> pd.DataFrame:
-        """Curves of all measurements of the machine; ``x`` is seconds since the run's first row."""
+        """Curves of all measurements of the machine; ``x`` is seconds of work since the run's first row."""
         names = self._reader.names("system")
         frame = self._reader.series(names, event="system", x="ts", max_points=MAX_POINTS)
-        frame["x"] = [moment.timestamp() - self._started() for moment in frame["x"]]
+        frame["x"] = [self._worked_s(moment.timestamp()) for moment in frame["x"]]
         return frame
 
     @_remembered
@@ -230,20 +236,21 @@ class RunMetrics:
         return rows.reset_index(drop=True)
 
     @_remembered
-    def _span(self) -> tuple[float | None, float | None]:
-        """Times of the first and the last row, in seconds since 1970."""
-        row = self._reader.query("SELECT epoch(min(ts)) AS first, epoch(max(ts)) AS last FROM metrics").iloc[0]
-        return finite(row["first"]), finite(row["last"])
+    def _sessions(self) -> list[tuple[float, float]]:
+        """Times of the first and the last row of each session, in seconds since 1970."""
+        rows = self._reader.query(_SESSIONS)
+        return [(float(first), float(last)) for first, last in zip(rows["first"], rows["last"], strict=True)]
 
-    def _started(self) -> float:
-        return self._span()[0] or 0.0
+    def _worked_s(self, moment: float) -> float:
+        """Seconds that the run had worked up to a moment, the time between its sessions left out."""
+        return sum(max(0.0, min(moment, last) - first) for first, last in self._sessions())
 
     def _place_rows(self, rows: pd.DataFrame, steps: pd.Series, x: str) -> pd.Series:
         """Positions of rows on the axis ``x``; unlike training steps they have their own time."""
         import pandas as pd
 
         if x == "time":
-            return pd.Series([math.nan if at is None else at - self._started() for at in times(rows)], dtype="float64")
+            return pd.Series([math.nan if at is None else self._worked_s(at) for at in times(rows)], dtype="float64")
         return self._place(steps, x)
 
     def _place(self, steps: pd.Series, x: str) -> pd.Series:
@@ -267,11 +274,12 @@ class RunMetrics:
             frame = frame.rename(columns={"x": "step", "last": "place"})[["step", "place"]]
             origin = pd.DataFrame({"step": [0.0], "place": [0.0]})
             return pd.concat([origin, frame]) if len(frame) and frame["step"].iloc[0] > 0 else frame
-        return self._reader.query(
-            "SELECT step, max(epoch(ts)) - ? AS place FROM metrics "
-            "WHERE event = 'train' AND step IS NOT NULL AND ts IS NOT NULL GROUP BY step ORDER BY step",
-            [self._started()],
+        frame = self._reader.query(
+            "SELECT step, max(epoch(ts)) AS place FROM metrics "
+            "WHERE event = 'train' AND step IS NOT NULL AND ts IS NOT NULL GROUP BY step ORDER BY step"
         )
+        frame["place"] = [self._worked_s(at) for at in frame["place"]]
+        return frame
 
 
 def density(frame: pd.DataFrame) -> str:

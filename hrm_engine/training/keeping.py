@@ -144,6 +144,8 @@ class Keeper:
             "created": state.created,
             "updated": now_iso(),
             "step": state.step,
+            "planned_steps": setup.config.run.steps,
+            "is_complete": measure is not None,
             "weights": which,
             "parent": state.parent,
             "code_version": library_version("hrm-lab"),

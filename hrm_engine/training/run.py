@@ -10,9 +10,13 @@ from typing import Any
 from hrm_engine.config import TrainConfig, flat, leaves
 from hrm_engine.config.keywords import takes
 from hrm_engine.config.training import Beginning
-from hrm_engine.store.paths import Workspace
+from hrm_engine.store.files import readable_json
+from hrm_engine.store.paths import METADATA_FILE, Workspace
+from hrm_engine.store.status import read_status
+from hrm_engine.training.ended import is_done
 from hrm_engine.training.journal import Observer
 from hrm_engine.training.opening import settle
+from hrm_engine.training.run_folder import existing_run
 from hrm_engine.training.trainer import Trainer
 
 
@@ -20,6 +24,7 @@ from hrm_engine.training.trainer import Trainer
 class TrainResult:
     """How a run ended and what it left."""
 
+    kind: str
     run_dir: Path
     state: str
     step: int
@@ -69,6 +74,8 @@ def drive(trainer: Trainer) -> TrainResult:
     """Train to the last step, evaluating and saving on the way. Raises as :func:`train`."""
     run, steps = trainer.config.run, trainer.total_steps
     eval_every, save_every = trainer.config.eval_every or steps, run.save_every or steps
+    if (result := _done_before(trainer)) is not None:
+        return result
     with trainer:
         stop = trainer.check_stop()
         if stop is None and trainer.state.first_eval is None:
@@ -84,6 +91,7 @@ def drive(trainer: Trainer) -> TrainResult:
         trainer.finish(stop)
     state, outcome = trainer.state, trainer.outcome
     return TrainResult(
+        kind=trainer.config.kind,
         run_dir=trainer.run_dir,
         state=outcome.state,
         step=state.step,
@@ -93,4 +101,29 @@ def drive(trainer: Trainer) -> TrainResult:
         last_eval=state.last_eval,
         best_eval=trainer.keeper.best_evaluation(),
         sample=state.last_sample,
+    )
+
+
+def _done_before(trainer: Trainer) -> TrainResult | None:
+    """The result of a run that is to go on and has nothing left to do: nothing in its folder changes."""
+    run = trainer.config.run
+    if not trainer.how.resume or trainer.how.fresh:
+        return None
+    run_dir = existing_run(run.name, trainer.workspace.resolve(run.bundle_dir), run)
+    if not is_done(run_dir, run.steps):
+        return None
+    metadata, status = readable_json(run_dir / METADATA_FILE), read_status(run_dir)
+    assert status is not None
+    before = "" if status.message == status.state else f"{status.message}. "
+    return TrainResult(
+        kind=trainer.config.kind,
+        run_dir=run_dir,
+        state=status.state,
+        step=status.step,
+        exit_code=0,
+        message=f"{before}Nothing is left to do; --resume with more --steps trains it further",
+        first_eval=metadata.get("first_metrics"),
+        last_eval=metadata.get("last_metrics"),
+        best_eval=metadata.get("metrics"),
+        sample=None,
     )

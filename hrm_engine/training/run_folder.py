@@ -40,6 +40,7 @@ from hrm_engine.store.paths import (
     check_name,
     inside,
 )
+from hrm_engine.training.ended import is_done
 
 ARGS_SCHEMA = 1
 _LONGEST_ROW = 1 << 20
@@ -98,19 +99,25 @@ def planned_folder(config: TrainConfig, workspace: Workspace, *, resume: bool, f
     return path
 
 
-def existing_run(name: str | None, parent: Path, run: RunConfig) -> Path:
-    """The folder that ``--resume`` continues, by name or id.
+def existing_run(name: str | None, parent: Path, run: RunConfig, steps: int | None = None) -> Path:
+    """The folder that ``--resume`` continues, by name or id; without a name, the unnamed one that has work left.
 
-    Raises ConfigError where there is none, or more than one fits.
+    Raises ConfigError where there is none, or more than one fits; ``steps`` are those that the user gave.
     """
     if name is None:
         # Up to version 0.1 the unnamed runs of every kind were called default.
         starts = (run.default_name, RunConfig.default_name)
         args = (path for path in parent.glob(f"*/{ARGS_FILE}") if path.parent.name.startswith(starts))
         unnamed = sorted(path.parent.name for path in args if not _ORIGINS & readable_json(path).keys())
-        if len(unnamed) > 1:
-            raise ConfigError(f"--resume: say which run with {run.name_flag}: {', '.join(unnamed)}")
-        name = unnamed[0] if unnamed else run.default_name
+        left = [name for name in unnamed if not is_done(parent / name, steps)]
+        if len(left) > 1:
+            raise ConfigError(f"--resume: say which run with {run.name_flag}: {', '.join(left)}")
+        if unnamed and not left:
+            raise ConfigError(
+                f"--resume: nothing is left to do for {', '.join(unnamed)}; give more --steps, or say which run with "
+                f"{run.name_flag}"
+            )
+        name = left[0] if left else run.default_name
     home, _, last = name.rpartition("/")
     if home and parent.as_posix().endswith(f"/{home}"):  # an id, as the dashboard shows it, or a path
         name = last
@@ -211,7 +218,7 @@ def resumed_config(kind: type[C], given: Mapping[str, Any], workspace: Workspace
     """
     run = kinds.of(kind).run
     bundle_dir = Path(given.get("bundle_dir") or run.bundle_dir)
-    path = existing_run(given.get(run.name_leaf), workspace.resolve(bundle_dir), run)
+    path = existing_run(given.get(run.name_leaf), workspace.resolve(bundle_dir), run, given.get("steps"))
     saved = _last_config(path, kind)
     known = leaves(kind)
     before = flat(saved)

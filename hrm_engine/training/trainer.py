@@ -79,7 +79,7 @@ class Trainer:
     ) -> None:
         self.workspace = workspace or Workspace.find()
         self.config = config.resolved() if how.has_saved_settings else task_of(config).resolve(config, self.workspace)
-        self._how = how
+        self.how = how
         self._command_line = None if command_line is None else list(command_line)
         self._commands = CommandLines(self._command_line)
         self._observer = observer
@@ -240,15 +240,15 @@ class Trainer:
             stop_file=None if config.run.stop_file is None else workspace.resolve(config.run.stop_file),
             max_minutes=config.run.max_minutes,
         )
-        self._lock, self.setup = begin(config, workspace, self._how, self._stack)
+        self._lock, self.setup = begin(config, workspace, self.how, self._stack)
         self.run_dir = self._lock.folder
         setup = self.setup
         self._stack.callback(setup.task.close)
-        if self._how.resume:
+        if self.how.resume:
             self._commands = saved_command_lines(self.run_dir).and_then(self._command_line)
         else:
             self._new_folder = self.run_dir
-            origin = None if self._how.from_checkpoint is None else setup.state.parent
+            origin = None if self.how.from_checkpoint is None else setup.state.parent
             write_args(self.run_dir, config, self._commands, forked_from=origin)
             setup.task.opened(self.run_dir)
         self._saved_step = self.state.step if setup.is_saved else None
@@ -257,7 +257,7 @@ class Trainer:
         self._stack.callback(self.journal.close)
         self.keeper = Keeper(self.run_dir, setup, self.journal)
         setup.messages += self.keeper.check_best()
-        self.journal.announce(is_new=not self._how.resume, command_line=self._command_line)
+        self.journal.announce(is_new=not self.how.resume, command_line=self._command_line)
         self.monitor = Monitor(self._lock, setup.device, step=lambda: self.state.step, write=self.journal.write)
         self._stack.enter_context(self.monitor)
         self._stack.enter_context(self.stopper)

@@ -73,6 +73,7 @@ class TrainView:
     def finish(self, result: TrainResult) -> None:
         """The last lines: how it ended, where the bundle lies, what to do with it."""
         place = relative(result.run_dir, self._workspace)
+        self._kind = kinds.named(result.kind)
         style = "green" if result.state == "finished" else "yellow"
         self._out.print()
         why = f": {printable(result.message)}" if result.message != result.state else ""

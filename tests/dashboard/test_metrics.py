@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,21 @@ def test_time_left_is_the_pace_of_the_last_rows_times_the_steps_left(run: Path) 
     assert now.duration_s == pytest.approx(100)
     assert now.gain is not None
     assert now.gain < 0
+
+
+def test_time_between_sessions_is_no_time_of_the_run(tmp_path: Path) -> None:
+    noise, path = random.Random(0), tmp_path / "metrics.jsonl"
+    for began, first in ((0, 1), (3600, 11), (7200, 21)):
+        steps = [("train", step, train_fields(step, noise)) for step in range(first, first + 10)]
+        begin = ("start" if first == 1 else "resume", first - 1, {})
+        append_timed(path, [begin, *steps], STARTED + timedelta(seconds=began) - timedelta(seconds=first / 2))
+    write_status(tmp_path, RunStatus.of_this_process("running", 30))
+    now = overview(tmp_path, opened(tmp_path), Parameters(values=(("steps", 50),)))
+    each = 10 * SECONDS_PER_STEP
+    assert now.duration_s == pytest.approx(3 * each)
+    places = opened(tmp_path).train(["loss"], x="time")
+    assert list(places["x"]) == pytest.approx([step * SECONDS_PER_STEP for step in range(1, 31)])
+    assert now.eta_s == pytest.approx(20 * SECONDS_PER_STEP)
 
 
 @pytest.mark.parametrize("state", ["stopped", "failed", "dead"])

@@ -131,7 +131,7 @@ def test_the_best_weights_outlive_damage_to_one_copy(lab: Lab) -> None:
 
 
 def test_damaged_best_weights_are_not_sealed_as_if_they_were_whole(lab: Lab, interrupted: Path) -> None:
-    for path in (interrupted / "best" / "model.safetensors", interrupted / "metadata.json"):
+    for path in (interrupted / "best" / "model.safetensors", interrupted / "model.safetensors"):
         flip(path)
     assert lab.resume("run", interrupt_at=5, eval_every=100).state == "stopped"
     assert load_bundle(interrupted).metadata["weights"] == {"which": "last", "step": 5}

@@ -144,8 +144,9 @@ def test_read_only_is_found_before_the_first_step(lab: Lab, small_disk: Mount) -
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(StorageError, match="read-only"):
         lab.train("other", bundle_dir=str(disk))
+    config = lab.config(brain_name="run", bundle_dir=str(disk))
     with pytest.raises(StorageError, match="read-only"):
-        train(lab.config(brain_name="run", bundle_dir=str(disk)), resume=True, given={}, workspace=lab.workspace)
+        train(config, resume=True, given={"steps": 7}, workspace=lab.workspace)
     assert verify_bundle(run_dir) == []
 
 

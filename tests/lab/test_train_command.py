@@ -179,6 +179,15 @@ def test_a_stop_file_at_the_start_ends_it_with_code_0(lab: Lab, capsys: pytest.C
     assert "lab generate" not in shown
 
 
+def test_a_resume_with_nothing_left_to_do_says_so(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.trained("a")
+    assert main(["train", "actv1", "--resume", "--brain-name", "a"]) == 0
+    shown = capsys.readouterr().out
+    assert "finished at step 6: Nothing is left to do; --resume with more --steps trains it further" in shown
+    assert "lab generate --bundle a" in shown
+    assert "step 6  validation" not in shown
+
+
 def test_what_happens_on_the_way_is_shown(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     view = TrainView(Workspace(workspace), None)
     start = {
@@ -263,7 +272,14 @@ def test_a_sample_is_shown_where_the_model_beats_token_frequencies(
 
 def test_the_summary_tells_the_last_and_the_best_evaluation(workspace: Path) -> None:
     def summary(first: dict[str, Any], last: dict[str, Any], best: dict[str, Any] | None) -> str:
-        ended = {"run_dir": workspace, "state": "finished", "exit_code": 0, "message": "", "sample": None}
+        ended = {
+            "kind": "actv1",
+            "run_dir": workspace,
+            "state": "finished",
+            "exit_code": 0,
+            "message": "",
+            "sample": None,
+        }
         return before_and_after(TrainResult(**ended, step=40, first_eval=first, last_eval=last, best_eval=best))
 
     start, best, end = (

@@ -103,10 +103,8 @@ def test_a_second_extension_needs_the_flag_again(lab: Lab) -> None:
     extend(lab, "grown", steps=6)
     newest = lab.run_dir("grown") / "checkpoints" / "step_00000006" / "MANIFEST.json"
     saved = newest.stat().st_mtime_ns
-    assert extend(lab, "grown", steps=6).step == 6  # the same command again
+    assert extend(lab, "grown", steps=6).message.startswith("Nothing is left to do")  # the same command again
     assert newest.stat().st_mtime_ns == saved
-    told = row_of(lab.run_dir("grown"), "resume")["messages"]
-    assert "--extend-schedule changes nothing: the schedule is that of 6 steps already; give more --steps" in told
     lab.resume("grown", steps=8)
     found = rates(lab.run_dir("grown"))
     assert found[6] == found[7] == found[8] == pytest.approx(3e-4)

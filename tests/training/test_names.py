@@ -232,7 +232,7 @@ def test_an_unnamed_resume_takes_the_run_that_a_training_made(lab: Lab) -> None:
     for name, origin in {"default-poems": {"made_of": str(first)}, "default-x": {"imported_from": "hub/x"}}.items():
         (first.parent / name).mkdir()
         (first.parent / name / "training_args.json").write_text(json.dumps(origin))
-    assert existing_run(None, first.parent, TEXT.run) == first
+    assert existing_run(None, first.parent, TEXT.run, 2) == first
 
 
 def test_an_unnamed_solver_has_a_name_of_its_own(puzzle_lab: PuzzleLab) -> None:
@@ -240,11 +240,11 @@ def test_an_unnamed_solver_has_a_name_of_its_own(puzzle_lab: PuzzleLab) -> None:
     first, second = (train(config, workspace=puzzle_lab.workspace).run_dir for _ in range(2))
     assert (first.name, second.name) == ("solver", "solver-2")
     with pytest.raises(ConfigError, match="say which run with --run-name: solver, solver-2"):
-        existing_run(None, first.parent, PUZZLE.run)
+        existing_run(None, first.parent, PUZZLE.run, 3)
     # unnamed solvers of version 0.1
     shutil.rmtree(second)
     first.rename(first.with_name("default"))
-    assert existing_run(None, first.parent, PUZZLE.run) == first.with_name("default")
+    assert existing_run(None, first.parent, PUZZLE.run, 3) == first.with_name("default")
     assert existing_run("runs/default", first.parent, PUZZLE.run) == first.with_name("default")
     for other in ("brains/actv1/default", "../runs/default"):
         with pytest.raises(ConfigError, match="--run-name"):

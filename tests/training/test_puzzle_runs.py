@@ -19,7 +19,7 @@ from hrm_engine.errors import BundleError, CheckpointError, ConfigError, DataErr
 from hrm_engine.inference import generate
 from hrm_engine.training import Trainer
 from tests.tiny_puzzles import DATASET, PuzzleLab
-from tests.tiny_runs import assert_same_end, lasting_rows, row_of, rows
+from tests.tiny_runs import assert_same_end, files, lasting_rows, row_of, rows
 
 KINDS: dict[str, dict[str, Any]] = {
     "trm": {},
@@ -129,6 +129,11 @@ def test_training_stops_where_it_was_asked_to(puzzle_lab: PuzzleLab) -> None:
     assert (result.state, result.exit_code) == ("stopped", 0)
     assert "--early-stopping" in result.message
     assert result.step < 60
+    before = files(result.run_dir)
+    again = puzzle_lab.resume("run")
+    assert files(result.run_dir) == before
+    assert (again.state, again.step) == ("stopped", result.step)
+    assert again.message == f"{result.message}. Nothing is left to do; --resume with more --steps trains it further"
 
 
 def test_steps_follow_from_epochs(puzzle_lab: PuzzleLab) -> None:

@@ -88,7 +88,7 @@ def test_a_resumed_run_keeps_its_folder_whatever_its_name(lab: Lab) -> None:
     for _ in range(2):
         lab.train(steps=2, eval_batches=0)
     with pytest.raises(ConfigError, match="say which run with --brain-name: default, default-2"):
-        lab.resume()
+        lab.resume(steps=3)
     assert lab.resume("default-2", steps=3).run_dir == lab.run_dir("default-2")
     lab.run_dir("default-2").rename(lab.run_dir("renamed"))
     assert lab.resume("renamed", steps=4).run_dir == lab.run_dir("renamed")
@@ -262,3 +262,40 @@ def test_resuming_says_where_it_goes_on(lab: Lab) -> None:
     assert (row["step"], row["total_steps"], row["from_checkpoint"]) == (3, 6, "checkpoints/step_00000003")
     assert rows(run_dir)[0]["run_id"] == row["run_id"]
     assert "state" in final_files(run_dir)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_run_with_nothing_left_to_do_says_so_and_stays_as_it_is(lab: Lab, is_old: bool) -> None:
+    first = lab.trained("run")
+    if is_old:  # what version 0.1 left
+        metadata = json.loads((first.run_dir / "metadata.json").read_text())
+        left = {name: value for name, value in metadata.items() if name not in ("planned_steps", "is_complete")}
+        (first.run_dir / "metadata.json").write_text(json.dumps(left))
+    before = files(first.run_dir)
+    again = lab.resume("run", save_every=1, observer=lambda row: pytest.fail(f"{row} was written"))
+    assert files(first.run_dir) == before
+    assert (again.state, again.step, again.exit_code) == ("finished", 6, 0)
+    assert again.message == "Nothing is left to do; --resume with more --steps trains it further"
+    assert (again.first_eval, again.last_eval, again.best_eval) == (first.first_eval, first.last_eval, first.best_eval)
+    assert lab.resume("run", steps=7).step == 7
+
+
+def test_a_damaged_bundle_is_something_to_do(lab: Lab) -> None:
+    weights = lab.trained("run").run_dir / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert lab.resume("run").message == "finished"
+    assert weights.read_bytes() == whole
+
+
+def test_without_a_name_the_unnamed_run_with_work_left_goes_on(lab: Lab) -> None:
+    lab.train()
+    with pytest.raises(ConfigError, match="nothing is left to do for default; give more --steps, or say which run"):
+        lab.resume()
+    lab.interrupted("default-2", 3)
+    assert lab.resume().run_dir.name == "default-2"
+    assert lab.resume("default", steps=7).step == 7
+    with pytest.raises(ConfigError, match="nothing is left to do for default, default-2"):
+        lab.resume()
+    with pytest.raises(ConfigError, match="say which run with --brain-name: default, default-2"):
+        lab.resume(steps=9)
