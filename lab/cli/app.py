@@ -54,7 +54,7 @@ COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("solve", "lab.cli.solve:solve", _TRAIN, "Solve a puzzle with a trained solver."),
     ("optim", "lab.cli.optim:app", _TRAIN, "List the optimizers."),
     ("bundle", "lab.cli.bundle:app", _TRAIN, "List, show, verify, copy, rename, delete, import and export brains."),
-    ("experts", "lab.cli.experts:app", _TRAIN, "List, freeze, arrange, attach and delete experts."),
+    ("experts", "lab.cli.experts:app", _TRAIN, "List, name, freeze, arrange, attach and delete experts."),
     ("goals", "lab.cli.goals:app", _TRAIN, "Goals, and the experts that serve them."),
     ("run", "lab.cli.run:run", _NOTEBOOKS, "Run a recipe or a notebook from top to bottom."),
     ("recipes", "lab.cli.recipes:app", _NOTEBOOKS, "List and show recipes."),

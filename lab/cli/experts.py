@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hrm_engine.store.expert_cards import ExpertCard
     from hrm_engine.store.experts import ExpertRegistry
 
-app = App(name="experts", help="List, freeze, arrange, attach and delete experts.")
+app = App(name="experts", help="List, name, freeze, arrange, attach and delete experts.")
 
 Layer = Annotated[
     str | None,
@@ -88,6 +88,35 @@ for _verb, _text, _changes in (
     ("deactivate", "Mask an expert from routing; its card and weights stay.", {"is_active": False}),
 ):
     app.command(_changing(_text, _changes), name=_verb)
+
+
+Words = Annotated[str | None, Parameter(allow_leading_hyphen=True, show_default=False)]
+
+
+@app.command(name="set")
+def set_(
+    expert_id: Expert,
+    /,
+    *,
+    name: Annotated[Words, Parameter(help="What it is called.")] = None,
+    description: Annotated[Words, Parameter(help="What it is good at.")] = None,
+    category: Annotated[Words, Parameter(help="A word for experts of a kind.")] = None,
+    json: Json = False,
+) -> int:
+    """Change what an expert is called and described by; an empty text takes one away."""
+    from hrm_engine.store.goal_tables import check_goal_text
+
+    given = {"name": name, "description": description, "category": category}
+    changes = {
+        field: " ".join(check_goal_text(text, f"--{field}").split()) if text.strip() else ""
+        for field, text in given.items()
+        if text is not None
+    }
+    if not changes:
+        raise ConfigError("nothing to change: give --name, --description or --category")
+    card = _registry(Workspace.find()).update(expert_id, **changes)
+    now = ", ".join(f"{field} {text!r}" if text else f"no {field}" for field, text in changes.items())
+    return show_done(f"Expert {expert_id} has {now}.", card.dump(), json=json)
 
 
 @app.command

@@ -108,6 +108,24 @@ def test_parents(registry: ExpertRegistry, capsys: pytest.CaptureFixture[str]) -
     assert as_json(capsys, "set-parent", "test-expert-004", "--root")["parent_expert_id"] is None
 
 
+def test_names(registry: ExpertRegistry, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "set", "poems", "--name", "Odes  of\told", "--category", "verse")
+    assert (code, out) == (0, "Expert poems has name 'Odes of old', category 'verse'.\n")
+    shown = as_json(capsys, "set", "poems", "--description=-- lines that rhyme", "--category", "")
+    assert [shown[field] for field in ("name", "description", "category")] == ["Odes of old", "-- lines that rhyme", ""]
+    assert registry.get("poems").description == "-- lines that rhyme"
+    for words, told in (
+        (["poems"], "nothing to change: give --name, --description or --category"),
+        (["nobody", "--name", "x"], "no expert 'nobody'"),
+        (["poems", "--is-frozen", "1"], "Unknown option"),
+        (["poems", "--name", "\udcff"], "--name is not valid Unicode"),
+        (["poems", "--description", "x" * 100_000], "--description must have 1 to"),
+    ):
+        code, out, err = run(capsys, "set", *words)
+        assert (code, out) == (2, "")
+        assert told in err
+
+
 def test_export(registry: ExpertRegistry, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "export", "poems", "out/poems")
     assert (code, out) == (0, "Expert poems stands in out/poems.\n")
