@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from hrm_engine.config.reasons import field_problems, problems_of
+from hrm_engine.config.reasons import field_problems, problems_of, shown
 from hrm_engine.errors import ConfigError, HRMError
 from hrm_engine.reading import load_yaml
 
@@ -281,7 +281,8 @@ def load_preset(name_or_file: str | Path, model: type[Config] | None = None) -> 
         model: the training it is for; a message names its presets only.
 
     Raises:
-        ConfigError: no such preset or file, or not a mapping in plain YAML (tags that build objects are refused).
+        ConfigError: no such preset or file, it is for another training, or not a mapping in plain YAML (tags that build
+            objects are refused).
     """
     path = Path(name_or_file)
     if path.suffix not in {".yaml", ".yml"}:
@@ -293,7 +294,17 @@ def load_preset(name_or_file: str | Path, model: type[Config] | None = None) -> 
     content = load_yaml(path, ConfigError)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of configuration groups, found {type(content).__name__}")
+    if model is not None:
+        _check_kind(model, content, f"--config {name_or_file}")
     return content
+
+
+def _check_kind(model: type[Config], preset: Mapping[str, Any], place: str) -> None:
+    if not is_preset_for(model, preset):
+        raise ConfigError(
+            f"{place} is for a training of kind {shown(preset['kind'])}, and this one is of kind {model.kind}: "
+            f"presets for it are {', '.join(presets_of(model)) or 'not shipped'}"
+        )
 
 
 def presets_of(model: type[Config] | None) -> list[str]:
@@ -327,12 +338,7 @@ def build_config(
     known, tree, given = leaves(model), dict[str, Any](), dict[str, Any]()
     if preset is not None:
         nested = dict(preset) if isinstance(preset, Mapping) else load_preset(preset, model)
-        if not is_preset_for(model, nested):
-            place = "the preset" if isinstance(preset, Mapping) else f"--config {preset}"
-            raise ConfigError(
-                f"{place} is for a training of kind {nested['kind']!r}, and this one is of kind {model.kind!r}: "
-                f"presets for it are {', '.join(presets_of(model)) or 'not shipped'}"
-            )
+        _check_kind(model, nested, "the preset")
         nested.pop("kind", None)
         given, tree = _read(model, nested)
     overrides = {_known_leaf(known, name).name: value for name, value in (overrides or {}).items()}

@@ -133,7 +133,10 @@ def test_a_rule_that_does_not_exist_or_fits_nothing_is_refused(rule: str, reason
         ({"batch_size": "-1"}, "--batch-size"),
         ({"steps": "many"}, "-p steps=many"),
         ({"preset": "sudoku-5x5"}, "no such preset"),
-        ({"preset": "text-small"}, "of kind 'actv1'"),
+        (
+            {"preset": "text-small"},
+            "--config text-small is for a training of kind actv1, .* puzzle: presets for it are arc-1",
+        ),
         ({"preset": "mine.yaml"}, "mine.yaml"),
     ],
 )

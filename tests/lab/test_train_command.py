@@ -146,6 +146,10 @@ def test_presets_lie_under_flags(lab: Lab, capsys: pytest.CaptureFixture[str]) -
     [
         ([], "Give --dataset-file FILE or --config text-small"),
         (["--config", "no-such-preset"], "Presets: text-small"),
+        (
+            ["--config", "sudoku-4x4"],
+            "--config sudoku-4x4 is for a training of kind puzzle, and this one is of kind actv1: presets for it are",
+        ),
         (["--config", "no-such.yaml"], "no such preset or YAML file"),
         (["--dataset-file", "x.txt", "--hidden-size", "30", "--num-heads", "4"], "--num-heads"),
         (["--dataset-file", "nothing.txt"], "nothing.txt"),

@@ -91,7 +91,7 @@ def test_flags_help_and_a_preset(lab: Workspace, capsys: pytest.CaptureFixture[s
     assert json.loads((lab.runs / "flags/config.json").read_text())["width"] == 8
     assert main(["train", "line", "--data-file", "x.npy", "--width", "0"]) == 2
     assert main(["train", "puzzle", "--config", str(preset)]) == 2
-    assert "kind 'line'" in capsys.readouterr().err
+    assert "kind line" in capsys.readouterr().err
 
 
 def test_resuming_is_exact(lab: Workspace) -> None:
