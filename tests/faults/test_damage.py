@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_bundle
@@ -128,6 +129,24 @@ def test_the_best_weights_outlive_damage_to_one_copy(lab: Lab) -> None:
     evaluation.with_name("MANIFEST.json").unlink()
     lab.resume("run", steps=6)
     assert verify_bundle(run_dir) == []
+
+
+def test_best_weights_of_a_later_step_than_the_checkpoint_are_not_taken_for_its_own(lab: Lab) -> None:
+    """As a kill leaves them between an evaluation and the next save."""
+    later = lab.trained("later").run_dir
+    run_dir = lab.interrupted("run", 4).run_dir
+    ahead, own = (json.loads((path / "best" / "evaluation.json").read_text())["step"] for path in (later, run_dir))
+    assert (ahead, own) == (6, 3)
+    shutil.rmtree(run_dir / "best")
+    shutil.copytree(later / "best", run_dir / "best")
+    (lab.root / "STOP").touch()
+    result = lab.resume("run", stop_file="STOP")
+    assert (result.step, result.best_eval) == (4, None)
+    bundle = load_bundle(run_dir)
+    assert bundle.metadata["weights"] == {"which": "last", "step": 4}
+    assert not torch.equal(bundle.model.lm_head.weight, load_bundle(later).model.lm_head.weight)
+    lab.resume("run")
+    assert_same_end(later, run_dir)
 
 
 def test_damaged_best_weights_are_not_sealed_as_if_they_were_whole(lab: Lab, interrupted: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,6 +23,8 @@ class HungryTask(TextTask):
     """Needs memory that no machine has as soon as a micro-batch has more rows than ``most_rows``."""
 
     most_rows = 1
+    attempts: Callable[[], None] = staticmethod(lambda: None)
+    """Called at the beginning of each evaluation."""
 
     def losses(self, model: Any, rows: Any, backward: Any, **how: Any) -> Any:
         for part in rows.parts:
@@ -34,6 +36,7 @@ class HungryTask(TextTask):
         return super().losses(model, rows, backward, **how)
 
     def evaluate(self, micro_batch: int, *, full: bool = False) -> Evaluated | None:
+        self.attempts()
         if micro_batch > self.most_rows:
             torch.empty(IMPOSSIBLE_BYTES, dtype=torch.uint8)
         return super().evaluate(micro_batch, full=full)

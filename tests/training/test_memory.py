@@ -10,7 +10,7 @@ from hrm_engine.errors import OutOfMemoryError
 from hrm_engine.store.status import read_status
 from hrm_engine.training import Trainer
 from tests.tiny_runs import Lab, lasting_rows, row_of, rows
-from tests.training.hungry import hungry
+from tests.training.hungry import HungryTask, hungry
 
 
 def test_the_micro_batch_halves_at_the_same_effective_batch(lab: Lab) -> None:
@@ -70,6 +70,20 @@ def test_an_evaluation_that_needs_too_much_halves_too(lab: Lab) -> None:
     assert [row["micro_batch_size"] for row in rows(lab.run_dir("run")) if row["event"] == "oom"] == [2]
     assert result.fields["num_tokens"] == whole.fields["num_tokens"]
     assert result.fields["loss"] == pytest.approx(whole.fields["loss"], rel=1e-6)
+
+
+def test_gradients_give_their_memory_back_before_another_attempt(lab: Lab) -> None:
+    held: list[bool] = []
+    with hungry(lab, "run", 4, batch_size=4) as trainer:
+        assert isinstance(trainer.task, HungryTask)
+        trainer.step()
+        trainer.task.most_rows = 2
+        trainer.task.attempts = lambda: held.append(
+            any(parameter.grad is not None for parameter in trainer.setup.model.parameters())
+        )
+        trainer.evaluate()
+        trainer.finish()
+    assert held[:2] == [True, False]
 
 
 def test_at_one_row_the_run_ends_with_its_own_exit_code(lab: Lab) -> None:

@@ -50,6 +50,18 @@ def test_an_interrupted_run_ends_as_a_straight_one(puzzle_lab: PuzzleLab, kind: 
     assert_same_end(puzzle_lab.run_dir("straight"), puzzle_lab.run_dir("interrupted"))
 
 
+def test_a_run_that_is_interrupted_in_a_later_epoch_ends_as_a_straight_one(puzzle_lab: PuzzleLab) -> None:
+    # 24 groups and 8 slots, each with a fresh puzzle in every second step: the third epoch begins after 12 steps
+    settings = {"halt_max_steps": 2, "halt_exploration_prob": 0.0, "steps": 16, "eval_rows": 0}
+    puzzle_lab.train("straight", **settings)
+    stopped = puzzle_lab.interrupted("interrupted", 13, **settings)
+    place = load_tensors(stopped.run_dir / "checkpoints" / "step_00000013", "task")["epoch"]
+    assert place.tolist() == [2, 48]
+    puzzle_lab.resume("interrupted")
+    assert [row["epoch"] for row in rows(puzzle_lab.run_dir("straight")) if row["event"] == "train"][-1] == 2
+    assert_same_end(puzzle_lab.run_dir("straight"), puzzle_lab.run_dir("interrupted"))
+
+
 def test_the_checkpoint_holds_slots_average_and_embedding(puzzle_lab: PuzzleLab) -> None:
     result = puzzle_lab.train("run", ema_decay=0.9, puzzle_lr=0.1)
     newest = result.run_dir / "checkpoints" / "step_00000006"
