@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hrm_engine.errors import BundleError, HRMError
+from hrm_engine.kernels.device import returning_memory
 from hrm_engine.reading import open_regular, refuse_pointer
 from hrm_engine.store.files import read_json, write_bytes, write_json
 
@@ -50,7 +51,8 @@ def save_tensors(
     else:
         names = [f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     for file_name, shard in zip(names, shards, strict=True):
-        write_bytes(folder / file_name, safetensors.torch.save(shard, {"format": "pt"}))
+        with returning_memory():
+            write_bytes(folder / file_name, safetensors.torch.save(shard, {"format": "pt"}))
     index = folder / f"{stem}.safetensors.index.json"
     if len(shards) > 1:
         where = {name: file_name for file_name, shard in zip(names, shards, strict=True) for name in shard}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 
 import torch
 
@@ -19,6 +21,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # glibc hands blocks above its mmap threshold back to the system when they are freed, and every new one costs a page
 # fault per 4 KiB: a (2048, 8192) bf16 product took 57 ms that way and 9 ms with the threshold raised (bench/LOG.md).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES, _RETURNED_BYTES = 1 << 30, 1 << 26
+"""Blocks from these sizes on go back to the system: while a training computes, and where it makes files."""
+_keeping = Event()
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,27 @@ def can_compile(device: torch.device) -> bool:
 
 def keep_freed_memory() -> None:
     """Let glibc keep freed blocks for reuse instead of returning them to the system, where that is the library."""
+    _keeping.set()
+    _mallopt(M_MMAP_THRESHOLD, _KEPT_BYTES)
+    _mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+@contextmanager
+def returning_memory() -> Iterator[None]:
+    """Large blocks that are taken inside go back to the system when they are freed: a file's content is needed once."""
+    if _keeping.is_set():
+        _mallopt(M_MMAP_THRESHOLD, _RETURNED_BYTES)
+    try:
+        yield
+    finally:
+        if _keeping.is_set():
+            _mallopt(M_MMAP_THRESHOLD, _KEPT_BYTES)
+
+
+def _mallopt(name: int, value: int) -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
-            mallopt = ctypes.CDLL("libc.so.6").mallopt
-            mallopt(M_MMAP_THRESHOLD, 1 << 30)
-            mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+            ctypes.CDLL("libc.so.6").mallopt(name, value)
 
 
 def allocated_bytes(device: torch.device) -> int | None:

@@ -53,14 +53,45 @@ def experts(
     skips = kept is not None and x.device.type == "cpu"
     by_assignment = (torch.where(kept, chosen, num_experts) if skips else chosen).flatten()
     in_order, order = by_assignment.sort(stable=True)
-    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
-    ends = torch.searchsorted(in_order, torch.arange(num_experts, device=x.device), right=True).to(torch.int32)
+    order, place, ends = _blocked(in_order, order, num_experts, _multiple(x, len(order), num_experts))
     rows = spread_rows(x, order, place, k)
     inner = swiglu(grouped_product(rows, gate, ends), grouped_product(rows, up, ends))
     weights = weights.to(x.dtype)
     if kept is not None:
         weights = weights * kept
     return combine_rows(grouped_product(inner, down, ends), weights, order, place)
+
+
+def _multiple(x: Tensor, num_rows: int, num_experts: int) -> int:
+    """Of what the rows of a block are a multiple.
+
+    oneDNN makes a program for every shape of a product, which takes time and stays in memory: with blocks of any size
+    nearly every product was a new one. A few rows more for each expert are cheaper (bench/LOG.md).
+    """
+    if x.device.type != "cpu":
+        return 1
+    return 1 << max(0, min(5, (num_rows // (8 * num_experts)).bit_length() - 1))
+
+
+def _blocked(in_order: Tensor, order: Tensor, num_experts: int, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where assignments, sorted by expert, come to stand when each expert's block has a multiple of so many rows.
+
+    Returns:
+        ``order`` (M',) number of the assignment at each place, 0 where a block is filled up; ``place`` (M,), its
+        inverse; ``ends`` (N,) int32 where each block ends. M' is M where ``multiple`` is 1.
+    """
+    experts = torch.arange(num_experts, device=order.device)
+    ends = torch.searchsorted(in_order, experts, right=True)
+    standing = torch.arange(len(order), device=order.device)
+    if multiple > 1:
+        sizes = ends.diff(prepend=ends.new_zeros(1))
+        filled = ((sizes + multiple - 1) // multiple * multiple).cumsum(0)
+        # By how much everything of an expert moves back; what was not kept stands behind the last block.
+        moved = torch.cat([ends.new_zeros(1), filled - ends])
+        standing, ends = standing + moved[in_order], filled
+    place = torch.empty_like(order).scatter_(0, order, standing)
+    num_places = len(order) + (multiple - 1) * num_experts
+    return order.new_zeros(num_places).scatter_(0, standing, order), place, ends.to(torch.int32)
 
 
 def grouped_product(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
@@ -134,10 +165,11 @@ _blocks.register_autograd(_blocks_backward, setup_context=_keep_inputs)
 
 @torch.library.custom_op("hrm_lab::spread_rows", mutates_args=())
 def spread_rows(x: Tensor, order: Tensor, place: Tensor, k: int) -> Tensor:
-    """Rows of tokens (T, D) in the order of their assignments, (M, D).
+    """Rows of tokens (T, D) in the order of their assignments, (M', D).
 
     Args:
-        order: (M,) number of the assignment, token * k + choice, at each place.
+        order: (M',) number of the assignment, token * k + choice, at each place; M' is M, or more where blocks are
+            filled up.
         place: (M,) the inverse: where each assignment stands.
     """
     return x.index_select(0, order // k)
@@ -164,7 +196,7 @@ spread_rows.register_autograd(_spread_backward, setup_context=_keep_place)
 
 @torch.library.custom_op("hrm_lab::combine_rows", mutates_args=())
 def combine_rows(rows: Tensor, weights: Tensor, order: Tensor, place: Tensor) -> Tensor:
-    """Weighted sum of the k rows of each token: (M, D) in the order of the experts and (T, k) to (T, D).
+    """Weighted sum of the k rows of each token: (M', D) in the order of the experts and (T, k) to (T, D).
 
     Args:
         order, place: as in :func:`spread_rows`.
@@ -181,7 +213,9 @@ def _combine_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, Non
     rows, weights, order, place = ctx.saved_tensors
     spread = grad.index_select(0, order // weights.shape[1])
     by_assignment = torch.linalg.vecdot(rows, spread)[place].view(weights.shape)
-    return spread * weights.flatten()[order][:, None], by_assignment, None, None
+    # nothing where a block is filled up: these rows are no token's
+    scale = weights.new_zeros(len(order)).index_copy(0, place, weights.flatten())
+    return spread * scale[:, None], by_assignment, None, None
 
 
 combine_rows.register_autograd(_combine_backward, setup_context=_keep_inputs)

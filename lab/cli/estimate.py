@@ -85,6 +85,8 @@ def _show(result: Estimate) -> None:
         ],
     )
     if measured is None or result.run_s is None:
+        if result.device == "cpu":
+            say(f"process  about {human_bytes(memory.process)}, with libraries and what a checkpoint needs")
         return
     tokens = result.tokens_per_step
     speed = "" if tokens is None else f", {tokens / measured.step_s[-1]:,.0f} tokens/s"

@@ -20,6 +20,7 @@ def test_a_table(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"^  idle for a token \(experts\) +\d", shown, re.MULTILINE)
     assert re.search(r"^arithmetic  .*FLOP a step, .*FLOP in 6 steps$", shown, re.MULTILINE)
     assert re.search(r"^tensors  .*MB at the peak of a step, in \w+ on cpu$", shown, re.MULTILINE)
+    assert re.search(r"^process  about .*MB, with libraries and what a checkpoint needs$", shown, re.MULTILINE)
     assert "measured" not in shown
     assert not lab.workspace.brains.exists()
 

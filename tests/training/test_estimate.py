@@ -152,6 +152,8 @@ def test_a_trial_of_text(lab: Lab) -> None:
     assert trial.micro_batch_size == 2
     assert 0 < trial.cpu_share <= 1
     assert trial.peak_bytes > trial.libraries_bytes > 50 << 20
+    # so small a training takes little beside its libraries
+    assert 0.5 < trial.peak_bytes / found.memory.process < 2
     assert trial.optimizer_bytes == pytest.approx(found.memory.optimizer, rel=0.01)
     assert min(trial.step_s[0], trial.start_s, trial.evaluation_s, trial.save_s, trial.finish_s) > 0
     rest = trial.start_s + trial.first_step_s + 3 * trial.evaluation_s + 5 * trial.save_s + trial.finish_s
@@ -159,6 +161,7 @@ def test_a_trial_of_text(lab: Lab) -> None:
     content = json.loads(json.dumps(found.as_json()))
     assert content["parameters"]["total"] == found.parameters.total
     assert content["measured"]["num_steps"] == trial.num_steps
+    assert content["memory"]["process"] > found.memory.total
 
 
 def test_stages_are_those_of_the_trainer(lab: Lab, puzzle_lab: PuzzleLab) -> None:

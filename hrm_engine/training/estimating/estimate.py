@@ -67,6 +67,7 @@ class Estimate:
         content = asdict(self) | {"core": self.core.model_dump(mode="json"), "measured": measured}
         for name in ("flops", "memory"):
             content[name]["total"] = getattr(self, name).total
+        content["memory"]["process"] = self.memory.process if self.device == "cpu" else None
         return content | {"parameters": self.parameters.as_json()}
 
 
