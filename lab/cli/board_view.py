@@ -72,7 +72,7 @@ def cell_style(board: Board, token: int, *, is_given: bool) -> str:
 
 
 def side_by_side(columns: list[list[Any]]) -> None:
-    """Print boards, as lines, beside each other; below each other where the terminal is too narrow."""
+    """Print boards, given as lines, side by side, or one below the other on a narrow terminal."""
     from rich.text import Text
 
     out = console()

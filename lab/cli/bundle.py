@@ -54,22 +54,22 @@ def copy(
 
     workspace = Workspace.find()
     folder = copy_bundle(name, new, with_checkpoints=with_checkpoints, workspace=workspace)
-    say(f"{name} is copied to {relative(folder, workspace)}.")
+    say(f"Copied {name} to {relative(folder, workspace)}.")
     return 0
 
 
 @app.command
 def rename(name: Run, new: New, /) -> int:
-    """Give a run folder another name; its run id, history and checkpoints stay. A running training refuses."""
+    """Give a run folder another name; its run id, history and checkpoints stay. Not while its training runs."""
     from hrm_engine.bundles.changing import find_changeable, made_of, rename_bundle
 
     workspace = Workspace.find()
     children = made_of(find_changeable(name, workspace), workspace)
     folder = rename_bundle(name, new, workspace=workspace)
-    say(f"{name} is {relative(folder, workspace)} now.")
+    say(f"Renamed {name} to {relative(folder, workspace)}.")
     if children:
         names = _naming(children, workspace)
-        say(f"{names} its old path as where they came from; the hash there still tells that it is this one.")
+        say(f"{names} its old path as the origin; the recorded hash still identifies it.")
     return 0
 
 
@@ -81,7 +81,7 @@ def delete(
     old_checkpoints: Annotated[bool, switch("Only its checkpoints, the newest whole one excepted.")] = False,
     yes: Yes = False,
 ) -> int:
-    """Delete a run folder with all that is in it, for good. A running training refuses."""
+    """Delete a run folder and everything in it, for good. Not while its training runs."""
     from hrm_engine.bundles.changing import delete_bundle, delete_old_checkpoints, find_changeable, made_of
     from hrm_engine.store.disk_usage import folder_bytes
 
@@ -94,8 +94,8 @@ def delete(
         question = f"Delete {place} ({human_bytes(folder_bytes(folder))}) for good?"
         if children := made_of(folder, workspace):
             say(
-                f"{_naming(children, workspace)} it as where they came from. They have their own weights, but one that "
-                "was not finished may need it to be resumed."
+                f"{_naming(children, workspace)} it as the origin. Such a brain has weights of its own, but one whose "
+                "training has not finished may need it to resume."
             )
     if not confirmed(question, yes=yes):
         say("Nothing was deleted.")
@@ -105,7 +105,7 @@ def delete(
         say(f"Deleted checkpoints of {place}: {names}. {human_bytes(num_bytes)} are free again.")
     else:
         num_bytes = delete_bundle(folder, workspace=workspace)
-        say(f"{place} is deleted. {human_bytes(num_bytes)} are free again.")
+        say(f"Deleted {place}. {human_bytes(num_bytes)} are free again.")
     return 0
 
 

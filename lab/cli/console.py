@@ -28,7 +28,7 @@ _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on the present stdout or stderr that neither wraps, nor reads markup in what it is given."""
+    """A console on the current stdout or stderr. It neither wraps lines nor reads markup in its input."""
     from rich.console import Console
 
     # In a kernel as in a pipe: plain lines on stdout, where 'lab run' hears them. It asks for colours and HTML itself.
@@ -123,7 +123,7 @@ def show_list(
     right: Sequence[str] = (),
     if_none: str = "",
 ) -> int:
-    """End a command that lists: ``content`` as JSON, or the table, or a sentence where there is nothing."""
+    """End a command that lists: print ``content`` as JSON, or the table, or a sentence where there is nothing."""
     if json:
         show_json(content)
     elif rows or not if_none:
@@ -134,7 +134,7 @@ def show_list(
 
 
 def show_done(text: str, content: object, *, json: bool) -> int:
-    """End a command that changed something: a sentence, or the changed thing as JSON."""
+    """End a command that changed something: print a sentence, or the changed thing as JSON."""
     if json:
         show_json(content)
     else:
@@ -143,7 +143,7 @@ def show_done(text: str, content: object, *, json: bool) -> int:
 
 
 def show_report(report: DataclassInstance, workspace: Workspace, *, json: bool = False) -> int:
-    """End a command that an engine function reports to: a line for each field, separators in counts, then messages."""
+    """End a command with a report of the engine: a line for each field, then the messages."""
 
     def written(value: object) -> str:
         if isinstance(value, Path):
@@ -170,14 +170,16 @@ def show_facts(facts: Sequence[tuple[str, object]], indent: str = "") -> None:
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
-    """Whether the user agrees to what cannot be undone, by ``yes`` or on a terminal.
+    """Ask on a terminal whether to do what cannot be undone; with ``yes`` there is no question.
 
-    Raises ConfigError where nobody can be asked.
+    Raises ConfigError where there is no terminal.
     """
     if yes:
         return True
     if sys.stdin is None or not sys.stdin.isatty():
-        raise ConfigError(f"{printable(question)} Nobody can be asked here: add --yes to do it without a question")
+        raise ConfigError(
+            f"{printable(question)} There is no terminal to ask on: add --yes to do it without a question"
+        )
     try:
         answer = input(f"{printable(question)} [y/N] ")
     except EOFError:
@@ -187,9 +189,9 @@ def confirmed(question: str, *, yes: bool) -> bool:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield what is called with (done, all), all 0 where it is not known; None where stderr is no terminal.
+    """Yield a function of (done, total) that moves a bar, or None where stderr is no terminal.
 
-    The bar is gone when the work ends.
+    A total of 0 means that it is not known. The bar disappears when the work ends.
     """
     out = console(stderr=True)
     if not out.is_terminal:

@@ -1,4 +1,4 @@
-"""``lab disk``: what takes the space of this workspace, and the commands that give it back."""
+"""``lab disk``: what fills this workspace, and the commands that free space."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def disk(
     lines: Annotated[int, Parameter(name=["--lines", "-n"], help="How many of the largest runs; 0 = all.")] = 20,
     json: Json = False,
 ) -> int:
-    """Show what takes the space: runs by weights, checkpoints and metrics, then data, notebooks and the rest."""
+    """Show what fills the workspace: runs by weights, checkpoints and metrics, then data, notebooks and the rest."""
     from hrm_engine.store.disk_usage import disk_usage
 
     if lines < 0:

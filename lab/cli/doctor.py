@@ -1,4 +1,4 @@
-"""``lab doctor``: what this machine and installation can do, and what to do about what they cannot."""
+"""``lab doctor``: what this machine and installation can do, and how to mend what they cannot."""
 
 from __future__ import annotations
 

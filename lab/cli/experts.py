@@ -122,13 +122,13 @@ def set_(
 @app.command
 def set_parent(
     expert_id: Expert,
-    parent: Annotated[str | None, Parameter(name="PARENT", help="Id of the expert to hang it under.")] = None,
+    parent: Annotated[str | None, Parameter(name="PARENT", help="Id of the expert that becomes its parent.")] = None,
     /,
     *,
-    root: Annotated[bool, switch("Hang it under no expert.")] = False,
+    root: Annotated[bool, switch("No parent.")] = False,
     json: Json = False,
 ) -> int:
-    """Hang an expert under another one, or with --root under none; a cycle is refused."""
+    """Give an expert a parent, or with --root none; a cycle is refused."""
     if (parent is None) != root:
         raise ConfigError("name either the parent's id or --root")
     return _show_changed(_registry(Workspace.find()).set_parent(expert_id, parent), json=json)
@@ -139,7 +139,7 @@ def delete(
     expert_id: Expert,
     /,
     *,
-    reparent: Annotated[bool, switch("Hang its children under its own parent.")] = False,
+    reparent: Annotated[bool, switch("Give its children its own parent.")] = False,
     yes: Yes = False,
 ) -> int:
     """Delete an expert: its card, its links to goals and its folder. One that is attached to a brain is kept."""
@@ -151,7 +151,7 @@ def delete(
         say("Nothing was deleted.")
         return 0
     registry.delete(expert_id, reparent=reparent)
-    say(f"Expert {expert_id} is deleted, with its folder {folder}.")
+    say(f"Deleted expert {expert_id} and its folder {folder}.")
     return 0
 
 
@@ -184,7 +184,7 @@ def export(
     """Copy the weights of an expert and their metadata to a new folder."""
     workspace = Workspace.find()
     target = _registry(workspace).export(expert_id, folder)
-    say(f"Expert {expert_id} stands in {relative(target, workspace)}.")
+    say(f"Copied expert {expert_id} to {relative(target, workspace)}.")
     return 0
 
 

@@ -75,7 +75,7 @@ def _continue(bundle: Bundle, text: str, settings: GenerateConfig, *, shown: boo
 
 
 def _answer_file(bundle: Bundle, prompts: list[Prompt], settings: GenerateConfig, workspace: Workspace) -> None:
-    """A line of JSON for each prompt, to --out or standard output, each written as soon as it is there."""
+    """Write a line of JSON for each prompt to --out or standard output, each as soon as it is ready."""
     from hrm_engine import inference
     from hrm_engine.bundles.listing import parent_record
     from hrm_engine.inference.text.answer_file import AnswerFile
@@ -115,7 +115,7 @@ def _answer_file(bundle: Bundle, prompts: list[Prompt], settings: GenerateConfig
     depth = f", {sum(depths) / len(depths):.2f} segments a token" if depths else ""
     num_new = len(prompts) - num_before
     say(
-        f"{num_new} text{'s' * (num_new != 1)}{f' after {num_before} of before' if num_before else ''}, "
+        f"{num_new} text{'s' * (num_new != 1)}{f' beside {num_before} of an earlier call' if num_before else ''}, "
         f"{len(depths)} tokens in {human_seconds(seconds)} ({len(depths) / seconds:.0f} tokens/s{depth})"
         + (f": {out}" if out is not None else ""),
         style="dim",

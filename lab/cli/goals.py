@@ -70,7 +70,7 @@ def remove(goal_id: GoalId, /, *, yes: Yes = False) -> int:
         say("Nothing was removed.")
         return 0
     goals.remove(goal_id)
-    say(f"Goal {goal.id} is removed: {goal.text}")
+    say(f"Removed goal {goal.id}: {goal.text}")
     return 0
 
 
@@ -101,7 +101,7 @@ def remove_like(
 
 @app.command
 def restore(*, json: Json = False) -> int:
-    """Make a lost or damaged database of goals again of the goals on the experts' cards."""
+    """Rebuild a lost or damaged database of goals from the experts' cards."""
     goals = _goals()
     made, old = goals.restore()
     kept = f"; the damaged file is {old} now" if old is not None else ""
@@ -119,7 +119,7 @@ def link_expert(goal_id: GoalId, expert_id: Expert, /) -> int:
 
 @app.command
 def unlink_expert(goal_id: GoalId, expert_id: Expert, /) -> int:
-    """End that an expert serves a goal."""
+    """Unlink an expert from a goal."""
     _goals().unlink_expert(goal_id, expert_id)
     say(f"Expert {expert_id} no longer serves goal {goal_id}.")
     return 0

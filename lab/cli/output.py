@@ -1,4 +1,4 @@
-"""Streams that end no command: what a terminal or pipe cannot show is escaped, and a training outlives its readers."""
+"""Streams that end no command: characters they cannot show are escaped, and a training outlives its readers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def accept_all_characters() -> None:
 
 
 def let_go(stream: TextIO) -> None:
-    """Send what ``stream`` still holds, and all that follows, nowhere: its reader has left or its disk is full."""
+    """Drop what ``stream`` still holds and all later output: its reader has left or its disk is full."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Outlived:
-    """A stream; from the first error on, what is written to it is dropped."""
+    """A stream that drops its output from the first error on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -56,7 +56,7 @@ class _Outlived:
 
 @contextmanager
 def outlived_output() -> Iterator[None]:
-    """Within, no error of stdout or stderr reaches who writes to them."""
+    """Keep errors of stdout and stderr away from the code that writes to them."""
     out, err = (cast(TextIO, _Outlived(stream)) for stream in (sys.stdout, sys.stderr))
     with redirect_stdout(out), redirect_stderr(err):
         yield

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 _TERMINATED = 143
-_STOPPING = "\nstopping: a training in the notebook gets up to two minutes to save; once more ends it now\n"
+_STOPPING = "\nstopping: a training in the notebook gets up to two minutes to save; a second signal ends it now\n"
 _SHOWN_ERROR_CHARS = 1000
 _SHOWN_VALUE_CHARS = 200
 _OUTPUT_INTERVAL_S = 5.0
@@ -135,7 +135,7 @@ class RunView:
 
 @contextmanager
 def run_view(title: str) -> Iterator[RunView]:
-    """A view for the present stdout; what moves is taken away at the end."""
+    """A view on the current stdout; the line that moves disappears at the end."""
     say(title, style="bold")
     out = console()
     view = RunView(out)

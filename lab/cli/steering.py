@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def steered(bundle: Bundle | PuzzleBundle, goals: GoalsConfig, workspace: Workspace) -> None:
-    """Steer a loaded bundle as the flags say, and write to stderr what a user should know."""
+    """Steer a loaded bundle as the flags say, and write warnings to stderr."""
     from hrm_engine.bundles.steering import steer
 
     notes = bundle.messages

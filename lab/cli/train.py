@@ -18,7 +18,7 @@ from lab.cli.output import outlived_output
 from lab.cli.parameters import HELP_ALL, WITH_ALL_FLAGS
 
 COMMON = Common(
-    Group("Common", help="What most trainings are told.", sort_key=0),
+    Group("Common", help="What most trainings need.", sort_key=0),
     frozenset((
         "dataset_file", "data_path", "brain_name", "run_name", "resume", "arch", "hidden_size", "max_seq_len",
         "halt_max_steps", "steps", "max_minutes", "batch_size", "lr", "seed", "device",

@@ -154,7 +154,7 @@ class TrainView:
 
 @contextmanager
 def train_view(workspace: Workspace) -> Iterator[TrainView]:
-    """A view for the present stdout; the progress bar, if there is one, is taken away at the end."""
+    """A view on the current stdout; the progress bar, if there is one, disappears at the end."""
     out = console()
     if not out.is_terminal:
         yield TrainView(workspace, None)

@@ -26,7 +26,7 @@ _STOP_LIMIT_S = 120.0
 
 @dataclass
 class Session:
-    """What one run gives to the engine and gets from it."""
+    """What a run passes to the engine, and where the engine notes which cell runs."""
 
     cwd: Path
     env: dict[str, str]
@@ -68,7 +68,7 @@ class LabEngine(NBClientEngine):
 
 
 class LabClient(PapermillNotebookClient):
-    """Counts what a cell puts out, and knows which cell runs."""
+    """Limits the outputs of each cell, and notes which cell runs."""
 
     def __init__(self, nb_man: NotebookExecutionManager, *, session: Session, **kwargs: Any) -> None:
         super().__init__(nb_man, on_cell_start=self._cell_starts, **kwargs)
@@ -79,7 +79,7 @@ class LabClient(PapermillNotebookClient):
         self.session.on_cell(cell_index, cell)
 
     def papermill_execute_cells(self) -> None:
-        """Run all cells. When the runner is told to stop, a training in the kernel gets the time to save."""
+        """Run all cells. When the runner has to stop, a training in the kernel gets time to save."""
         try:
             super().papermill_execute_cells()
         except (KeyboardInterrupt, SystemExit):
@@ -91,7 +91,7 @@ class LabClient(PapermillNotebookClient):
     def output(
         self, outs: list[NotebookNode], msg: dict[str, Any], display_id: str | None, cell_index: int
     ) -> NotebookNode | None:
-        """Add one output to a cell, or a note in its place where the cell has had its share."""
+        """Add one output to a cell, or a note in its place where the cell has reached its limit."""
         content = msg["content"]
         if msg["msg_type"] == "error":
             content["evalue"] = _cut(content.get("evalue", ""))
@@ -117,7 +117,7 @@ class LabClient(PapermillNotebookClient):
 
 
 def failure_of(problem: BaseException, session: Session) -> tuple[str, str]:
-    """Type and message of what ended a run, in words that name the cause."""
+    """Type and message of the error that ended a run; the message names the cause."""
     if isinstance(problem, CellTimeoutError) and session.cell_timeout_s:
         return "CellTimeout", f"the cell did not end within {session.cell_timeout_s} seconds (--cell-timeout)"
     if isinstance(problem, DeadKernelError):

@@ -1,7 +1,7 @@
 """Run a notebook: check, execute in a fresh kernel, and leave a folder that tells what happened.
 
 ``artifacts/notebooks/<run-id>/`` holds the executed notebook, its HTML, ``run.json``, ``output.log`` (all that the
-cells printed) and ``kernel.log`` (the kernel's own words). What can be refused is refused before the folder exists.
+cells printed) and ``kernel.log`` (the kernel's own messages). Bad input is refused before the folder exists.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that has passed every check."""
+    """A run whose notebook and parameters have passed every check."""
 
     recipe: Recipe
     notebook: nbformat.NotebookNode

@@ -1,4 +1,4 @@
-"""The kernel of a notebook run: this interpreter, a known environment, and nothing of it left afterwards."""
+"""The kernel of a notebook run: this interpreter, a known environment, and no process left afterwards."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LabKernelManager(AsyncKernelManager):
 
 
 def kernel_environment(*, run_id: str, root: Path, log: Path, cap: int) -> dict[str, str]:
-    """The environment of a run's kernel: ours, the workspace, and a mark by which its processes are found again."""
+    """The environment of a run's kernel: that of this process, the workspace, and a mark that finds its processes."""
     path = [str(_CODE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
         **os.environ,
@@ -77,7 +77,7 @@ def processes_of(run_id: str) -> Iterator[psutil.Process]:
 
 
 def end_processes(run_id: str, *, since: float | None = None) -> int:
-    """End what is left of a run, politely first; how many processes there were.
+    """End the processes that are left of a run, politely first, and return how many there were.
 
     Args:
         since: start of the run in seconds since 1970, where it is known from its record only: what is older is no part

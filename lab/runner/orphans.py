@@ -1,4 +1,4 @@
-"""Runs whose ``lab run`` was killed: their kernels are ended, and their records say so."""
+"""Runs whose ``lab run`` was killed: ends their kernels and marks their records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lab.runner.record import RUN_FILE
 
 
 def end_dead_runs(workspace: Workspace) -> Iterator[str]:
-    """End what killed runs of this machine have left; a sentence for each of them.
+    """End the processes that killed runs of this machine have left; yields a sentence for each run.
 
     A run is dead if its record says ``running`` and no process has the recorded number and start time. Only processes
     that carry the run's own id in their environment and began after it are ended.

@@ -48,7 +48,7 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is to be run: a notebook, the values it gets before the user's own, and what values must be."""
+    """A notebook with the values that it gets before the user's own, and the rules for values."""
 
     name: str
     notebook: Path

@@ -1,4 +1,4 @@
-"""run.json: what a notebook run is, and how it went. Written when it starts, replaced when it ends, each atomically."""
+"""run.json: what a notebook run is and how it ended; written at its start and replaced at its end, both atomically."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def run_hash(cells: Iterable[Mapping[str, Any]], parameters: Mapping[str, Any]) 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the cells of a notebook say of their run."""
+    """What the cells of a notebook add to run.json."""
 
     summary: dict[str, Any] = field(default_factory=dict)
     blocks: dict[str, str] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Summary:
 
 
 def read_summary(cells: Iterable[Mapping[str, Any]]) -> Summary:
-    """What the cells of an executed notebook displayed of that type; what has another form is left out."""
+    """The objects of that type that the cells of an executed notebook displayed; other forms are left out."""
     whole = Summary()
     for cell in cells:
         for output in cell.get("outputs", ()):

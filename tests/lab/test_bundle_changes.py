@@ -25,19 +25,19 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 def test_a_bundle_is_copied_renamed_and_deleted(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     lab.train("base", steps=2)
     brains = "artifacts/brains/actv1"
-    assert run(capsys, "bundle", "copy", "base", "twin") == (0, f"base is copied to {brains}/twin.\n", "")
+    assert run(capsys, "bundle", "copy", "base", "twin") == (0, f"Copied base to {brains}/twin.\n", "")
     code, out, _ = run(capsys, "bundle", "rename", "base", "old")
-    assert (code, out.splitlines()[0]) == (0, f"base is {brains}/old now.")
+    assert (code, out.splitlines()[0]) == (0, f"Renamed base to {brains}/old.")
     assert f"{brains}/twin names its old path" in out
     assert run(capsys, "bundle", "verify", "twin")[0] == 0
     code, out, err = run(capsys, "bundle", "delete", "old")
     assert code == 2
-    assert f"{brains}/twin names it as where they came from" in out
+    assert f"{brains}/twin names it as the origin" in out
     assert f"Delete {brains}/old (" in err
     assert "add --yes" in err
     code, out, _ = run(capsys, "bundle", "delete", "old", "--yes")
     assert code == 0
-    assert f"{brains}/old is deleted. " in out
+    assert f"Deleted {brains}/old. " in out
     assert "MB are free again." in out
     assert [path.name for path in lab.workspace.run_dirs()] == ["twin"]
 

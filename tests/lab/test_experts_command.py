@@ -128,7 +128,7 @@ def test_names(registry: ExpertRegistry, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_export(registry: ExpertRegistry, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "export", "poems", "out/poems")
-    assert (code, out) == (0, "Expert poems stands in out/poems.\n")
+    assert (code, out) == (0, "Copied expert poems to out/poems.\n")
     assert (registry.workspace.root / "out" / "poems" / "expert.safetensors").read_bytes() == b"weights"
     code, _, err = run(capsys, "export", "poems", "out/poems")
     assert code == 2
@@ -145,7 +145,7 @@ def test_deletion_needs_a_yes(
     assert "Delete expert poems and everything in artifacts/experts/poems?" in err
     assert "--yes" in err
     code, out, _ = run(capsys, "delete", "poems", "--yes")
-    assert (code, out) == (0, "Expert poems is deleted, with its folder artifacts/experts/poems.\n")
+    assert (code, out) == (0, "Deleted expert poems and its folder artifacts/experts/poems.\n")
     assert [card.expert_id for card in registry.cards()] == ["test-expert-004"]
     assert not registry.folder("poems").exists()
 

@@ -52,7 +52,7 @@ def test_a_resumed_file_is_that_of_one_run(interrupted: Path, workspace: Path, c
     with interrupted.open("a") as file:
         file.write(torn)
     written(*FILE, "--resume")
-    assert "2 texts after 3 of before" in capsys.readouterr().err
+    assert "2 texts beside 3 of an earlier call" in capsys.readouterr().err
     resumed = (workspace / "o.jsonl").read_bytes()
     assert not list(workspace.glob("o.jsonl.*"))
     written(*FILE, "--overwrite")

@@ -117,7 +117,7 @@ def test_removal_needs_a_yes(goals: Goals, monkeypatch: pytest.MonkeyPatch, caps
     assert len(goals.list_goals()) == 3
     assert run(capsys, "remove-like", "nothing", "--yes")[1] == "No goal fits 'nothing'.\n"
     assert run(capsys, "remove-like", "rhyme%", "--yes")[1] == "2 goals removed: 1, 2\n"
-    assert run(capsys, "remove", 3, "--yes")[1] == "Goal 3 is removed: Sing\n"
+    assert run(capsys, "remove", 3, "--yes")[1] == "Removed goal 3: Sing\n"
     assert goals.list_goals(active_only=False) == []
 
 
