@@ -17,7 +17,7 @@ from dashboard.queries.fields import finite
 from dashboard.queries.folder import parameters
 from dashboard.queries.metrics import RunMetrics
 from dashboard.queries.overview import has_experts
-from dashboard.queries.routing import MAX_STEPS, Routing
+from dashboard.queries.routing import MAX_STEPS, Routing, has_routing
 from dashboard.resources import fresh_metrics, workspace
 from hrm_engine.store.runs import printable
 from hrm_engine.store.status import live_state
@@ -38,6 +38,7 @@ def routing_view() -> None:
         ),
         key="routing_run",
         dropped=("layer", "step"),
+        last=lambda run: not has_routing(run),
     )
     if run_dir is not None:
         every = REFRESH_S if live_state(run_dir) == "running" else None
@@ -54,8 +55,8 @@ def figures(run_dir: Path) -> None:
     routing = metrics.routing()
     if not routing.steps:
         nothing_yet(
-            "This run has not told yet what its routers do.",
-            "It does every 100 steps, and at the end.",
+            "No routing data.",
+            "It is written at steps 1, 3, 10 and 30, every 100 steps and when a run finishes.",
         )
         balance(metrics)
         return

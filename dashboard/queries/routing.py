@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dashboard.queries.filecache import FileCache
+from hrm_engine.reading import open_regular
+from hrm_engine.store.paths import METRICS_FILE
 from hrm_engine.store.reader import MetricsReader
 from hrm_engine.store.runs import printable
 
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_STEPS = 400
 MAX_EXPERTS = 1024
+_SEARCHED_BYTES = 2 << 20
 
 _USAGE = """
 WITH read AS (
@@ -87,6 +92,22 @@ class Routing:
     def of(self, layer: str) -> pd.DataFrame:
         """The cells of one layer."""
         return self.cells[self.cells["layer"] == layer]
+
+
+def _names_usage(path: Path) -> bool:
+    try:
+        with open_regular(path, follow=False) as file:
+            return b'"expert_usage"' in (file.read(_SEARCHED_BYTES) or b"")
+    except OSError:
+        return False
+
+
+_USAGES: FileCache[bool] = FileCache(_names_usage, 1024)
+
+
+def has_routing(run_dir: Path) -> bool:
+    """Whether a run has written routing; only the first part of its metrics, where it begins, is searched."""
+    return bool(_USAGES.get(run_dir / METRICS_FILE))
 
 
 def routing(reader: MetricsReader) -> Routing:

@@ -30,7 +30,7 @@ EVENTS: Mapping[str, str] = {
     "eval": "an evaluation on held-out data",
     "sample": "a text generated at an evaluation",
     "system": "the machine, every 10 s",
-    "expert_usage": "what one layer's router did in a step: every 100 steps and at the end, for each MoE layer",
+    "expert_usage": "routing of one MoE layer in a step: at steps 1, 3, 10, 30, every 100 steps and at the last step",
     "lr_adjustment": "the program changed the learning rate",
     "checkpoint": "a checkpoint was saved",
     "resume": "training goes on from `step`; earlier rows of this run with a larger step no longer count",

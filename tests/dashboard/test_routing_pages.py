@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable
 
 import pytest
@@ -49,6 +51,21 @@ def test_the_routing_of_a_run(open_app: OpenApp, lab: Workspace) -> None:
     }
     assert [trace["name"] for trace in drawn["loss"]["data"]] == ["load balance (1: even)", "router z"]  # type: ignore[attr-defined]
     assert drawn["layer"]["data"][0]["y"] == ["H.0", "H.1", "L.0", "L.1"]  # type: ignore[index]
+
+
+def test_a_run_that_wrote_routing_comes_before_one_that_wrote_none(open_app: OpenApp, lab: Workspace) -> None:
+    write_moe_run(lab.root, "moe")
+    none = write_moe_run(lab.root, "none")
+    metrics = none / "metrics.jsonl"
+    lines = [line for line in metrics.read_text(encoding="utf-8").splitlines() if "expert_usage" not in line]
+    metrics.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.utime(metrics, (time.time() + 60,) * 2)  # the newest
+    app = open_app("experts", view="Routing")
+    assert_clean(app)
+    assert app.selectbox(key="routing_run").value == "brains/actv1/moe"
+    app = open_app("experts", view="Routing", run="none")
+    assert "**No routing data.**" in markup(app)
+    assert "every 100 steps and when a run finishes" in markup(app)
 
 
 def test_attached_experts_have_their_names(open_app: OpenApp, lab: Workspace) -> None:
@@ -115,7 +132,7 @@ def test_a_run_that_has_just_begun(open_app: OpenApp, lab: Workspace) -> None:
     run = write_moe_run(lab.root, "moe", last=19)
     app = open_app("experts", view="Routing")
     assert_clean(app)
-    assert "not told yet" in markup(app)
+    assert "No routing data" in markup(app)
     assert set(figures(app)) == {"loss"}
     append_events(run / "metrics.jsonl", [("expert_usage", 19, {"layer": "<b>H</b>", "token_counts": [3, 1]})])
     with (run / "metrics.jsonl").open("ab") as file:

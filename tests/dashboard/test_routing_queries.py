@@ -159,8 +159,8 @@ def test_the_rows_of_a_real_training(lab: Workspace, tmp_path: Path) -> None:
     metrics.refresh()
     found = metrics.routing()
     assert found.layers == ("H.0",)
-    assert found.steps == (3,)
-    assert found.by_layer["num_experts"].tolist() == [4]
+    assert found.steps == (1, 3)
+    assert found.by_layer["num_experts"].tolist() == [4, 4]
     assert found.by_layer["entropy"].between(0, 1).all()
     assert found.by_layer["dropped"].between(0, 1).all()
     assert found.cells["probability"].notna().all()

@@ -64,4 +64,6 @@ def test_every_command_of_the_document(workspace: Path, source: Path, capsys: py
     kinds = {name: (place.brains / name / "config.json") for name in ("default", "default-2", "default-3")}
     found = [json.loads(path.read_text())["feed_forward"] for path in kinds.values()]
     assert found == ["moe", "dense", "moe"]
-    assert [row["step"] for row in events if row["event"] == "expert_usage"] == [20, 20, 30, 30]
+    assert [row["step"] for row in events if row["event"] == "expert_usage"] == [
+        step for last in (20, 30) for step in (1, 3, 10, last) for _ in range(2)
+    ]

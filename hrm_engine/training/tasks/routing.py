@@ -14,6 +14,8 @@ from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.moe import Dispatch, RoutingSums, move_balance_biases
 
 USAGE_EVERY = 100
+FIRST_USAGES = (1, 3, 10, 30)
+"""Steps before the first hundred whose routing is told too: a run that is stopped there has something to show."""
 _LOSSES = 2
 _ROWS = 3
 
@@ -66,7 +68,8 @@ class Routers:
 
     def usage(self, step: int, numbers: list[float]) -> list[dict[str, Any]]:
         """Fields of the ``expert_usage`` rows of a step, one for each layer; none in most steps."""
-        if not self.layers or (step % USAGE_EVERY and step != self._total_steps):
+        is_told = step % USAGE_EVERY == 0 or step in FIRST_USAGES or step == self._total_steps
+        if not self.layers or not is_told:
             return []
         rows, start = [], len(numbers) - self.num_numbers + _LOSSES
         for name, count in self.layers.items():
