@@ -38,7 +38,7 @@ class ExpertTable:
 
     def categories(self) -> list[str]:
         """The categories that experts have."""
-        names = {card.category.strip() for card in self._cards} - {""}
+        names = {printable(card.category.strip()) for card in self._cards} - {""}
         return sorted(names, key=lambda name: (name.lower(), name))
 
     def find(
@@ -52,7 +52,7 @@ class ExpertTable:
         for card in self._cards:
             row = _row(card, card.expert_id in attached)
             text = " ".join((card.expert_id, card.name, card.description, card.category))
-            if has_words(text, search) and category in ("", card.category.strip()) and set(states) <= set(row["state"]):
+            if has_words(text, search) and category in ("", row["category"]) and set(states) <= set(row["state"]):
                 rows.append(row)
         return _frame(rows)
 
@@ -76,8 +76,8 @@ def states_of(card: ExpertCard, is_attached: bool) -> list[str]:
 def _row(card: ExpertCard, is_attached: bool) -> dict[str, Any]:
     return {
         "expert_id": card.expert_id,
-        "name": card.name,
-        "category": card.category.strip(),
+        "name": printable(card.name),
+        "category": printable(card.category.strip()),
         "state": states_of(card, is_attached),
         "parent_expert_id": card.parent_expert_id,
         "num_goals": len(card.goals),

@@ -181,7 +181,9 @@ def _find_runs(folder: Path) -> Iterator[Path]:
             continue
         files = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
         if ARGS_FILE in files:
-            yield current
+            with suppress(OSError):  # of a folder that may be listed and not entered nothing can be looked at
+                (current / ARGS_FILE).stat()
+                yield current
         skipped = (CHECKPOINTS_FOLDER, BEST_FOLDER) if files & _RUN_FILES else ()
         pending.extend(
             Path(entry.path)

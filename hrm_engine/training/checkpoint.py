@@ -18,6 +18,7 @@ from torch import Tensor
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.errors import CheckpointError
 from hrm_engine.kernels import native
+from hrm_engine.reading import told_by
 from hrm_engine.store.manifest import check_manifest, checkpoint_folders, list_checkpoints, read_versioned
 from hrm_engine.store.paths import STATE_FILE
 from hrm_engine.training.state import TrainState
@@ -67,16 +68,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     content = read_versioned(path / STATE_FILE, known=STATE_SCHEMA, error=CheckpointError)
     tensors = load_tensors(path, "optimizer", error=CheckpointError)
     average = {name.removeprefix(EMA_PREFIX): t for name, t in tensors.items() if name.startswith(EMA_PREFIX)}
-    return Checkpoint(
-        path=path,
-        weights=load_tensors(path, "model", error=CheckpointError),
-        optimizer={name: t for name, t in tensors.items() if not name.startswith(EMA_PREFIX)},
-        average=average,
-        task=load_tensors(path, "task", error=CheckpointError) if (path / "task.safetensors").is_file() else {},
-        state=TrainState.from_json(content["state"]),
-        fingerprint=content["dataset_fingerprint"],
-        environment=content["environment"],
-    )
+    with told_by(lambda why: CheckpointError(f"{path / STATE_FILE} is not the state of a training: {why}")):
+        return Checkpoint(
+            path=path,
+            weights=load_tensors(path, "model", error=CheckpointError),
+            optimizer={name: t for name, t in tensors.items() if not name.startswith(EMA_PREFIX)},
+            average=average,
+            task=load_tensors(path, "task", error=CheckpointError) if (path / "task.safetensors").is_file() else {},
+            state=TrainState.from_json(content["state"]),
+            fingerprint=content["dataset_fingerprint"],
+            environment=dict(content["environment"]),
+        )
 
 
 def prune_checkpoints(run_dir: Path, *, keep_last: int, newest_step: int) -> None:

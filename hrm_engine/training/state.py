@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from pydantic import TypeAdapter
+
 SPIKE_WINDOW = 50
 
 
@@ -55,9 +57,13 @@ class TrainState:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> TrainState:
-        """Read back; missing fields keep their default, and what is not ours is the task's."""
+        """Read back; missing fields keep their default, and what is not ours is the task's.
+
+        Raises what pydantic raises where a value is of another type.
+        """
         if content.get("best_loss") is not None:  # its name in version 1
             content = {"best_score": [content["best_loss"]], **content}
         names = {f.name for f in fields(cls)}
         own = {name: value for name, value in content.items() if name in names}
+        TypeAdapter(cls).validate_python(own)
         return cls(**own, of_task={name: value for name, value in content.items() if name not in names})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +311,14 @@ class TestFingerprint:
             for name, text in zip(names, ["one", "two"], strict=True):
                 write(tmp_path / folder / f"{name}.txt", text)
         assert read_documents(tmp_path / "x").fingerprint != read_documents(tmp_path / "y").fingerprint
+
+
+def test_pointers_and_pipes_in_the_place_of_a_text(tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(DataError, match=r"text\.txt is a pointer of Git LFS.*'git lfs pull'"):
+        read_documents(file)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DataError, match=r"text\.txt"):
+        read_documents(file)

@@ -242,3 +242,33 @@ class TestStreaming:
         ids = tokenizer.encode(text)
         decoder = tokenizer.stream_decoder()
         assert "".join(decoder.push(int(token)) for token in ids) + decoder.finish() == tokenizer.decode(ids) == text
+
+
+END = {"id": 0, "content": "<|endoftext|>", "special": True, "normalized": False}
+PLAIN = {
+    "version": "1.0",
+    "added_tokens": [{**END, "single_word": False, "lstrip": False, "rstrip": False}],
+    "model": {"type": "BPE", "vocab": {"a": 1, "b": 2}, "merges": []},
+}
+FIXED = {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "chunk size must be non-zero"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "cannot parse|Cannot parse"),
+        ({"model": {"type": "BPE", "vocab": {"a": 1, "b": 2}, "merges": ["a b"]}}, "out of range"),
+        ({"model": {"type": "BPE", "vocab": {"a": 4294967295}, "merges": []}}, "token ids up to 4,294,967,295"),
+    ],
+    ids=["at work", "while it is read", "in its merges", "ids"],
+)
+def test_tokenizers_in_which_the_library_panics(tmp_path: Path, part: dict[str, object], words: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**PLAIN, **part}))
+    with pytest.raises(DataError, match=words):
+        Tokenizer.load(tmp_path)
+
+
+def test_padding_of_a_file_is_not_made(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**PLAIN, "padding": FIXED, "truncation": None}))
+    assert Tokenizer.load(tmp_path).encode("ab").tolist() == [1, 2]

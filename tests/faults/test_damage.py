@@ -13,6 +13,7 @@ import torch
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.errors import BundleError, CheckpointError
+from hrm_engine.store.manifest import write_manifest
 from tests.tiny_runs import Forks, Lab, assert_same_end, lasting_rows, row_of
 
 
@@ -71,6 +72,20 @@ def test_the_newest_checkpoint_is_damaged(lab: Lab, interrupted: Path) -> None:
         # the damaged one has been written anew on the way
         assert verify_bundle(interrupted) == []
         shutil.rmtree(interrupted)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"state": None}, {"state": []}, {"state": {"step": "x"}}, {"state": {}}], ids=str
+)
+def test_a_state_that_is_none_of_a_training(lab: Lab, interrupted: Path, content: dict[str, object]) -> None:
+    newest = interrupted / "checkpoints" / "step_00000004"
+    state = json.loads((newest / "state.json").read_text())
+    others = {"dataset_fingerprint": None} if content == {"state": {}} else {}
+    kept = {name: value for name, value in state.items() if name not in ("state", *others)}
+    (newest / "state.json").write_text(json.dumps({**kept, **content}))
+    write_manifest(newest)
+    with pytest.raises(CheckpointError, match=r"step_00000004/state\.json is not the state of a training"):
+        lab.resume("run")
 
 
 def test_nothing_is_begun_anew_when_all_checkpoints_are_damaged(lab: Lab, interrupted: Path) -> None:

@@ -12,16 +12,24 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from dashboard.queries.experts import ExpertTable, card_fields, goal_frame, served_goals
+from dashboard.queries.folder import parameters
+from dashboard.queries.runs import RunIndex
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config import load_preset
 from hrm_engine.errors import BundleError, ConfigError, HRMError
 from hrm_engine.starting.implant import starting_point
+from hrm_engine.store.expert_cards import ExpertCard
+from hrm_engine.store.experts import ExpertRegistry
+from hrm_engine.store.goals import Goals
 from hrm_engine.store.manifest import file_entries, write_sealed
+from lab.cli.app import main
 from tests.tiny_runs import TEXT, Forks, Lab
 
 
@@ -277,3 +285,34 @@ def test_an_archive_is_no_bundle(lab: Lab) -> None:
     with pytest.raises(BundleError, match="is not a safetensors file"):
         lab.train("run", student_init="bundle.zip")
     assert not (lab.root.parent / "escaped.txt").exists()
+
+
+HALVES = "a\\ud800b\\udc80c\\udfffd"
+
+
+def test_halves_of_characters_in_any_json(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not even UTF-8 has them, and no terminal, page or file of ours may fail for them."""
+    run_dir = lab.trained("run").run_dir
+    for name in ("metadata.json", "config.json", "status.json", "training_args.json"):
+        text = (run_dir / name).read_text()
+        (run_dir / name).write_text(text.replace('"actv1"', f'"{HALVES}"').replace("finished", f"finished {HALVES}"))
+    workspace = lab.workspace
+    registry, goals = ExpertRegistry(workspace), Goals(workspace)
+    registry.add(ExpertCard(expert_id="poems", name="NAME", description="NAME", category="NAME"))
+    goals.add("rhyme", expert_id="poems")
+    registry.path.write_text(registry.path.read_text().replace("NAME", HALVES))
+    for words in (
+        ["bundle", "list"],
+        *(["bundle", verb, "run"] for verb in ("show", "verify")),
+        *(["experts", *verb] for verb in (["list"], ["show", "poems"], ["freeze", "poems"])),
+        ["goals", "list"],
+    ):
+        for more in ([], ["--json"]):
+            assert main([*words, *more]) in (0, 2), words
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    table = ExpertTable(registry.cards())
+    frames = [RunIndex(workspace).refresh().frame(), table.find(), card_fields(registry.get("poems"))]
+    for frame in (*frames, goal_frame(served_goals(goals)), parameters(run_dir).frame()):
+        pyarrow.Table.from_pandas(frame)  # as a page sends it
+    str(table.categories()).encode()

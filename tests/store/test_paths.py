@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -173,3 +175,22 @@ def test_an_undecodable_name_hides_no_other_run(tmp_path: Path) -> None:
     odd = os.fsencode(space.brains) + b"/bad\xff"
     os.mkdir(odd)  # noqa: PTH102
     assert real in space.run_dirs()
+
+
+def test_a_folder_that_may_not_be_entered_is_no_run(tmp_path: Path) -> None:
+    for name, mode in (("open", 0o755), ("listed", 0o444), ("closed", 0o000)):
+        folder = tmp_path / "artifacts" / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "training_args.json").write_text("{}")
+        folder.chmod(mode)
+    code = "import sys, pathlib, hrm_engine.store.paths as p; w = p.Workspace(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", f"{code}; print([run.name for run in w.run_dirs()])", str(tmp_path)]
+    if os.geteuid() == 0:  # who reads everything, unless told not to
+        if shutil.which("setpriv") is None:
+            pytest.skip("needs setpriv to be less than root")
+        rights = "-dac_override,-dac_read_search"
+        command = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for folder in (tmp_path / "artifacts" / "runs").iterdir():
+        folder.chmod(0o755)
+    assert (done.stdout, done.stderr) == ("['open']\n", "")

@@ -7,10 +7,12 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 
 from hrm_engine.errors import DataError
+from hrm_engine.reading import open_regular, refuse_pointer
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 """Halves of pairs, which are no characters and cannot be encoded."""
@@ -62,11 +64,12 @@ def encoding_of(path: Path, named: str | None = None) -> Encoding:
     sample = start = b""
     for block in _blocks(path):
         digest.update(block)
-        start = start or block[:4]
+        start = start or block[:64]
         num_bytes += len(block)
         num_nuls += block.count(0)
         if not sample or (sample.isascii() and not block.isascii()):
             sample = block
+    refuse_pointer(path, start, DataError)
     mark = next((codec for mark, codec in _MARKS.items() if start.startswith(mark)), None)
     about = (digest.hexdigest(), num_bytes)
     codec = mark or named or "utf-8"
@@ -105,7 +108,7 @@ def _handler(codec: str) -> str:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with BufferedReader(open_regular(path)) as file:
         while block := file.read(_BLOCK):
             yield block
 

@@ -95,6 +95,8 @@ class Tokenizer:
         _read_json(file)
         with told_by(lambda why: DataError(f"{file}: not a tokenizer that this version can read ({why}).")):
             backend = Backend.from_file(str(file))
+            backend.no_padding()  # to 10**12 tokens, say
+            backend.no_truncation()
             # a part that cannot do its work shows only at work
             backend.decode(backend.encode(_PROBE, add_special_tokens=False).ids)
         return cls(backend, _read_roles(file.parent), end_ids=_read_end_ids(file.parent / _CONFIG_FILE))
