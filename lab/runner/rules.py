@@ -24,6 +24,8 @@ from hrm_engine.store.runs import find_run, free_folder
 
 _BOUND = re.compile(r"at least (?P<low>\d+)|above (?P<over>\d+)|(?P<from>\d+) to (?P<to>\d+)")
 
+_SHORT = 50
+
 Check = Callable[[Any, Workspace, Path], None]
 
 
@@ -46,6 +48,12 @@ class Rule:
 
 def _new_run(value: Any, workspace: Workspace, home: Path) -> None:
     free_folder(workspace.resolve(home), value, "name")
+
+
+def _short_name(value: Any, workspace: Workspace, home: Path) -> None:
+    if len(value) > _SHORT:
+        raise ConfigError(f"use at most {_SHORT} characters, because other names begin with it")
+    _new_run(value, workspace, home)
 
 
 def _existing_file(value: Any, workspace: Workspace, home: Path) -> None:
@@ -79,6 +87,8 @@ def _bounded(bound: re.Match[str]) -> Check:
 
 _RULES: dict[str, Check] = {
     "name of a new run": _new_run,
+    # for runs whose name begins the names of others
+    f"name of a new run, at most {_SHORT} characters": _short_name,
     "existing file or folder": _existing_file,
     "text brain of several segments": _deep_text_brain,
 }

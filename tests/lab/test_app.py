@@ -89,6 +89,7 @@ def test_module_and_scripts_are_the_same_program(tmp_path: Path) -> None:
         (["bundle", "show", "a", "b", "c"], "'lab bundle show' does not take b c"),
         (["train", "actv1", "--steps", "1", "--steps", "2"], "--steps is given twice"),
         (["train", "actv1", "--amp=maybe"], "--amp maybe: true or false is needed"),
+        (["data", "show", "x", "--split", "both"], "--split both: use train or test"),
         (["dashboard", "--port", "high"], "--port high: a whole number is needed"),
         (["bundle", "shw", "x"], 'Did you mean "show"'),
     ],

@@ -71,6 +71,7 @@ def test_puzzles_leaves_the_settings_to_its_preset(here: Workspace) -> None:
             "-p brain_name=taken: .*brains/actv1/taken exists: choose another name",
         ),
         ("experts", {"brain_name": "../b"}, "-p brain_name=../b: .*not allowed"),
+        ("experts", {"brain_name": "x" * 51}, "-p brain_name=x{51}: use at most 50 characters"),
         ("experts", {"brain_name": "taken"}, "-p brain_name=taken: .*choose another name"),
         ("experts", {"strength": "6"}, "-p strength=6.0: use 0 to 5"),
         ("experts", {"expert_steps": "0"}, "-p expert_steps=0: use at least 1"),
