@@ -93,6 +93,8 @@ def told_by(library: Callable[[str], HRMError]) -> Iterator[None]:
     except (HRMError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as problem:
+        if type(problem).__name__ == "OutOfMemoryError":  # of torch, which is not loaded here
+            raise
         words = " ".join(str(problem).split()) or type(problem).__name__
         raise library(words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + " ...") from problem
 

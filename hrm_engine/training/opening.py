@@ -21,6 +21,7 @@ from hrm_engine.config.base import given_leaves
 from hrm_engine.config.training import Beginning
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.optim.updater import SCALE_NAMES
+from hrm_engine.reading import told_by
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.locks import FolderLock
 from hrm_engine.store.manifest import check_manifest
@@ -179,9 +180,10 @@ def forked_setup(config: TrainConfig, workspace: Workspace, source: Path) -> Set
     messages = [*warnings, f"a fork of {folder}, from step {step} on", *messages, *notes, *about_network, *about_state]
     setup = Setup(config, device, precision, task, model, state, messages)
     setup.from_checkpoint = folder
-    setup.messages += _load_optimizer(setup, checkpoint, saved)
     is_same_data = checkpoint.fingerprint == task.facts.fingerprint
-    setup.messages += task.load_forked_tensors(checkpoint.task, is_same_data=is_same_data)
+    with told_by(lambda why: CheckpointError(f"{folder} holds no state that this run can go on from: {why}")):
+        setup.messages += _load_optimizer(setup, checkpoint, saved)
+        setup.messages += task.load_forked_tensors(checkpoint.task, is_same_data=is_same_data)
     return setup
 
 

@@ -9,10 +9,11 @@ import torch
 
 from hrm_engine.config import TrainConfig, leaves
 from hrm_engine.config.training import Beginning
-from hrm_engine.errors import DataError
+from hrm_engine.errors import CheckpointError, DataError
 from hrm_engine.kernels.device import Precision, can_compile, choose_device, choose_precision
 from hrm_engine.optim.registry import make_updater
 from hrm_engine.optim.weights import MasterWeights, WeightAverage, Weights
+from hrm_engine.reading import told_by
 from hrm_engine.store.clock import now_iso
 from hrm_engine.store.paths import Workspace
 from hrm_engine.training.checkpoint import Checkpoint, environment_changes, prune_checkpoints, read_checkpoint
@@ -106,10 +107,11 @@ def resumed_setup(config: TrainConfig, workspace: Workspace, folder: Path, how: 
     model = task.saved_model(checkpoint.path, checkpoint.weights)
     setup = Setup(config, device, precision, task, model, state, messages)
     setup.from_checkpoint, setup.is_saved = folder, state.schedule_steps == before
-    setup.updater.load_state_tensors(checkpoint.optimizer)
-    if setup.average is not None:
-        setup.average.load_state_tensors(checkpoint.average)
-    task.load_state_tensors(checkpoint.task)
+    with told_by(lambda why: CheckpointError(f"{folder} holds no state that this run can go on from: {why}")):
+        setup.updater.load_state_tensors(checkpoint.optimizer)
+        if setup.average is not None:
+            setup.average.load_state_tensors(checkpoint.average)
+        task.load_state_tensors(checkpoint.task)
     # a kill can have interrupted the removal of an old one
     prune_checkpoints(folder.parent.parent, keep_last=config.run.keep_last, newest_step=state.step)
     return setup

@@ -23,6 +23,7 @@ from hrm_engine.store.clock import parse_iso
 from hrm_engine.store.files import write_json
 from hrm_engine.store.manifest import SEAL, file_entries, write_sealed
 from hrm_engine.store.runs import find_run
+from hrm_engine.store.status import RunStatus, write_status
 from hrm_engine.training import Trainer
 from tests.tiny_runs import TEXT, Lab, flags, row_of, rows
 
@@ -285,6 +286,15 @@ def test_weights_that_are_not_finite_and_tokens_that_no_row_has(lab: Lab, run_di
     with pytest.raises(BundleError, match="its tokenizer has 300 tokens and its model 290"):
         load_bundle("run", workspace=lab.workspace)
     assert config["vocab_size"] == 300
+
+
+def test_a_bundle_that_is_just_saved_is_listed_without_problems(lab: Lab, run_dir: Path) -> None:
+    with (run_dir / "model.safetensors").open("ab") as file:  # the weights are new, metadata.json is not yet
+        file.write(b"more")
+    assert "has changed" in list_bundles(lab.workspace)[0].problems[0]
+    write_status(run_dir, RunStatus.of_this_process("running", 6))
+    [info] = list_bundles(lab.workspace)
+    assert (info.state, info.problems) == ("running", [])
 
 
 def test_a_model_in_shards_is_a_bundle_too(lab: Lab, run_dir: Path) -> None:

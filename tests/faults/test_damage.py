@@ -12,7 +12,9 @@ import torch
 
 from hrm_engine.bundles.listing import list_bundles, verify_bundle
 from hrm_engine.bundles.load import load_bundle
+from hrm_engine.bundles.weights import load_tensors, save_tensors
 from hrm_engine.errors import BundleError, CheckpointError
+from hrm_engine.optim.updater import SCALE_NAMES
 from hrm_engine.store.manifest import write_manifest
 from tests.tiny_runs import Forks, Lab, assert_same_end, lasting_rows, row_of
 
@@ -86,6 +88,21 @@ def test_a_state_that_is_none_of_a_training(lab: Lab, interrupted: Path, content
     write_manifest(newest)
     with pytest.raises(CheckpointError, match=r"step_00000004/state\.json is not the state of a training"):
         lab.resume("run")
+
+
+def test_tensors_that_are_none_of_this_training(lab: Lab, interrupted: Path) -> None:
+    newest = interrupted / "checkpoints" / "step_00000004"
+    for stem, gone in (("optimizer", SCALE_NAMES[0]), ("model", "lm_head.weight")):
+        tensors = load_tensors(newest, stem)
+        others = {name: tensor for name, tensor in tensors.items() if name != gone}
+        for changed in (others, {**tensors, "another": tensors[gone]}, {**others, gone: tensors[gone][None, None]}):
+            save_tensors(newest, stem, changed)
+            write_manifest(newest)
+            with pytest.raises(CheckpointError, match="step_00000004|'another'"):
+                lab.resume("run")
+        save_tensors(newest, stem, tensors)
+        write_manifest(newest)
+    assert lab.resume("run").state == "finished"
 
 
 def test_nothing_is_begun_anew_when_all_checkpoints_are_damaged(lab: Lab, interrupted: Path) -> None:
