@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hrm_engine.config.base import validated
+from hrm_engine.config.base import validated, written_as
 from hrm_engine.data.puzzles.board import Board
 from hrm_engine.data.puzzles.kinds import BOARDS, BoardKind
 from hrm_engine.errors import DataError, HRMError
@@ -41,7 +41,7 @@ class DatasetInfo(BaseModel):
     num_puzzle_identifiers: int = Field(ge=1)
     total_groups: int = Field(ge=0)
     mean_puzzle_examples: float = Field(ge=0)
-    sets: list[str] = Field(min_length=1)
+    sets: list[Annotated[str, written_as(r"[^/\\\0]+", "names are parts of file names")]] = Field(min_length=1)
 
 
 class About(BaseModel):

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hrm_engine.data.puzzles.arrays import read_array
 from hrm_engine.data.puzzles.board import Puzzle
 from hrm_engine.data.puzzles.description import (
     ABOUT_FILE,
@@ -162,7 +163,7 @@ def _open_set(place: Path, name: str, info: DatasetInfo, *, check_tokens: bool) 
     arrays: dict[str, npt.NDArray[Any]] = {}
     for part in ("inputs", "labels"):
         path = place / f"{name}__{part}.npy"
-        arrays[part] = _load(path, "integers", (None, info.seq_len), mmap_mode="r")
+        arrays[part] = _load(path, "iu", (None, info.seq_len), is_mapped=True)
         if check_tokens:
             _check_range(path, arrays[part], info.vocab_size, "vocab_size")
     num_rows = len(arrays["inputs"])
@@ -172,7 +173,7 @@ def _open_set(place: Path, name: str, info: DatasetInfo, *, check_tokens: bool) 
             "the files are of different builds; build or copy the dataset again"
         )
     path = place / f"{name}__puzzle_identifiers.npy"
-    identifiers = _load(path, "integers", (None,))
+    identifiers = _load(path, "iu", (None,))
     _check_range(path, identifiers, info.num_puzzle_identifiers, "num_puzzle_identifiers")
     puzzle_indices = _load_indices(place / f"{name}__puzzle_indices.npy", num_rows, "rows")
     if len(puzzle_indices) != len(identifiers) + 1:
@@ -182,22 +183,14 @@ def _open_set(place: Path, name: str, info: DatasetInfo, *, check_tokens: bool) 
         )
     group_indices = _load_indices(place / f"{name}__group_indices.npy", len(identifiers), "puzzles")
     path = place / f"{name}__ratings.npy"
-    ratings = _load(path, "numbers", (num_rows,)) if path.exists() else None
+    ratings = _load(path, "iuf", (num_rows,)) if path.exists() else None
     return PuzzleSet(
         name, arrays["inputs"], arrays["labels"], identifiers.astype(np.int64), puzzle_indices, group_indices, ratings
     )
 
 
-def _load(path: Path, what: str, shape: tuple[int | None, ...], *, mmap_mode: Any = None) -> npt.NDArray[Any]:
-    try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: the dataset is incomplete; build or copy it again") from None
-    except (OSError, ValueError, EOFError) as problem:
-        raise DataError(f"{path} is not a whole .npy array ({problem}); build or copy the dataset again") from problem
-    number_type = np.integer if what == "integers" else np.number
-    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, number_type):
-        raise DataError(f"{path} holds {getattr(array, 'dtype', 'no array')}, and {what} are needed: convert it")
+def _load(path: Path, kinds: str, shape: tuple[int | None, ...], *, is_mapped: bool = False) -> npt.NDArray[Any]:
+    array = read_array(path, kinds, is_mapped=is_mapped)
     if array.ndim != len(shape) or any(
         size not in (None, length) for size, length in zip(shape, array.shape, strict=True)
     ):
@@ -212,7 +205,7 @@ def _load(path: Path, what: str, shape: tuple[int | None, ...], *, mmap_mode: An
 
 
 def _load_indices(path: Path, end: int, what: str) -> npt.NDArray[np.int64]:
-    indices = _load(path, "integers", (None,)).astype(np.int64)
+    indices = _load(path, "iu", (None,)).astype(np.int64)
     if indices[0] != 0 or indices[-1] != end or np.any(np.diff(indices) < 1):
         raise DataError(
             f"{path} must rise strictly from 0 to the number of {what}, {end}; it begins with {indices[0]}, ends with "

@@ -33,6 +33,7 @@ from hrm_engine.data.puzzles.description import (
     DatasetInfo,
 )
 from hrm_engine.errors import DataError
+from hrm_engine.reading import open_regular
 from hrm_engine.store.files import clean_temporaries, new_folder, storage_error, write_json, write_text
 
 Rows = npt.NDArray[np.integer[Any]]
@@ -293,8 +294,8 @@ def fingerprint(place: Path) -> str:
     digest = hashlib.sha256()
     try:
         for path in sorted([place / INFO_FILE, *place.glob("*.npy")], key=lambda path: path.name):
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            with path.open("rb") as file:
+            with open_regular(path) as file:
+                digest.update(f"{path.name}\0{path.stat().st_size}\0".encode("utf-8", "surrogateescape"))
                 while block := file.read(_BLOCK_BYTES):
                     digest.update(block)
     except OSError as problem:
