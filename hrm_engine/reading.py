@@ -13,7 +13,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import BufferedReader, FileIO
+from io import BufferedReader, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,11 @@ def open_regular(path: Path, mode: Literal["rb", "ab", "a+b", "r+b"] = "rb", *, 
         raise OSError(errno.EINVAL, "it is no regular file")
 
     return open(path, mode, buffering=0, opener=opener)
+
+
+def open_text(path: Path, encoding: str = "utf-8-sig", errors: str = "strict") -> TextIOWrapper:
+    """Open a regular file of text, with its line ends as they are. Raises OSError."""
+    return TextIOWrapper(BufferedReader(open_regular(path)), encoding=encoding, errors=errors, newline="")
 
 
 def read_regular(path: Path, error: type[HRMError], *, limit: int) -> bytes:
@@ -117,7 +122,7 @@ def parse_json(data: bytes | str, where: str, error: type[HRMError]) -> Any:
         line = bytes(data).count(b"\n", 0, problem.start) + 1
         raise error(f"{where}, line {line}: not valid UTF-8, the file is damaged") from problem
     try:
-        value = json.loads(text, object_pairs_hook=_object)
+        value = json.loads(text, object_pairs_hook=object_of)
     except _TwiceError as problem:
         first, second = _lines_of_twice(text, problem.key)
         raise error(f"{where}, line {second}: {problem.key!r} stands twice (line {first})") from problem
@@ -152,13 +157,14 @@ def parse_yaml(data: bytes, where: str, error: type[HRMError]) -> Any:
         raise error(f"{where}: not plain YAML ({' '.join(str(problem).split())})") from problem
 
 
-class _TwiceError(Exception):
+class _TwiceError(ValueError):
     def __init__(self, key: str) -> None:
-        super().__init__(key)
+        super().__init__(f"{key[:40]!r} stands twice")
         self.key = key
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of its pairs, for ``object_pairs_hook``. Raises ValueError for a key that stands twice."""
     value = dict(pairs)
     if len(value) < len(pairs):
         seen = set[str]()

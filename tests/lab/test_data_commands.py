@@ -108,7 +108,7 @@ def test_flags_that_do_not_fit(
         (["nowhere"], "no dataset at"),
         (["small", "--index", "20"], "has rows 0 to 19"),
         (["small", "--index", "-1"], "has rows 0 to 19"),
-        (["small", "--split", "dev"], "Choose from"),
+        (["small", "--split", "dev"], "use train or test"),
         (["small/train"], "give the folder above it"),
     ],
 )

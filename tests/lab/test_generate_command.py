@@ -241,7 +241,7 @@ def test_a_file_is_not_overwritten_unless_told(brain: Bundle, workspace: Path, c
         ("p.txt", b"\n \n", "p.txt: there is no prompt in it"),
         ("p.txt", b"a\n" + b"cat " * 50 + b"\n", "p.txt, line 2: the prompt has"),
         ("p.csv", b"a\n", "p.csv: prompts stand in a .txt file"),
-        ("none/p.txt", None, "cannot be read"),
+        ("none/p.txt", None, "none/p.txt does not exist"),
     ],
 )
 def test_a_bad_line_is_named_before_anything_is_written(

@@ -206,7 +206,7 @@ def test_bad_input_is_refused_in_one_sentence(
 @pytest.mark.parametrize(
     ("drawing", "told"),
     [
-        (None, "cannot be read as a drawn maze"),
+        (None, "does not exist"),
         (MAZE + "#####\n", "mazes of 5 lines of 5 characters; this has 6 lines of up to 5"),
         (MAZE.replace("S", "o"), "line 2, column 2 is 'o'"),
         (MAZE.replace("S", " "), "this has 0 S and 1 G"),

@@ -206,7 +206,8 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     if not regular:
         raise DataError(f"{path}: not a regular file.")
     if path.suffix.lower() not in READERS:
-        raise DataError(f'{path}: files with the suffix "{path.suffix}" are not read. Accepted are {ACCEPTED}.')
+        kind = f'files with the suffix "{path.suffix}" are not read'
+        raise DataError(f"{path}: {kind}. Accepted are {ACCEPTED}, unpacked.")
     return [path], []
 
 

@@ -11,8 +11,9 @@ from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 
+from hrm_engine.data.text.detection import ESCAPE, likely, surely
 from hrm_engine.errors import DataError
-from hrm_engine.reading import open_regular, refuse_pointer
+from hrm_engine.reading import open_regular, open_text, refuse_pointer
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 """Halves of pairs, which are no characters and cannot be encoded."""
@@ -24,13 +25,20 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_PACKED = {
+    b"\x1f\x8b": "a gzip file",
+    b"BZh9": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"PK\x03\x04": "a zip archive",
+    b"%PDF-1": "a PDF",
+    b"PAR1\x15": "a parquet file",
+}
 _MOST_REPLACED = 0.01
 """Largest share of characters that may be replaced: more, and it is another encoding."""
 _MOST_NULS = 0.01
 _BLOCK = 1 << 20
-_USUAL = "cp1252"  # of most such files, and never far from what a detection says
-# Of these a text that decodes without fault is one; of one-byte encodings each decodes nearly everything.
-_SURE = re.compile(r"utf_(16|32)|gb|big5|cp9(32|36|49|50)|shift_jis|euc_|johab")
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Encoding:
 
     def decoded(self, path: Path) -> Iterator[tuple[str, int]]:
         """Lines with their ends, of whatever kind, each with how many of its characters were replaced."""
-        with path.open(encoding=self.codec, errors=_handler(self.codec), newline="") as file:
+        with open_text(path, self.codec, _handler(self.codec)) as file:
             for line in file:
                 yield replaced(line, self.codec)
 
@@ -60,36 +68,42 @@ def encoding_of(path: Path, named: str | None = None) -> Encoding:
             share and what to do.
         OSError: it cannot be read.
     """
-    digest, num_bytes, num_nuls = hashlib.sha256(), 0, 0
+    digest, num_bytes, num_nuls, is_escaped = hashlib.sha256(), 0, 0, False
     sample = start = b""
     for block in _blocks(path):
         digest.update(block)
         start = start or block[:64]
         num_bytes += len(block)
         num_nuls += block.count(0)
-        if not sample or (sample.isascii() and not block.isascii()):
+        is_escaped = is_escaped or ESCAPE in block
+        if not sample or (sample.isascii() and (ESCAPE in block or not block.isascii())):
             sample = block
     refuse_pointer(path, start, DataError)
+    if packed := next((name for magic, name in _PACKED.items() if start.startswith(magic)), None):
+        raise DataError(f"{path} is {packed}, not text. Unpack or convert it first.")
     mark = next((codec for mark, codec in _MARKS.items() if start.startswith(mark)), None)
     about = (digest.hexdigest(), num_bytes)
     codec = mark or named or "utf-8"
+    if codec in ("utf-16", "utf-32") and not mark and (order := surely(sample)) and order[0].startswith(codec):
+        codec = order[0]
     share = _replaced_share(path, codec)
-    if share <= _MOST_REPLACED and (mark or named or num_nuls <= _MOST_NULS * num_bytes):
+    is_plain = num_nuls <= _MOST_NULS * num_bytes and not is_escaped
+    if share <= _MOST_REPLACED and (mark or named or is_plain):
         note = None if codec in ("utf-8", "utf-8-sig") or named else f"{path} is {codec.upper()}"
         return Encoding(codec, *about, note)
     problem = f"{path}: {share:.0%} of the characters are not {codec.upper()}" if share else f"{path} is no UTF-8 text"
     if mark or named:
         raise DataError(f"{problem}. Save it as UTF-8, or name another --encoding.")
-    likely, confidence = _likely(sample)
-    if not likely:
+    found = surely(sample)
+    if found and _replaced_share(path, found[0]) <= _MOST_REPLACED:
+        read_as = f"{path} is read as {found[0]} (confidence {found[1]:.0%}); --encoding names another"
+        return Encoding(found[0], *about, read_as)
+    perhaps = likely(sample)
+    if not perhaps:
         raise DataError(f"{problem}, and no other encoding fits. Save it as UTF-8, or name its --encoding.")
-    if _SURE.match(likely[0]) and _replaced_share(path, likely[0]) <= _MOST_REPLACED:
-        read_as = f"{path} is read as {likely[0]} (confidence {confidence:.0%}); --encoding names another"
-        return Encoding(likely[0], *about, read_as)
-    perhaps = dict.fromkeys([*likely[:2], _USUAL])
     raise DataError(
         f"{problem}. It may be {' or '.join(perhaps)}, which is not sure: save it as UTF-8, or name its encoding, as "
-        f"in --encoding {likely[0]}."
+        f"in --encoding {perhaps[0]}."
     )
 
 
@@ -120,13 +134,3 @@ def _replaced_share(path: Path, codec: str) -> float:
         text, count = replaced(decoder.decode(block, final=not block), codec)
         num_characters, num_replaced = num_characters + len(text), num_replaced + count
     return num_replaced / max(1, num_characters)
-
-
-def _likely(sample: bytes) -> tuple[list[str], float]:
-    """Encodings that may be meant, the likeliest first, and from 0 to 1 how little of the text is a mess in that."""
-    from charset_normalizer import from_bytes
-
-    matches = list(from_bytes(sample))
-    if not matches:
-        return [], 0.0
-    return [match.encoding for match in matches if match.chaos < matches[0].chaos + 0.1], 1.0 - matches[0].chaos

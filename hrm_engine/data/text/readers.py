@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hrm_engine.data.text.encodings import SURROGATES, encoding_of
 from hrm_engine.errors import DataError
+from hrm_engine.reading import object_of
 
 END_OF_TEXT = "<|endoftext|>"
 # The csv module refuses fields above 128 KiB; the largest C long on Windows is the largest portable limit.
@@ -23,6 +24,7 @@ _CSV_FIELD_LIMIT = 2**31 - 1
 _CSV_PROBE_ROWS = 200
 _MAX_NOTED_PROBLEMS = 5
 _SEPARATOR_LINE = re.compile(r"sep=(.)\r*\n?", re.IGNORECASE)
+_DECODER = json.JSONDecoder(object_pairs_hook=object_of)
 _LINE_END = re.compile(r"\r+\n|\r")
 
 
@@ -103,7 +105,7 @@ def read_jsonl(reading: FileReading) -> list[str]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = _DECODER.decode(line)
         except (ValueError, RecursionError) as error:
             several = ". If objects go over several lines, call the file .json" if line.strip() in ("{", "[") else ""
             reading.bad(number, f"not a JSON object ({_json_reason(error)}){several}")
@@ -115,7 +117,6 @@ def read_jsonl(reading: FileReading) -> list[str]:
 def read_json(reading: FileReading) -> list[str]:
     """An array of objects or strings, one object, or several values one after the other."""
     text = reading.whole()
-    decoder = json.JSONDecoder()
     space = re.compile(r"[ \t\r\n]*")
     documents: list[str] = []
     line, counted_to = 1, 0
@@ -128,7 +129,7 @@ def read_json(reading: FileReading) -> list[str]:
     while at < len(text) or in_array:
         line, counted_to = line + text.count("\n", counted_to, at), at
         try:
-            record, at = decoder.raw_decode(text, at)
+            record, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             # Unlike in JSONL nothing says where the next record begins, so there is nothing to skip to.
             raise DataError(f"{reading.path}, line {line}: not valid JSON ({_json_reason(error)}).") from error
@@ -166,7 +167,7 @@ def read_csv(reading: FileReading) -> list[str]:
             reading.bad(line, f"the row has {len(row)} field(s), the header has {len(names)} ({_listed(names)})")
     column = _text_column(reading, names, [row for _, row in usable[:_CSV_PROBE_ROWS]])
     reading.text_column = names[column]
-    return [row[column] for _, row in usable]
+    return [_LINE_END.sub("\n", row[column]) for _, row in usable]
 
 
 def _csv_rows(reading: FileReading) -> list[tuple[int, list[str]]]:

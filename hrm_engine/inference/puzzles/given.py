@@ -18,6 +18,7 @@ from hrm_engine.data.puzzles.arc.sources import read_task_file
 from hrm_engine.data.puzzles.board import Puzzle
 from hrm_engine.data.puzzles.format import open_dataset
 from hrm_engine.errors import BundleError, DataError, HRMError
+from hrm_engine.reading import YAML_LIMIT, read_regular
 from hrm_engine.store.files import read_json
 from hrm_engine.store.paths import ARGS_FILE, Workspace
 
@@ -43,9 +44,10 @@ def drawn_maze(bundle: PuzzleBundle, file: Path) -> Puzzle:
         DataError: no such file, another size, other characters, not one start and one goal, or no way between them.
     """
     _check_kind(bundle, "--maze")
+    content = read_regular(file, DataError, limit=YAML_LIMIT)
     try:
-        text = file.read_text(encoding="utf8")
-    except (OSError, UnicodeDecodeError) as problem:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as problem:
         raise DataError(f"{file} cannot be read as a drawn maze: {problem}") from problem
     try:
         return replace(_read(bundle, text), source=str(file))

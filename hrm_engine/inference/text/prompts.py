@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 from hrm_engine.data.text.encodings import SURROGATES
 from hrm_engine.errors import DataError
 from hrm_engine.inference.text.row import Generation
+from hrm_engine.reading import JSON_LIMIT, object_of, read_regular
 
 SUFFIXES = (".txt", ".jsonl")
+_LINE_END = re.compile(rb"\r*\n|\r")
 # Two runs with the same seed write the same file, so the seconds are not in it.
 _LEFT_OUT = {"seconds"}
 _ANSWER = {"index", *(one.name for one in fields(Generation))} - _LEFT_OUT - {"prompt"}
@@ -38,10 +41,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: prompts stand in a .txt file, one a line, or in a .jsonl file, in the field 'prompt'")
-    try:
-        content = path.read_bytes()
-    except OSError as problem:
-        raise DataError(f"{path}: cannot be read ({problem.strerror or problem})") from problem
+    content = read_regular(path, DataError, limit=JSON_LIMIT)
     is_json = path.suffix.lower() == ".jsonl"
     prompts = [_record(text, where) if is_json else Prompt(text, where) for text, where in _lines(content, path)]
     if not prompts:
@@ -73,16 +73,16 @@ def decoded(raw: bytes, where: str) -> str:
 
 def _lines(content: bytes, path: Path) -> Iterator[tuple[str, str]]:
     """Lines that are not blank, without their ends, and what to call them."""
-    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    for number, raw in enumerate(_LINE_END.split(content.removeprefix(b"\xef\xbb\xbf")), start=1):
         where = f"{path}, line {number}"
-        text = decoded(raw.removesuffix(b"\r"), where)
+        text = decoded(raw, where)
         if text.strip():
             yield text, where
 
 
 def _record(line: str, where: str) -> Prompt:
     try:
-        record = json.loads(line, parse_constant=_refuse_constant)
+        record = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=object_of)
     except (ValueError, RecursionError) as problem:
         reason = f"{problem.msg}, column {problem.colno}" if isinstance(problem, json.JSONDecodeError) else str(problem)
         raise DataError(f"{where}: no JSON object ({reason[:80]})") from problem

@@ -21,6 +21,7 @@ from hrm_engine.data.puzzles.maze.generate import LARGEST
 from hrm_engine.data.puzzles.maze.search import SEVERAL, breadth_first
 from hrm_engine.data.puzzles.rated import Puzzles
 from hrm_engine.errors import DataError
+from hrm_engine.reading import open_text
 
 _COLUMNS = ("question", "answer")
 _CHUNK_ROWS = 512
@@ -82,7 +83,7 @@ def _entries(files: Sequence[Path], size: int | None) -> Iterator[_Row | str]:
 def _rows(file: Path) -> Iterator[tuple[str, str, str] | str]:
     """(place, question, answer) of each row, or a sentence about a row that has not got them."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
+        with open_text(file) as text:
             reader = csv.DictReader(text)
             missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
             if missing:

@@ -22,6 +22,7 @@ from hrm_engine.data.puzzles.sudoku.rules import BLANK, sudoku_size
 from hrm_engine.data.puzzles.sudoku.solve import solve
 from hrm_engine.data.random import permutation
 from hrm_engine.errors import DataError
+from hrm_engine.reading import open_text
 
 HEADER = ("source", "question", "answer", "rating")
 _BLOCK = 8192
@@ -119,7 +120,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of every row. Raises DataError."""
     reader = None
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_text(path) as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
             if tuple(name.strip().lower() for name in header) != HEADER:
