@@ -29,6 +29,16 @@ YAML_LIMIT = 1 << 20
 YAML_NODES = 100_000
 """Most values in a YAML file, each alias counted as what it stands for."""
 
+_PACKED = {
+    b"\x1f\x8b": "a gzip file",
+    b"BZh9": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"PK\x03\x04": "a zip archive",
+    b"%PDF-1": "a PDF",
+    b"PAR1\x15": "a parquet file",
+}
 _LONGEST_REASON = 400
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:\n]')
 _SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -58,9 +68,15 @@ def open_regular(path: Path, mode: Literal["rb", "ab", "a+b", "r+b"] = "rb", *, 
     return open(path, mode, buffering=0, opener=opener)
 
 
-def open_text(path: Path, encoding: str = "utf-8-sig", errors: str = "strict") -> TextIOWrapper:
-    """Open a regular file of text, with its line ends as they are. Raises OSError."""
-    return TextIOWrapper(BufferedReader(open_regular(path)), encoding=encoding, errors=errors, newline="")
+def open_text(path: Path, error: type[HRMError], encoding: str = "utf-8-sig", errors: str = "strict") -> TextIOWrapper:
+    """Open a regular file of text, with its line ends as they are. Raises OSError, and ``error`` for what is packed."""
+    file = BufferedReader(open_regular(path))
+    try:
+        refuse_packed(path, file.peek(64), error)
+    except BaseException:
+        file.close()
+        raise
+    return TextIOWrapper(file, encoding=encoding, errors=errors, newline="")
 
 
 def read_regular(path: Path, error: type[HRMError], *, limit: int) -> bytes:
@@ -85,6 +101,13 @@ def refuse_pointer(path: Path, beginning: bytes, error: type[HRMError]) -> None:
     """Raise ``error`` where a file is what Git LFS leaves in the place of one that was not fetched."""
     if beginning.startswith(POINTER):
         raise error(f"{path} is a pointer of Git LFS, not the file itself: fetch that with 'git lfs pull'")
+
+
+def refuse_packed(path: Path, beginning: bytes, error: type[HRMError]) -> None:
+    """Raise ``error`` where a file of text is packed, of another kind, or not fetched."""
+    refuse_pointer(path, beginning, error)
+    if packed := next((name for magic, name in _PACKED.items() if beginning.startswith(magic)), None):
+        raise error(f"{path} is {packed}, not text. Unpack or convert it first.")
 
 
 @contextmanager

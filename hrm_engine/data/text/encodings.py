@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hrm_engine.data.text.detection import ESCAPE, likely, surely
 from hrm_engine.errors import DataError
-from hrm_engine.reading import open_regular, open_text, refuse_pointer
+from hrm_engine.reading import open_regular, open_text, refuse_packed
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 """Halves of pairs, which are no characters and cannot be encoded."""
@@ -24,16 +24,6 @@ _MARKS = {
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
-}
-_PACKED = {
-    b"\x1f\x8b": "a gzip file",
-    b"BZh9": "a bzip2 file",
-    b"\xfd7zXZ": "an xz file",
-    b"\x28\xb5\x2f\xfd": "a zstd file",
-    b"7z\xbc\xaf": "a 7-Zip archive",
-    b"PK\x03\x04": "a zip archive",
-    b"%PDF-1": "a PDF",
-    b"PAR1\x15": "a parquet file",
 }
 _MOST_REPLACED = 0.01
 """Largest share of characters that may be replaced: more, and it is another encoding."""
@@ -52,7 +42,7 @@ class Encoding:
 
     def decoded(self, path: Path) -> Iterator[tuple[str, int]]:
         """Lines with their ends, of whatever kind, each with how many of its characters were replaced."""
-        with open_text(path, self.codec, _handler(self.codec)) as file:
+        with open_text(path, DataError, self.codec, _handler(self.codec)) as file:
             for line in file:
                 yield replaced(line, self.codec)
 
@@ -78,9 +68,7 @@ def encoding_of(path: Path, named: str | None = None) -> Encoding:
         is_escaped = is_escaped or ESCAPE in block
         if not sample or (sample.isascii() and (ESCAPE in block or not block.isascii())):
             sample = block
-    refuse_pointer(path, start, DataError)
-    if packed := next((name for magic, name in _PACKED.items() if start.startswith(magic)), None):
-        raise DataError(f"{path} is {packed}, not text. Unpack or convert it first.")
+    refuse_packed(path, start, DataError)
     mark = next((codec for mark, codec in _MARKS.items() if start.startswith(mark)), None)
     about = (digest.hexdigest(), num_bytes)
     codec = mark or named or "utf-8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -15,6 +16,8 @@ import pytest
 from hrm_engine.data.puzzles.arrays import read_array
 from hrm_engine.data.puzzles.description import About
 from hrm_engine.data.puzzles.format import open_dataset
+from hrm_engine.data.puzzles.maze.published import read_mazes
+from hrm_engine.data.puzzles.sudoku.csv_files import read_csv
 from hrm_engine.data.puzzles.writer import DatasetWriter
 from hrm_engine.errors import DataError
 from hrm_engine.reading import POINTER
@@ -148,3 +151,33 @@ def test_what_is_no_file_of_data(folder: Path, name: str, make: Callable[[Path],
     (folder / name).unlink()
     make(folder / name)
     refused(folder, "dataset.json" if name.endswith("json") else name)
+
+
+CSV = "source,question,answer,rating\n"
+CSV_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "folder": (lambda path: path.mkdir(), "cannot be read"),
+    "pipe": (lambda path: os.mkfifo(path), "no regular file"),
+    "endless device": (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+    "broken link": (lambda path: path.symlink_to("gone"), "is a broken link: it leads to gone"),
+    "nothing": (lambda path: None, "does not exist: give the CSV file"),
+    "pointer": (lambda path: path.write_bytes(POINTER + b"v1\n"), "a pointer of Git LFS"),
+    "packed": (lambda path: path.write_bytes(gzip.compress(CSV.encode())), "is a gzip file, not text"),
+    "UTF-16": (lambda path: path.write_bytes(CSV.encode("utf-16")), "not UTF-8 text"),
+    "semicolons": (lambda path: path.write_text(CSV.replace(",", ";")), "line 1"),
+    "empty": (lambda path: path.write_text(""), "line 1"),
+    "endless field": (lambda path: path.write_text(CSV + 'a,"' + "." * 200_000), "field larger than field limit"),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes and devices among the files")
+@pytest.mark.parametrize(("make", "told"), CSV_FILES.values(), ids=CSV_FILES)
+@pytest.mark.parametrize("read", [lambda path: list(read_csv(path)), lambda path: read_mazes([path])])
+def test_what_is_no_csv_of_puzzles(
+    tmp_path: Path, read: Callable[[Path], object], make: Callable[[Path], object], told: str
+) -> None:
+    file = tmp_path / "puzzles.csv"
+    make(file)
+    message = problem_of(lambda: read(file))
+    assert message is not None
+    assert str(file) in message
+    assert told in message

@@ -79,7 +79,7 @@ def test_a_bad_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv does not exist"):
         list(read_csv(tmp_path / "none.csv"))
     (tmp_path / "binary.csv").write_bytes(HEADER.encode() + b"here,\xff\xfe,1,1\n")
-    with pytest.raises(DataError, match=r"binary\.csv, after line 0: cannot be read"):
+    with pytest.raises(DataError, match=r"binary\.csv, after line 0: not UTF-8 text"):
         list(read_csv(tmp_path / "binary.csv"))
     with pytest.raises(DataError, match=r"puzzles\.csv holds no puzzle with a rating of 0"):
         Selection(save(tmp_path, HEADER)).board_size()

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hrm_engine.data.folders import broken_link
 from hrm_engine.data.puzzles.maze.board import FREE, GOAL, PATH, START, WALL, Maze
 from hrm_engine.data.puzzles.maze.generate import LARGEST
 from hrm_engine.data.puzzles.maze.search import SEVERAL, breadth_first
@@ -83,7 +84,7 @@ def _entries(files: Sequence[Path], size: int | None) -> Iterator[_Row | str]:
 def _rows(file: Path) -> Iterator[tuple[str, str, str] | str]:
     """(place, question, answer) of each row, or a sentence about a row that has not got them."""
     try:
-        with open_text(file) as text:
+        with open_text(file, DataError) as text:
             reader = csv.DictReader(text)
             missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
@@ -99,11 +100,13 @@ def _rows(file: Path) -> Iterator[tuple[str, str, str] | str]:
                 else:
                     yield place, question, answer
     except FileNotFoundError:
-        raise DataError(f"{file} does not exist") from None
+        raise DataError(broken_link(file) or f"{file} does not exist: give the CSV file of the mazes") from None
     except UnicodeDecodeError as problem:
-        raise DataError(f"{file}: not UTF-8 text ({problem}); convert it") from problem
-    except (OSError, csv.Error) as problem:
-        raise DataError(f"{file} cannot be read as CSV: {problem}") from problem
+        raise DataError(f"{file}: not UTF-8 text; save the file as UTF-8") from problem
+    except OSError as problem:
+        raise DataError(f"{file} cannot be read ({problem.strerror or problem})") from problem
+    except csv.Error as problem:
+        raise DataError(f"{file} cannot be read as CSV ({problem})") from problem
 
 
 def _parsed(place: str, question: str, answer: str, size: int | None) -> _Row | str:

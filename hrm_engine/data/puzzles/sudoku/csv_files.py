@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hrm_engine.data.folders import broken_link
 from hrm_engine.data.puzzles.rated import Progress, Puzzles
 from hrm_engine.data.puzzles.sudoku.board import Sudoku
 from hrm_engine.data.puzzles.sudoku.rules import BLANK, sudoku_size
@@ -120,7 +121,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of every row. Raises DataError."""
     reader = None
     try:
-        with open_text(path) as file:
+        with open_text(path, DataError) as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
             if tuple(name.strip().lower() for name in header) != HEADER:
@@ -132,12 +133,14 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                     raise _refusal(path, reader.line_num, f"{len(HEADER)} columns are expected, found {len(row)}")
                 yield reader.line_num, row
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist: give the CSV file of the puzzles") from None
+        raise DataError(broken_link(path) or f"{path} does not exist: give the CSV file of the puzzles") from None
     except csv.Error as problem:
         raise _refusal(path, reader.line_num if reader else 1, f"cannot be read as CSV ({problem})") from problem
-    except (OSError, UnicodeDecodeError) as problem:
+    except UnicodeDecodeError as problem:
         place = f"{path}, after line {reader.line_num}" if reader else str(path)
-        raise DataError(f"{place}: cannot be read ({problem})") from problem
+        raise DataError(f"{place}: not UTF-8 text; save the file as UTF-8") from problem
+    except OSError as problem:
+        raise DataError(f"{path} cannot be read ({problem.strerror or problem})") from problem
 
 
 def _first_size(path: Path, row: list[str], line: int) -> int:
