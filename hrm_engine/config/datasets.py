@@ -28,7 +28,7 @@ class DatasetConfig(Config):
     """Where the dataset is written."""
 
     output_dir: Path = Field(description="Folder for the dataset; it must not exist yet.")
-    replace: bool = Field(False, description="Replace the dataset that stands in the folder.")
+    replace: bool = Field(False, description="Replace the dataset in the folder.")
 
 
 class SudokuGeneratedConfig(Config):
@@ -51,7 +51,7 @@ class SudokuFilesConfig(Config):
     csv: Path | None = Field(None, description="Puzzles to train on: source,question,answer,rating.")
     test_csv: Annotated[Path | None, OfFiles] = Field(None, description="Puzzles to evaluate on.")
     subsample_size: Annotated[int | None, OfFiles] = Field(
-        None, ge=1, description="Draw so many training puzzles. Default: all."
+        None, ge=1, description="Number of training puzzles to draw. Default: all."
     )
 
 
@@ -95,9 +95,11 @@ class MazeFilesConfig(Config):
     csv: tuple[Path, ...] = Field((), description="Files to train on: source,question,answer,rating.")
     test_csv: Annotated[tuple[Path, ...], OfFiles] = Field((), description="Files to evaluate on.")
     subsample_size: Annotated[int | None, OfFiles] = Field(
-        None, ge=1, description="Draw so many training mazes. Default: all."
+        None, ge=1, description="Number of training mazes to draw. Default: all."
     )
-    skip_bad_records: Annotated[bool, OfFiles] = Field(False, description="Leave out and count rows that are no maze.")
+    skip_bad_records: Annotated[bool, OfFiles] = Field(
+        False, description="Leave out rows that are not mazes, and count them."
+    )
 
 
 class MazeConfig(DatasetConfig):

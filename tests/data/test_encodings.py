@@ -141,7 +141,7 @@ def test_of_utf_16_without_a_mark_the_order_of_bytes_is_found(tmp_path: Path) ->
         assert read_documents(file).documents == ["一二三", "丁一"]
         assert read_documents(file, encoding="utf-16").documents == ["一二三", "丁一"]
     file.write_bytes(bytes(range(256)) * 20)
-    assert "no UTF-8 text" in refused(file) or "not UTF-8" in refused(file)
+    assert "not UTF-8 text" in refused(file) or "not UTF-8" in refused(file)
 
 
 @pytest.mark.parametrize(("encoding", "text"), [("cp1252", "latin"), ("cp1251", "russian")])
@@ -204,10 +204,10 @@ def test_separators_of_columns_are_seen_in_the_header_and_told(tmp_path: Path, m
 
 def test_a_file_without_a_header_or_with_long_objects_gets_its_word(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("one text,two texts\nmore text,and more\n", encoding="utf8")
-    assert "line 1 is taken for the header" in refused(tmp_path / "a.csv")
+    assert "Line 1 is read as the header" in refused(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text('id,text\n1,"one\rtwo\r\r\nthree"\n', encoding="utf8", newline="")
     assert read_documents(tmp_path / "a.csv").documents == ["one\ntwo\nthree"]
     (tmp_path / "a.jsonl").write_text('{"text": "one", "text": "two"}\n', encoding="utf8")
     assert "line 1: not a JSON object ('text' stands twice)" in refused(tmp_path / "a.jsonl")
     (tmp_path / "a.jsonl").write_text('{\n  "text": "one"\n}\n', encoding="utf8")
-    assert "If objects go over several lines, call the file .json" in refused(tmp_path / "a.jsonl")
+    assert "If objects span several lines, name the file .json" in refused(tmp_path / "a.jsonl")

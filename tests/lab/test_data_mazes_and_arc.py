@@ -111,7 +111,7 @@ class TestArc:
         facts = {name: value.strip() for name, value in (line.split("  ", 1) for line in lines)}
         assert facts["training tasks"] == "4"
         assert facts["evaluation tasks"] == "2"
-        assert (facts["copies left out"], facts["renamed"]) == ("0", "1 tasks, because another one has the name")
+        assert (facts["copies left out"], facts["renamed"]) == ("0", "1 tasks, because another one has the same name")
         assert "evalu0.json is called evalu0-2 in the dataset: " in message
         assert facts["puzzles"] == "24 tasks and augmentations"
         assert facts["training"] == "88 rows"

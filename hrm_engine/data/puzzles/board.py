@@ -125,7 +125,9 @@ class Board:
     def are_valid(self, inputs: Tokens, predictions: Tokens) -> npt.NDArray[np.bool_]:
         """:meth:`is_valid` of many rows, (n, S) and (n, S) to bool (n,). Raises ValueError for a kind without rules."""
         if inputs.shape != predictions.shape or inputs.ndim != 2:
-            raise ValueError(f"inputs {inputs.shape} and predictions {predictions.shape} are to have one shape (n, S)")
+            raise ValueError(
+                f"inputs {inputs.shape} and predictions {predictions.shape} must both have the shape (n, S)"
+            )
         return self._are_valid(inputs, predictions)
 
     def _are_valid(self, inputs: Tokens, predictions: Tokens) -> npt.NDArray[np.bool_]:

@@ -146,8 +146,8 @@ def open_dataset(folder: Path, split: str, *, check_tokens: bool = True) -> Puzz
     about = read_about(folder / ABOUT_FILE) if (folder / ABOUT_FILE).is_file() else derived_about(info)
     if about.height * about.width != info.seq_len:
         raise DataError(
-            f"{folder / ABOUT_FILE}: a board of {about.height} x {about.width} has not the {info.seq_len} cells that "
-            f"{place / INFO_FILE} states; build the dataset again"
+            f"{folder / ABOUT_FILE}: a board of {about.height} x {about.width} does not have the {info.seq_len} cells "
+            f"that {place / INFO_FILE} states; build the dataset again"
         )
     sets = [_open_set(place, name, info, check_tokens=check_tokens) for name in info.sets]
     dataset = PuzzleDataset(folder, split, info, about, sets, _identifiers(folder / IDENTIFIERS_FILE, info))

@@ -68,9 +68,9 @@ class DatasetWriter:
         replace: bool = False,
     ) -> None:
         if about.height * about.width != seq_len:
-            raise ValueError(f"a board of {about.height} x {about.width} has not {seq_len} cells")
+            raise ValueError(f"a board of {about.height} x {about.width} does not have {seq_len} cells")
         if not 1 <= vocab_size <= 256:
-            raise ValueError(f"tokens are written as bytes, vocab_size {vocab_size} is not within 1 to 256")
+            raise ValueError(f"tokens are written as bytes: vocab_size must be 1 to 256, not {vocab_size}")
         self.folder = Path(folder)
         self.about = about
         self.vocab_size = vocab_size
@@ -132,7 +132,7 @@ class DatasetWriter:
         elif not self._replace:
             raise DataError(f"{self.folder} exists already: choose another folder, or allow it to be replaced")
         elif not names <= _OURS or not any((self.folder / name / INFO_FILE).is_file() for name in SPLITS):
-            raise DataError(f"{self.folder} is not a dataset alone, it is not replaced: choose another folder")
+            raise DataError(f"{self.folder} holds more than a dataset and is not replaced: choose another folder")
 
     def _finish(self) -> None:
         if not self._splits:
@@ -235,7 +235,7 @@ class SplitWriter:
     ) -> None:
         """Rows (n, S) that are a puzzle each; every ``group_size`` of them, one after the other, form a group."""
         if group_size < 1 or not len(inputs) or len(inputs) % group_size:
-            raise ValueError(f"{len(inputs)} rows cannot be parted into groups of {group_size}")
+            raise ValueError(f"{len(inputs)} rows cannot be divided into groups of {group_size}")
         first_row, first_puzzle = self.num_rows, self.num_puzzles
         self.begin_group()
         self.begin_puzzle(identifier)

@@ -75,7 +75,8 @@ def read_documents(path: str | Path, *, settings: TextFilesConfig) -> Corpus:
 
     ``ascii_only`` drops every line that has a non-ASCII character. ``document_separator`` replaces the separator line
     of ``.txt`` files; an empty one means blank lines. ``encoding`` is that of files without a byte order mark (default:
-    UTF-8, or what a file surely is); what is not in it becomes U+FFFD and is counted. Line ends become ``\\n``.
+    UTF-8, or what a file surely is); bytes that it does not know become U+FFFD and are counted. Line ends become
+    ``\\n``.
 
     Raises:
         DataError: something cannot be read, more than 1 % of a file is not in its encoding, or no document is left.
@@ -142,7 +143,7 @@ def split_holdout(documents: list[str], fraction: float = 0.05) -> tuple[list[st
     least one stays. Raises `DataError` for fewer than two distinct documents.
     """
     if not 0.0 < fraction < 1.0:
-        raise DataError(f"The held-out fraction must lie between 0 and 1, not at {fraction}.")
+        raise DataError(f"The held-out fraction must lie between 0 and 1; {fraction} does not.")
     keys = [_document_key(document) for document in documents]
     distinct = sorted(set(keys))
     if len(distinct) < 2:

@@ -1,4 +1,4 @@
-"""In which encoding a text file is: a byte order mark is obeyed, UTF-8 is the rule, everything else must be sure."""
+"""The encoding of a text file: a byte order mark is obeyed, UTF-8 is the rule, everything else must be sure."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def encoding_of(path: Path, named: str | None = None) -> Encoding:
     if share <= _MOST_REPLACED and (mark or named or is_plain):
         note = None if codec in ("utf-8", "utf-8-sig") or named else f"{path} is {codec.upper()}"
         return Encoding(codec, *about, note)
-    problem = f"{path}: {share:.0%} of the characters are not {codec.upper()}" if share else f"{path} is no UTF-8 text"
+    problem = f"{path}: {share:.0%} of the characters are not {codec.upper()}" if share else f"{path} is not UTF-8 text"
     if mark or named:
         raise DataError(f"{problem}. Save it as UTF-8, or name another --encoding.")
     found = surely(sample)

@@ -107,7 +107,7 @@ def read_jsonl(reading: FileReading) -> list[str]:
         try:
             record = _DECODER.decode(line)
         except (ValueError, RecursionError) as error:
-            several = ". If objects go over several lines, call the file .json" if line.strip() in ("{", "[") else ""
+            several = ". If objects span several lines, name the file .json" if line.strip() in ("{", "[") else ""
             reading.bad(number, f"not a JSON object ({_json_reason(error)}){several}")
             continue
         documents += _record_text(reading, record, number, allow_plain=False)
@@ -223,8 +223,8 @@ def _text_column(reading: FileReading, names: list[str], probe: list[list[str]])
         reason = "although the settings name it"
     raise DataError(
         f'{reading.path}, line 1: there is no column "{reading.text_field}" {reason}; the columns are '
-        f"{_listed(names)}. Name the column of the documents with --text-field; line 1 is taken for the header, so "
-        "write it there in a file without one."
+        f"{_listed(names)}. Name the column of the documents with --text-field. Line 1 is read as the header: add "
+        "one to a file that has none."
     )
 
 

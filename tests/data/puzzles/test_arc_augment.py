@@ -119,14 +119,14 @@ def test_crop_of_boards_that_a_model_might_predict() -> None:
         ([], "list of rows"),
         ([[]], "list of rows"),
         ("grid", "list of rows"),
-        ([[1, 2], [3]], "row 2: 1 cells, and row 1 has 2"),
+        ([[1, 2], [3]], "row 2: 1 cells, but row 1 has 2"),
         ([[1, 10]], "row 1, column 2: 10 is not a colour"),
         ([[1], [-1]], "row 2, column 1: -1 is not a colour"),
         ([[True]], "True is not a colour"),
         ([[1.0]], "1.0 is not a colour"),
         ([[None]], "None is not a colour"),
-        ([[0] * 31], "1 x 31, and at most 30 x 30"),
-        ([[0]] * 31, "31 x 1, and at most 30 x 30"),
+        ([[0] * 31], "1 x 31 is too large, at most 30 x 30"),
+        ([[0]] * 31, "31 x 1 is too large, at most 30 x 30"),
     ],
 )
 def test_what_is_no_grid(value: object, told: str) -> None:

@@ -155,7 +155,7 @@ def test_no_rule_says_whether_an_arc_grid_is_right() -> None:
     assert BOARDS["other"].is_valid(grid, grid) is None
     with pytest.raises(ValueError, match="no rules"):
         BOARDS["arc"].are_valid(grid[None], grid[None])
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="must both have the shape"):
         BOARDS["sudoku"].are_valid(grid[None], grid)
 
 

@@ -201,7 +201,7 @@ def cell(value: int) -> Callable[[np.ndarray], np.ndarray]:
         (lambda train: (train / "dataset.json").write_text("{}"), r"dataset\.json .*vocab_size: a value is needed"),
         (stated(vocab_size="many"), r"dataset\.json .*vocab_size"),
         (stated(sets=[]), r"dataset\.json .*sets"),
-        (stated(seq_len=25), r"about\.json: a board of 4 x 4 has not the 25 cells"),
+        (stated(seq_len=25), r"about\.json: a board of 4 x 4 does not have the 25 cells"),
         (
             lambda train: (train.parent / "identifiers.json").write_text('["<blank>"]'),
             "names 1 .* states 3",
@@ -260,10 +260,10 @@ def test_nothing_else_is_overwritten(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="exists already"):
         write(folder)
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match="not a dataset alone"):
+    with pytest.raises(DataError, match="holds more than a dataset"):
         write(folder, replace=True)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DataError, match="not a dataset alone"):
+    with pytest.raises(DataError, match="holds more than a dataset"):
         write(tmp_path / "file", replace=True)
     (tmp_path / "empty").mkdir()
     write(tmp_path / "empty")
@@ -331,7 +331,7 @@ def test_wrong_use_of_the_writer_is_refused(tmp_path: Path) -> None:
         attempt(lambda part: part.add_puzzles(good, good, identifier=3))
     with pytest.raises(DataError, match="no rows were left for the train split"):
         attempt(lambda part: None)
-    with pytest.raises(ValueError, match="has not 5 cells"):
+    with pytest.raises(ValueError, match="does not have 5 cells"):
         DatasetWriter(tmp_path / "d", about=about, vocab_size=5, seq_len=5)
     with pytest.raises(ValueError, match="1 to 256"):
         DatasetWriter(tmp_path / "d", about=about, vocab_size=257, seq_len=4)

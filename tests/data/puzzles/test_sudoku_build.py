@@ -138,7 +138,7 @@ def test_two_csv_files_and_what_stands_in_both(csv: Path, tmp_path: Path) -> Non
 def test_a_csv_file_needs_something_to_evaluate_on(csv: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="add --test-csv FILE or --test-count M"):
         build.build_sudokus(output_dir=tmp_path / "d", csv=csv)
-    with pytest.raises(DataError, match="has 45 puzzles to choose from, 46"):
+    with pytest.raises(DataError, match="has 45 puzzles to choose from, but 46"):
         build.build_sudokus(output_dir=tmp_path / "d", csv=csv, test_count=5, subsample_size=46)
     with pytest.raises(DataError, match="no rows were left for the test split"):
         build.build_sudokus(output_dir=tmp_path / "d", csv=csv, test_csv=csv, min_difficulty=50)

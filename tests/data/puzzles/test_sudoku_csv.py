@@ -108,5 +108,5 @@ def test_a_file_is_parted_without_loss(tmp_path: Path) -> None:
     assert sorted(np.concatenate([part.ratings for part in parts])) == list(range(10, 40))
     again, _ = source.parted(8, seed=3, name="test")
     np.testing.assert_array_equal(Puzzles.joined(list(again.blocks())).inputs, parts[0].inputs)
-    with pytest.raises(DataError, match="has 30 puzzles to choose from, 31 are asked for"):
+    with pytest.raises(DataError, match="has 30 puzzles to choose from, but 31 are needed"):
         source.parted(31, seed=0, name="test")

@@ -29,10 +29,10 @@ def parse_grid(value: Any, place: str) -> Grid:
         raise DataError(f"{place}: a grid is a list of rows, and a row a list of colours 0 to 9")
     height, width = len(value), len(value[0])
     if height > SIDE or width > SIDE:
-        raise DataError(f"{place}: a grid of {height} x {width}, and at most {SIDE} x {SIDE} are possible")
+        raise DataError(f"{place}: a grid of {height} x {width} is too large, at most {SIDE} x {SIDE} are possible")
     for number, row in enumerate(value, start=1):
         if len(row) != width:
-            raise DataError(f"{place}, row {number}: {len(row)} cells, and row 1 has {width}")
+            raise DataError(f"{place}, row {number}: {len(row)} cells, but row 1 has {width}")
     cells = list(chain.from_iterable(value))
     if set(map(type, cells)) != {int} or min(cells) < 0 or max(cells) >= NUM_COLOURS:
         position = next(at for at, cell in enumerate(cells) if type(cell) is not int or not 0 <= cell < NUM_COLOURS)

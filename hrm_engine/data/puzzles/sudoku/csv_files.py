@@ -67,7 +67,7 @@ class Selection:
         if numbers is None:
             numbers = np.arange(sum(len(block.lines) for block in self._all_blocks()))
         if count > len(numbers):
-            raise DataError(f"{self.path} has {len(numbers):,} puzzles to choose from, {count:,} are asked for")
+            raise DataError(f"{self.path} has {len(numbers):,} puzzles to choose from, but {count:,} are needed")
         order = permutation(seed, name, 0, len(numbers))
         taken, left = (numbers[np.sort(part)] for part in (order[:count], order[count:]))
         return replace(self, chosen=taken), replace(self, chosen=left)

@@ -50,7 +50,7 @@ def make_hard_set(
     ``progress`` gets (candidates made, all candidates) after each block.
 
     Raises:
-        DataError: the candidates do not suffice, or the result has not the recorded hash.
+        DataError: the candidates do not suffice, or the result does not have the recorded hash.
     """
     num_puzzles = recipe.num_train + recipe.num_test
     kept: list[Puzzles] = []

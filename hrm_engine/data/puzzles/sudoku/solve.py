@@ -36,7 +36,7 @@ def solve(inputs: Rows) -> Solved:
     """Solve puzzles given as tokens (n, S); a blank is token 1.
 
     Raises:
-        DataError: the boards have not the cells of a Sudoku.
+        DataError: the boards do not have the cells of a Sudoku.
         ValueError: a token is neither blank nor a digit of this size.
     """
     from hrm_engine.data.puzzles.sudoku.search import board_arrays, count_solutions
