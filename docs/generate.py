@@ -20,7 +20,7 @@ from hrm_engine.config import Config, Leaf, PuzzleTrainConfig, TextTrainConfig, 
 from hrm_engine.config.base import presets_of
 from hrm_engine.config.datasets import ArcConfig, ImplantConfig, MazeConfig, PythonDocsConfig, SudokuConfig
 from hrm_engine.config.exchange import ExportConfig, ImportConfig
-from hrm_engine.config.solving import SolveConfig
+from hrm_engine.config.solving import EvaluatePuzzleConfig, SolveConfig
 from hrm_engine.config.training import Beginning, TrialConfig
 from hrm_engine.config.writing import EvaluateTextConfig, GenerateConfig
 from hrm_engine.store.metric_table import docs_table
@@ -149,6 +149,7 @@ COMMANDS: dict[str, type[Config]] = {
     "lab estimate": TrialConfig,
     "lab generate": GenerateConfig,
     "lab eval text": EvaluateTextConfig,
+    "lab eval puzzle": EvaluatePuzzleConfig,
     "lab solve": SolveConfig,
     "lab bundle import": ImportConfig,
     "lab bundle export": ExportConfig,

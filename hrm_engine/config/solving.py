@@ -45,6 +45,29 @@ class EffortConfig(Config):
     until_valid: int = Field(0, ge=0, le=1000, description="Most restarts while the rules refuse the answer.")
 
 
+class PuzzleTestConfig(Config):
+    """Which puzzles a solver is measured on, and how."""
+
+    data_path: Path | None = Field(
+        None, description="Dataset whose test split it is measured on. Default: the one it was trained on."
+    )
+    eval_rows: int | None = Field(
+        None, ge=1, description="Puzzles at most, always the same ones. Default: the whole test split."
+    )
+    batch_size: int = Field(256, ge=1, description="Puzzles at a time.")
+    effort: EffortConfig = EffortConfig()
+
+
+class EvaluatePuzzleConfig(BundleConfig):
+    """All settings of ``lab eval puzzle``."""
+
+    output_dir: Path | None = Field(
+        None,
+        description="Folder for a line of each puzzle (rows.jsonl), and for ARC arc_results.json and submission.json.",
+    )
+    test: PuzzleTestConfig = PuzzleTestConfig()
+
+
 class SolveConfig(BundleConfig):
     """All settings of ``lab solve``."""
 

@@ -1,5 +1,6 @@
 """Use of trained models: evaluation, generation, solving, and watching a solver think."""
 
+from hrm_engine.inference.puzzles.evaluate_solver import SolverEvaluation, evaluate_solver
 from hrm_engine.inference.puzzles.solve import Solutions, solve
 from hrm_engine.inference.puzzles.trace import Segment, Trace, principal_components, trace, watch
 from hrm_engine.inference.text.evaluate import Evaluation, evaluate
@@ -11,9 +12,11 @@ __all__ = [
     "Generation",
     "Segment",
     "Solutions",
+    "SolverEvaluation",
     "Trace",
     "Writing",
     "evaluate",
+    "evaluate_solver",
     "generate",
     "generate_batch",
     "principal_components",

@@ -16,10 +16,11 @@ from hrm_engine.config import PuzzleNetworkConfig, resolve_puzzle_core
 from hrm_engine.data.puzzles.description import About, DatasetInfo
 from hrm_engine.data.puzzles.format import PuzzleDataset, PuzzleSet
 from hrm_engine.data.puzzles.order import PuzzleOrder
+from hrm_engine.data.puzzles.row_arrays import RowArrays
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.slots import Rows, Slots, empty_slots, refill
 from hrm_engine.training.tasks import puzzle_rows
-from hrm_engine.training.tasks.puzzle_rows import RowArrays, RowQueue
+from hrm_engine.training.tasks.puzzle_rows import RowQueue
 
 CELLS = 4
 CPU = torch.device("cpu")

@@ -84,7 +84,7 @@ def held_out_row(bundle: PuzzleBundle, index: int, workspace: Workspace) -> Puzz
     Raises:
         DataError: the bundle does not name a dataset, it is missing, is of another kind, or has no such row.
     """
-    folder = _dataset_folder(bundle, workspace)
+    folder = dataset_folder(bundle, workspace)
     if not folder.is_dir():
         raise DataError(
             f"the dataset of {bundle.path.name}, {folder}, is not here: give a puzzle with --puzzle, --maze or --arc"
@@ -126,8 +126,12 @@ def _plain(names: Iterable[str]) -> set[str]:
     return {parse_identifier(name)[0] for name in names if not name.startswith("<")}
 
 
-def _dataset_folder(bundle: PuzzleBundle, workspace: Workspace) -> Path:
-    """The dataset that the bundle's metadata names last; a checkpoint has none, the run above it has its arguments."""
+def dataset_folder(bundle: PuzzleBundle, workspace: Workspace) -> Path:
+    """The dataset that the bundle's metadata names last; a checkpoint has none, the run above it has its arguments.
+
+    Raises:
+        DataError: neither names one.
+    """
     history = bundle.metadata.get("dataset_history")
     if isinstance(history, list) and history and isinstance(history[-1], dict) and history[-1].get("dataset"):
         return workspace.resolve(str(history[-1]["dataset"]))
@@ -138,5 +142,6 @@ def _dataset_folder(bundle: PuzzleBundle, workspace: Workspace) -> Path:
         except (HRMError, KeyError, TypeError):
             continue
     raise DataError(
-        f"{bundle.path.name} does not name the dataset it was trained on: give a puzzle with --puzzle, --maze or --arc"
+        f"{bundle.path.name} does not name the dataset it was trained on: give a puzzle with --puzzle, --maze "
+        "or --arc, or to lab eval puzzle a dataset with --data-path"
     )

@@ -19,6 +19,7 @@ from hrm_engine.data.puzzles.embedded import EMBEDDED, build_embedded
 from hrm_engine.data.puzzles.format import PuzzleDataset, open_dataset
 from hrm_engine.data.random import stream
 from hrm_engine.errors import DataError
+from hrm_engine.inference.puzzles.held_out import HeldOut
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.models.slots import NUMBERS, Objective, Rows, Slots, empty_slots, join, refill, think
 from hrm_engine.optim.sparse_sign import sparse_sign_update
@@ -31,7 +32,7 @@ from hrm_engine.training.task import DataFacts, Evaluated, Measured
 from hrm_engine.training.tasks.attached import look_up, with_attached
 from hrm_engine.training.tasks.core_costs import core_costs
 from hrm_engine.training.tasks.core_task import CoreTask
-from hrm_engine.training.tasks.puzzle_report import HeldOut
+from hrm_engine.training.tasks.puzzle_report import evaluated
 from hrm_engine.training.tasks.puzzle_rows import RowQueue
 from hrm_engine.training.tasks.routing import Routers, with_routing
 
@@ -346,12 +347,13 @@ class PuzzleTask(CoreTask):
         if self.test_set is None or (full and not settings.full_eval):
             return None
         held_out = HeldOut(self.train_set, self.test_set, None if full else settings.eval_rows)
-        return held_out.evaluate(
+        report = held_out.evaluate(
             self.model,
             self.objective,
             batch_size=max(micro_batch, min(256, self.num_slots)),
             num_segments=settings.eval_segments or self.core.halt_max_steps,
         )
+        return evaluated(report, leaves_files=full)
 
     def stop_reason(self, state: TrainState) -> str | None:
         """Early stopping on the training accuracy."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hrm_engine.data.puzzles.format import PuzzleDataset
 from hrm_engine.data.puzzles.order import PuzzleOrder
+from hrm_engine.data.puzzles.row_arrays import RowArrays
 from hrm_engine.models.slots import Rows
 
 READ_AHEAD_STEPS = 24
@@ -76,28 +77,3 @@ class RowQueue:
         before_the_end = min(len(values), self.capacity - first)
         target[first : first + before_the_end].copy_(values[:before_the_end], non_blocking=True)
         target[: len(values) - before_the_end].copy_(values[before_the_end:], non_blocking=True)
-
-
-class RowArrays:
-    """Rows of a split by number, whichever of its sets they are in."""
-
-    def __init__(self, dataset: PuzzleDataset) -> None:
-        self.sets = dataset.sets
-        self._ends = np.cumsum([part.num_rows for part in dataset.sets])
-        self._identifiers = dataset.row_identifiers
-
-    def take(
-        self, rows: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer], npt.NDArray[np.int64]]:
-        """Inputs (n, C), labels (n, C) and identifiers (n,) of rows of the split."""
-        if len(self.sets) == 1:
-            return self.sets[0].inputs[rows], self.sets[0].labels[rows], self._identifiers[rows]
-        which = np.searchsorted(self._ends, rows, side="right")
-        starts = np.concatenate(([0], self._ends[:-1]))
-        inputs = np.empty((len(rows), self.sets[0].inputs.shape[1]), self.sets[0].inputs.dtype)
-        labels = np.empty_like(inputs)
-        for number, part in enumerate(self.sets):
-            mask = which == number
-            inputs[mask] = part.inputs[rows[mask] - starts[number]]
-            labels[mask] = part.labels[rows[mask] - starts[number]]
-        return inputs, labels, self._identifiers[rows]
