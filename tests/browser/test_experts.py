@@ -128,7 +128,7 @@ def test_an_expert_is_attached_and_detached(
     take_picture(page, screenshots / "attach.png")
     asked.get_by_role("button", name="Attach").click()
     page.get_by_text("runs/tiny-digits", exact=True).wait_for()
-    assert cli("experts", "show", "digits")["attached_to"] == ["artifacts/runs/tiny-digits"]
+    assert cli("experts", "show", "digits")["attached_to"] == [str(lab.root / "artifacts" / "runs" / "tiny-digits")]
     page.get_by_role("button", name="Detach").click()
     asked = dialog(page, "Detach expert")
     asked.get_by_text("stays as it is").wait_for()

@@ -18,7 +18,7 @@ from hrm_engine.training import train
 from hrm_engine.training.run_folder import resumed_config
 from tests.tiny_runs import TEXT, Lab, assert_same_end, files, final_files, lasting_rows, row_of, rows, text
 
-MAY_CHANGE = {"save_every", "keep_last", "eval_every", "log_file", "stop_file", "max_minutes", "steps"}
+MAY_CHANGE = {"save_every", "keep_last", "eval_every", "log_file", "stop_file", "max_minutes", "steps", "samples"}
 MAY_MOVE = {"dataset_file", "eval_file"}
 
 
@@ -64,6 +64,7 @@ def test_the_allowed_changes_are_made(lab: Lab) -> None:
         "log_file": "copy.jsonl",
         "stop_file": "STOP",
         "max_minutes": 5.0,
+        "samples": False,
     }
     assert set(given) == MAY_CHANGE
     result = lab.resume("run", **given)
@@ -269,8 +270,8 @@ def test_a_run_with_nothing_left_to_do_says_so_and_stays_as_it_is(lab: Lab, is_o
     first = lab.trained("run")
     if is_old:  # what version 0.1 left
         metadata = json.loads((first.run_dir / "metadata.json").read_text())
-        left = {name: value for name, value in metadata.items() if name not in ("planned_steps", "is_complete")}
-        (first.run_dir / "metadata.json").write_text(json.dumps(left))
+        left = {name: value for name, value in metadata.items() if name not in ("planned_steps", "is_complete", "seal")}
+        (first.run_dir / "metadata.json").write_text(json.dumps({**left, "schema_version": 1}))
     before = files(first.run_dir)
     again = lab.resume("run", save_every=1, observer=lambda row: pytest.fail(f"{row} was written"))
     assert files(first.run_dir) == before
