@@ -154,6 +154,8 @@ def dataset_record(task: Task) -> dict[str, Any]:
 
 
 def _check_data(task: Task, checkpoint: Checkpoint, allow_changed_data: bool) -> list[str]:
+    if not checkpoint.state.datasets:
+        raise CheckpointError(f"{checkpoint.path} does not say on which data it was trained")
     last, dataset = checkpoint.state.datasets[-1], task.facts.history.get("dataset")
     if checkpoint.fingerprint == task.facts.fingerprint:
         before, last["dataset"] = last.get("dataset"), dataset

@@ -7,25 +7,26 @@ the seed and of these counters, so nothing else has to be kept: what is not here
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 SPIKE_WINDOW = 50
+Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
 @dataclass
 class TrainState:
     """Counters of a run; ``rows`` are fresh rows, ``tokens`` fresh label tokens."""
 
-    step: int = 0
-    rows: int = 0
-    tokens: int = 0
-    token_segments: int = 0
-    micro_batch_size: int = 0
-    schedule_steps: int = 0
+    step: Count = 0
+    rows: Count = 0
+    tokens: Count = 0
+    token_segments: Count = 0
+    micro_batch_size: Count = 0
+    schedule_steps: Count = 0
     """Length of the learning-rate schedule; a run that is extended keeps the one it began with."""
-    nonfinite_in_a_row: int = 0
+    nonfinite_in_a_row: Count = 0
     recent_losses: list[float] = field(default_factory=list)
     best_step: int | None = None
     best_score: list[float] | None = None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,7 +168,7 @@ KINDS: dict[str, Kind] = {
     ),
     "base model": Kind(files=("artifacts/hf_implant/base_model/*",), readers=(base_model,)),
     "puzzles": Kind(
-        files=(f"{DATASET}/test/*.json", f"{DATASET}/*.json"),
+        files=(f"{DATASET}/test/*", f"{DATASET}/*.json"),
         readers=(command("data", "show", DATASET), command("solve", "--bundle", "solver", "--index", "0")),
     ),
     "recipes": Kind(
@@ -198,8 +199,25 @@ def everything(tmp_path_factory: pytest.TempPathFactory, source: Path, puzzle_so
     return root
 
 
-def damaged(content: bytes, draw: random.Random) -> Iterator[bytes]:
-    """Two flipped bits, each by itself; the rest lost; a block of zeros; nothing."""
+def odd(content: bytes, draw: random.Random) -> bytes:
+    """JSON in which one value, at whatever depth, is something that nobody expects there."""
+    value = json.loads(content)
+    places: list[tuple[Any, Any]] = []
+    pending = [value]
+    while pending:
+        inner = pending.pop()
+        keys = list(inner) if isinstance(inner, dict) else range(len(inner)) if isinstance(inner, list) else ()
+        places += [(inner, key) for key in keys]
+        pending += [inner[key] for key in keys]
+    if not places:
+        return b"null"
+    where, key = draw.choice(places)
+    where[key] = draw.choice([None, [], {}, -1, 10**30, 1e300, True, "x", [None], {"a": [1]}, "\udc80"])
+    return json.dumps(value).encode()
+
+
+def damaged(content: bytes, draw: random.Random, *, is_json: bool) -> Iterator[bytes]:
+    """Two flipped bits, each by itself; the rest lost; a block of zeros; nothing; odd values in JSON."""
     for _ in range(2 if content else 0):
         flipped = bytearray(content)
         flipped[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
@@ -208,6 +226,8 @@ def damaged(content: bytes, draw: random.Random) -> Iterator[bytes]:
     yield content[:at]
     yield content[:at] + bytes(min(4096, len(content) - at)) + content[at + 4096 :]
     yield b""
+    for _ in range(3 * is_json):
+        yield odd(content, draw)
 
 
 def everything_in(root: Path) -> Mapping[str, bytes]:
@@ -226,7 +246,7 @@ def test_damage_ends_in_a_sentence_and_changes_nothing(
     for file in files:
         whole = file.read_bytes()
         place = file.relative_to(everything).as_posix()
-        for number, content in enumerate(damaged(whole, random.Random(place))):
+        for number, content in enumerate(damaged(whole, random.Random(place), is_json=file.suffix == ".json")):
             file.write_bytes(content)
             before = everything_in(everything)
             for reader in (*kind.readers, *kind.slow * (number == 0)):

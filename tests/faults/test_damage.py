@@ -77,7 +77,9 @@ def test_the_newest_checkpoint_is_damaged(lab: Lab, interrupted: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [{}, {"state": None}, {"state": []}, {"state": {"step": "x"}}, {"state": {}}], ids=str
+    "content",
+    [{}, {"state": None}, {"state": []}, {"state": {"step": "x"}}, {"state": {"rows": -1}}, {"state": {}}],
+    ids=str,
 )
 def test_a_state_that_is_none_of_a_training(lab: Lab, interrupted: Path, content: dict[str, object]) -> None:
     newest = interrupted / "checkpoints" / "step_00000004"

@@ -18,6 +18,7 @@ from hrm_engine.kernels.attention import document_starts
 from hrm_engine.kernels.losses import head_statistics
 from hrm_engine.models.act import TextBatch, check_threshold, run_segments
 from hrm_engine.models.core import Carry
+from hrm_engine.reading import told_by
 from hrm_engine.store.files import read_json
 from hrm_engine.store.paths import ARGS_FILE, Workspace
 
@@ -50,12 +51,14 @@ def held_out_documents(
         corpus = read_documents(workspace.resolve(file), settings=how or TextFilesConfig())
         return corpus.documents, str(file), corpus.messages
     saved = bundle.path / ARGS_FILE
-    settings = read_json(saved).get("parameters") or {} if saved.is_file() else {}
-    data, eval_file = settings.get("data"), settings.get("evaluation", {}).get("eval_file")
-    if data is None:
-        raise ConfigError(f"{bundle.path} does not say what it was trained on: name a text with --dataset-file")
-    source = Path(eval_file or data["dataset_file"])
-    as_then = TextFilesConfig(**{name: data[name] for name in TextFilesConfig.model_fields if name in data})
+    silent = f"{bundle.path} does not say what it was trained on: name a text with --dataset-file"
+    with told_by(lambda why: ConfigError(f"{silent} ({why})")):
+        settings = read_json(saved).get("parameters") or {} if saved.is_file() else {}
+        data, eval_file = settings.get("data"), settings.get("evaluation", {}).get("eval_file")
+        if data is None:
+            raise ConfigError(silent)
+        source = Path(eval_file or data["dataset_file"])
+        as_then = TextFilesConfig(**{name: data[name] for name in TextFilesConfig.model_fields if name in data})
     corpus = read_documents(workspace.resolve(source), settings=as_then)
     if eval_file:
         return corpus.documents, str(source), corpus.messages

@@ -17,6 +17,7 @@ from hrm_engine.config import CoreConfig
 from hrm_engine.errors import CheckpointError, ConfigError
 from hrm_engine.models.core import RecurrentCore
 from hrm_engine.optim.schedules import grad_calls
+from hrm_engine.reading import told_by
 from hrm_engine.starting.student import load_student
 from hrm_engine.store.attached import Attached
 from hrm_engine.store.paths import Workspace
@@ -105,10 +106,12 @@ class CoreTask(Task):
         """Keep the model, and set its routers as the state of the run says."""
         experts = state.of_task.get("experts", [])
         self.model, self.device, self.attached = model, device, experts
-        bias_routers(model, {(e["layer"], e["column"]): e["bias"] if e["is_active"] else -math.inf for e in experts})
-        for expert in experts:
-            if expert["bias"]:
-                self.routers.biased.setdefault(expert["layer"], []).append(expert["column"])
+        with told_by(lambda why: CheckpointError(f"the state's list of attached experts is damaged: {why}")):
+            biases = {(e["layer"], e["column"]): e["bias"] if e["is_active"] else -math.inf for e in experts}
+            bias_routers(model, biases)
+            for expert in experts:
+                if expert["bias"]:
+                    self.routers.biased.setdefault(expert["layer"], []).append(expert["column"])
 
     def warmed_grad_calls(self, state: TrainState) -> int | None:
         """Module calls with gradient in the next step, while these are warmed up; None where no step has fewer."""
