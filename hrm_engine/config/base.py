@@ -110,7 +110,7 @@ def load_preset(name_or_file: str | Path, model: type[Config] | None = None) -> 
         path = PRESETS / f"{name_or_file}.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"--config {name_or_file}: no such preset or YAML file. Presets: {', '.join(presets_of(model))}"
+            f"--config {shown(str(name_or_file))}: no such preset or YAML file. Presets: {', '.join(presets_of(model))}"
         )
     content = load_yaml(path, ConfigError)
     if not isinstance(content, dict):

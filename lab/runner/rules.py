@@ -57,6 +57,8 @@ def _short_name(value: Any, workspace: Workspace, home: Path) -> None:
 
 
 def _existing_file(value: Any, workspace: Workspace, home: Path) -> None:
+    if not value.strip():
+        raise ConfigError("name a file or folder")
     path = workspace.resolve(value)
     if not path.exists():
         below = "" if Path(value).is_absolute() else f"; a relative path begins at the workspace, {workspace.root}"

@@ -84,6 +84,7 @@ def test_puzzles_leaves_the_settings_to_its_preset(here: Workspace) -> None:
         ("adaptive-depth", {"brain": "nope"}, "-p brain=nope: no run 'nope' in .*Runs here: solved, taken"),
         ("adaptive-depth", {"brain": "solved"}, "-p brain=solved: .*cannot be loaded"),
         ("adaptive-depth", {"dataset_file": "no.txt"}, "-p dataset_file=no.txt: .*no.txt does not exist; a relative"),
+        ("adaptive-depth", {"dataset_file": " "}, "-p dataset_file=' ': name a file or folder"),
         ("adaptive-depth", {"dataset_file": "/no.txt"}, "-p dataset_file=/no.txt: /no.txt does not exist$"),
         ("adaptive-depth", {"halt_max_steps": "1"}, "-p halt_max_steps=1: use at least 2"),
         ("adaptive-depth", {"num_documents": "0"}, "-p num_documents=0: use at least 1"),
