@@ -140,6 +140,8 @@ def test_of_utf_16_without_a_mark_the_order_of_bytes_is_found(tmp_path: Path) ->
         file.write_bytes("一二三\n\n丁一\n".encode(encoding))
         assert read_documents(file).documents == ["一二三", "丁一"]
         assert read_documents(file, encoding="utf-16").documents == ["一二三", "丁一"]
+    file.write_bytes("plain".encode("utf-16-le"))
+    assert read_documents(file, encoding="utf-16").documents == ["plain"]
     file.write_bytes(bytes(range(256)) * 20)
     assert "not UTF-8 text" in refused(file) or "not UTF-8" in refused(file)
 

@@ -72,8 +72,9 @@ def encoding_of(path: Path, named: str | None = None) -> Encoding:
     mark = next((codec for mark, codec in _MARKS.items() if start.startswith(mark)), None)
     about = (digest.hexdigest(), num_bytes)
     codec = mark or named or "utf-8"
-    if codec in ("utf-16", "utf-32") and not mark and (order := surely(sample)) and order[0].startswith(codec):
-        codec = order[0]
+    if codec in ("utf-16", "utf-32") and not mark:
+        order = surely(sample)
+        codec = order[0] if order and order[0].startswith(codec) else f"{codec}-le"
     share = _replaced_share(path, codec)
     is_plain = num_nuls <= _MOST_NULS * num_bytes and not is_escaped
     if share <= _MOST_REPLACED and (mark or named or is_plain):
@@ -119,6 +120,9 @@ def _replaced_share(path: Path, codec: str) -> float:
     decoder = codecs.getincrementaldecoder(codec)(_handler(codec))
     num_characters = num_replaced = 0
     for block in chain(_blocks(path), [b""]):
-        text, count = replaced(decoder.decode(block, final=not block), codec)
+        try:
+            text, count = replaced(decoder.decode(block, final=not block), codec)
+        except UnicodeError:  # of codecs that can replace nothing
+            return 1.0
         num_characters, num_replaced = num_characters + len(text), num_replaced + count
     return num_replaced / max(1, num_characters)

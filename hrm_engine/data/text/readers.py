@@ -25,7 +25,7 @@ _CSV_PROBE_ROWS = 200
 _MAX_NOTED_PROBLEMS = 5
 _SEPARATOR_LINE = re.compile(r"sep=(.)\r*\n?", re.IGNORECASE)
 _DECODER = json.JSONDecoder(object_pairs_hook=object_of)
-_LINE_END = re.compile(r"\r+\n|\r")
+_RETURNS = re.compile(r"\r+\n?")
 
 
 @dataclass
@@ -69,7 +69,7 @@ class FileReading:
 
     def whole(self) -> str:
         """The decoded text of the whole file, line ends as ``\\n``."""
-        return _LINE_END.sub("\n", "".join(self.lines()))
+        return with_line_feeds("".join(self.lines()))
 
     def check_text(self, value: object, line: int, where: str) -> list[str]:
         """``[value]`` if it is a string, else a bad record."""
@@ -81,6 +81,13 @@ class FileReading:
             return [value]
         self.bad(line, f"{where} holds {_kind(value)}, not a string")
         return []
+
+
+def with_line_feeds(text: str) -> str:
+    """The text with ``\\n`` for each line end; some writers put several ``\\r`` before theirs."""
+    if "\r" not in text:
+        return text
+    return _RETURNS.sub(lambda match: "\n" if match[0][-1] == "\n" else "\n" * len(match[0]), text)
 
 
 def read_txt(reading: FileReading) -> list[str]:
@@ -167,7 +174,7 @@ def read_csv(reading: FileReading) -> list[str]:
             reading.bad(line, f"the row has {len(row)} field(s), the header has {len(names)} ({_listed(names)})")
     column = _text_column(reading, names, [row for _, row in usable[:_CSV_PROBE_ROWS]])
     reading.text_column = names[column]
-    return [_LINE_END.sub("\n", row[column]) for _, row in usable]
+    return [with_line_feeds(row[column]) for _, row in usable]
 
 
 def _csv_rows(reading: FileReading) -> list[tuple[int, list[str]]]:
@@ -201,10 +208,12 @@ def _separator(header: str) -> str:
     """What stands between the columns of a header: a comma, but where it has none and other usual separators."""
     if "," in header:
         return ","
-    try:
-        return csv.Sniffer().sniff(header, delimiters=";\t|").delimiter
+    try:  # the module's own Sniffer takes minutes for a long line
+        columns = {mark: len(next(csv.reader([header], delimiter=mark), ())) for mark in ";\t|"}
     except csv.Error:
         return ","
+    widest = max(columns, key=columns.__getitem__)
+    return widest if columns[widest] > 1 else ","
 
 
 def _text_column(reading: FileReading, names: list[str], probe: list[list[str]]) -> int:

@@ -15,7 +15,7 @@ from hrm_engine.inference.text.row import Generation
 from hrm_engine.reading import JSON_LIMIT, object_of, read_regular
 
 SUFFIXES = (".txt", ".jsonl")
-_LINE_END = re.compile(rb"\r*\n|\r")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 # Two runs with the same seed write the same file, so the seconds are not in it.
 _LEFT_OUT = {"seconds"}
 _ANSWER = {"index", *(one.name for one in fields(Generation))} - _LEFT_OUT - {"prompt"}
