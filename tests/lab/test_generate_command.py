@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,6 +242,8 @@ def test_a_file_is_not_overwritten_unless_told(brain: Bundle, workspace: Path, c
         ("p.txt", b"a\nb\xff\n", "p.txt, line 2: byte 2 is not UTF-8"),
         ("p.txt", b"\n \n", "p.txt: there is no prompt in it"),
         ("p.txt", b"a\n" + b"cat " * 50 + b"\n", "p.txt, line 2: the prompt has"),
+        ("p.txt", b"a\rb\r\nc\xff\n", "p.txt, line 3: byte 2 is not UTF-8"),
+        ("p.jsonl", b'{"prompt": "a", "prompt": "b"}', "line 1: no JSON object ('prompt' stands twice)"),
         ("p.csv", b"a\n", "p.csv: prompts stand in a .txt file"),
         ("none/p.txt", None, "none/p.txt does not exist"),
     ],
@@ -252,3 +256,10 @@ def test_a_bad_line_is_named_before_anything_is_written(
     written("--prompt-file", name, "--out", "o.jsonl", code=2)
     assert told in capsys.readouterr().err
     assert not list(workspace.glob("o.jsonl*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes among the files")
+def test_a_file_of_prompts_that_is_a_pipe_is_not_waited_for(brain: Bundle, workspace: Path, capsys: Capture) -> None:
+    os.mkfifo(workspace / "p.txt")
+    written("--prompt-file", "p.txt", code=2)
+    assert "p.txt is no regular file" in capsys.readouterr().err
