@@ -43,6 +43,10 @@ if hasattr(errno, "EDQUOT"):
     _REASONS[errno.EDQUOT] = "the disk quota is used up: free some space, or choose another folder"
 
 
+OBJECT_LIMIT = 64 << 20
+"""Most bytes of a JSON object in one of our files; a registry of 10,000 experts has 20 MB."""
+
+
 def storage_error(problem: OSError, path: Path, *, doing: str = "write") -> StorageError:
     """The StorageError for a failed operation on ``path``: what, where, why, and what to do about it."""
     reason = _REASONS.get(problem.errno or 0, problem.strerror or str(problem))
@@ -108,7 +112,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def read_json(path: Path, error: type[HRMError] = BundleError) -> dict[str, Any]:
     """The JSON object in ``path``. Missing, unreadable, damaged or not an object: ``error``, with file and line."""
-    value = load_json(Path(path), error)
+    value = load_json(Path(path), error, limit=OBJECT_LIMIT)
     if not isinstance(value, dict):
         raise error(f"{path}, line 1: a JSON object is expected, found {type(value).__name__}")
     return value

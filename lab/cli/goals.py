@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from hrm_engine.store.paths import Workspace
-from lab.cli.console import confirmed, say, show_done, show_list
+from lab.cli.console import confirmed, relative, say, show_done, show_list
 from lab.cli.parameters import Expert, Json, Yes, switch
 
 if TYPE_CHECKING:
@@ -102,10 +102,11 @@ def remove_like(
 @app.command
 def restore(*, json: Json = False) -> int:
     """Rebuild a lost or damaged database of goals from the experts' cards."""
-    goals = _goals()
+    goals, workspace = _goals(), Workspace.find()
     made, old = goals.restore()
-    kept = f"; the damaged file is {old} now" if old is not None else ""
-    text = f"{_count(made)} restored, all of them active, in {goals.path}{kept}. Goals that no expert serves are lost."
+    kept = f"; the damaged file is {relative(old, workspace)} now" if old is not None else ""
+    place = relative(goals.path, workspace)
+    text = f"{_count(made)} restored, all of them active, in {place}{kept}. Goals that no expert serves are lost."
     return show_done(text, [asdict(goal) for goal in made], json=json)
 
 

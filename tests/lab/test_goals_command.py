@@ -155,3 +155,20 @@ def test_a_damaged_database_is_named(goals: Goals, capsys: pytest.CaptureFixture
         assert (code, out) == (2, "")
         assert "goals.sqlite is damaged" in err
     assert goals.registry.workspace.goals.read_bytes() == b"no database" * 1000
+
+
+def test_lost_goals_are_told_and_restored(goals: Goals, capsys: pytest.CaptureFixture[str]) -> None:
+    goals.add("Rhyme", expert_id="poems")
+    goals.path.write_bytes(b"")
+    code, _, err = run(capsys, "list")
+    assert code == 2
+    assert "goals.sqlite is empty, and experts have goals that stood there" in err
+    code, out, _ = run(capsys, "restore")
+    assert code == 0
+    assert out.startswith(
+        "1 goal restored, all of them active, in artifacts/goals.sqlite; the damaged file is "
+        "artifacts/goals.sqlite.damaged now"
+    )
+    assert "Rhyme" in run(capsys, "list")[1]
+    code, _, err = run(capsys, "restore")
+    assert (code, "there is nothing to restore" in err) == (2, True)

@@ -88,6 +88,10 @@ def test_json_with_byte_order_mark_is_read_and_a_missing_one_is_said(tmp_path: P
         files.read_json(tmp_path)
     with pytest.raises(BundleError, match="cannot read"):
         files.read_json(Path("a\0b"))
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(files.OBJECT_LIMIT + 1)
+    with pytest.raises(BundleError, match=r"large\.json has 67,108,865 bytes; at most"):
+        files.read_json(tmp_path / "large.json")
 
 
 def test_a_file_in_the_folders_place_is_a_storage_error(tmp_path: Path) -> None:
