@@ -140,7 +140,7 @@ def _show_answers(measured: SolverEvaluation, effort: EffortConfig) -> None:
 
 def _show_votes(measured: SolverEvaluation) -> None:
     more = measured.with_effort
-    for name, score in (("votes", measured.report.arc), ("votes with more effort", more and more.arc)):
+    for name, score in (("votes", measured.report.arc), ("votes with more effort", more and more.score)):
         if score is not None:
             shares = ", ".join(f"pass@{k} {share:.1%}" for k, share in score.pass_at.items() if share == share)
             say(f"{name} on whole grids of {len(score.tasks):,} tasks: {shares or 'their answers are not known'}")

@@ -35,7 +35,7 @@ class WithEffort:
     """Of all starts of a puzzle together, restarts included."""
     solved_by_verifier: float
     """Share of the puzzles that a restart answered after the rules had refused: not the solver's own achievement."""
-    arc: ArcScore | None
+    score: ArcScore | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +56,16 @@ class SolverEvaluation:
         """
         ensure_writable(folder)
         self.report.write_files(folder)
-        if self.with_effort is not None and self.with_effort.arc is not None:
-            write_score(self.with_effort.arc, folder)
+        if self.with_effort is not None and self.with_effort.score is not None:
+            write_score(self.with_effort.score, folder)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; numbers that are not finite are null."""
         effort = None
         if self.with_effort is not None:
-            effort = {name: value for name, value in vars(self.with_effort).items() if name != "arc"}
-            if self.with_effort.arc is not None:
-                effort |= {f"pass_at_{k}": share for k, share in self.with_effort.arc.pass_at.items()}
+            effort = {name: value for name, value in vars(self.with_effort).items() if name != "score"}
+            if self.with_effort.score is not None:
+                effort |= {f"pass_at_{k}": share for k, share in self.with_effort.score.pass_at.items()}
         content: dict[str, Any] = {"dataset": self.source, "messages": self.messages, **self.report.fields}
         content |= {"by_difficulty": self.report.by_difficulty(), "with_effort": effort}
         plain: dict[str, Any] = finite(content)
