@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import pytest
@@ -213,6 +214,8 @@ def test_8_bits_really_are_8_bits() -> None:
     for _ in range(20):
         updater.update(one_pass(model, 0), schedule_share=1e-2)
     assert updater.state_tensors()["inner.weight.state1"].dtype is torch.uint8
+    # the library warns, when it is imported, of a kernel that nothing here uses
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
     assert objective(model, 0).item() < first / 2
 
 
