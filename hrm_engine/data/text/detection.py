@@ -82,7 +82,9 @@ def likely(sample: bytes) -> list[str]:
     from charset_normalizer import from_bytes
 
     matches = list(from_bytes(sample, cp_isolation=list(_IN_USE)))
-    near = [match.encoding for match in matches if match.chaos < matches[0].chaos + 0.1]
+    # a match stands for all encodings that give the same text
+    near = [name for match in matches if match.chaos < matches[0].chaos + 0.1 for name in match.could_be_from_charset]
+    near.sort(key=lambda encoding: encoding != _USUAL)
     return list(dict.fromkeys([*near[:2], _USUAL])) if near else []
 
 
