@@ -16,7 +16,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -131,6 +132,11 @@ def find_recipe(name_or_path: str, workspace: Workspace) -> Recipe:
             raise NotebookError(f"{notebook} does not exist")
         # as the beginning of a run id: characters that names do not have become '-'
         name = re.sub(r"[^A-Za-z0-9._-]", "-", notebook.stem).lstrip("._-")[:40]
+        for shipped in list_recipes():
+            with suppress(NotebookError):  # its notebook is missing
+                recipe = load_recipe(RECIPES / f"{shipped}.yaml", workspace)
+                if recipe.notebook.samefile(notebook):  # what parameters must be does not depend on how it is named
+                    return replace(recipe, name=name)
         return Recipe(name or "notebook", notebook, workspace, title=notebook.stem)
     if suffix in {".yaml", ".yml"}:
         return load_recipe(workspace.resolve(name_or_path), workspace)

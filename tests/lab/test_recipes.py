@@ -106,6 +106,13 @@ def test_what_a_recipe_cannot_end_with_is_refused_before_it_starts(
         plan_run(find_recipe(recipe, here), given)
 
 
+def test_the_notebook_of_a_recipe_has_its_rules(here: Workspace) -> None:
+    recipe = find_recipe(str(find_recipe("quickstart", here).notebook), here)
+    assert (recipe.name, recipe.preset) == ("quickstart", "text-small")
+    with pytest.raises(NotebookError, match="-p brain_name=a/b: name 'a/b' is not allowed"):
+        plan_run(recipe, {"brain_name": "a/b"})
+
+
 @pytest.mark.parametrize("name", list_recipes())
 def test_a_parameter_that_no_preset_checks_has_a_rule(name: str, here: Workspace) -> None:
     recipe = find_recipe(name, here)
