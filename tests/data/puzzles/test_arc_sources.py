@@ -39,6 +39,16 @@ def test_a_folder_of_task_files(tmp_path: Path) -> None:
     assert [len(task.training_pairs) for task in tasks] == [3, 3, 4, 4]
 
 
+def test_folders_below_a_part_belong_to_it(tmp_path: Path) -> None:
+    places = {"a/x": False, "Evaluation/easy/x": True, "test/training/x": False, "training/deep/test/y/x": True}
+    for number, place in enumerate(places):
+        file = tmp_path / f"{place}{number}.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(arc_tasks.task_json(number)))
+    tasks = {int(task.name[1:]): task.is_evaluation for task in read_source(str(tmp_path), root=Path())}
+    assert [tasks[number] for number in range(4)] == list(places.values())
+
+
 def test_the_files_of_a_competition(tmp_path: Path) -> None:
     folder = tmp_path / "kaggle"
     folder.mkdir()

