@@ -135,6 +135,7 @@ def attach(expert_id: str) -> None:
         "Layer", layers, index=first, key=f"layer_for {expert_id} {brain}", placeholder="none", disabled=taker is None
     )
     name = _name("" if taker is None else f"{taker.path.name}-{expert_id}")
+    allow_other_base = st.checkbox("Also where it was trained on another brain", key=f"other_base_for {expert_id}")
     plain("A new brain is written, in which tokens of this layer can be routed to it. The chosen one stays as it is.")
 
     def change() -> str:
@@ -142,7 +143,14 @@ def attach(expert_id: str) -> None:
 
         assert taker is not None
         with st.spinner("Writing the new brain"):
-            new = attach_expert(expert_id, taker.path, layer=layer, name=name, workspace=workspace())
+            new = attach_expert(
+                expert_id,
+                taker.path,
+                layer=layer,
+                name=name,
+                allow_other_base=allow_other_base,
+                workspace=workspace(),
+            )
         return f"`{expert_id}` is attached in `{new.name}`"
 
     answer("Attach", change, disabled=taker is None)

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from hrm_engine.bundles.child import Parent, load_parent, write_child
+from hrm_engine.bundles.listing import descends_from
 from hrm_engine.bundles.weights import check_types, expert_shapes, load_file
 from hrm_engine.config import CoreConfig
 from hrm_engine.config.base import validated
 from hrm_engine.errors import BundleError, ConfigError, RegistryError
 from hrm_engine.store.attached import Attached, own_columns
+from hrm_engine.store.expert_cards import Facts, shown
 from hrm_engine.store.expert_content import RegistryContent
 from hrm_engine.store.experts import EXPERT_METADATA_FILE, ExpertRegistry
 from hrm_engine.store.files import read_json, sha256_file, storing
@@ -39,6 +41,7 @@ def attach_expert(
     *,
     layer: str | None = None,
     name: str | None = None,
+    allow_other_base: bool = False,
     workspace: Workspace | None = None,
 ) -> Path:
     """Write a child of ``bundle`` in which an expert of the registry is one more expert of a layer.
@@ -46,15 +49,18 @@ def attach_expert(
     Args:
         layer: such as ``H.1``; by default the one that the expert was trained in, else the last high-level one.
         name: of the child, which lies beside its parent; by default ``<parent>-<expert id>``, or the next free number.
+        allow_other_base: attach it also to a bundle that neither is the one it was trained on nor was made of that.
 
     Raises:
         RegistryError: no such expert, it has no weights, or they are not what its card says.
         BundleError: no such bundle, damaged, sizes that do not fit, or the expert is attached to that layer already.
-        ConfigError: no such layer, or a name that is taken or not allowed. StorageError, LockedError: as they say.
+        ConfigError: no such layer, another base than the expert's, or a name that is taken or not allowed.
+        StorageError, LockedError: as they say.
     """
     workspace = workspace or Workspace.find()
     registry = ExpertRegistry(workspace)
     expert, sha256, trained_in = _load_expert(registry, expert_id)
+    trained_on = registry.get(expert_id).training_config
     parent = load_parent(bundle, workspace)
     names = parent.config.layer_names
     if layer is None:
@@ -64,6 +70,8 @@ def attach_expert(
     if any((entry.expert_id, entry.layer) == (expert_id, layer) for entry in parent.attached):
         raise BundleError(f"expert {expert_id!r} is attached to layer {layer} of {parent.path.name} already")
     tensors, config = _with_expert(parent, layer, expert, expert_id)
+    if not allow_other_base:
+        _check_base(expert_id, trained_on, parent)
     column = config.experts_in(layer) - 1
     entry = Attached(expert_id, layer.partition(".")[0], layer, column, sha256)
 
@@ -116,6 +124,17 @@ def detach_expert(
         if entry is not gone
     ]
     return write_child(parent, config, tensors, kept, f"-without-{expert_id}", name, workspace)
+
+
+def _check_base(expert_id: str, trained_on: Facts, parent: Parent) -> None:
+    """Raise ConfigError where an expert was trained on another base; one whose card names none is taken."""
+    sha256 = trained_on.get("base_sha256")
+    if isinstance(sha256, str) and not descends_from(parent.path, sha256):
+        raise ConfigError(
+            f"expert {expert_id!r} was trained on {shown(trained_on.get('base'))} as it was then; {parent.path.name} "
+            "neither is that base nor was made of it, and an expert works on the states of its base alone. Train it on "
+            "this one with --student-init, or attach it all the same with --allow-other-base"
+        )
 
 
 def _load_expert(registry: ExpertRegistry, expert_id: str) -> tuple[dict[str, Tensor], str, str | None]:

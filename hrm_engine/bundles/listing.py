@@ -23,6 +23,7 @@ from hrm_engine.store.status import live_state
 
 METADATA_SCHEMA = 2
 _FIRST_SEALED = 2
+_MOST_PARENTS = 100
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,25 @@ def parent_record(path: Path) -> dict[str, str]:
     """
     seals = (path / MANIFEST_FILE, path / METADATA_FILE)
     return {"path": str(path), "sha256": sha256_file(next((file for file in seals if file.is_file()), path))}
+
+
+def descends_from(folder: Path, sha256: str) -> bool:
+    """Whether a folder has this hash (:func:`parent_record`) or was made of what has it, if its parents are there."""
+    for _ in range(_MOST_PARENTS):
+        if parent_record(folder)["sha256"] == sha256:
+            return True
+        parent = readable_json(folder / METADATA_FILE).get("parent")
+        if not isinstance(parent, dict) or not isinstance(parent.get("path"), str):
+            return False
+        if parent.get("sha256") == sha256:
+            return True
+        folder = Path(parent["path"])
+        try:
+            if not (folder / METADATA_FILE).is_file() or parent_record(folder)["sha256"] != parent.get("sha256"):
+                return False
+        except (OSError, ValueError):
+            return False
+    return False
 
 
 def metadata_problems(path: Path, *, hashes: bool = True, best: bool = True) -> list[str]:

@@ -156,3 +156,4 @@ class ImplantConfig(TextFilesConfig):
     vocab_size: int = Field(8192, ge=1, description="Tokens in the vocabulary.")
     hidden_size: int = Field(512, ge=1, description="Width of the base model; a brain of this width takes it over.")
     seed: int = Field(0, description="Seed of the base model's weights.")
+    replace: bool = Field(False, description="Replace the base model and the tokenizer that are there.")

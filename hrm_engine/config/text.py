@@ -94,6 +94,11 @@ class TextRunConfig(RunConfig):
         description="Train an expert of this id alone, into artifacts/experts: on the frozen bundle of --student-init, "
         "else of --brain-name, else on the network of --model. An id that exists is trained further.",
     )
+    allow_other_base: Annotated[bool, Needs("expert_id")] = Field(
+        False,
+        description="Train an expert further on another base than it was trained on.",
+        json_schema_extra=MAY_CHANGE,
+    )
     default_goal: str | None = Field(
         None, min_length=1, description="Goal in words, kept with the bundle and its experts."
     )

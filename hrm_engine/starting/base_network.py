@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,13 @@ import torch
 from torch import nn
 
 from hrm_engine.bundles.bundle import Bundle
-from hrm_engine.bundles.listing import parent_record
+from hrm_engine.bundles.listing import descends_from, parent_record
 from hrm_engine.bundles.load import load_bundle
 from hrm_engine.config import ExpertTrainConfig
 from hrm_engine.config.core import inner_width
 from hrm_engine.data.text.tokenizer import Tokenizer
 from hrm_engine.starting.implant import load_network
+from hrm_engine.store.files import sha256_file, storing
 from hrm_engine.store.paths import CONFIG_FILE, Workspace
 from hrm_engine.store.runs import find_run
 
@@ -31,6 +34,8 @@ class BaseNetwork:
     """Path in the workspace, or hub id."""
     digest: str | None
     """Hash over its files; None for a hub id."""
+    folder: Path | None
+    """Of the bundle, or of a model on this machine."""
     width: int
     inner: int
     layer: str | None
@@ -38,6 +43,17 @@ class BaseNetwork:
     segments: int
     most_positions: int | None
     """Longest row it can take; None where nothing limits it."""
+
+    def is_of(self, place: object, digest: object) -> bool:
+        """Whether it is the base ``place`` with this hash, or a bundle that was made of it.
+
+        A hub id has no hash: then the name alone counts.
+        """
+        if not isinstance(digest, str) or self.digest is None:
+            return digest is None and self.digest is None and place == self.place
+        if digest == self.digest or self.folder is None or self.layer is None:
+            return digest == self.digest
+        return descends_from(self.folder, digest)
 
 
 def find_base(config: ExpertTrainConfig, workspace: Workspace) -> tuple[BaseNetwork, list[str]]:
@@ -62,6 +78,7 @@ def _bundle(folder: Path, workspace: Workspace) -> tuple[BaseNetwork, list[str]]
         tokenizer=bundle.tokenizer,
         place=_place(folder, workspace),
         digest=parent_record(folder)["sha256"],
+        folder=folder,
         width=core.hidden_size,
         inner=core.intermediate_size,
         layer=layer,
@@ -79,7 +96,8 @@ def _folder(config: ExpertTrainConfig, workspace: Workspace) -> tuple[BaseNetwor
         network=network.float(),
         tokenizer=tokenizer,
         place=config.start.model if folder is None else _place(folder, workspace),
-        digest=None if folder is None else parent_record(folder / CONFIG_FILE)["sha256"],
+        digest=None if folder is None else _digest(folder),
+        folder=folder,
         width=width,
         inner=inner_width(width, config.network.expansion),
         layer=None,
@@ -87,6 +105,14 @@ def _folder(config: ExpertTrainConfig, workspace: Workspace) -> tuple[BaseNetwor
         most_positions=getattr(settings, "max_position_embeddings", None),
     )
     return base, [*messages, f"the base is the network of {base.place}; the expert stands behind its last layer"]
+
+
+def _digest(folder: Path) -> str:
+    """Hash over what makes a model folder the base that it is: configuration, weights and tokenizer."""
+    files = [folder / CONFIG_FILE, folder / "tokenizer.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    with storing(folder, doing="read"):
+        hashes = {file.name: sha256_file(file) for file in files if file.is_file()}
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def _place(folder: Path, workspace: Workspace) -> str:

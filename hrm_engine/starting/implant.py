@@ -66,14 +66,20 @@ def create_implant(*, workspace: Workspace, settings: ImplantConfig) -> ImplantR
     """Train a byte-level BPE tokenizer and write a base model (Llama of two layers, random weights) in HF format.
 
     Without ``dataset_file`` the embedded corpus is taken, and built first where it is missing. An existing implant is
-    replaced only when the new one is complete.
+    replaced only with ``replace``, when the new one is complete.
 
     Raises:
-        ConfigError: the sizes do not fit together. DataError: the text cannot be read. StorageError: cannot write.
+        ConfigError: there is one, or the sizes do not fit together. DataError: the text cannot be read.
+        StorageError: it cannot be written.
     """
     hidden_size, dataset_file = settings.hidden_size, settings.dataset_file
     if hidden_size % 64:
         raise ConfigError(f"--hidden-size {hidden_size}: the base model has heads of 64, choose a multiple of 64")
+    if implant_exists(workspace) and not settings.replace:
+        raise ConfigError(
+            f"{workspace.base_model} exists: experts and runs were trained on it, and another one is no base for them. "
+            "Replace it with --replace"
+        )
     if dataset_file is None:
         dataset_file = embedded_corpus(workspace) / "train.jsonl"
     corpus = read_documents(workspace.resolve(dataset_file), settings=settings)
@@ -87,6 +93,11 @@ def create_implant(*, workspace: Workspace, settings: ImplantConfig) -> ImplantR
     )
 
 
+def implant_exists(workspace: Workspace) -> bool:
+    """Whether there is a base model, whole or not, or a tokenizer that :func:`create_implant` would replace."""
+    return workspace.base_model.exists() or workspace.tokenizer_file.exists()
+
+
 def embedded_corpus(workspace: Workspace) -> Path:
     """Folder of the embedded corpus (train.jsonl, validation.jsonl), built first where it is missing."""
     folder = workspace.embedded_corpus
@@ -98,7 +109,7 @@ def embedded_corpus(workspace: Workspace) -> Path:
 def base_model(workspace: Workspace) -> Path:
     """Folder of the default base model, made first where it is missing."""
     if not (workspace.base_model / "config.json").is_file():
-        create_implant(workspace=workspace)
+        create_implant(workspace=workspace, replace=True)
     return workspace.base_model
 
 
@@ -174,7 +185,7 @@ def _folder(model: str, workspace: Workspace) -> tuple[Path, list[str]]:
     folder = workspace.resolve(model)
     if folder != workspace.resolve(workspace.base_model) or (folder / "config.json").is_file():
         return folder, []
-    report = create_implant(workspace=workspace)
+    report = create_implant(workspace=workspace, replace=True)
     return folder, [f"no base model yet: made one from the embedded corpus at {report.base_model} (lab implant)"]
 
 

@@ -169,6 +169,11 @@ def show_facts(facts: Sequence[tuple[str, object]], indent: str = "") -> None:
         _show_rows([(Text(indent + name, style="dim"), value) for name, value in facts], right=(False, False))
 
 
+def can_ask() -> bool:
+    """Whether there is a terminal to ask on."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def confirmed(question: str, *, yes: bool) -> bool:
     """Ask on a terminal whether to do what cannot be undone; with ``yes`` there is no question.
 
@@ -176,7 +181,7 @@ def confirmed(question: str, *, yes: bool) -> bool:
     """
     if yes:
         return True
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not can_ask():
         raise ConfigError(
             f"{printable(question)} There is no terminal to ask on: add --yes to do it without a question"
         )

@@ -156,12 +156,23 @@ def delete(
 
 
 @app.command
-def attach(expert_id: Expert, /, *, bundle: Brain, layer: Layer = None, name: Name = None, json: Json = False) -> int:
+def attach(
+    expert_id: Expert,
+    /,
+    *,
+    bundle: Brain,
+    layer: Layer = None,
+    name: Name = None,
+    allow_other_base: Annotated[bool, switch("Also where it was trained on another brain.")] = False,
+    json: Json = False,
+) -> int:
     """Make a new brain in which the expert is one more expert of a layer; the brain it is made of stays as it is."""
     from hrm_engine.bundles.experts import attach_expert
 
     workspace = Workspace.find()
-    folder = attach_expert(expert_id, bundle, layer=layer, name=name, workspace=workspace)
+    folder = attach_expert(
+        expert_id, bundle, layer=layer, name=name, allow_other_base=allow_other_base, workspace=workspace
+    )
     return _show_made(folder, f"Expert {expert_id} is attached in", workspace, json=json)
 
 

@@ -54,7 +54,10 @@ def test_an_implant_is_made_again_the_same_and_replaced_whole(lab: Lab, source: 
     assert (report.vocab_size, report.num_documents) == (VOCABULARY, 40)
     made = {path.name: path.read_bytes() for path in report.base_model.iterdir()}
     assert made == {path.name: path.read_bytes() for path in base_model(source).iterdir()}
-    create_implant(workspace=lab.workspace, dataset_file=Path(TEXT), vocab_size=270, hidden_size=128)
+    with pytest.raises(ConfigError, match=r"base_model exists: .*--replace"):
+        create_implant(workspace=lab.workspace, dataset_file=Path(TEXT), vocab_size=270, hidden_size=128)
+    assert made == {path.name: path.read_bytes() for path in report.base_model.iterdir()}
+    create_implant(workspace=lab.workspace, dataset_file=Path(TEXT), vocab_size=270, hidden_size=128, replace=True)
     config = json.loads((report.base_model / "config.json").read_text())
     assert (config["vocab_size"], config["hidden_size"]) == (270, 128)
     assert Tokenizer.load(report.tokenizer_file).vocab_size == 270
@@ -78,9 +81,9 @@ def test_an_implant_that_cannot_be_made_leaves_the_old_one(lab: Lab) -> None:
     report = create_implant(workspace=lab.workspace, dataset_file=Path(TEXT), vocab_size=270, hidden_size=64)
     before = {path.name: path.read_bytes() for path in report.base_model.iterdir()}
     with pytest.raises(ConfigError, match="--hidden-size 100.*multiple of 64"):
-        create_implant(workspace=lab.workspace, dataset_file=Path(TEXT), hidden_size=100)
+        create_implant(workspace=lab.workspace, dataset_file=Path(TEXT), hidden_size=100, replace=True)
     with pytest.raises(ConfigError, match="vocabulary of 100 is too small"):
-        create_implant(workspace=lab.workspace, dataset_file=Path(TEXT), vocab_size=100)
+        create_implant(workspace=lab.workspace, dataset_file=Path(TEXT), vocab_size=100, replace=True)
     assert {path.name: path.read_bytes() for path in report.base_model.iterdir()} == before
 
 

@@ -94,6 +94,7 @@ def test_what_may_change_on_resume() -> None:
         "dataset_file",
         "eval_file",
         "samples",
+        "allow_other_base",
     }
 
 

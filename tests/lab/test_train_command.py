@@ -300,7 +300,9 @@ def test_the_summary_tells_the_last_and_the_best_evaluation(workspace: Path) -> 
     assert summary(*solved) == "exact 0.0 % before, 10.0 % at step 40, best 20.0 % at step 30 (in the bundle)"
 
 
-def test_implant_and_corpus_are_made_by_commands(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_implant_and_corpus_are_made_by_commands(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = workspace / "training_data" / "own.txt"
     text.write_text("\n\n".join(f"document {number} about lists and values" for number in range(60)))
     words = ["implant", "--dataset-file", "training_data/own.txt", "--vocab-size", "280", "--hidden-size", "64"]
@@ -309,6 +311,19 @@ def test_implant_and_corpus_are_made_by_commands(workspace: Path, capsys: pytest
     assert "artifacts/hf_implant/base_model" in shown
     assert re.search(r"^vocab size +\d+$", shown, re.MULTILINE)
     assert (workspace / "artifacts" / "hf_implant" / "tokenizers" / "tokenizer.json").is_file()
+    assert main(words) == 2
+    assert "base_model exists" in capsys.readouterr().err
+    assert main([*words, "--replace"]) == 0
+    capsys.readouterr()
+    with monkeypatch.context() as terminal:
+        terminal.setattr("sys.stdin.isatty", lambda: True)
+        terminal.setattr("builtins.input", lambda question: "n")
+        assert main([*words[:-1], "128"]) == 0
+        assert capsys.readouterr().out == "Nothing was replaced.\n"
+        terminal.setattr("builtins.input", lambda question: "y")
+        assert main([*words[:-1], "128"]) == 0
+    config = json.loads((workspace / "artifacts" / "hf_implant" / "base_model" / "config.json").read_text())
+    assert config["hidden_size"] == 128
     assert main(["implant", "--hidden-size", "70"]) == 2
     assert "--hidden-size 70" in capsys.readouterr().err
 

@@ -36,7 +36,7 @@ def train_expert(
         expert_config(lab, expert_id, **changed),
         workspace=lab.workspace,
         resume=resume,
-        given={} if resume else None,
+        given={name: changed[name] for name in changed if name == "allow_other_base"} if resume else None,
         observer=None if stop_at is None else interrupter(stop_at),
     )
 

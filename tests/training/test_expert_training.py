@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from hrm_engine.bundles.experts import attach_expert
 from hrm_engine.bundles.weights import load_tensors
 from hrm_engine.config import TextTrainConfig, build_config
 from hrm_engine.errors import BundleError, CheckpointError, ConfigError
+from hrm_engine.starting.implant import create_implant
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import sha256_file
 from hrm_engine.store.goals import Goals
 from hrm_engine.training import train
-from tests.tiny_runs import Lab, rows, text
+from tests.tiny_runs import TEXT, VOCABULARY, Lab, rows, text
 from tests.training.expert_runs import BASES, base_of, expert_config, train_expert
 
 
@@ -107,6 +109,41 @@ def test_another_base_is_not_resumed_on(lab: Lab) -> None:
     lab.train("base", amp=False, seed=1, **BASES["dense"])
     with pytest.raises(CheckpointError, match="is not the one this training began on"):
         train_expert(lab, "helper", resume=True)
+    assert train_expert(lab, "helper", resume=True, allow_other_base=True).step == 6
+
+
+def test_an_expert_is_trained_further_and_attached_on_its_own_base_alone(lab: Lab) -> None:
+    base = base_of(lab, "dense")
+    train_expert(lab, "helper", steps=1, **base)
+    other = lab.train("other", amp=False, seed=1, steps=1, **BASES["dense"]).run_dir
+    with pytest.raises(ConfigError, match=r"helper was trained on .*base.* --allow-other-base"):
+        train_expert(lab, "helper", steps=1, student_init=str(other))
+    with pytest.raises(ConfigError, match=r"'helper' was trained on .*base.* --allow-other-base"):
+        attach_expert("helper", other, workspace=lab.workspace)
+    child = attach_expert("helper", base["student_init"], workspace=lab.workspace)
+    train_expert(lab, "friend", steps=1, **base)
+    grandchild = attach_expert("friend", child, workspace=lab.workspace)
+    assert attach_expert("helper", grandchild, layer="L.0", workspace=lab.workspace).is_dir()
+    assert train_expert(lab, "friend", steps=1, student_init=str(child)).state == "finished"
+    # the card has the new base from now on
+    with pytest.raises(ConfigError, match="--allow-other-base"):
+        attach_expert("friend", base["student_init"], name="again", workspace=lab.workspace)
+    assert attach_expert("helper", other, allow_other_base=True, workspace=lab.workspace).is_dir()
+    assert train_expert(lab, "helper", steps=1, student_init=str(other), allow_other_base=True).state == "finished"
+
+
+def test_an_implant_that_was_replaced_is_another_base(lab: Lab) -> None:
+    implant = {"workspace": lab.workspace, "dataset_file": Path(TEXT), "hidden_size": 64, "replace": True}
+    create_implant(vocab_size=VOCABULARY, **implant)
+    model = {"model": str(lab.workspace.base_model)}
+    train_expert(lab, "whole", steps=1, **model)
+    train_expert(lab, "half", stop_at=3, **model)
+    create_implant(vocab_size=VOCABULARY, seed=1, **implant)  # the sizes are the same
+    with pytest.raises(ConfigError, match=r"whole was trained on .*base_model.* --allow-other-base"):
+        train_expert(lab, "whole", steps=1, **model)
+    create_implant(vocab_size=270, **implant)  # rows are cut otherwise
+    with pytest.raises(CheckpointError, match="the base .*base_model is not the one this training began on"):
+        train_expert(lab, "half", resume=True, **model)
 
 
 def test_the_same_id_again_is_trained_further(lab: Lab) -> None:

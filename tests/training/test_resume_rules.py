@@ -18,7 +18,17 @@ from hrm_engine.training import train
 from hrm_engine.training.run_folder import resumed_config
 from tests.tiny_runs import TEXT, Lab, assert_same_end, files, final_files, lasting_rows, row_of, rows, text
 
-MAY_CHANGE = {"save_every", "keep_last", "eval_every", "log_file", "stop_file", "max_minutes", "steps", "samples"}
+MAY_CHANGE = {
+    "save_every",
+    "keep_last",
+    "eval_every",
+    "log_file",
+    "stop_file",
+    "max_minutes",
+    "steps",
+    "samples",
+    "allow_other_base",
+}
 MAY_MOVE = {"dataset_file", "eval_file"}
 
 
@@ -66,7 +76,7 @@ def test_the_allowed_changes_are_made(lab: Lab) -> None:
         "max_minutes": 5.0,
         "samples": False,
     }
-    assert set(given) == MAY_CHANGE
+    assert set(given) == MAY_CHANGE - {"allow_other_base"}  # which is of experts
     result = lab.resume("run", **given)
     assert (result.state, result.step) == ("finished", 9)
     saved = json.loads((run_dir / "training_args.json").read_text())["parameters"]

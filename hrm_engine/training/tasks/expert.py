@@ -15,7 +15,7 @@ from torch import Tensor
 from hrm_engine.bundles.weights import check_shapes, load_tensors
 from hrm_engine.config import CoreConfig, ExpertConfig, ExpertTrainConfig
 from hrm_engine.config.kinds import EXPERT
-from hrm_engine.config.text import DepthConfig
+from hrm_engine.config.text import DepthConfig, TextTrainConfig
 from hrm_engine.errors import CheckpointError, ConfigError, RegistryError
 from hrm_engine.inference.text.evaluate import Evaluation, evaluate, token_means
 from hrm_engine.kernels.losses import head_statistics, token_losses
@@ -33,7 +33,7 @@ from hrm_engine.models.expert import (
 from hrm_engine.optim.updater import Backward
 from hrm_engine.starting.base_network import BaseNetwork, find_base
 from hrm_engine.store.clock import now_iso
-from hrm_engine.store.expert_cards import ExpertCard, check_expert_id
+from hrm_engine.store.expert_cards import ExpertCard, check_expert_id, shown
 from hrm_engine.store.experts import ExpertRegistry
 from hrm_engine.store.files import read_json, sha256_file, write_bytes
 from hrm_engine.store.goals import Goals
@@ -69,14 +69,27 @@ class ExpertTask(TextTask):
             ConfigError: the expert is frozen, or its id or its base cannot be used.
         """
         expert_id = check_expert_id(config.run.expert_id)
-        if any(card.expert_id == expert_id and card.is_frozen for card in ExpertRegistry(workspace).cards()):
+        card = next((card for card in ExpertRegistry(workspace).cards() if card.expert_id == expert_id), None)
+        if card is not None and card.is_frozen:
             raise ConfigError(f"expert {expert_id} is frozen: thaw it with `lab experts unfreeze {expert_id}` first")
         base, messages = find_base(config, workspace)
+        before = {} if card is None else card.training_config
+        if "base" in before and not base.is_of(before["base"], before.get("base_sha256")):
+            if not config.run.allow_other_base:
+                raise ConfigError(
+                    f"expert {expert_id} was trained on {shown(before['base'])} as it was then, and {base.place} is "
+                    "another base now: its weights work on the states of that one alone. Take another id, or "
+                    "train it further on this base with --allow-other-base"
+                )
+            messages.append(f"{base.place} is another base than the one that {expert_id} was trained on")
         return cls(config, workspace, base), messages
 
     @classmethod
     def resumed(cls, config: Any, workspace: Workspace, checkpoint: Path) -> tuple[TextTask, list[str]]:
-        return cls.first(config, workspace)
+        """The task of a run that goes on; its base is looked at before its data, which it may have cut otherwise."""
+        base, messages = find_base(config, workspace)
+        _check_same(base.digest, base.place, checkpoint, config)
+        return cls(config, workspace, base), messages
 
     def _network(self) -> None:
         config, base = self.config, self._base
@@ -130,12 +143,7 @@ class ExpertTask(TextTask):
 
     def saved_model(self, folder: Path, weights: dict[str, Tensor]) -> ExpertModel:
         """The expert of a checkpoint in its base."""
-        before = read_json(folder / CONFIG_FILE, CheckpointError).get("base_hash")
-        if before != self.core.base_hash:
-            raise CheckpointError(
-                f"{folder}: the base {self.core.base} is not the one this training began on; bring that one back, or "
-                "train further on the new one without --resume"
-            )
+        _check_same(self.core.base_hash, self.core.base, folder, self.config)
         model, _ = self._in_base()
         load_checked(model, weights, folder)
         return model
@@ -274,6 +282,16 @@ class ExpertTask(TextTask):
     def _card(self) -> ExpertCard | None:
         cards = ExpertRegistry(self._workspace).cards()
         return next((card for card in cards if card.expert_id == self.core.expert_id), None)
+
+
+def _check_same(digest: str | None, place: str, checkpoint: Path, config: TextTrainConfig) -> None:
+    """Raise CheckpointError where a base is not the one of a checkpoint, unless that was allowed."""
+    before = read_json(checkpoint / CONFIG_FILE, CheckpointError).get("base_hash")
+    if before != digest and not config.run.allow_other_base:
+        raise CheckpointError(
+            f"{checkpoint}: the base {place} is not the one this training began on; bring that one back, or go on with "
+            "the new one with --allow-other-base"
+        )
 
 
 _MEASURED = {
