@@ -34,6 +34,7 @@ class PuzzleCard(BaseModel):
     ignore_label_id: int | None = None
     blank_identifier_id: int = Field(0, ge=0)
     loss: Literal["stablemax", "softmax"] | None = Field(None, description="Cross-entropy it was trained with.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of that cross-entropy.")
     dataset: str = Field("", description="Description of the dataset.")
     is_proxy: bool = Field(False, description="Trained on a stand-in for a published dataset.")
     symmetries: bool = Field(False, description="Trained with a fresh symmetry for each row.")
@@ -53,7 +54,7 @@ class PuzzleCard(BaseModel):
 
     @classmethod
     def of_dataset(cls, dataset: PuzzleDataset, **training: Any) -> PuzzleCard:
-        """The card of a solver trained on this dataset, with such ``loss`` and ``symmetries``."""
+        """The card of a solver trained on this dataset, with such ``loss``, ``label_smoothing`` and ``symmetries``."""
         names = None if dataset.identifiers is None else tuple(dataset.identifiers)
         text = dataset.about.description or dataset.folder.name
         return cls.of(dataset.info, dataset.about, dataset=text, identifiers=names, **training)

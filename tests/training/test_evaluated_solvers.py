@@ -56,6 +56,15 @@ def test_it_finds_what_the_training_found(puzzle_lab: PuzzleLab, capsys: pytest.
     assert content["with_effort"]["segments_mean"] > 2
 
 
+def test_the_loss_is_that_of_the_training_with_its_smoothing_of_labels(puzzle_lab: PuzzleLab) -> None:
+    run_dir = puzzle_lab.train("smooth", label_smoothing=0.2, amp=False).run_dir
+    bundle = load_bundle("smooth", PuzzleBundle, device="cpu", workspace=puzzle_lab.workspace)
+    found = evaluate_solver(bundle, workspace=puzzle_lab.workspace).as_json()
+    expected = final_fields(run_dir)
+    for name in ("loss", "cell_accuracy", "exact_accuracy_by_segment", "act_steps_mean"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-5), name
+
+
 def test_a_checkpoint_and_a_run_that_ended_early(puzzle_lab: PuzzleLab) -> None:
     run_dir = puzzle_lab.interrupted("early", 3).run_dir
     for place in (run_dir, run_dir / "checkpoints" / "step_00000003"):

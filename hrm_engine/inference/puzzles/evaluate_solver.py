@@ -107,7 +107,7 @@ def evaluate_solver(
     card, effort = bundle.card, settings.effort
     report = held_out.evaluate(
         bundle.model,
-        Objective(card.loss or "softmax", ignore_label=test_set.info.ignore_label_id),
+        Objective(card.loss or "softmax", card.label_smoothing, ignore_label=test_set.info.ignore_label_id),
         batch_size=settings.batch_size,
         num_segments=effort.segments or bundle.config.halt_max_steps,
     )

@@ -123,7 +123,10 @@ class PuzzleTask(CoreTask):
         self.core = core
         self.routers = Routers(config.moe, self.core, seed=config.run.seed, total_steps=config.run.steps)
         self.companions = self.card = PuzzleCard.of_dataset(
-            self.train_set, loss=config.objective.loss, symmetries=config.data.symmetries
+            self.train_set,
+            loss=config.objective.loss,
+            label_smoothing=config.objective.label_smoothing,
+            symmetries=config.data.symmetries,
         )
         self.objective = Objective(
             config.objective.loss,
