@@ -33,17 +33,17 @@ def bundle_problems(path: Path) -> list[str]:
 
 
 def text_problems(path: Path) -> list[str]:
-    """Of a text brain."""
+    """Problems of a text brain."""
     return _core_problems(path, Tokenizer.load(path).vocab_size, "tokenizer.json")
 
 
 def puzzle_problems(path: Path) -> list[str]:
-    """Of a solver."""
+    """Problems of a solver."""
     return _core_problems(path, PuzzleCard.load(path).vocab_size, "puzzle.json")
 
 
 def expert_problems(path: Path) -> list[str]:
-    """Of an expert."""
+    """Problems of an expert."""
     config = read_config(path, ExpertConfig, error=BundleError)
     expected = expert_shapes(config.hidden_size, config.intermediate_size)
     return check_shapes(meta_tensors(path, "expert"), expected, where=path / "expert.safetensors")

@@ -72,7 +72,7 @@ def plan_attention(
     prefix: Tensor | None = None,
     starts: Tensor | None = None,
 ) -> AttentionPlan:
-    """Decide who sees whom.
+    """Plan which keys each query sees.
 
     Args:
         num_queries: S. The queries are the last S of the T key positions (S < T when earlier keys are cached).

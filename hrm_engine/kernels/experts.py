@@ -63,7 +63,7 @@ def experts(
 
 
 def _multiple(x: Tensor, num_rows: int, num_experts: int) -> int:
-    """Of what the rows of a block are a multiple.
+    """Number whose multiples the rows of a block are filled up to.
 
     oneDNN makes a program for every shape of a product, which takes time and stays in memory: with blocks of any size
     nearly every product was a new one. A few rows more for each expert are cheaper (bench/LOG.md).
@@ -74,7 +74,7 @@ def _multiple(x: Tensor, num_rows: int, num_experts: int) -> int:
 
 
 def _blocked(in_order: Tensor, order: Tensor, num_experts: int, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where assignments, sorted by expert, come to stand when each expert's block has a multiple of so many rows.
+    """Places of assignments, sorted by expert, where each expert's block has a multiple of so many rows.
 
     Returns:
         ``order`` (M',) number of the assignment at each place, 0 where a block is filled up; ``place`` (M,), its

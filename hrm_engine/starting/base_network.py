@@ -25,7 +25,7 @@ from hrm_engine.store.runs import find_run
 
 @dataclass(frozen=True)
 class BaseNetwork:
-    """A base with what an expert must know of it."""
+    """A base, and the facts about it that an expert needs."""
 
     network: nn.Module
     """A recurrent core, or a causal model of transformers; fp32, on the CPU."""
@@ -57,7 +57,7 @@ class BaseNetwork:
 
 
 def find_base(config: ExpertTrainConfig, workspace: Workspace) -> tuple[BaseNetwork, list[str]]:
-    """The bundle of ``--student-init``, else of ``--brain-name``, else the network of ``--model``; and what to tell.
+    """The bundle of ``--student-init``, else of ``--brain-name``, else the network of ``--model``; and messages.
 
     Raises:
         BundleError: a bundle was named that is not there, is damaged or of another kind.

@@ -227,7 +227,7 @@ def test_mazes_that_are_none(
 def test_bundles_that_are_none(solvers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "--bundle", "maze")
     assert code == 2
-    assert "is not here: give a puzzle with --puzzle, --maze or --arc" in err
+    assert "does not exist: give a puzzle with --puzzle, --maze or --arc" in err
     code, _, err = run(capsys, "--bundle", "nobody")
     assert code == 2
     assert "no run 'nobody'" in err

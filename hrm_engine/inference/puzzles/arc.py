@@ -93,8 +93,8 @@ def vote(
     num = len(predictions)
     if predictions.shape != (num, NUM_CELLS) or identifiers.shape != (num,) or confidence.shape != (num,):
         raise ValueError(
-            f"predictions {predictions.shape}, identifiers {identifiers.shape} and confidence {confidence.shape} are "
-            f"to be (N, {NUM_CELLS}), (N,) and (N,)"
+            f"predictions {predictions.shape}, identifiers {identifiers.shape} and confidence {confidence.shape} must "
+            f"have the shapes (N, {NUM_CELLS}), (N,) and (N,)"
         )
     pairs = held_out_pairs(dataset)
     places = _places(dataset, identifiers, rows)
@@ -188,7 +188,7 @@ def _places(dataset: PuzzleDataset, identifiers: IntArray, rows: IntArray | None
             )
         rows = np.arange(len(owners))
     if rows.shape != identifiers.shape:
-        raise ValueError(f"rows {rows.shape} and identifiers {identifiers.shape} are to be (N,)")
+        raise ValueError(f"rows {rows.shape} and identifiers {identifiers.shape} must have the shape (N,)")
     if rows.size and not 0 <= rows.min() <= rows.max() < len(owners):
         raise DataError(f"predictions for rows {rows.min()} to {rows.max()}: {_place(dataset)} has {len(owners)}")
     differing = np.flatnonzero(owners[rows] != identifiers)

@@ -1,4 +1,4 @@
-"""What a finished solver is worth, on the test split of its own dataset or of another one with the same boards."""
+"""Evaluation of a finished solver on the test split of its own dataset, or of another one with the same boards."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class WithEffort:
 
 @dataclass(frozen=True, eq=False)
 class SolverEvaluation:
-    """An evaluation of a bundle: at every depth, where it halts by itself, and with more effort if that was asked."""
+    """An evaluation of a bundle: at every depth, where it halts by itself, and with more effort if requested."""
 
     source: str
     """The dataset."""

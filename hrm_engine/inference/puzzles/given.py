@@ -87,7 +87,7 @@ def held_out_row(bundle: PuzzleBundle, index: int, workspace: Workspace) -> Puzz
     folder = dataset_folder(bundle, workspace)
     if not folder.is_dir():
         raise DataError(
-            f"the dataset of {bundle.path.name}, {folder}, is not here: give a puzzle with --puzzle, --maze or --arc"
+            f"{folder}, the dataset of {bundle.path.name}, does not exist: give a puzzle with --puzzle, --maze or --arc"
         )
     return open_dataset(folder, "test", check_tokens=False).puzzle(index)
 
@@ -109,7 +109,7 @@ def _task_identifier(bundle: PuzzleBundle, task: str) -> int:
     names = bundle.card.identifiers
     if names is None or not bundle.config.prefix_tokens:
         raise BundleError(
-            f"{bundle.path.name} holds no names of tasks, so none can be asked for: an ARC solver knows a task by the "
+            f"{bundle.path.name} holds no names of tasks, so it cannot be given one: an ARC solver knows a task by the "
             "embedding that it has learned for its name"
         )
     if task in names:

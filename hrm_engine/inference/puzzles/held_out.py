@@ -1,4 +1,4 @@
-"""What a solver is worth: accuracies on held-out puzzles beside answers that need no model, and for ARC the votes.
+"""Accuracies of a solver on held-out puzzles, beside answers that need no model, and the votes of ARC.
 
 Trainings measure with this, and so does ``lab eval puzzle``. Shapes: N rows, C cells, T segments.
 """
@@ -52,7 +52,7 @@ class Report:
             write_score(self.arc, folder)
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """What became of each row."""
+        """Results of each row."""
         result, ratings = self.result, self.held_out.ratings
         segments, when_halting = result.segments, result.exact_when_halting
         for place, row in enumerate(self.held_out.rows):
@@ -96,7 +96,7 @@ class HeldOut:
     """Rows of a test split that a solver is measured on: always the same ``most``, or all of them.
 
     Args:
-        train_set: what baselines know of; None leaves out the one that needs it.
+        train_set: training split, which the baseline ``majority`` reads; None leaves it out.
         identifiers: (number of the dataset's identifiers,) the solver's for each of them; by default the same.
     """
 

@@ -101,7 +101,7 @@ def on_device(batch: Batch, device: torch.device, depths: Tensor | None = None) 
 
 @torch.no_grad()
 def read_tokens(bundle: Bundle, text: str, *, halt_threshold: float = 0.5) -> list[ReadToken]:
-    """Read one text and tell of each token how long the model thought before it, and how well it was expected.
+    """Read one text and report for each token how long the model thought before it, and how well it expected it.
 
     Args:
         halt_threshold: the model goes on while the probability that another segment is worth it is above this.

@@ -32,7 +32,7 @@ _LIMIT_S = 300
 
 @functools.cache
 def load() -> str | None:
-    """Compile where that has not been done, and load; None where the kernels can be used, else why not, in words."""
+    """Compile the kernels if needed and load them; None if they can be used, else the reason in words."""
     if sys.platform != "linux":
         return f"there are none for {sys.platform}"
     if not has_bf16(torch.device("cpu")):
@@ -138,7 +138,7 @@ def _try_out() -> None:
 
 
 def _processor() -> str:
-    """What tells processors apart that need other code."""
+    """Name that differs between processors that need different code."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf8", errors="replace").splitlines()
     except OSError:

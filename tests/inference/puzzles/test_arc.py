@@ -183,7 +183,7 @@ def test_predictions_of_other_rows_are_refused(dataset: PuzzleDataset) -> None:
         vote(dataset, predicted, np.full(10, 1), SURE)
     with pytest.raises(DataError, match="rows 0 to 10"):
         vote(dataset, predicted, IDENTIFIERS, SURE, rows=np.arange(10) + np.array([0] * 9 + [1]))
-    with pytest.raises(ValueError, match="are to be"):
+    with pytest.raises(ValueError, match="must have the shapes"):
         vote(dataset, predicted[:, :81], IDENTIFIERS, SURE)
     with pytest.raises(ValueError, match=r"rows \(3,\)"):
         vote(dataset, predicted, IDENTIFIERS, SURE, rows=np.arange(3))
