@@ -76,8 +76,9 @@ def create_implant(*, workspace: Workspace, settings: ImplantConfig) -> ImplantR
     if hidden_size % 64:
         raise ConfigError(f"--hidden-size {hidden_size}: the base model has heads of 64, choose a multiple of 64")
     if implant_exists(workspace) and not settings.replace:
+        there = workspace.base_model if workspace.base_model.exists() else workspace.tokenizer_file
         raise ConfigError(
-            f"{workspace.base_model} exists: experts and runs were trained on it, and another one is no base for them. "
+            f"{there} exists: experts and runs were trained on it, and another one is no base for them. "
             "Replace it with --replace"
         )
     if dataset_file is None:

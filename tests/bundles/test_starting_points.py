@@ -61,6 +61,9 @@ def test_an_implant_is_made_again_the_same_and_replaced_whole(lab: Lab, source: 
     config = json.loads((report.base_model / "config.json").read_text())
     assert (config["vocab_size"], config["hidden_size"]) == (270, 128)
     assert Tokenizer.load(report.tokenizer_file).vocab_size == 270
+    shutil.rmtree(report.base_model)
+    with pytest.raises(ConfigError, match=r"tokenizer.json exists: .*--replace"):
+        create_implant(workspace=lab.workspace, dataset_file=Path(TEXT), vocab_size=270)
 
 
 def test_an_implant_clears_what_a_killed_one_left(lab: Lab, source: Path) -> None:
