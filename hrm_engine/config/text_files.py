@@ -29,8 +29,8 @@ class TextFilesConfig(Config):
     )
     encoding: Annotated[str | None, _OfFiles] = Field(
         None,
-        description="Encoding of text without a byte order mark, such as cp1252 or gb18030. Default: UTF-8, or what "
-        "the text surely is.",
+        description="Encoding of text without a byte order mark, such as cp1252 or gb18030. Default: UTF-8, or the "
+        "encoding that the text clearly has.",
     )
 
     @field_validator("encoding")

@@ -246,8 +246,8 @@ class Beginning(Config):
     )
     take_over: Annotated[bool, Needs("resume")] = Field(
         False,
-        description="The run's process on another machine no longer runs: go on at once. Without this, two minutes "
-        "after its last sign of life.",
+        description="The run's process on another machine has ended: go on at once, not two minutes after its last "
+        "heartbeat.",
     )
     extend_schedule: bool = Field(False, description="With --resume: spread the learning rate over the new --steps.")
 

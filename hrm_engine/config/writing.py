@@ -109,7 +109,7 @@ class GenerateConfig(BundleConfig):
 
     prompt: Annotated[str | None, FreeText()] = Field(None, description="Text to continue; - reads standard input.")
     stream: Annotated[bool | None, Needs("prompt")] = Field(
-        None, description="Show the text while it is written, or all at once. Default: while."
+        None, description="Show the text while it is written; --no-stream: all at once. Default: the first."
     )
     files: PromptFileConfig = PromptFileConfig()
     writing: WritingConfig = WritingConfig()
