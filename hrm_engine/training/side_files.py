@@ -26,8 +26,8 @@ from hrm_engine.store.paths import (
 
 LARGEST_STOP_FILE_BYTES = 4096
 _SIDE_FILES = {
-    "log_file": "rows of metrics are appended to it",
-    "stop_file": "it is removed when it has stopped the run",
+    "log_file": "rows of metrics would be appended to it",
+    "stop_file": "it would be removed when it stops the run",
 }
 _MARKS = (ARGS_FILE, METADATA_FILE, MANIFEST_FILE)
 _OWN = {ARGS_FILE, CONFIG_FILE, METADATA_FILE, STATUS_FILE, LOG_FILE, CHECKPOINTS_FOLDER, BEST_FOLDER, WANDB_FOLDER}

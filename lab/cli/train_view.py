@@ -173,10 +173,10 @@ def evaluation_line(row: Mapping[str, Any]) -> str:
     if "exact_accuracy" in row:
         return _puzzle_line(row)
     parts = [f"validation loss {_number(row.get('loss'))}"]
+    if row.get("loss_without") is not None:
+        parts[0] += f" with the expert, {_number(row['loss_without'])} without"
     if row.get("unigram_loss") is not None:
         parts[0] += f" (unigram {_number(row['unigram_loss'])})"
-    if row.get("loss_without") is not None:
-        parts.append(f"without the expert {_number(row['loss_without'])}")
     if "perplexity" in row:
         parts.append(f"perplexity {perplexity(row.get('loss')) or '-'}")
     if row.get("token_accuracy") is not None:
@@ -204,14 +204,16 @@ def before_and_after(result: TrainResult) -> str:
         is_last = best["step"] == last.get("step")
         text += " (the best)" if is_last else f", best {figure(best)} at step {best['step']} (in the bundle)"
     if last.get("loss_without") is not None:
-        text += f"; without the expert {_number(last['loss_without'])}"
+        text += f"; {_number(last['loss_without'])} without the expert"
     if last.get("unigram_loss") is not None:
         text += f"; a unigram model has {_number(last['unigram_loss'])}"
     return text
 
 
 def _exact(row: Mapping[str, Any]) -> str:
-    return f"{100 * (row.get('exact_accuracy') or 0.0):.1f} %"
+    cells = row.get("cell_accuracy")
+    text = f"{100 * (row.get('exact_accuracy') or 0.0):.1f} %"
+    return text if cells is None else f"{text} (cells {100 * cells:.1f} %)"
 
 
 def _loss(row: Mapping[str, Any]) -> str:

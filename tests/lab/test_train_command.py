@@ -214,7 +214,7 @@ def test_what_happens_on_the_way_is_shown(workspace: Path, capsys: pytest.Captur
     assert "5.1 M" in shown
     assert "- a message [2J" in shown
     assert "step  2  oom  the micro-batch is 4 rows now" in shown
-    assert "step  5  validation loss 1.000  without the expert 2.000\n" in shown
+    assert "step  5  validation loss 1.000 with the expert, 2.000 without\n" in shown
     assert "step  3  nan  the loss was not finite; the update was skipped" in shown
     assert "cpu_percent" not in shown
     assert "validation loss -" in shown
@@ -295,9 +295,13 @@ def test_the_summary_tells_the_last_and_the_best_evaluation(workspace: Path) -> 
     assert summary(start, end, end).startswith("loss 9.500 before, 7.000 at step 40 (the best); ")
     assert summary(start, end, None).startswith("loss 9.500 before, 7.000 at step 40; ")
     expert = {"step": 40, "loss": 4.0, "loss_without": 4.5}
-    assert summary(expert, expert, expert).endswith("4.000 at step 40 (the best); without the expert 4.500")
-    solved = ({"step": step, "exact_accuracy": share} for step, share in ((0, 0.0), (40, 0.1), (30, 0.2)))
-    assert summary(*solved) == "exact 0.0 % before, 10.0 % at step 40, best 20.0 % at step 30 (in the bundle)"
+    assert summary(expert, expert, expert).endswith("4.000 at step 40 (the best); 4.500 without the expert")
+    solved = (
+        {"step": step, "exact_accuracy": share, "cell_accuracy": 0.5}
+        for step, share in ((0, 0.0), (40, 0.1), (30, 0.2))
+    )
+    before, last, best = (f"{share} % (cells 50.0 %)" for share in (0.0, 10.0, 20.0))
+    assert summary(*solved) == f"exact {before} before, {last} at step 40, best {best} at step 30 (in the bundle)"
 
 
 def test_implant_and_corpus_are_made_by_commands(
