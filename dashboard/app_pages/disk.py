@@ -32,7 +32,7 @@ def page() -> None:
     """Sums, the places, the runs, and what can be done about one of them."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.title("Disk", anchor=False, width="content")
-        if st.button("Look again", key="look_again"):
+        if st.button("Refresh", key="look_again"):
             looked_at.clear()
     tell()
     taken = looked_at(workspace().root)
@@ -75,13 +75,13 @@ def runs(taken: DiskUsage) -> None:
         return
     for part in ("total", *_PARTS):
         frame[part] = frame[part] / _UNIT_BYTES
-    plain(f"{len(frame):,} of {len(taken.runs):,} runs · in MB · tick one to see what can be done about it")
+    plain(f"{len(frame):,} of {len(taken.runs):,} runs · in MB · select a run to free space")
     make = st.column_config
     number = {name: make.NumberColumn(name.capitalize(), format="%,.1f", width="small") for name in _PARTS}
     columns = {
         "id": make.TextColumn("Folder below artifacts/"),
         "total": make.ProgressColumn(
-            "Together", format="%,.1f", min_value=0, max_value=max(float(frame["total"].max()), 1e-6)
+            "Total", format="%,.1f", min_value=0, max_value=max(float(frame["total"].max()), 1e-6)
         ),
         "archived": make.CheckboxColumn("Archived", width="small"),
         **number,

@@ -62,8 +62,8 @@ def set_parent(expert_id: str) -> None:
         format_func=lambda choice: choice or "none",
         key=f"parent_of {expert_id}",
     )
-    plain("What hangs below it cannot be its parent.")
-    done = f"`{expert_id}` hangs under `{chosen}`" if chosen else f"`{expert_id}` hangs under no expert"
+    plain("Its own descendants cannot be its parent.")
+    done = f"The parent of `{expert_id}` is `{chosen}`" if chosen else f"`{expert_id}` has no parent"
     answer("Set parent", partial(registry.set_parent, expert_id, chosen or None), done)
 
 
@@ -77,7 +77,7 @@ def delete(expert_id: str) -> None:
     )
     reparent = False
     if children:
-        st.text(f"Below it hang {', '.join(children[:10])}{', ...' if len(children) > 10 else ''}.")
+        st.text(f"Its children: {', '.join(children[:10])}{', ...' if len(children) > 10 else ''}.")
         reparent = st.checkbox("Hang them under its own parent", key="reparent")
 
     def remove() -> None:

@@ -1,4 +1,4 @@
-"""The page of experts: how many there are, how they hang together, each one's card, and what routers do with them."""
+"""The page of experts: how many there are, their hierarchy, each one's card, and what routers do with them."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def hierarchy(experts: Registry) -> None:
     st.subheader("Hierarchy", anchor=False)
     tree = experts.table.tree()
     if tree.empty:
-        nothing_yet("No expert hangs under another one.", "*Set parent* on the card of an expert puts it there.")
+        nothing_yet("No hierarchy yet.", "*Set parent* on the card of an expert begins one.")
         return
     if len(tree) > MAX_TREE:
         plain(f"The first {MAX_TREE} of {len(tree):,}.")

@@ -80,7 +80,7 @@ def puzzle_section(solver: Solver, left: DeltaGenerator, right: DeltaGenerator) 
         try:
             puzzle = chosen_puzzle(solver)
         except HRMError as problem:
-            sentence(f"This puzzle cannot be asked: {problem}")
+            sentence(f"This puzzle cannot be used: {problem}")
             return
         segments, starts = effort(solver)
         is_pressed = st.button("Think", type="primary", width="stretch")

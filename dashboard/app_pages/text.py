@@ -60,7 +60,7 @@ def writing_section(brain: Brain, left: DeltaGenerator, right: DeltaGenerator) -
         if written is not None:
             show_written(written, box)
         else:
-            box.text("Write continues the prompt here; the ground of a token is stronger the more segments it ran.")
+            box.text("Write continues the prompt here. A darker background means more segments.")
 
 
 def controls(brain: Brain) -> dict[str, Any]:
@@ -194,8 +194,8 @@ def reading_section(brain: Brain, left: DeltaGenerator, right: DeltaGenerator) -
         )
         if result is None:
             plain(
-                "Read shows the text here; the ground of a token is stronger the more segments the brain ran before it "
-                "said what it expects there."
+                "Read shows the text here. A darker background means that the brain ran more segments before it said "
+                "what it expects there."
             )
         elif not result.tokens:
             plain("There is no text to read.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hrm_engine.inference.puzzles.solve import Solutions
     from hrm_engine.inference.puzzles.trace import Trace
 
-_MARKS = "Bold: given. Amber ground: changed in this segment. Red with a corner: not as in the solution."
+_MARKS = "Bold: given. Amber background: changed in this segment. Red with a corner: not as in the solution."
 _COLOURED_MARKS = "Amber ring: changed in this segment. Red cross: not as in the solution."
 
 LARGE_PX, SMALL_PX = 252, 112

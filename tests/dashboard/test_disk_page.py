@@ -51,7 +51,7 @@ def test_sums_places_and_runs(open_app: OpenApp, filled: Workspace) -> None:
     assert table.loc[ID, "checkpoints"] > 0.15
     assert list(table.index[table["archived"]]) == ["brains/actv1/.archive/old-20260101T000000Z"]
     assert sum(table["total"]) * 1e6 == pytest.approx(sum(run.total for run in disk_usage(filled).runs))
-    assert labels(app) == {"Look again"}
+    assert labels(app) == {"Refresh"}
     app.text_input[0].input("small").run()
     assert list(app.dataframe[0].value["id"]) == ["brains/actv1/small"]
     app.text_input[0].input("nothing like it").run()

@@ -109,7 +109,7 @@ def test_deleting_an_expert(open_app: OpenApp, lab: Workspace, goals: Goals) -> 
 
 def test_deleting_a_parent_asks_what_becomes_of_its_children(open_app: OpenApp, lab: Workspace, goals: Goals) -> None:
     app = press(open_app("experts", expert="typing"), "Delete")
-    assert "Below it hang generics" in texts(app)
+    assert "Its children: generics" in texts(app)
     app = confirm(app)
     assert "has children" in texts(app)
     assert "typing" in ExpertRegistry(lab).read()

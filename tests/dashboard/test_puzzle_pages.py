@@ -86,7 +86,7 @@ def test_several_starts_have_their_own_answer(open_app: OpenApp, tiny_solver: Pa
 def test_a_wrong_puzzle_gets_one_sentence(open_app: OpenApp, tiny_solver: Path, text: str, message: str) -> None:
     app = typed(open_app("playground"), text)
     assert_clean(app)
-    assert "This puzzle cannot be asked" in texts(app)
+    assert "This puzzle cannot be used" in texts(app)
     assert message in texts(app)
     assert not [found for found in app.button if found.label == "Think"]
 
