@@ -154,7 +154,7 @@ def test_all_test_pairs_of_an_arc_task(arc: Path, capsys: pytest.CaptureFixture[
         (["--puzzle", PUZZLE], "was trained on puzzles of kind 'arc'; give it one with --arc"),
         (["--arc", "two.json", "--starts", "3"], "was trained on in 2 variants"),
         (["--arc", "two.json", "--until-valid", "3"], "arc boards have none"),
-        ([], "does not name the dataset it was trained on: give a puzzle with"),
+        ([], "or give a puzzle with --puzzle, --maze or --arc (lab solve)"),
     ],
 )
 def test_what_an_arc_solver_cannot_do(

@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_refused(puzzle_lab: PuzzleLab, tmp_path: Path) -> 
     workspace, folder = puzzle_lab.workspace, puzzle_lab.root / DATASET
     four = tiny_solver()
     assert evaluate_solver(four, workspace=workspace, data_path=DATASET).report.fields["num_rows"] == 16
-    with pytest.raises(DataError, match="does not name the dataset .* lab eval puzzle a dataset with --data-path"):
+    with pytest.raises(DataError, match="does not name the dataset .* name one with --data-path"):
         evaluate_solver(four, workspace=workspace)
     with pytest.raises(DataError, match="nowhere: no such dataset"):
         evaluate_solver(four, workspace=workspace, data_path="nowhere")

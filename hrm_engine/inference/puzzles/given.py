@@ -142,6 +142,6 @@ def dataset_folder(bundle: PuzzleBundle, workspace: Workspace) -> Path:
         except (HRMError, KeyError, TypeError):
             continue
     raise DataError(
-        f"{bundle.path.name} does not name the dataset it was trained on: give a puzzle with --puzzle, --maze "
-        "or --arc, or to lab eval puzzle a dataset with --data-path"
+        f"{bundle.path.name} does not name the dataset it was trained on: name one with --data-path (lab eval puzzle), "
+        "or give a puzzle with --puzzle, --maze or --arc (lab solve)"
     )
